@@ -1,0 +1,43 @@
+"""One pandas call from a dataframe and a prompt template to a joined column.
+
+Importing registers ``df.llm`` on every `pandas.DataFrame`.
+
+>>> import pandas as pd
+>>> import nyu_llm_frames as llm
+>>> pd.DataFrame({"x": [1]}).llm.preview("What is {{ x }} + 1?")["messages"].iloc[0]
+[{'role': 'user', 'content': 'What is 1 + 1?'}]
+"""
+
+import warnings as _warnings
+
+import pandas as _pd
+
+from nyu_llm_frames import errors
+from nyu_llm_frames._accessor import FrameMethods as _FrameMethods
+from nyu_llm_frames._accessor import register
+from nyu_llm_frames._gateway.gateway import Gateway
+from nyu_llm_frames._options import set_options
+from nyu_llm_frames._progress import Progress
+from nyu_llm_frames._run import Run
+from nyu_llm_frames._sidecar.reader import open_sidecar
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Gateway",
+    "Progress",
+    "Run",
+    "errors",
+    "open_sidecar",
+    "register",
+    "set_options",
+]
+
+if getattr(_pd.DataFrame, "llm", _FrameMethods) is _FrameMethods:
+    register("llm")
+else:
+    _warnings.warn(
+        "df.llm belongs to another package here; choose another name: "
+        'nyu_llm_frames.register("batches")',
+        stacklevel=2,
+    )

@@ -1,0 +1,287 @@
+"""The doorway ``df.llm``: check, call one function, return. It stores nothing.
+
+Comes in: a frame and arguments. Goes out: what the stages behind it made.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Literal, TypedDict, TypeVar
+
+import pandas as pd
+from typing_extensions import Unpack
+
+from nyu_llm_frames._call import Asked, check_retries, check_timeout, prepare
+from nyu_llm_frames._clock import SystemClock
+from nyu_llm_frames._frames.frame import check_frame
+from nyu_llm_frames._frames.preview import preview
+from nyu_llm_frames._gateway.gateway import Gateway
+from nyu_llm_frames._run import Run
+from nyu_llm_frames.errors import ConfigurationError
+
+Template = Any
+"""A string, a `pathlib.Path`, a `jinja2.Template`, or a list of ``{"role", "content"}``."""
+
+
+class Common(TypedDict, total=False):
+    """Arguments that every method takes. `FrameMethods.batch` says what they mean."""
+
+    system: str | None
+    schema: Any
+    images: Any
+    output: str
+    prefix: str
+    if_exists: Literal["error", "replace"]
+    details: bool
+    missing: Literal["error", "skip"]
+    max_tokens: int | None
+    temperature: float | None
+    top_p: float | None
+    seed: int | None
+    stop: str | Sequence[str] | None
+    thinking: Any
+    params: Mapping[str, Any] | None
+    sidecar: str | Path | None
+    gateway: Gateway | Literal["local"] | None
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _spelled_out(function: F) -> F:
+    """Show the common arguments one by one in the signature, as ``help()`` prints it."""
+    signature = inspect.signature(function)
+    own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+    defaults = {f.name: f.default for f in fields(Asked)}
+    common = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=defaults[name])
+        for name in Common.__annotations__
+    ]
+    at = len([p for p in own if p.kind is not p.KEYWORD_ONLY])
+    head, tail = own[:at], own[at:]
+    function.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        parameters=[*head, *[p for p in tail if p.name == "model"], *common]
+        + [p for p in tail if p.name != "model"]
+    )
+    return function
+
+
+class FrameMethods:
+    """Batch inference for the rows of a frame: ``df.llm``."""
+
+    def __init__(self, frame: pd.DataFrame) -> None:
+        if not isinstance(frame, pd.DataFrame):
+            raise AttributeError("df.llm works on a pandas.DataFrame.")
+        self._frame = frame
+
+    @_spelled_out
+    def preview(
+        self,
+        template: Template,
+        *,
+        model: str = "model",
+        n: int = 5,
+        **common: Unpack[Common],
+    ) -> pd.DataFrame:
+        """
+        Show the first prompts as they would be sent; no network, no key.
+
+        Parameters
+        ----------
+        template : str, Path, jinja2.Template or list of dict
+            See `batch`.
+        model : str, optional
+            Only for the ids: another model is another request.
+        n : int, default 5
+            Number of rows.
+        **common
+            See `batch`.
+
+        Returns
+        -------
+        pandas.DataFrame
+            The first n rows' index, with ``custom_id`` and ``messages`` (lists of dicts).
+
+        Examples
+        --------
+        >>> import pandas as pd, nyu_llm_frames as llm
+        >>> df = pd.DataFrame({"city": ["Abu Dhabi", "Shanghai"]})
+        >>> df.llm.preview("Where is {{ city }}?")["messages"].iloc[1]
+        [{'role': 'user', 'content': 'Where is Shanghai?'}]
+        """
+        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+            raise ConfigurationError(f"n must be a whole number above 0, not {n!r}.")
+        check_frame(self._frame)
+        head = self._frame.head(n)
+        return preview(
+            prepare(head, Asked(template=template, model=model, **common), check_columns=False)
+        )
+
+    @_spelled_out
+    def submit(
+        self,
+        template: Template,
+        *,
+        model: str,
+        retries: int = 1,
+        max_cost: float | None = None,
+        **common: Unpack[Common],
+    ) -> Run:
+        """
+        Upload and submit, and return at once.
+
+        Parameters
+        ----------
+        template, model, retries, max_cost, **common
+            See `batch`.
+
+        Returns
+        -------
+        Run
+            To look at, wait for and collect.
+
+        Raises
+        ------
+        LLMFramesError
+            As `batch`.
+        """
+        run = self._run(template, model, retries, max_cost, common)
+        if run.plan():
+            run.start()
+        return run
+
+    @_spelled_out
+    def batch(
+        self,
+        template: Template,
+        *,
+        model: str,
+        wait: bool = True,
+        timeout: float | None = None,
+        retries: int = 1,
+        max_cost: float | None = None,
+        on_error: Literal["keep", "raise"] = "keep",
+        **common: Unpack[Common],
+    ) -> pd.DataFrame:
+        """
+        Answer a prompt for every row, in batch jobs at half the price.
+
+        Make the same call again at any time, in any kernel: it picks up where things stand.
+        Nothing is paid twice, and a finished call needs neither network nor key.
+
+        Parameters
+        ----------
+        template : str, Path, jinja2.Template or list of dict
+            Jinja template of the prompt. Names are the columns; ``row["any column"]`` and
+            ``index`` always work. A list of ``{"role", "content"}`` gives several messages.
+        model : str
+            Name of the model, as ``"gemini-3-flash-preview"``.
+        wait : bool, default True
+            False takes one step (plan, submit, one poll, collect what is there) and returns the
+            frame so far.
+        timeout : float, optional
+            Seconds of waiting before `RunTimeoutError`; the batch jobs go on.
+        retries : int, default 1
+            Further attempts for requests that failed or got no answer.
+        max_cost : float, optional
+            US dollars that the call may cost at most.
+        on_error : {"keep", "raise"}, default "keep"
+            Whether rows without a good answer are a warning or a `PartialResultError`.
+        system : str, optional
+            Template of the system message.
+        schema : type or dict, optional
+            Fields of a structured answer; each becomes a typed column.
+        images : str or list of str, optional
+            Columns that hold images or documents.
+        output : str, default "response"
+            Name of the new column; its errors stand in ``{output}_error``.
+        prefix : str, default ""
+            Put before the names of a schema's columns.
+        if_exists : {"error", "replace"}, default "error"
+            What to do when a new column is there already.
+        details : bool, default False
+            Whether to add status, finish reason, tokens, cost, model and custom_id.
+        missing : {"error", "skip"}, default "error"
+            What to do with rows where a column that the prompt prints is NA.
+        max_tokens, temperature, top_p, seed, stop
+            As the model takes them; unset ones are not sent.
+        thinking : str or int, optional
+            "off", "low", "medium", "high", or a budget in tokens.
+        params : dict, optional
+            Any further field of the request body.
+        sidecar : str or Path, optional
+            Folder that remembers jobs and answers; default ``llm_sidecar``.
+        gateway : Gateway or "local", optional
+            Default: the environment's.
+
+        Returns
+        -------
+        pandas.DataFrame
+            A new frame: same index, order, dtypes and columns, and the new columns.
+
+        Raises
+        ------
+        TemplateError, MissingColumnError, MissingValueError, ColumnExistsError, RequestError
+            Before anything is sent.
+        ConfigurationError
+            A missing credential, before anything is sent, or an argument without meaning.
+        AuthenticationError, GatewayError
+            The gateway refused.
+        UncertainSubmissionError
+            A submit may or may not have made a job, and the job list cannot tell.
+        BatchJobFailedError
+            A batch job ended without any answer.
+        RunTimeoutError
+            `timeout` is over.
+        PartialResultError
+            With ``on_error="raise"``.
+
+        Examples
+        --------
+        >>> df.llm.batch("Which drug is named here? {{ offense }}",
+        ...              model="gemini-3-flash-preview")  # doctest: +SKIP
+        """
+        if on_error not in ("keep", "raise"):
+            raise ConfigurationError(f"on_error must be 'keep' or 'raise', not {on_error!r}.")
+        if not isinstance(wait, bool):
+            raise ConfigurationError(f"wait must be True or False, not {wait!r}.")
+        seconds = check_timeout(timeout)
+        run = self._run(template, model, retries, max_cost, common)
+        if run.plan():
+            if wait:
+                run.wait(seconds)
+            else:
+                run.poll()
+        return run.finished(on_error)
+
+    def _run(
+        self, template: Template, model: str, retries: int, max_cost: float | None, common: Common
+    ) -> Run:
+        call = prepare(self._frame, Asked(template=template, model=model, **common))
+        if max_cost is not None or call.options.max_cost is not None:
+            raise ConfigurationError("max_cost is not available in this release.")
+        return Run(call, SystemClock(), check_retries(retries))
+
+
+def register(name: str = "llm") -> None:
+    """
+    Register the accessor under another name, when another package has taken ``df.llm``.
+
+    Parameters
+    ----------
+    name : str
+        As ``df.<name>``.
+    """
+    if not isinstance(name, str) or not name.isidentifier():
+        raise ConfigurationError(f"name must be a Python name, not {name!r}.")
+    taken = getattr(pd.DataFrame, name, None)
+    if taken is not None and taken is not FrameMethods:
+        raise ConfigurationError(
+            f"pandas.DataFrame has {name!r} already. Choose another name: "
+            'nyu_llm_frames.register("batches")'
+        )
+    if taken is None:
+        pd.api.extensions.register_dataframe_accessor(name)(FrameMethods)

@@ -1,0 +1,108 @@
+"""The record of one answer, the statuses it can have, and which of two answers stays.
+
+Comes in: answers as parsed, in the order in which they were stored. Goes out: for each id the
+one that counts. Parsing is `_output`'s work, joining to rows is done later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Literal, get_args
+
+import msgspec
+
+Status = Literal[
+    "ok",
+    "truncated",
+    "invalid",
+    "blocked",
+    "refused",
+    "failed",
+    "missing",
+    "damaged",
+    "pending",
+    "skipped",
+]
+"""What can become of a row; the last two are no answers yet, or never will be."""
+
+STATUSES: tuple[Status, ...] = get_args(Status)
+
+RANK: Mapping[Status, int] = MappingProxyType(
+    {
+        "ok": 7,
+        "damaged": 6,
+        "truncated": 5,
+        "invalid": 4,
+        "blocked": 3,
+        "refused": 3,
+        "failed": 2,
+        "missing": 1,
+        "pending": 0,
+        "skipped": 0,
+    }
+)
+"""Of two answers to one id the one of higher rank stays."""
+
+RETRYABLE: frozenset[Status] = frozenset({"failed", "missing", "damaged"})
+"""Statuses that another attempt with the very same request may cure."""
+
+
+class Answer(msgspec.Struct, frozen=True, gc=False):
+    """One answer to one request.
+
+    Attributes
+    ----------
+    custom_id : str
+        Id of the request, exactly as it stands in the line.
+    status : Status
+        What became of the request.
+    text : str or None
+        The answer's text, always encodable as UTF-8. None for `blocked`, `refused`, `failed`,
+        `missing`, and for `truncated` when nothing was written.
+    error : str or None
+        One line of at most 500 characters; None for `ok`.
+    finish_reason : str or None
+        As the gateway spells it.
+    prompt_tokens, completion_tokens, reasoning_tokens, cached_tokens : int or None
+        Token counts. `completion_tokens` leaves thinking out: both it and `reasoning_tokens`
+        are billed.
+    model : str or None
+        The model that answered, as the gateway names it.
+    raw : bytes
+        The line as received, without its newline.
+    """
+
+    custom_id: str
+    status: Status
+    text: str | None
+    error: str | None
+    finish_reason: str | None
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    reasoning_tokens: int | None
+    cached_tokens: int | None
+    model: str | None
+    raw: bytes
+
+
+def better(a: Answer, b: Answer) -> Answer:
+    """
+    Decide which of two answers to the same request stays.
+
+    Within a rank the one stored first stays, so that a published column does not change when
+    a run is repeated.
+
+    Parameters
+    ----------
+    a : Answer
+        The one stored first.
+    b : Answer
+        The later one.
+
+    Returns
+    -------
+    Answer
+        `b` if its rank is higher, else `a`.
+    """
+    return b if RANK[b.status] > RANK[a.status] else a

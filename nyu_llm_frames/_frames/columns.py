@@ -1,0 +1,136 @@
+"""Answers to columns: one value per row, typed, with a reason wherever there is no answer.
+
+Comes in: the best answer of every distinct request, and which rows share it. Goes out: a list of
+new columns, in order. Joined by request, never by position in an output.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from nyu_llm_frames._answers.answer import STATUSES
+
+Codes = np.ndarray[Any, np.dtype[np.int64]]
+
+DETAILS = (
+    "status",
+    "finish_reason",
+    "prompt_tokens",
+    "completion_tokens",
+    "reasoning_tokens",
+    "cost",
+    "model",
+    "custom_id",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of every distinct request; all of length m.
+
+    Attributes
+    ----------
+    answers : pyarrow.Table
+        ``text, error, finish_reason, prompt_tokens, completion_tokens, reasoning_tokens, model``.
+    status : numpy.ndarray of object
+        One of `STATUSES`.
+    reasons : list of str or None
+        Why there is no answer, where that is known; replaces a null error.
+    cost : pyarrow.Array
+        US dollars, null where no price is known.
+    """
+
+    answers: pa.Table
+    status: np.ndarray[Any, np.dtype[np.object_]]
+    reasons: Sequence[str | None]
+    cost: pa.Array
+
+
+def spread(values: pa.Array | pa.ChunkedArray, codes: Codes) -> pa.Array:
+    """Give every row the value of its request; null where a row has none (code -1)."""
+    taken = values.take(pa.array(codes, mask=codes < 0))
+    return taken.combine_chunks() if isinstance(taken, pa.ChunkedArray) else taken
+
+
+def text_column(values: pa.Array) -> Any:
+    """Return a pandas string array with `pandas.NA`."""
+    return pd.StringDtype().__from_arrow__(values.cast(pa.large_string()))
+
+
+def status_column(status: Sequence[str]) -> pd.Categorical:
+    """Return the statuses as an unordered categorical of all that there can be."""
+    return pd.Categorical(status, categories=list(STATUSES))
+
+
+def _integers(values: pa.Array) -> Any:
+    return pd.Int64Dtype().__from_arrow__(values.cast(pa.int64()))
+
+
+def row_status(outcome: Outcome, codes: Codes) -> np.ndarray[Any, np.dtype[np.object_]]:
+    """Return the status of every row; rows without a request were skipped."""
+    out = np.full(len(codes), "skipped", dtype=object)
+    out[codes >= 0] = outcome.status[codes[codes >= 0]]
+    return out
+
+
+def answer_columns(
+    outcome: Outcome, ids: pa.Array, codes: Codes, output: str, *, details: bool
+) -> dict[str, Any]:
+    """Return the new columns of a run without a schema.
+
+    Parameters
+    ----------
+    outcome : Outcome
+    ids : pyarrow.Array
+        Distinct custom ids, shape (m,).
+    codes : numpy.ndarray
+        Request of each row, shape (n,).
+    output : str
+        Name of the text column.
+    details : bool
+        Whether to add the columns named in `DETAILS`.
+    """
+    columns = {
+        output: text_column(spread(shown_text(outcome), codes)),
+        f"{output}_error": text_column(spread(shown_error(outcome), codes)),
+    }
+    if details:
+        columns |= detail_columns(outcome, ids, codes, output)
+    return columns
+
+
+def shown_text(outcome: Outcome) -> pa.Array:
+    """Return the text that stands in the column."""
+    return _whole(outcome.answers["text"])
+
+
+def shown_error(outcome: Outcome) -> pa.Array:
+    """Return the reason why there is no good answer, null where there is one."""
+    reasons = pa.array(list(outcome.reasons), pa.string())
+    return pc.coalesce(reasons, _whole(outcome.answers["error"]).cast(pa.string()))
+
+
+def detail_columns(outcome: Outcome, ids: pa.Array, codes: Codes, output: str) -> dict[str, Any]:
+    """Return the columns that ``details=True`` adds."""
+    answers = outcome.answers
+    columns: dict[str, Any] = {
+        f"{output}_status": status_column(row_status(outcome, codes).tolist()),
+        f"{output}_finish_reason": text_column(spread(answers["finish_reason"], codes)),
+    }
+    for name in ("prompt_tokens", "completion_tokens", "reasoning_tokens"):
+        columns[f"{output}_{name}"] = _integers(spread(answers[name], codes))
+    columns[f"{output}_cost"] = pd.Float64Dtype().__from_arrow__(spread(outcome.cost, codes))
+    columns[f"{output}_model"] = text_column(spread(answers["model"], codes))
+    columns[f"{output}_custom_id"] = text_column(spread(ids, codes))
+    return columns
+
+
+def _whole(column: pa.ChunkedArray | pa.Array) -> pa.Array:
+    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column

@@ -1,0 +1,117 @@
+"""The two ends where a pandas frame is touched: columns out of it, new columns beside it.
+
+Comes in: a frame that stays as it is. Goes out: plain Python values of the columns in use, or a
+new frame with the same index, order, dtypes and columns, and the answers beside them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from nyu_llm_frames._frames.values import index_to_python, series_to_python
+from nyu_llm_frames.errors import ColumnExistsError, ConfigurationError, MissingValueError
+
+Mask = np.ndarray[Any, np.dtype[np.bool_]]
+
+
+def check_frame(frame: pd.DataFrame) -> None:
+    """Refuse columns that cannot be named in a template.
+
+    Raises
+    ------
+    ConfigurationError
+    """
+    if isinstance(frame.columns, pd.MultiIndex):
+        raise ConfigurationError(
+            "The frame has columns of several levels, which a template cannot name. Flatten them "
+            'first: df.columns = ["_".join(map(str, c)) for c in df.columns]'
+        )
+
+
+def column_values(frame: pd.DataFrame, columns: Sequence[Hashable]) -> dict[Hashable, list[object]]:
+    """Return plain Python values of some columns, NA as None."""
+    at = {label: position for position, label in enumerate(frame.columns)}
+    return {label: series_to_python(frame.iloc[:, at[label]]) for label in columns}
+
+
+def index_values(frame: pd.DataFrame) -> list[object]:
+    """Return plain Python values of the index; tuples where it has levels."""
+    return index_to_python(frame.index)
+
+
+def rows_with_na(
+    values: Mapping[Hashable, Sequence[object]], columns: Sequence[Hashable], rows: int
+) -> tuple[Mask, dict[Hashable, int]]:
+    """Return which rows have a missing value in one of the columns, and how many per column."""
+    missing = np.zeros(rows, dtype=np.bool_)
+    counts: dict[Hashable, int] = {}
+    for label in columns:
+        holes = np.fromiter((v is None for v in values[label]), np.bool_, rows)
+        if holes.any():
+            counts[label] = int(holes.sum())
+            missing |= holes
+    return missing, counts
+
+
+def missing_value_error(
+    frame: pd.DataFrame, missing: Mask, counts: Mapping[Hashable, int]
+) -> MissingValueError:
+    """Say how many values are missing, where, and the ways out."""
+    labels = [frame.index[i] for i in np.flatnonzero(missing)[:3]]
+    told = ", ".join(f"{n:,} in column {label!r}" for label, n in counts.items())
+    column = next(iter(counts))
+    name = str(column) if str(column).isidentifier() else f"row[{column!r}]"
+    return MissingValueError(
+        f"Missing values in what the prompt prints: {told} (rows "
+        f"{', '.join(repr(x) for x in labels)}{', …' if missing.sum() > 3 else ''}). Ways out: "
+        'missing="skip" leaves these rows without an answer; '
+        f"test it in the template, as {{% if {name} %}}…{{% endif %}} or "
+        f'{{{{ {name} | default("unknown") }}}}; or fill or drop them in the frame first.',
+        columns=counts,
+        rows=labels,
+    )
+
+
+def check_new_columns(frame: pd.DataFrame, names: Sequence[str], if_exists: str) -> None:
+    """Refuse to overwrite columns unless that was asked for.
+
+    Raises
+    ------
+    ColumnExistsError, ConfigurationError
+    """
+    twice = sorted({n for n in names if list(names).count(n) > 1})
+    if twice:
+        raise ConfigurationError(
+            f"Two new columns would be called {twice[0]!r}. Choose another output= or prefix=."
+        )
+    there = [n for n in names if n in frame.columns]
+    if there and if_exists == "error":
+        raise ColumnExistsError(
+            f"The frame already has {', '.join(map(repr, there))}. Was this cell run before? Then "
+            'nothing is paid again with if_exists="replace"; or choose another name with output= '
+            "or prefix=.",
+            columns=there,
+        )
+
+
+def with_columns(frame: pd.DataFrame, columns: Mapping[str, Any]) -> pd.DataFrame:
+    """Return a new frame with columns added at the end, or replaced where they stand.
+
+    Values go in by position: the index may have duplicates, and is left alone.
+    """
+    out = frame.copy(deep=False)
+    for name, values in columns.items():
+        places = [i for i, label in enumerate(out.columns) if label == name]
+        if not places:
+            out.insert(len(out.columns), name, values)
+        elif len(places) == 1:
+            out.isetitem(places[0], values)
+        else:
+            raise ConfigurationError(
+                f"{len(places)} columns are called {name!r}; choose another output= or prefix=."
+            )
+    return out

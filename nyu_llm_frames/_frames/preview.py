@@ -1,0 +1,27 @@
+"""The first prompts, as they would be sent.
+
+Comes in: a prepared call. Goes out: a frame with ids and messages; no effect at all.
+"""
+
+from __future__ import annotations
+
+import json
+
+import pandas as pd
+
+from nyu_llm_frames._call import Call
+from nyu_llm_frames._frames import columns as _columns
+
+
+def preview(call: Call) -> pd.DataFrame:
+    """Return ``custom_id`` and ``messages`` of every row of a call."""
+    requests = call.requests
+    messages = [
+        json.loads(f"[{requests.fragments[code]}]") if code >= 0 else None
+        for code in call.codes.tolist()
+    ]
+    ids = _columns.text_column(_columns.spread(requests.ids, call.codes))
+    out = pd.DataFrame(index=call.frame.index)
+    out.insert(0, "custom_id", ids)
+    out.insert(1, "messages", pd.Series(messages, index=out.index, dtype=object).array)
+    return out

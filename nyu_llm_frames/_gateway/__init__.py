@@ -1,0 +1,1 @@
+"""The gateway: where it is, what it says, how it is called."""

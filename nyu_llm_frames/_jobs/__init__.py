@@ -1,0 +1,1 @@
+"""Batch jobs: their life, the runner that acts, the reading of outputs."""

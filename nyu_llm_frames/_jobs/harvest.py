@@ -1,0 +1,223 @@
+"""An ended job's output to stored answers: looks, repairs, and when to stop looking.
+
+Comes in: the streams of one job. Goes out: answers in the writer, counts, and whether the output
+is whole. An output can come back empty, short, with damaged characters or without rows that the
+gateway could not convert, always with HTTP 200; so every look is counted against what is expected,
+and the stored file itself is the judge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import msgspec
+
+from nyu_llm_frames._answers.answer import RANK, Answer
+from nyu_llm_frames._answers.google_rows import parse_google_row
+from nyu_llm_frames._answers.lines import LineSplitter, has_replacement, parse_lines
+from nyu_llm_frames._jobs.job import Job
+from nyu_llm_frames.errors import AuthenticationError, GatewayError
+
+_CHUNK_BYTES = 1 << 20
+_CLEAN_READS = 4
+# No answer at all from where the output lies: not a short output, but no look.
+_OUTAGE = frozenset({None, 429, 502, 503, 504})
+
+
+class Streams(Protocol):
+    """What a look needs of the gateway."""
+
+    def output(self, batch_id: str) -> Iterator[bytes]: ...
+    def content(self, file_id: str) -> Iterator[bytes]: ...
+    def stored_bytes(self, file_id: str) -> int | None: ...
+
+
+class Sink(Protocol):
+    """Where answers go."""
+
+    def write(self, answers: list[Answer]) -> None: ...
+
+
+@dataclass(slots=True)
+class Harvest:
+    """What has been read of one job's output, over all looks of this process.
+
+    Attributes
+    ----------
+    expected : set of str
+        Ids that the job carries.
+    rank : dict of str to int
+        Rank of the best answer written, by id.
+    suspects : dict of str to Answer
+        Answers with U+FFFD that their prompt does not have, not written yet.
+    own_damage : callable
+        Gives the ids whose prompt itself has U+FFFD; asked when the first such answer comes.
+    whole : bool
+        Whether the last look saw all rows there are.
+    stored_read : bool
+        Whether the stored file was read to its end: what is still damaged there was damaged
+        before it was stored.
+    """
+
+    expected: set[str]
+    own_damage: Callable[[], set[str]]
+    rank: dict[str, int] = field(default_factory=dict)
+    suspects: dict[str, Answer] = field(default_factory=dict)
+    looks: int = 0
+    orphans: int = 0
+    duplicates: int = 0
+    whole: bool = False
+    stored_read: bool = False
+    _innocent: set[str] | None = None
+
+    @property
+    def unanswered(self) -> int:
+        """Ids that no answer was seen for."""
+        return len(self.expected) - len(self.rank) - len(self.suspects.keys() - self.rank.keys())
+
+    @property
+    def answers(self) -> int:
+        """Ids that an answer was seen for."""
+        return len(self.expected) - self.unanswered
+
+    def look(self, job: Job, streams: Streams, sink: Sink) -> bool:
+        """Read once; return whether there is nothing more to be had.
+
+        Raises
+        ------
+        GatewayUnavailableError
+            When the gateway cannot be reached at all; what was read is in the sink.
+        """
+        assert job.batch_id
+        self.looks += 1
+        seen: set[str] = set()
+        lines, orphans, duplicates = 0, 0, 0
+        cut = False
+        try:
+            for batch in _batches(streams.output(job.batch_id)):
+                parsed = parse_lines(batch)
+                ours = [a for a in parsed.answers if a.custom_id in self.expected]
+                orphans += len(parsed.orphans) + len(parsed.answers) - len(ours)
+                lines += len(ours)
+                for answer in ours:
+                    duplicates += answer.custom_id in seen
+                    seen.add(answer.custom_id)
+                self._take(ours, sink, keep_all=self.looks == 1)
+        except AuthenticationError:
+            raise
+        except GatewayError as e:
+            if not lines and e.status_code in _OUTAGE:
+                raise
+            cut = True  # broken in the middle, or 500, which is also said where there is no output
+        self.orphans, self.duplicates = orphans, duplicates
+        short = bool(self.unanswered) and (cut or job.counted is None or lines < job.counted)
+        if short or self.suspects:
+            if job.has_output_file:
+                self.stored_read = self._look_at_stored(job, streams, sink)
+            elif job.outcome != "completed" and not lines:
+                short = False  # no output file was made
+        self.whole = not short or not self.unanswered or self.stored_read
+        readable = not self.suspects or self.stored_read or self.looks >= _CLEAN_READS
+        return self.whole and readable
+
+    def _take(self, answers: Iterable[Answer], sink: Sink, *, keep_all: bool) -> None:
+        """Write what is new or better, and in the first look also what comes again."""
+        out = []
+        for answer in answers:
+            known = self.rank.get(answer.custom_id, 0)
+            if has_replacement(answer.text) and not self._is_innocent(answer.custom_id):
+                if known < RANK["damaged"]:
+                    self.suspects.setdefault(answer.custom_id, answer)
+                continue
+            if RANK[answer.status] >= RANK["truncated"]:
+                self.suspects.pop(answer.custom_id, None)
+            if RANK[answer.status] > known:
+                self.rank[answer.custom_id] = RANK[answer.status]
+                out.append(answer)
+            elif keep_all:
+                out.append(answer)
+        sink.write(out)
+
+    def _is_innocent(self, custom_id: str) -> bool:
+        if self._innocent is None:
+            self._innocent = self.own_damage()
+        return custom_id in self._innocent
+
+    def _look_at_stored(self, job: Job, streams: Streams, sink: Sink) -> bool:
+        """Read the stored file, byte for byte; return whether all of it was read."""
+        assert job.output_file_id
+        size = 0
+
+        def counted(chunks: Iterator[bytes]) -> Iterator[bytes]:
+            nonlocal size
+            for chunk in chunks:
+                size += len(chunk)
+                yield chunk
+
+        try:
+            for batch in _batches(counted(streams.content(job.output_file_id))):
+                found = []
+                for line in batch:
+                    answer = parse_google_row(line)
+                    if answer is None or answer.custom_id not in self.expected:
+                        continue
+                    if answer.custom_id in self.suspects:
+                        found.append(self._repaired(answer))
+                    elif answer.custom_id not in self.rank:
+                        found.append(answer)
+                self._take(found, sink, keep_all=False)
+        except AuthenticationError:
+            raise
+        except GatewayError:
+            return False
+        stored = streams.stored_bytes(job.output_file_id)
+        return size > 0 and (stored is None or size >= stored)
+
+    def _repaired(self, answer: Answer) -> Answer:
+        """Put the stored text into the answer as the gateway gave it."""
+        suspect = self.suspects[answer.custom_id]
+        if answer.text is None:
+            return suspect
+        return msgspec.structs.replace(suspect, text=answer.text)
+
+    def finish(self, sink: Sink) -> None:
+        """Write what could not be repaired, flagged."""
+        flagged = [
+            msgspec.structs.replace(
+                a,
+                status="damaged",
+                error="the text holds U+FFFD, which its prompt does not: characters were damaged "
+                "on the way, and reading again did not help",
+            )
+            for a in self.suspects.values()
+        ]
+        for answer in flagged:
+            self.rank[answer.custom_id] = RANK["damaged"]
+        self.suspects.clear()
+        sink.write(flagged)
+
+
+def _batches(chunks: Iterator[bytes]) -> Iterator[list[bytes]]:
+    """Group a stream into lists of whole lines of about a megabyte."""
+    splitter = LineSplitter()
+    lines: list[bytes] = []
+    size = 0
+    try:
+        for chunk in chunks:
+            found = splitter.feed(chunk)
+            lines += found
+            size += len(chunk)
+            if size >= _CHUNK_BYTES and lines:
+                yield lines
+                lines, size = [], 0
+    except GatewayError:
+        if lines:  # what came before the cut is whole
+            yield lines
+        raise
+    rest = splitter.close()
+    if rest:
+        lines.append(rest)
+    if lines:
+        yield lines

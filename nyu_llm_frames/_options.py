@@ -1,0 +1,150 @@
+"""Options and environment: the one place that reads either.
+
+Comes in: keyword arguments of `set_options` and the process environment. Goes out: a frozen
+`Options` and a frozen `Environment`, handed down by value.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nyu_llm_frames.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from nyu_llm_frames._gateway.gateway import Gateway
+    from nyu_llm_frames._progress import Progress
+
+NYU_BASE_URL = "https://ai-gateway.apps.cloud.rt.nyu.edu/v1/"
+NYU_PROVIDER = "@vertexai"
+NYU_CONTACT = "genai-research-support@nyu.edu"
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Settings of a call. See `set_options` for their meaning and units."""
+
+    gateway: Gateway | str | None = None
+    sidecar: str | Path | None = None
+    progress: bool | Callable[[Progress], None] = True
+    max_cost: float | None = None
+    keep_prompts: bool = True
+    poll_interval_s: float = 5
+    max_poll_interval_s: float = 300
+    submit_settle_s: float = 60
+    output_settle_s: float = 60
+    max_requests_per_file: int = 50_000
+    max_bytes_per_file: int = 90_000_000
+
+    def __post_init__(self) -> None:
+        for name in (
+            "max_cost",
+            "poll_interval_s",
+            "max_poll_interval_s",
+            "submit_settle_s",
+            "output_settle_s",
+            "max_requests_per_file",
+            "max_bytes_per_file",
+        ):
+            value = getattr(self, name)
+            if value is None and name == "max_cost":
+                continue
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not number or not value > 0:
+                raise ConfigurationError(f"{name} must be a number above 0, not {value!r}.")
+            if name.startswith("max_") and name.endswith("_per_file") and value != int(value):
+                raise ConfigurationError(f"{name} must be a whole number, not {value!r}.")
+        if not (isinstance(self.progress, bool) or callable(self.progress)):
+            raise ConfigurationError(
+                f"progress must be True, False or a callable that takes a record, "
+                f"not {self.progress!r}."
+            )
+        if not isinstance(self.keep_prompts, bool):
+            raise ConfigurationError(f"keep_prompts must be a bool, not {self.keep_prompts!r}.")
+
+
+_current = Options()
+
+
+def current() -> Options:
+    """Return the options in force."""
+    return _current
+
+
+class set_options:
+    """Set options for the session, or for a ``with`` block.
+
+    Parameters
+    ----------
+    gateway : Gateway or "local", optional
+        Used wherever a call names none.
+    sidecar : str or Path, optional
+        Folder that keeps jobs and answers; default ``llm_sidecar`` in the working directory.
+    progress : bool or callable, default True
+        ``False`` prints nothing. A callable gets a frozen `Progress` record at every change.
+    max_cost : float, optional
+        US dollars that no call may exceed.
+    keep_prompts : bool, default True
+        Whether the sidecar keeps request bodies after their job is over.
+    poll_interval_s, max_poll_interval_s : float, default 5 and 300
+        Seconds between polls: the first pause and the longest.
+    submit_settle_s : float, default 60
+        Seconds after an uncertain submit before an absent job counts as never made.
+    output_settle_s : float, default 60
+        Seconds that an output which comes back short is read again.
+    max_requests_per_file, max_bytes_per_file : int, default 50_000 and 90_000_000
+        Limits of one input file.
+
+    Raises
+    ------
+    ConfigurationError
+        For an unknown name, or a number that is not above 0.
+
+    Examples
+    --------
+    >>> import nyu_llm_frames as llm
+    >>> with llm.set_options(poll_interval_s=30, sidecar="reviews.llm"):
+    ...     pass
+    """
+
+    def __init__(self, **options: Any) -> None:
+        global _current
+        known = [f.name for f in fields(Options)]
+        for name in options:
+            if name not in known:
+                raise ConfigurationError(
+                    f"There is no option {name!r}. Options: {', '.join(known)}."
+                )
+        self._before = _current
+        _current = replace(_current, **options)
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, *exc: object) -> None:
+        global _current
+        _current = self._before
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Environment:
+    """What the process environment says about the gateway. Holds a key, so it has no repr."""
+
+    api_key: str | None
+    base_url: str | None
+    provider: str | None
+    bucket: str | None
+
+
+def read_environment() -> Environment:
+    """Read the variables that NYU's users set."""
+    get = os.environ.get
+    return Environment(
+        api_key=get("PORTKEY_API_KEY") or None,
+        base_url=get("PORTKEY_BASE_URL") or None,
+        provider=get("PORTKEY_PROVIDER") or None,
+        bucket=get("NYU_LLM_BUCKET") or None,
+    )

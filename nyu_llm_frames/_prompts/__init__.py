@@ -1,0 +1,1 @@
+"""Cells to prompts: templates compiled once, names and NA decided before rendering."""

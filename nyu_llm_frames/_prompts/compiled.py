@@ -1,0 +1,267 @@
+"""One template source turned into a function from columns to texts.
+
+Comes in: Jinja source and column labels. Goes out: `Compiled`, whose `texts` renders all rows.
+The template is compiled once, around a loop over the rows: starting Jinja anew for each row costs
+thirty times as much.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from itertools import repeat
+from typing import Any
+
+from jinja2 import StrictUndefined, Template, TemplateSyntaxError, nodes
+from jinja2.exceptions import TemplateRuntimeError
+from jinja2.runtime import Undefined
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.visitor import NodeTransformer
+
+from nyu_llm_frames._prompts.messages import (
+    missing_column,
+    row_failure,
+    syntax_error,
+    unavailable_tag,
+    unknown_word,
+)
+from nyu_llm_frames._prompts.names import Names, UnknownName, resolve
+from nyu_llm_frames.errors import TemplateError
+
+_FILENAME = "<prompt template>"
+# Filters of our own: no template can spell a name with a blank.
+_ROW_TEXT = "row text"
+_PRINTABLE = "printable text"
+_LOADING_TAGS: tuple[tuple[type[nodes.Node], str], ...] = (
+    (nodes.Include, "include"),
+    (nodes.Extends, "extends"),
+    (nodes.Import, "import"),
+    (nodes.FromImport, "from"),
+)
+
+
+def _default(value: Any, default_value: Any = "", boolean: bool = False) -> Any:
+    """Jinja's `default`, for which a missing cell, None, is undefined."""
+    if value is None or isinstance(value, Undefined) or (boolean and not value):
+        return default_value
+    return value
+
+
+def _is_defined(value: object) -> bool:
+    return value is not None and not isinstance(value, Undefined)
+
+
+def _is_undefined(value: object) -> bool:
+    return not _is_defined(value)
+
+
+def _printable(value: object) -> object:
+    """Refuse what would print a memory address: another text, and another bill, at every run."""
+    if isinstance(value, str | int | float | Undefined) or value is None:
+        return value
+    if isinstance(value, Iterator):
+        raise TemplateRuntimeError(
+            "it prints a generator; write `| list` or `| join(', ')` after the filter"
+        )
+    if callable(value) and type(value).__module__ == "builtins":
+        raise TemplateRuntimeError(
+            f"it prints the function {getattr(value, '__name__', '')!r};"
+            " write `()` after its name to call it"
+        )
+    return value
+
+
+def _environment() -> ImmutableSandboxedEnvironment:
+    environment = ImmutableSandboxedEnvironment(
+        undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True
+    )
+    environment.globals = {"range": environment.globals["range"]}
+    del environment.filters["random"]  # a row's text depends on that row alone
+    environment.filters.update(
+        {"default": _default, "d": _default, _ROW_TEXT: str, _PRINTABLE: _printable}
+    )
+    environment.tests.update({"defined": _is_defined, "undefined": _is_undefined})
+    return environment
+
+
+ENVIRONMENT = _environment()
+
+
+class Compiled:
+    """One message of a prompt, ready to render.
+
+    Attributes
+    ----------
+    names
+        What the source uses.
+    """
+
+    __slots__ = ("_columns", "_loops", "_targets", "_template", "names", "source")
+
+    def __init__(self, source: str, columns: Sequence[Hashable]) -> None:
+        self.source = source
+        tree = _parse(source, columns)
+        try:
+            self.names: Names = resolve(tree, columns)
+        except UnknownName as error:
+            raise missing_column(error.name, error.line, source, columns) from None
+        except RecursionError:
+            raise _too_deep() from None
+        tree = _Rewriter(self.names.swaps).visit(tree)
+        tree.set_environment(ENVIRONMENT)
+        self._columns = tuple(columns)
+        self._targets = tuple(name for name, _ in self.names.targets) + tuple(
+            name
+            for name, used in (("row", self.names.uses_row), ("index", self.names.uses_index))
+            if used
+        )
+        self._loops = False
+        self._template = self._compiled(tree, columns)
+
+    def _compiled(self, tree: nodes.Template, columns: Sequence[Hashable]) -> Template:
+        if self._targets and self.names.stands_in_loop:
+            try:
+                found = _load(_in_loop(tree, self._targets, self.names.rows))
+            except (TemplateSyntaxError, SyntaxError, RecursionError, MemoryError):
+                pass  # one level deeper than Python allows, or a tag that no loop may hold
+            else:
+                self._loops = True
+                return found
+        try:
+            return _load(tree)
+        except TemplateSyntaxError as error:
+            raise syntax_error(error, self.source, columns) from None
+        except (SyntaxError, RecursionError, MemoryError):
+            raise _too_deep() from None
+
+    def texts(
+        self,
+        data: Mapping[Hashable, Sequence[object]],
+        index: Sequence[object] | None,
+        n: int,
+        labels: Sequence[Hashable] | None,
+    ) -> list[str]:
+        """Render `n` rows."""
+        found: list[str] = []
+        append = found.append
+        try:
+            if not self._targets:
+                if n:
+                    found = ["".join(self._pieces({}))] * n
+            elif not self._loops:
+                for row in zip(*self._cells(data, index, n), strict=True):
+                    append("".join(self._pieces(dict(zip(self._targets, row, strict=True)))))
+            else:
+                cells = self._cells(data, index, n)
+                rows = cells[0] if len(cells) == 1 else zip(*cells, strict=True)
+                for text in self._pieces({self.names.rows: rows}):
+                    append(text)
+        except Exception as error:
+            # One text came out for each row before the one that failed.
+            line = _line(error, self._template)
+            raise row_failure(error, self.source, line, len(found), labels) from error
+        return found
+
+    def _pieces(self, variables: dict[str, Any]) -> Iterator[str]:
+        return self._template.root_render_func(self._template.new_context(variables))
+
+    def _cells(
+        self, data: Mapping[Hashable, Sequence[object]], index: Sequence[object] | None, n: int
+    ) -> list[Iterable[object]]:
+        cells: list[Iterable[object]] = [data[label] for _, label in self.names.targets]
+        if self.names.uses_row:
+            cells.append(rows_as_dicts(data, self._columns, n))
+        if self.names.uses_index:
+            cells.append(range(n) if index is None else index)
+        return cells
+
+
+def rows_as_dicts(
+    data: Mapping[Hashable, Sequence[object]], columns: Sequence[Hashable], n: int
+) -> Iterator[dict[Hashable, object]]:
+    """Each row as a dict, made when it is asked for."""
+    if not columns:
+        return ({} for _ in range(n))
+    values = zip(*(data[label] for label in columns), strict=True)
+    return map(dict, map(zip, repeat(columns), values))
+
+
+def _parse(source: str, columns: Sequence[Hashable]) -> nodes.Template:
+    try:
+        tree = ENVIRONMENT.parse(source)
+    except TemplateSyntaxError as error:
+        raise syntax_error(error, source, columns) from None
+    except RecursionError:
+        raise _too_deep() from None
+    for kind, tag in _LOADING_TAGS:
+        for node in tree.find_all(kind):
+            raise unavailable_tag(tag, node.lineno, source)
+    for word in tree.find_all((nodes.Filter, nodes.Test)):
+        is_filter = isinstance(word, nodes.Filter)
+        known = ENVIRONMENT.filters if is_filter else ENVIRONMENT.tests
+        if word.name not in known:
+            spelled = [name for name in known if " " not in name]
+            raise unknown_word(
+                "filter" if is_filter else "test", word.name, word.lineno, source, spelled
+            )
+    return tree
+
+
+def _load(tree: nodes.Template) -> Template:
+    code = ENVIRONMENT.compile(tree, filename=_FILENAME)
+    return Template.from_code(ENVIRONMENT, code, ENVIRONMENT.make_globals(None))
+
+
+def _in_loop(tree: nodes.Template, targets: Sequence[str], rows: str) -> nodes.Template:
+    """Put a tree inside a loop that yields one string per item of the variable `rows`.
+
+    The filter block collects what the body prints, so that the compiled template yields each
+    row's whole text as one piece. Nothing is split afterwards, so no cell can forge a boundary.
+    """
+    items: list[nodes.Expr] = [nodes.Name(t, "store", lineno=1) for t in targets]
+    target = items[0] if len(items) == 1 else nodes.Tuple(items, "store", lineno=1)
+    text = nodes.Filter(None, _ROW_TEXT, [], [], None, None, lineno=1)
+    body = nodes.FilterBlock(tree.body, text, lineno=1)
+    loop = nodes.For(target, nodes.Name(rows, "load", lineno=1), [body], [], None, False, lineno=1)
+    wrapped = nodes.Template([loop], lineno=1)
+    wrapped.set_environment(ENVIRONMENT)
+    return wrapped
+
+
+class _Rewriter(NodeTransformer):
+    """Put the columns' variables in place, and a guard on everything else that is printed."""
+
+    def __init__(self, swaps: Mapping[int, nodes.Name]) -> None:
+        self._swaps = swaps
+        self._own = {id(name) for name in swaps.values()}
+
+    def visit(self, node: nodes.Node, *args: object, **kwargs: object) -> Any:
+        if isinstance(node, nodes.NSRef):
+            return node
+        return self._swaps.get(id(node)) or super().visit(node, *args, **kwargs)
+
+    def visit_Output(self, node: nodes.Output) -> nodes.Node:
+        self.generic_visit(node)
+        node.nodes = [self._guarded(child) for child in node.nodes]
+        return node
+
+    def _guarded(self, node: nodes.Expr) -> nodes.Expr:
+        if isinstance(node, nodes.TemplateData | nodes.Const) or id(node) in self._own:
+            return node
+        return nodes.Filter(node, _PRINTABLE, [], [], None, None, lineno=node.lineno)
+
+
+def _line(error: BaseException, template: Template) -> int | None:
+    """The line of the source at which an error came up."""
+    line, trace = None, error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == _FILENAME:
+            line = template.get_corresponding_lineno(trace.tb_lineno)
+        trace = trace.tb_next
+    return line
+
+
+def _too_deep() -> TemplateError:
+    return TemplateError(
+        "The template is nested too deeply to be compiled. Take some `for` and `if` apart with"
+        " macros."
+    )

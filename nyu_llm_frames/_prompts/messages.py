@@ -1,0 +1,180 @@
+"""What a person reads when a template is wrong.
+
+Comes in: the template's source, a line, a name, the columns there are. Goes out: the errors of
+`errors.py`, with the line, a mark under the place, and the nearest names. Cells are never shown.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Hashable, Iterable, Sequence
+from difflib import SequenceMatcher
+
+import numpy as np
+from jinja2 import TemplateSyntaxError
+
+from nyu_llm_frames.errors import MissingColumnError, TemplateError
+
+_SHOWN_COLUMNS = 10
+_SHOWN_WIDTH = 88
+_JINJA_GLOBALS = frozenset({"namespace", "dict", "cycler", "joiner", "lipsum", "gettext", "_"})
+_SHOWN_REASON = 200
+_ALIKE = 0.6
+
+
+def nearest(name: Hashable, known: Iterable[Hashable]) -> list[tuple[float, Hashable]]:
+    """Known names with their likeness to `name`, the nearest first."""
+    wanted = _plain(name)
+    matcher = SequenceMatcher()
+    matcher.set_seq2(wanted)
+    scored = []
+    for candidate in known:
+        matcher.set_seq1(_plain(candidate))
+        scored.append((matcher.ratio(), candidate))
+    return sorted(scored, key=lambda pair: -pair[0])
+
+
+def _plain(name: Hashable) -> str:
+    return re.sub(r"[\W_]+", "", str(name)).casefold() or str(name)
+
+
+def excerpt(source: str, line: int, token: str | None = None) -> str:
+    """One line of a template with a mark under `token`, else under its only tag."""
+    lines = re.split(r"\r\n|\r|\n", source)
+    if not 1 <= line <= len(lines):
+        return ""
+    text = lines[line - 1]
+    found = re.search(_word(token), text) if token else None
+    tags = [] if found else list(re.finditer(r"\{[{%](.*?)[%}]\}|\{[{%].*", text))
+    if len(tags) == 1:
+        found = tags[0]
+    start, length = (found.start(), max(1, len(found[0]))) if found else (0, 0)
+    if start > _SHOWN_WIDTH // 2:
+        cut = start - _SHOWN_WIDTH // 2
+        text, start = "…" + text[cut + 1 :], start - cut
+    if len(text) > _SHOWN_WIDTH:
+        text = text[: _SHOWN_WIDTH - 1] + "…"
+    shown = f"\n  {line} | {text}"
+    if not found:
+        return shown
+    marks = "^" * max(1, min(length, len(text) - start))
+    before = re.sub(r"[^\t]", " ", text[:start])
+    return f"{shown}\n  {' ' * len(str(line))} | {before}{marks}"
+
+
+def _word(token: str) -> str:
+    left = r"(?<!\w)" if token[:1].isidentifier() else ""
+    right = r"(?!\w)" if token[-1:].isidentifier() else ""
+    return f"{left}{re.escape(token)}{right}"
+
+
+def missing_column(
+    name: Hashable, line: int, source: str, columns: Sequence[Hashable]
+) -> MissingColumnError:
+    """The error for a name that is no column."""
+    ranked = nearest(name, dict.fromkeys(columns))
+    available = [label for _, label in ranked]
+    at = f" (line {line})" if line else ""
+    text = f"The template uses {name!r}, which is not a column{at}."
+    if line:
+        text += f"{excerpt(source, line, str(name))}\n"
+    hints = []
+    alike = [label for score, label in ranked[:3] if score >= _ALIKE]
+    if alike:
+        hints.append(f"Did you mean {' or '.join(map(_spelled, alike))}?")
+    if name in _JINJA_GLOBALS:
+        hints.append("Of Jinja's global functions, prompts have `range` only.")
+    shown = ", ".join(map(repr, available[:_SHOWN_COLUMNS]))
+    more = len(available) - _SHOWN_COLUMNS
+    hints.append(
+        f"Columns: {shown}{f', and {more} more' if more > 0 else ''}."
+        if available
+        else "The frame has no columns."
+    )
+    separator = "" if line else " "
+    error = MissingColumnError(
+        f"{text}{separator}{' '.join(hints)}", column=name, available=available
+    )
+    error.line = line or None
+    return error
+
+
+def _spelled(label: Hashable) -> str:
+    """How to write a column in a template."""
+    if isinstance(label, str) and label.isidentifier() and label not in ("row", "index"):
+        return f"`{label}`"
+    return f"`row[{label!r}]`"
+
+
+def unknown_word(
+    kind: str, name: str, line: int, source: str, known: Iterable[str]
+) -> TemplateError:
+    """The error for a filter or a test that does not exist."""
+    close = [str(n) for score, n in nearest(name, known)[:3] if score >= _ALIKE]
+    hint = f" Did you mean {' or '.join(f'`{n}`' for n in close)}?" if close else ""
+    if (kind, name) == ("filter", "random"):
+        hint = " A prompt depends on its row alone, so that it is sent and paid only once."
+    return TemplateError(
+        f"The template uses the unknown {kind} `{name}` (line {line})."
+        f"{excerpt(source, line, name)}\n{hint.strip()}".rstrip(),
+        line=line,
+    )
+
+
+def syntax_error(
+    error: TemplateSyntaxError, source: str, columns: Sequence[Hashable]
+) -> TemplateError:
+    """The error for a template that does not parse."""
+    reason = (error.message or "it cannot be parsed").rstrip(".")
+    line = error.lineno
+    quoted = re.findall(r"'([^']+)'", reason)
+    lines = re.split(r"\r\n|\r|\n", source)
+    text = lines[line - 1] if 1 <= line <= len(lines) else ""
+    token = next((q for q in reversed(quoted) if re.search(_word(q), text)), None)
+    hint = next(
+        (
+            f"\nA column whose name is not one word is written {_spelled(label)}."
+            for label in columns
+            if isinstance(label, str) and not label.isidentifier() and label and label in text
+        ),
+        "",
+    )
+    return TemplateError(
+        f"The template does not parse: {reason} (line {line}).{excerpt(source, line, token)}{hint}",
+        line=line,
+    )
+
+
+def unavailable_tag(tag: str, line: int, source: str) -> TemplateError:
+    """The error for a tag that would load another template."""
+    return TemplateError(
+        f"The template uses `{{% {tag} %}}`, but prompts have no folder of templates to load from"
+        f" (line {line}). Put the text into the template itself."
+        f"{excerpt(source, line, tag)}",
+        line=line,
+    )
+
+
+def row_failure(
+    error: Exception,
+    source: str,
+    line: int | None,
+    position: int,
+    labels: Sequence[Hashable] | None,
+) -> TemplateError:
+    """The error for a row at which rendering failed; the failure's own text is cut short."""
+    reason = str(error).strip()
+    if len(reason) > _SHOWN_REASON:
+        reason = reason[: _SHOWN_REASON - 1] + "…"
+    label = None if labels is None else labels[position]
+    if isinstance(label, np.generic):
+        label = label.item()  # or it would read `np.int64(5)`
+    where = f"position {position}" if labels is None else f"row {label!r} (position {position})"
+    at = f", line {line}" if line else ""
+    return TemplateError(
+        f"The template failed at {where}{at}: {type(error).__name__}: {reason}"
+        f"{excerpt(source, line) if line else ''}",
+        row=label,
+        position=position,
+        line=line,
+    )

@@ -1,0 +1,205 @@
+"""One meaning for a cell, whichever library it comes from.
+
+Comes in: numpy, pandas and pyarrow scalars, Python values, nested ones. Goes out: int, float, bool,
+str, date, datetime, time, timedelta, Decimal, None, and lists and dicts of them. A prompt prints
+what comes out of here, and a request's id depends on it, so equal cells must come out equal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from decimal import Decimal
+from typing import Any, TypeAlias
+
+import numpy as np
+
+Convert: TypeAlias = Callable[[Any], object]
+
+LARGEST_WHOLE_FLOAT = 2.0**53
+"""From here on a float no longer names one whole number."""
+
+
+def to_python(values: Sequence[object]) -> list[object]:
+    """Convert cells to plain Python values.
+
+    Every kind of missing value (None, NaN, NaT, ``pd.NA``, masked) becomes None. Whole floats
+    become int, because one missing value elsewhere in a column turns 2020 into 2020.0 and must not
+    turn every row into a new request. Sets become sorted lists: their own order differs from one
+    process to the next.
+
+    Parameters
+    ----------
+    values : sequence
+        Cells of one column, of any mixture of types.
+
+    Returns
+    -------
+    list
+        As long as `values`. Objects of unknown types stay as they are.
+
+    Examples
+    --------
+    >>> to_python([2020.0, 0.5, float("nan"), np.int8(3), (1.0, None)])
+    [2020, 0.5, None, 3, [1, None]]
+    """
+    types = set(map(type, values))
+    converters = {t: convert for t in types if (convert := _converter(t)) is not None}
+    if not converters:
+        return list(values)
+    if len(types) == 1:
+        (only,) = converters.values()
+        return list(map(only, values))
+    get = converters.get
+    return [v if (convert := get(type(v))) is None else convert(v) for v in values]
+
+
+def _one(value: object) -> object:
+    convert = _converter(type(value))
+    return value if convert is None else convert(value)
+
+
+def _converter(kind: type[Any]) -> Convert | None:
+    """What to do with values of a type; None when they stay as they are."""
+    if kind in _KNOWN:
+        return _KNOWN[kind]
+    for base, convert in _KINDS:
+        if issubclass(kind, base):
+            return convert
+    library = kind.__module__.partition(".")[0]
+    if library == "pandas":
+        from_pandas: Convert = _PANDAS.get(kind.__name__, _pandas_other)
+        return from_pandas
+    if library == "pyarrow":
+        return _from_pyarrow
+    return None
+
+
+def _from_float(value: float) -> object:
+    if value != value:
+        return None
+    if value.is_integer() and -LARGEST_WHOLE_FLOAT < value < LARGEST_WHOLE_FLOAT:
+        return int(value)
+    return value
+
+
+def _from_float_kind(value: Any) -> object:
+    return _from_float(float(value))
+
+
+def _from_decimal(value: Decimal) -> object:
+    return None if value.is_nan() else value
+
+
+def _from_numpy_time(value: Any) -> object:
+    # `item` alone gives an int for nanoseconds, and for years that datetime cannot hold.
+    if np.isnat(value):
+        return None
+    found = value.item()
+    if isinstance(found, int):
+        unit = np.datetime_data(value.dtype)[0]
+        if unit in ("ns", "ps", "fs", "as"):
+            found = value.astype(f"{value.dtype.kind}8[us]").item()
+    return str(value) if isinstance(found, int) else found
+
+
+def _from_void(value: Any) -> object:
+    return _one(value.item())
+
+
+def _from_array(value: Any) -> object:
+    if isinstance(value, np.ma.MaskedArray) and value.ndim == 0 and value.mask:
+        return None
+    if value.ndim == 0:
+        return _one(value[()])
+    # Not `tolist`: it gives integers for nanosecond times.
+    return to_python(list(value))
+
+
+def _from_items(value: Any) -> object:
+    return to_python(list(value))
+
+
+def _from_set(value: Any) -> object:
+    found = to_python(list(value))
+    try:
+        return sorted(found)  # type: ignore[type-var]
+    except TypeError:
+        return sorted(found, key=lambda v: (type(v).__name__, repr(v)))
+
+
+def _from_dict(value: Any) -> object:
+    keys = [k if isinstance(k, tuple) else _one(k) for k in value]
+    return dict(zip(keys, to_python(list(value.values())), strict=True))
+
+
+def _from_timestamp(value: Any) -> object:
+    try:
+        return value.to_pydatetime(warn=False)
+    except (ValueError, OverflowError, NotImplementedError):  # a year that datetime cannot hold
+        return str(value)
+
+
+def _from_timedelta(value: Any) -> object:
+    try:
+        return value.to_pytimedelta()
+    except (ValueError, OverflowError):
+        return str(value)
+
+
+def _pandas_other(value: Any) -> object:
+    """Series, Index and arrays are sequences of cells; Period, Interval and others are text."""
+    if getattr(value, "ndim", None) == 1:
+        return to_python(list(value))
+    return str(value)
+
+
+def _from_pyarrow(value: Any) -> object:
+    if hasattr(value, "as_py"):
+        return _one(value.as_py())
+    if hasattr(value, "to_pylist"):
+        return _one(value.to_pylist())
+    return value
+
+
+def _missing(value: object) -> None:
+    return None
+
+
+_KNOWN: dict[type, Convert | None] = {
+    str: None,
+    int: None,
+    bool: None,
+    type(None): None,
+    float: _from_float,
+    Decimal: _from_decimal,
+    list: _from_items,
+    tuple: _from_items,
+    dict: _from_dict,
+    type(np.ma.masked): _from_array,
+}
+# The first that fits.
+_KINDS: tuple[tuple[type[Any], Convert], ...] = (
+    (np.ndarray, _from_array),
+    (list, _from_items),
+    (tuple, _from_items),
+    (dict, _from_dict),
+    (set, _from_set),
+    (frozenset, _from_set),
+    (np.bool_, bool),
+    (np.datetime64, _from_numpy_time),
+    (np.timedelta64, _from_numpy_time),  # numpy counts it among the integers
+    (np.integer, int),
+    (np.floating, _from_float_kind),
+    (float, _from_float_kind),
+    (np.str_, str),
+    (np.bytes_, bytes),
+    (np.complexfloating, complex),
+    (np.void, _from_void),
+)
+# By name, so that reading a file without pandas does not import it.
+_PANDAS: dict[str, Convert] = {
+    "NAType": _missing,
+    "NaTType": _missing,
+    "Timestamp": _from_timestamp,
+    "Timedelta": _from_timedelta,
+}

@@ -1,0 +1,242 @@
+"""From cells to prompts: the templates of all messages, compiled once and rendered for all rows.
+
+Comes in: a template (text, `jinja2.Template` or a list of messages), column labels, then columns
+of plain Python values. Goes out: one list of texts per message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import jinja2
+
+from nyu_llm_frames._prompts.compiled import Compiled
+from nyu_llm_frames._prompts.jinja_object import TemplateObject
+from nyu_llm_frames._prompts.names import Names
+from nyu_llm_frames.errors import ConfigurationError
+
+ROLES = ("system", "user", "assistant")
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message of a prompt.
+
+    Attributes
+    ----------
+    role : {"system", "user", "assistant"}
+    source : str
+        The template as given; of a `jinja2.Template`, which keeps none, its name.
+    """
+
+    role: str
+    source: str
+
+
+class _Part(Protocol):
+    @property
+    def names(self) -> Names: ...
+
+    def texts(
+        self,
+        data: Mapping[Hashable, Sequence[object]],
+        index: Sequence[object] | None,
+        n: int,
+        labels: Sequence[Hashable] | None,
+    ) -> list[str]: ...
+
+
+class PromptTemplate:
+    """A prompt's messages, compiled.
+
+    Attributes
+    ----------
+    roles : tuple of str
+        Role of each message, in order.
+    sources : tuple of Message
+        The messages as given.
+    columns : tuple of Hashable
+        Labels of the columns in use, in frame order.
+    tested : frozenset of Hashable
+        Of these, the ones whose NA is tested by every message that uses them.
+    uses_index : bool
+        Whether a message prints or tests the row's label.
+    """
+
+    __slots__ = ("_given", "_parts", "columns", "roles", "sources", "tested", "uses_index")
+
+    def __init__(
+        self,
+        messages: Sequence[tuple[str, str | jinja2.Template]],
+        columns: Sequence[Hashable],
+    ) -> None:
+        self._given = (tuple(messages), tuple(columns))
+        parts: list[_Part] = [
+            Compiled(content, columns)
+            if isinstance(content, str)
+            else TemplateObject(content, columns)
+            for _, content in messages
+        ]
+        used = frozenset().union(*(part.names.columns for part in parts))
+        bare = frozenset().union(*(part.names.columns - part.names.tested for part in parts))
+        self._parts = tuple(parts)
+        self.roles = tuple(role for role, _ in messages)
+        self.sources = tuple(Message(role, _source(content)) for role, content in messages)
+        self.columns = tuple(label for label in dict.fromkeys(columns) if label in used)
+        self.tested = used - bare
+        self.uses_index = any(part.names.uses_index for part in parts)
+        _refuse_duplicates(self.columns, columns)
+
+    @property
+    def uses_anything(self) -> bool:
+        """Whether the text can differ from one row to the next."""
+        return bool(self.columns) or self.uses_index
+
+    def render(
+        self,
+        data: Mapping[Hashable, Sequence[object]],
+        index: Sequence[object] | None,
+        n: int,
+        labels: Sequence[Hashable] | None = None,
+    ) -> list[list[str]]:
+        """Render all rows.
+
+        Parameters
+        ----------
+        data : mapping of label to sequence
+            Plain Python values of at least `columns`, `n` each.
+        index : sequence or None
+            What `index` prints, `n` values; None numbers the rows from 0.
+        n : int
+            Number of rows.
+        labels : sequence, optional
+            Index labels, for errors only.
+
+        Returns
+        -------
+        list of list of str
+            One list of `n` texts per message, in the order of `roles`.
+
+        Raises
+        ------
+        TemplateError
+            At one row; its `position` is counted from 0 in what was given here.
+        """
+        return [part.texts(data, index, n, labels) for part in self._parts]
+
+    def __repr__(self) -> str:
+        return f"<PromptTemplate {', '.join(self.roles)}: {len(self.columns)} columns>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), self._given
+
+
+def compile_template(
+    template: object, system: str | None, columns: Sequence[Hashable]
+) -> PromptTemplate:
+    """Compile a prompt and find every name in it.
+
+    Parameters
+    ----------
+    template : str, jinja2.Template or list of dict
+        Template text, a compiled template, or messages as ``{"role": ..., "content": ...}``.
+    system : str or None
+        Template text of a system message, sent first.
+    columns : sequence of Hashable
+        Column labels of the frame, in order.
+
+    Returns
+    -------
+    PromptTemplate
+
+    Raises
+    ------
+    MissingColumnError
+        A name is no column.
+    TemplateError
+        The template does not parse.
+    ConfigurationError
+        What was given is no template, or a column in use exists twice.
+
+    Notes
+    -----
+    A template's own line ends become ``\\n``; otherwise its text is kept as written, with its last
+    newline. Cells are printed as ``str`` prints them.
+
+    Examples
+    --------
+    >>> prompt = compile_template("Which drug? {{ offense }}", None, ["offense"])
+    >>> prompt.render({"offense": ["meth", "heroin"]}, None, 2)
+    [['Which drug? meth', 'Which drug? heroin']]
+    """
+    messages = _messages(template)
+    if system is not None:
+        if not isinstance(system, str):
+            raise ConfigurationError(f"system= takes template text, not {_kind(system)}.")
+        if messages[0][0] == "system":
+            raise ConfigurationError(
+                "There are two system messages: system= and the first of the list. Keep one."
+            )
+        messages = [("system", system), *messages]
+    return PromptTemplate(messages, columns)
+
+
+def _messages(template: object) -> list[tuple[str, str | jinja2.Template]]:
+    if isinstance(template, str | jinja2.Template):
+        return [("user", template)]
+    if not isinstance(template, list | tuple):
+        raise ConfigurationError(
+            "A template is text, a pathlib.Path, a jinja2.Template or a list of"
+            f' {{"role", "content"}} messages, not {_kind(template)}.'
+        )
+    messages = [_message(item, place) for place, item in enumerate(template)]
+    if all(role != "user" for role, _ in messages):
+        raise ConfigurationError('A list of messages needs at least one with "role": "user".')
+    return messages
+
+
+def _message(item: object, place: int) -> tuple[str, str | jinja2.Template]:
+    if not isinstance(item, Mapping) or set(item) != {"role", "content"}:
+        got = f"one with {list(item)}" if isinstance(item, Mapping) else _kind(item)
+        raise ConfigurationError(
+            f'Message {place} must be {{"role": ..., "content": ...}}, not {got}.'
+        )
+    role, content = item["role"], item["content"]
+    if role not in ROLES:
+        raise ConfigurationError(
+            f"Message {place} has the role {role!r}; roles are {', '.join(ROLES)}."
+        )
+    if role == "system" and place > 0:
+        raise ConfigurationError(
+            f"Message {place} is a system message; only the first message can be one."
+        )
+    if not isinstance(content, str | jinja2.Template):
+        raise ConfigurationError(
+            f"The content of message {place} is template text, not {_kind(content)}."
+            " Images are given by images=."
+        )
+    return role, content
+
+
+def _kind(value: object) -> str:
+    return f"a {type(value).__name__}" if value is not None else "None"
+
+
+def _source(content: str | jinja2.Template) -> str:
+    return content if isinstance(content, str) else f"<jinja2.Template {content.name or ''}>"
+
+
+def _refuse_duplicates(used: Sequence[Hashable], columns: Sequence[Hashable]) -> None:
+    if len(used) == len(columns):
+        return
+    wanted, seen = set(used), set[Hashable]()
+    for label in columns:
+        if label in wanted and label in seen:
+            raise ConfigurationError(
+                f"The template uses the column {label!r}, and the frame has more than one of that"
+                " name. Rename one, or drop it:"
+                " df.loc[:, ~df.columns.duplicated()] keeps the first of each name."
+            )
+        seen.add(label)

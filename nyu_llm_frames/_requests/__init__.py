@@ -1,0 +1,1 @@
+"""Prompts to requests, and which of them to send."""

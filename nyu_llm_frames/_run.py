@@ -1,0 +1,442 @@
+"""`Run`: one call that was submitted, to look at, wait for and collect.
+
+Comes in: a prepared call. Goes out: frames and records. It keeps no truth of its own: everything
+is read from the sidecar, so that a new kernel sees the same.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from nyu_llm_frames._answers.answer import RANK
+from nyu_llm_frames._call import Call, template_text, versions
+from nyu_llm_frames._clock import Clock
+from nyu_llm_frames._frames import columns as _columns
+from nyu_llm_frames._frames import frame as _frame
+from nyu_llm_frames._frames.columns import Outcome
+from nyu_llm_frames._jobs.job import Job
+from nyu_llm_frames._jobs.runner import Runner
+from nyu_llm_frames._progress import Progress, Reporter
+from nyu_llm_frames._requests.planning import Standing
+from nyu_llm_frames._sidecar.answer_store import gather
+from nyu_llm_frames._sidecar.folder import RunRecord, Sidecar, new_name
+from nyu_llm_frames.errors import (
+    BatchJobFailedError,
+    ConfigurationError,
+    LLMFramesError,
+    PartialResultError,
+    PartialResultWarning,
+    RunTimeoutError,
+    UncertainSubmissionError,
+)
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+_ANSWER_COLUMNS = [
+    "status",
+    "text",
+    "error",
+    "finish_reason",
+    "prompt_tokens",
+    "completion_tokens",
+    "reasoning_tokens",
+    "cached_tokens",
+    "model",
+]
+
+
+class Run:
+    """One call of ``df.llm.submit`` or ``df.llm.batch``.
+
+    Made by those; everything it shows is read from the sidecar.
+    """
+
+    def __init__(self, call: Call, clock: Clock, retries: int) -> None:
+        self._call, self._clock = call, clock
+        self.report = Reporter(call.options.progress)
+        self.sidecar = Sidecar(call.sidecar_path, clock)
+        self.name = new_name(clock.now())
+        self._runner = Runner(
+            self.name,
+            call.requests,
+            self.sidecar,
+            call.gateway,
+            call.options,
+            clock,
+            self.report,
+            retries,
+        )
+        self._announce()
+
+    # --- starting ---------------------------------------------------------------------------
+    def _announce(self) -> None:
+        new = "new sidecar" if self.sidecar.is_new else "sidecar"
+        self._tell(f"{new}: {self.sidecar.path}")
+
+    def _tell(self, message: str) -> None:
+        self.report(Progress("note", message, requests=len(self._call.requests)))
+
+    def plan(self, *, again: bool = False) -> int:
+        """Decide what to send and write it down; return how many requests are under way."""
+        runner = self._runner
+        if again:
+            runner.failed.clear()
+        before = runner.standing()
+        rows, requests = len(self._call.frame), len(self._call.requests)
+        self._tell(
+            f"{rows:,} rows, {requests:,} distinct requests, "
+            f"{int(before.final.sum()):,} already answered"
+        )
+        under_way = runner.plan(again=again)
+        if under_way or self.sidecar.is_new:
+            self._record()
+        return under_way
+
+    def _record(self) -> None:
+        call = self._call
+        record = RunRecord(
+            name=self.name,
+            template=template_text(call.template),
+            schema=None,
+            params=json.dumps(call.requests.shape.params),
+            model=call.asked.model,
+            realm=self._runner.realm,
+            gateway=call.gateway.identity,
+            output=call.asked.output,
+            rows=len(call.frame),
+            requests=len(call.requests),
+            versions=versions(),
+            created_at=self._clock.now(),
+        )
+        with self.sidecar.lock.held():
+            self.sidecar.save_run(record)
+
+    def start(self) -> None:
+        """Upload and submit, without a poll."""
+        with self._carried():
+            self._runner.advance()
+            self._runner.advance()
+
+    # --- going on ---------------------------------------------------------------------------
+    def poll(self) -> Run:
+        """Advance every batch job by one step: upload, submit, ask or read. Never waits.
+
+        Returns
+        -------
+        Run
+            The run itself.
+
+        Raises
+        ------
+        UncertainSubmissionError, AuthenticationError, GatewayError
+        """
+        with self._carried():
+            runner = self._runner
+            runner.standing()
+            for _ in range(3):  # upload, submit and ask follow each other at once
+                if not runner.advance():
+                    break
+            if not runner.active():
+                runner.raise_failed()
+        return self
+
+    def wait(self, timeout: float | None = None) -> Run:
+        """Wait until every request has an answer, or has been tried often enough.
+
+        Parameters
+        ----------
+        timeout : float, optional
+            Seconds of waiting; the batch jobs go on after that.
+
+        Returns
+        -------
+        Run
+            The run itself.
+
+        Raises
+        ------
+        RunTimeoutError, UncertainSubmissionError, BatchJobFailedError, GatewayError
+        """
+        deadline = None if timeout is None else self._clock.monotonic() + timeout
+        runner = self._runner
+        with self._carried():
+            runner.standing()
+            while True:
+                runner.drive(deadline)
+                if not runner.plan():
+                    break
+            runner.raise_failed()
+        return self
+
+    def retry(self) -> Run:
+        """Send failed, missing and damaged requests once more, however often they were tried.
+
+        Returns
+        -------
+        Run
+            The run itself; ``wait()`` waits for it.
+        """
+        with self._carried():
+            self.plan(again=True)
+            self._runner.advance()
+        return self
+
+    def cancel(self) -> list[str]:
+        """Cancel the run's batch jobs; what they finish before is kept.
+
+        Returns
+        -------
+        list of str
+            Ids of the batch jobs that were asked to stop.
+        """
+        with self._carried():
+            self._runner.standing()
+            return self._runner.cancel()
+
+    def resolve(self, adopt: str | None = None, resubmit: bool = False) -> Run:
+        """Settle a submit of which nobody knows whether it made a job.
+
+        Parameters
+        ----------
+        adopt : str, optional
+            Id of the batch job that it made.
+        resubmit : bool, default False
+            Say that it surely made none.
+
+        Returns
+        -------
+        Run
+            The run itself.
+        """
+        if (adopt is None) == (not resubmit):
+            raise ConfigurationError('Give either adopt="<batch id>" or resubmit=True.')
+        with self._carried():
+            self._runner.resolve(adopt, resubmit)
+        return self
+
+    def _carried(self) -> _HandsOver:
+        return _HandsOver(self)
+
+    # --- what there is ----------------------------------------------------------------------
+    def _jobs(self) -> list[Job]:
+        runner = self._runner
+        if not runner.mine:
+            ids = set(self._call.requests.ids.to_pylist())
+            runner.mine = [
+                name
+                for name, job in self.sidecar.jobs().items()
+                if job.realm == runner.realm
+                and not ids.isdisjoint(self.sidecar.request_ids(name).to_pylist())
+            ]
+        return list(runner.jobs().values())
+
+    @property
+    def status(self) -> pd.DataFrame:
+        """One row per batch job: where it stands, counts, times (UTC)."""
+        columns = [
+            "name",
+            "batch_id",
+            "step",
+            "status",
+            "model",
+            "requests",
+            "answers",
+            "orphans",
+            "duplicates",
+            "error",
+            "planned_at",
+            "submitted_at",
+            "ended_at",
+            "done_at",
+        ]
+        rows = [msgspec.structs.asdict(job) for job in self._jobs()]
+        return pd.DataFrame([{c: row[c] for c in columns} for row in rows], columns=columns)
+
+    def outcome(self) -> Outcome:
+        """Return what became of every distinct request, by the sidecar as it is now."""
+        runner, ids = self._runner, self._call.requests.ids
+        standing = runner.standing()
+        best = self.sidecar.best_answers(ids)
+        answers = gather(best, _ANSWER_COLUMNS)
+        status = np.array(answers["status"].to_pylist(), dtype=object)
+        reasons: list[str | None] = [None] * len(ids)
+        without = np.flatnonzero(best.rank < 0)
+        if len(without):
+            status[without] = "pending"
+            self._explain(standing, without, status, reasons)
+        return Outcome(answers, status, reasons, pa.nulls(len(ids), pa.float64()))
+
+    def _explain(
+        self,
+        standing: Standing,
+        without: np.ndarray[Any, np.dtype[np.int64]],
+        status: np.ndarray[Any, np.dtype[np.object_]],
+        reasons: list[str | None],
+    ) -> None:
+        """Tell pending requests from those whose job is over without an answer."""
+        from nyu_llm_frames._sidecar.answer_store import positions
+
+        for job in self._jobs():
+            if job.step != "done":
+                continue
+            at = positions(self.sidecar.request_ids(job.name), self._call.requests.ids)
+            said = f": {job.error}" if job.error else ""
+            text = f"batch job {job.batch_id} {job.outcome} without an answer to this request{said}"
+            for i in np.intersect1d(at[at >= 0], without).tolist():
+                if not standing.carried[i]:
+                    status[i], reasons[i] = "missing", text
+
+    def result(self) -> pd.DataFrame:
+        """Return the frame with what is there now; nothing is asked of the gateway.
+
+        Returns
+        -------
+        pandas.DataFrame
+            The input frame, with new columns beside it: same index, order, dtypes and columns.
+        """
+        return self.joined(self.outcome())
+
+    def joined(self, outcome: Outcome) -> pd.DataFrame:
+        """Join an outcome to the frame."""
+        call = self._call
+        columns = _columns.answer_columns(
+            outcome,
+            call.requests.ids,
+            call.codes,
+            call.asked.output,
+            details=call.asked.details,
+        )
+        return _frame.with_columns(call.frame, columns)
+
+    def failures(self) -> pd.DataFrame:
+        """Return the rows without a good answer: the input, ``status`` and ``error``.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Index kept; rows that are pending or were skipped are not failures.
+        """
+        call, outcome = self._call, self.outcome()
+        status = _columns.row_status(outcome, call.codes)
+        bad = ~np.isin(status, ("ok", "pending", "skipped"))
+        error = _columns.spread(_columns.shown_error(outcome), call.codes)
+        columns = {
+            "status": _columns.status_column(status.tolist()),
+            "error": _columns.text_column(error),
+        }
+        return _frame.with_columns(call.frame, columns).loc[bad]
+
+    def counts(self, outcome: Outcome | None = None) -> dict[str, int]:
+        """Return the number of rows per status."""
+        status = _columns.row_status(outcome or self.outcome(), self._call.codes)
+        return dict(Counter(status.tolist()))
+
+    @property
+    def usage(self) -> dict[str, int]:
+        """Tokens of the answers, each distinct request counted once.
+
+        ``completion_tokens`` leaves thinking out; what is billed is it and ``reasoning_tokens``.
+        """
+        answers = self.outcome().answers
+        names = ("prompt_tokens", "completion_tokens", "reasoning_tokens")
+        return {name: int(answers[name].to_pandas().sum()) for name in names}
+
+    @property
+    def cost(self) -> float | None:
+        """US dollars by the answers' own usage; None while no price is known."""
+        return None
+
+    def plot(self) -> Any:
+        """Draw the run."""
+        raise LLMFramesError("run.plot() is not available in this release.")
+
+    def provenance(self) -> dict[str, Any]:
+        """Return what a methods section needs: template, parameters, models, versions, times."""
+        call, outcome = self._call, self.outcome()
+        models = {m for m in outcome.answers["model"].to_pylist() if m}
+        return {
+            "sidecar": str(self.sidecar.path),
+            "template": json.loads(template_text(call.template)),
+            "model": call.asked.model,
+            "models_that_answered": sorted(models),
+            "params": call.requests.shape.params,
+            "realm": self._runner.realm,
+            "rows": len(call.frame),
+            "requests": len(call.requests),
+            "counts": self.counts(outcome),
+            "batch_jobs": [job.batch_id for job in self._jobs() if job.batch_id],
+            "versions": json.loads(versions()),
+        }
+
+    def __repr__(self) -> str:
+        counts = self.counts()
+        told = ", ".join(f"{n:,} {s}" for s, n in sorted(counts.items(), key=lambda x: -x[1]))
+        jobs = Counter(job.status or job.step for job in self._jobs())
+        states = ", ".join(f"{n} {s}" for s, n in sorted(jobs.items())) or "none"
+        return (
+            f"<Run {self.name}: {len(self._call.frame):,} rows ({told or 'none'}); "
+            f"batch jobs: {states}; sidecar {self.sidecar.path}>"
+        )
+
+    # --- endings ----------------------------------------------------------------------------
+    def finished(self, on_error: str) -> pd.DataFrame:
+        """Return the joined frame, and warn or raise when rows have no good answer."""
+        outcome = self.outcome()
+        frame = self.joined(outcome)
+        counts = self.counts(outcome)
+        bad = {s: n for s, n in counts.items() if s not in ("ok", "skipped", "pending")}
+        if not bad:
+            return frame
+        text = self._partial(outcome, bad, len(frame))
+        if on_error == "raise":
+            raise PartialResultError(text, run=self, frame=frame, counts=counts)
+        warnings.warn(text, PartialResultWarning, stacklevel=4)
+        return frame
+
+    def _partial(self, outcome: Outcome, bad: dict[str, int], rows: int) -> str:
+        status = _columns.row_status(outcome, self._call.codes)
+        error = _columns.shown_error(outcome)
+        codes = self._call.codes
+        kinds = []
+        for kind in sorted(bad, key=lambda s: (RANK.get(s, 0), s)):  # type: ignore[call-overload]
+            row = int(np.flatnonzero(status == kind)[0])
+            example = error[int(codes[row])].as_py()
+            kinds.append(f"{bad[kind]:,} {kind} (row {self._call.frame.index[row]!r}: {example})")
+        return (
+            f"{sum(bad.values()):,} of {rows:,} rows have no good answer: {'; '.join(kinds)}. "
+            f"The reasons stand in {self._call.asked.output}_error."
+        )
+
+
+class _HandsOver:
+    """Gives errors that leave a run the run itself, and says how to come back after Ctrl-C."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._run.report.close()
+        if isinstance(error, UncertainSubmissionError | BatchJobFailedError | RunTimeoutError):
+            error.run = self._run
+        if isinstance(error, KeyboardInterrupt):
+            self._run._tell(
+                "interrupted: batch jobs at the gateway go on. Make the same call again to pick "
+                f"them up, now or in another kernel (sidecar {self._run.sidecar.path})."
+            )

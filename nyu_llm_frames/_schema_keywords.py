@@ -1,0 +1,105 @@
+"""The grammar of JSON Schema keywords: references, equality, and two schemas as one.
+
+Comes in: schema dicts and JSON values. Goes out: the same, resolved or merged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+from urllib.parse import unquote
+
+from nyu_llm_frames.errors import SchemaError
+
+
+def json_type(value: Any) -> str:
+    """The JSON Schema type of a Python scalar."""
+    if isinstance(value, bool):
+        return "boolean"
+    if isinstance(value, int):
+        return "integer"
+    if isinstance(value, float):
+        return "number"
+    return "null" if value is None else "string" if isinstance(value, str) else "object"
+
+
+def lookup(root: Mapping[str, Any], ref: Any, path: str) -> Any:
+    """The target of a ``#/...`` reference."""
+    target: Any = root
+    if not isinstance(ref, str) or not ref.startswith("#"):
+        raise SchemaError(
+            f"{path}: reference {ref!r} points outside of the schema; copy the definition into "
+            "its $defs and write #/$defs/<name>",
+            path=path,
+        )
+    for part in [p for p in ref[1:].split("/") if p]:
+        key = unquote(part).replace("~1", "/").replace("~0", "~")
+        if isinstance(target, list) and key.isdigit() and int(key) < len(target):
+            target = target[int(key)]
+        elif isinstance(target, Mapping) and key in target:
+            target = target[key]
+        else:
+            raise SchemaError(f"{path}: reference {ref!r} leads nowhere; define it", path=path)
+    return target
+
+
+def scalar_key(value: Any) -> tuple[bool, Any]:
+    """Equality as JSON has it: 1 equals 1.0, and true is not 1."""
+    return isinstance(value, bool), value
+
+
+def unique(values: Iterable[Any]) -> tuple[Any, ...]:
+    """The values in first-seen order, once each."""
+    return tuple({scalar_key(v): v for v in reversed(list(values))}.values())[::-1]
+
+
+def type_names(s: Mapping[str, Any]) -> list[str]:
+    """The types a schema names, as a list."""
+    types = s.get("type")
+    return [] if types is None else [types] if isinstance(types, str) else list(types)
+
+
+def merge(a: Mapping[str, Any], b: Mapping[str, Any], path: str) -> dict[str, Any]:
+    """Both must hold. Where that cannot be written as one, `a` stays: the rest is checked later."""
+    out = dict(a)
+    for key, theirs in b.items():
+        if key not in out or out[key] == theirs:
+            out[key] = theirs
+            continue
+        ours = out[key]
+        if key == "type":
+            left, right = type_names(a), type_names(b)
+            both = [t for t in left if t in right or (t == "integer" and "number" in right)]
+            both += [t for t in right if t == "integer" and "number" in left and t not in both]
+            if not both:
+                raise SchemaError(
+                    f"{path}: must be {' or '.join(left)} and {' or '.join(right)} at once; "
+                    "no value is both",
+                    path=path,
+                )
+            out[key] = both[0] if len(both) == 1 else both
+        elif key == "enum":
+            keys = {scalar_key(v) for v in theirs if not isinstance(v, (dict, list))}
+            out[key] = [
+                v for v in ours if not isinstance(v, (dict, list)) and scalar_key(v) in keys
+            ]
+            if not out[key]:
+                raise SchemaError(f"{path}: its enums have no value in common", path=path)
+        elif key == "required":
+            out[key] = [*ours, *(r for r in theirs if r not in ours)]
+        elif key == "properties":
+            out[key] = {
+                **ours,
+                **{k: {"allOf": [ours[k], v]} if k in ours else v for k, v in theirs.items()},
+            }
+        elif key == "items":
+            out[key] = {"allOf": [ours, theirs]}
+        elif key in ("minimum", "minLength", "minItems", "minProperties", "exclusiveMinimum"):
+            out[key] = max(ours, theirs)
+        elif key in ("maximum", "maxLength", "maxItems", "maxProperties", "exclusiveMaximum"):
+            out[key] = min(ours, theirs)
+        elif key == "additionalProperties" and theirs is False:
+            out[key] = False
+        elif key in ("$defs", "definitions"):
+            out[key] = {**theirs, **ours}
+    return out

@@ -1,0 +1,378 @@
+"""What a JSON Schema means, as a small tree: references inlined, `allOf` merged, null set aside.
+
+Comes in: a JSON Schema dict. Goes out: a `Node` per value, from which the wire schema, the
+columns and the fast decoder are each derived; or a `SchemaError` with the path and a way out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from nyu_llm_frames._schema_keywords import json_type, lookup, merge, type_names, unique
+from nyu_llm_frames.errors import SchemaError
+
+Kind = Literal[
+    "string",
+    "integer",
+    "number",
+    "boolean",
+    "date",
+    "datetime",
+    "choice",
+    "array",
+    "object",
+    "union",
+]
+
+MAX_NODES = 5_000
+"""Inlining can multiply a schema; far below this one a model is no longer helped by it."""
+
+# Split over lines by theme; order has no meaning.
+_ANNOTATIONS = frozenset(
+    {"$anchor", "$comment", "$defs", "$id", "$schema", "$vocabulary", "definitions"}
+    | {"title", "description", "default", "example", "examples", "deprecated", "discriminator"}
+    | {"readOnly", "writeOnly", "contentEncoding", "contentMediaType"}
+)
+_RELAXING = frozenset(
+    {"if", "then", "else", "not", "dependencies", "dependentRequired", "dependentSchemas"}
+    | {"patternProperties", "propertyNames", "minProperties", "maxProperties"}
+    | {"contains", "minContains", "maxContains", "uniqueItems", "additionalItems"}
+    | {"unevaluatedProperties", "unevaluatedItems", "multipleOf"}
+)
+_SAYS_TYPE = frozenset({"type", "properties", "items", "prefixItems", "enum", "anyOf", "oneOf"})
+_IMPLIED = {
+    "object": ("properties", "required", "additionalProperties", "patternProperties"),
+    "array": ("items", "prefixItems", "minItems", "maxItems", "uniqueItems"),
+    "string": ("minLength", "maxLength", "pattern", "format"),
+    "number": ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"),
+}
+_FORMAT_WORDS = {
+    "time": "ISO 8601 time",
+    "duration": "ISO 8601 duration",
+    "email": "e-mail address",
+    "uri": "URL",
+    "uuid": "UUID",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One value of a schema.
+
+    `remarks` are what Google's schema cannot express, in words for the model. `exact` says that
+    the fields here state the whole constraint, so that a decoder built from them is the judge.
+    """
+
+    kind: Kind
+    path: str = "$"
+    nullable: bool = False
+    description: str = ""
+    remarks: tuple[str, ...] = ()
+    limits: Mapping[str, Any] = field(default_factory=dict)
+    choices: tuple[Any, ...] = ()
+    items: Node | None = None
+    properties: Mapping[str, Node] = field(default_factory=dict)
+    required: frozenset[str] = frozenset()
+    variants: tuple[Node, ...] = ()
+    closed: bool = False
+    default: Any = ...
+    exact: bool = True
+
+
+def parse(schema: Mapping[str, Any]) -> Node:
+    """Read a JSON Schema whose root is an object.
+
+    Raises
+    ------
+    SchemaError
+        For recursion, contradictions, values without a type, and a root that is no object.
+    """
+    root = _Parser(schema).node(schema, "$", ())
+    if root.kind != "object":
+        raise SchemaError(
+            f"the schema describes {_article(root)}, but an answer becomes columns by its fields: "
+            'put it into an object, for instance {"items": ...}, or a model with one field',
+            path="$",
+        )
+    return replace(root, nullable=False)
+
+
+class _Parser:
+    def __init__(self, root: Mapping[str, Any]) -> None:
+        self.root, self.count = root, 0
+
+    # One schema object -----------------------------------------------------------------------
+    def flat(
+        self, schema: Any, path: str, trail: tuple[str, ...]
+    ) -> tuple[dict[str, Any], tuple[str, ...], bool]:
+        """Follow references and merge `allOf`: (keywords, references passed, still exact)."""
+        if schema is True:
+            schema = {}
+        if schema is False or not isinstance(schema, Mapping):
+            raise SchemaError(
+                f"{path}: {schema!r} admits no value; leave it out"
+                if schema is False
+                else f"{path}: {schema!r} is no JSON Schema; write {{'type': ...}}",
+                path=path,
+            )
+        out = {k: v for k, v in schema.items() if k not in ("$ref", "allOf", "const")}
+        parts = list(schema.get("allOf", ()))
+        if "const" in schema:
+            parts.insert(0, {"enum": [schema["const"]]})
+        exact = len(parts) <= ("const" in schema)
+        if "$ref" in schema:
+            ref = schema["$ref"]
+            if ref in trail:
+                raise SchemaError(
+                    f"{path}: {str(ref).rsplit('/', 1)[-1]} contains itself, and Gemini takes no "
+                    "recursive schema; write the levels out to a fixed depth, or ask for a flat "
+                    "list whose entries name their parent",
+                    path=path,
+                )
+            parts.insert(0, lookup(self.root, ref, path))
+            trail = (*trail, ref)
+        for part in parts:
+            more, trail, fine = self.flat(part, path, trail)
+            both = (set(out) - _ANNOTATIONS) and (set(more) - _ANNOTATIONS)
+            exact = exact and fine and not both
+            out = merge(out, more, path)
+        return out, trail, exact
+
+    def node(self, schema: Any, path: str, trail: tuple[str, ...]) -> Node:
+        self.count += 1
+        if self.count > MAX_NODES:
+            raise SchemaError(
+                f"{path}: with its references written out the schema has over {MAX_NODES} parts; "
+                "ask for less at once",
+                path=path,
+            )
+        s, trail, exact = self.flat(schema, path, trail)
+        exact = exact and not (_RELAXING & s.keys())
+        node = self.union(s, path, trail) if s.get("anyOf") or s.get("oneOf") else None
+        if node is None:
+            exact = exact and not (s.get("anyOf") or s.get("oneOf"))
+            node = self.enum(s, path) if "enum" in s else self.typed(s, path, trail)
+        description = " ".join(str(s.get("description") or "").split())
+        return replace(
+            node,
+            path=path,
+            nullable=node.nullable or s.get("nullable") is True,
+            description=description or node.description,
+            default=s.get("default", ...),
+            exact=exact and node.exact,
+        )
+
+    # Alternatives ----------------------------------------------------------------------------
+    def union(self, s: dict[str, Any], path: str, trail: tuple[str, ...]) -> Node | None:
+        """The alternatives as nodes; None where they only add conditions to the base."""
+        flats = [self.flat(v, path, trail) for v in s.get("anyOf") or s["oneOf"]]
+        base = {k: v for k, v in s.items() if k not in _ANNOTATIONS and k not in ("anyOf", "oneOf")}
+        if base.keys() & _SAYS_TYPE and not any(f.keys() & _SAYS_TYPE for f, _, _ in flats):
+            return None
+        nodes: list[Node] = []
+        nullable = False
+        for flat, branch_trail, exact in flats:
+            if flat.get("type") in ("null", ["null"]) or flat.get("enum") == [None]:
+                nullable = True
+                continue
+            node = self.node(merge(flat, base, path), path, branch_trail)
+            nodes.append(replace(node, exact=node.exact and exact and not base))
+        return _unite(nodes, nullable, path)
+
+    def enum(self, s: dict[str, Any], path: str) -> Node:
+        types = type_names(s)
+        values = unique(s["enum"])
+        if types:
+            values = tuple(v for v in values if json_type(v) in types or _whole(v, types))
+        choices = tuple(v for v in values if v is not None)
+        if not choices:
+            raise SchemaError(
+                f"{path}: type and enum leave no value but null; correct one of them",
+                path=path,
+            )
+        if bad := [v for v in choices if isinstance(v, (dict, list, tuple))]:
+            raise SchemaError(
+                f"{path}: {bad[0]!r} cannot be a choice; choices are text, numbers or true/false",
+                path=path,
+            )
+        if any(isinstance(v, float) and not math.isfinite(v) for v in choices):
+            raise SchemaError(f"{path}: JSON has no infinity and no NaN; leave it out", path=path)
+        extra = s.keys() - _ANNOTATIONS - {"enum", "type", "nullable", "anyOf", "oneOf"}
+        nullable = len(choices) < len(values)
+        return Node("choice", nullable=nullable, choices=choices, exact=not extra)
+
+    # One type --------------------------------------------------------------------------------
+    def typed(self, s: dict[str, Any], path: str, trail: tuple[str, ...]) -> Node:
+        types = type_names(s) or [t for t, keys in _IMPLIED.items() if s.keys() & set(keys)][:1]
+        nullable = "null" in types
+        types = [t for t in types if t != "null"]
+        if len(types) > 1:
+            return _unite(
+                [self.node({**s, "type": t, "description": ""}, path, trail) for t in types],
+                nullable,
+                path,
+            )
+        if not types:
+            raise SchemaError(
+                f"{path}: always null, so there is nothing to ask for; leave it out or give it a "
+                "type"
+                if nullable
+                else f"{path}: any value is allowed, and Gemini needs a type; say which, for "
+                "instance str, list[str] or a model of its own",
+                path=path,
+            )
+        match types[0]:
+            case "object":
+                node = self.object(s, path, trail)
+            case "array":
+                node = self.array(s, path, trail)
+            case "string":
+                node = _string(s)
+            case "integer" | "number" as kind:
+                node = Node(kind, limits=_range(s), remarks=_multiple(s))
+            case "boolean":
+                node = Node("boolean")
+            case other:
+                raise SchemaError(f"{path}: JSON has no type {other!r}", path=path)
+        return replace(node, nullable=nullable)
+
+    def object(self, s: dict[str, Any], path: str, trail: tuple[str, ...]) -> Node:
+        properties = s.get("properties") or {}
+        required = [str(r) for r in s.get("required", ())]
+        extra = s.get("additionalProperties", True)
+        if not properties:
+            raise SchemaError(
+                f"{path}: an object without named fields (such as dict[str, ...]) cannot be "
+                "asked of Gemini; name its fields, or ask for a list of objects with the "
+                "fields `key` and `value`",
+                path=path,
+            )
+        if unknown := [r for r in required if r not in properties]:
+            raise SchemaError(
+                f"{path}: `{unknown[0]}` is required and not described; add it to the properties",
+                path=path,
+            )
+        nodes = {
+            str(name): self.node(sub, f"{path}.{name}", trail)
+            for name, sub in properties.items()
+            if sub is not False or name in required
+        }
+        return Node(
+            "object",
+            properties=nodes,
+            required=frozenset(required),
+            closed=extra is False,
+            exact=isinstance(extra, bool) and all(n.exact for n in nodes.values()),
+        )
+
+    def array(self, s: dict[str, Any], path: str, trail: tuple[str, ...]) -> Node:
+        items, prefix = s.get("items"), s.get("prefixItems")
+        if isinstance(items, list):  # tuples before the 2020 draft
+            items, prefix = s.get("additionalItems"), items
+        inner: Node | None = None
+        if prefix:
+            parts = [self.node(p, f"{path}[{i}]", trail) for i, p in enumerate(prefix)]
+            if isinstance(items, Mapping):
+                parts.append(self.node(items, f"{path}[]", trail))
+            inner = _unite(parts, any(p.nullable for p in parts), f"{path}[]")
+        elif items is not None and items is not False:
+            inner = self.node(items, f"{path}[]", trail)
+        if inner is None:
+            raise SchemaError(
+                f"{path}: a list of anything cannot be asked of Gemini; say of what, for "
+                "instance list[str]",
+                path=path,
+            )
+        limits: dict[str, Any] = {k: s[k] for k in ("minItems", "maxItems") if k in s}
+        remarks = ("each at most once",) if s.get("uniqueItems") else ()
+        exact = inner.exact and not prefix
+        return Node("array", items=inner, limits=limits, remarks=remarks, exact=exact)
+
+
+def _string(s: Mapping[str, Any]) -> Node:
+    form = s.get("format")
+    if form == "date":
+        return Node("date", remarks=("ISO 8601 date, YYYY-MM-DD",), exact=not _has_limits(s))
+    if form == "date-time":
+        words = ("ISO 8601 date and time, YYYY-MM-DDThh:mm:ss",)
+        return Node("datetime", remarks=words, exact=not _has_limits(s))
+    remarks = [_FORMAT_WORDS.get(str(form), f"format: {form}")] if form else []
+    limits = {k: s[k] for k in ("minLength", "maxLength", "pattern") if k in s}
+    low, high = limits.get("minLength", 0), limits.get("maxLength")
+    if high is not None:
+        remarks.append(f"{low} to {high} characters" if low else f"at most {high} characters")
+    elif low:
+        remarks.append("not empty" if low == 1 else f"at least {low} characters")
+    if "pattern" in limits:
+        remarks.append(f"matches {limits['pattern']}")
+    return Node("string", limits=limits, remarks=tuple(remarks), exact=form is None)
+
+
+def _has_limits(s: Mapping[str, Any]) -> bool:
+    return any(k in s for k in ("minLength", "maxLength", "pattern"))
+
+
+def _range(s: Mapping[str, Any]) -> dict[str, Any]:
+    """Bounds as ge, gt, le, lt; draft 4 wrote `exclusiveMinimum: true` beside `minimum`."""
+    out: dict[str, Any] = {}
+    for keyword, strict, open_, closed in (
+        ("minimum", "exclusiveMinimum", "gt", "ge"),
+        ("maximum", "exclusiveMaximum", "lt", "le"),
+    ):
+        bound, beyond = s.get(keyword), s.get(strict)
+        if beyond is True:
+            beyond, bound = bound, None
+        if bound is not None:
+            out[closed] = bound
+        if beyond is not None and beyond is not False:
+            out[open_] = beyond
+    return out
+
+
+def _multiple(s: Mapping[str, Any]) -> tuple[str, ...]:
+    return (f"a multiple of {s['multipleOf']}",) if "multipleOf" in s else ()
+
+
+def _whole(value: Any, types: Sequence[str]) -> bool:
+    """Whether a number is of a type by its value: 5 is a number, 5.0 an integer."""
+    kind = json_type(value)
+    if kind == "integer":
+        return "number" in types
+    return kind == "number" and "integer" in types and float(value).is_integer()
+
+
+def _unite(nodes: list[Node], nullable: bool, path: str) -> Node:
+    """One node for alternatives, the simplest that admits all of them."""
+    flat: list[Node] = []
+    for node in nodes:
+        nullable = nullable or node.nullable
+        flat.extend(node.variants if node.kind == "union" else [node])
+    flat = [replace(n, nullable=False, default=...) for n in flat]
+    flat = [n for i, n in enumerate(flat) if n not in flat[:i]]
+    if not flat:
+        raise SchemaError(f"{path}: no alternative but null; give it a type", path=path)
+    if len(flat) == 1:
+        return replace(flat[0], nullable=nullable)
+    kinds = {n.kind for n in flat}
+    if kinds == {"choice"}:
+        choices = unique(c for n in flat for c in n.choices)
+        exact = all(n.exact for n in flat)
+        return Node("choice", nullable=nullable, choices=choices, exact=exact)
+    if kinds <= {"integer", "number"}:
+        return Node("number", nullable=nullable, exact=False)
+    if all(
+        n.kind in ("string", "date", "datetime")
+        or (n.kind == "choice" and all(isinstance(c, str) for c in n.choices))
+        for n in flat
+    ):
+        return Node("string", nullable=nullable, exact=False)
+    return Node("union", nullable=nullable, variants=tuple(flat), exact=False)
+
+
+def _article(node: Node) -> str:
+    return {"array": "a list", "union": "alternatives", "choice": "a choice"}.get(
+        node.kind, f"a {node.kind}"
+    )

@@ -1,0 +1,201 @@
+"""Answers at rest: appended file by file, the best one per request found again.
+
+Comes in: parsed answers, in the order in which they arrive. Goes out: files that are never
+rewritten, and for a list of requests the rank and place of each one's best answer.
+
+Files are numbered; the number says which answer was stored first. Within one rank the first stays.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from nyu_llm_frames._answers.answer import RANK, Answer
+from nyu_llm_frames._sidecar import storage as _storage
+
+Ints = np.ndarray[Any, np.dtype[np.int64]]
+
+SCHEMA = _storage.marked(
+    pa.schema(
+        [
+            ("custom_id", pa.string()),
+            ("status", pa.string()),
+            ("text", pa.large_string()),
+            ("error", pa.string()),
+            ("finish_reason", pa.string()),
+            ("prompt_tokens", pa.int64()),
+            ("completion_tokens", pa.int64()),
+            ("reasoning_tokens", pa.int64()),
+            ("cached_tokens", pa.int64()),
+            ("model", pa.string()),
+            ("raw", pa.large_binary()),
+            ("job", pa.string()),
+            ("stored_at", pa.timestamp("us", "UTC")),
+        ]
+    )
+)
+_FROM_ANSWER = [name for name in SCHEMA.names if name not in ("job", "stored_at")]
+
+
+class AnswerWriter:
+    """Collects the answers of one reading into a file that is not in place yet.
+
+    Parameters
+    ----------
+    folder : Path
+        The ``answers`` folder.
+    job : str
+        Name of the batch job, or of what else the answers come from.
+    at : datetime
+        UTC.
+    """
+
+    def __init__(self, folder: Path, job: str, at: datetime) -> None:
+        self._folder, self._job, self._at = folder, job, at
+        self._draft = _storage.draft_path(folder / f"{job}.parquet")
+        self._file: Any = None
+        self._writer: Any = None
+        self.count = 0
+
+    def write(self, answers: Sequence[Answer]) -> None:
+        """Append answers."""
+        if not answers:
+            return
+        with _storage.sidecar_errors(self._folder):
+            if self._writer is None:
+                descriptor = os.open(self._draft, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
+                self._file = os.fdopen(descriptor, "wb")
+                self._writer = pq.ParquetWriter(
+                    self._file,
+                    SCHEMA,
+                    compression="zstd",
+                    compression_level=1,
+                    use_dictionary=["status", "error", "finish_reason", "model", "job"],
+                    write_statistics=False,
+                )
+            columns: list[Any] = [
+                pa.array([getattr(a, name) for a in answers], SCHEMA.field(name).type)
+                for name in _FROM_ANSWER
+            ]
+            columns.append(pa.repeat(pa.scalar(self._job), len(answers)))
+            columns.append(pa.repeat(pa.scalar(self._at, pa.timestamp("us", "UTC")), len(answers)))
+            self._writer.write_table(pa.Table.from_arrays(columns, schema=SCHEMA))
+            self.count += len(answers)
+
+    def commit(self) -> None:
+        """Put the file in place, after all files that are there. Only under the lock."""
+        if self._writer is None:
+            return
+        with _storage.sidecar_errors(self._folder):
+            self._writer.close()
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
+            self._writer = None
+            numbers = [int(p.name[:6]) for p in _storage.parquet_files(self._folder)]
+            number = max(numbers, default=0) + 1
+            self._draft.replace(self._folder / f"{number:06d}-{self._job}.parquet")
+            _storage.sync_folder(self._folder)
+
+    def discard(self) -> None:
+        """Forget what was written, unless it was committed."""
+        if self._writer is not None:
+            try:
+                self._writer.close()
+                self._file.close()
+            except (OSError, pa.ArrowException):
+                pass
+            self._writer = None
+        self._draft.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Best:
+    """The best stored answer of each request; arrays of shape (m,).
+
+    Attributes
+    ----------
+    rank : numpy.ndarray
+        `RANK`, or -1 without an answer.
+    file, row : numpy.ndarray
+        Where it stands: position in `files` and in that file.
+    stored : int
+        Answers found for these requests, kept ones and later ones.
+    """
+
+    files: tuple[Path, ...]
+    rank: Ints
+    file: Ints
+    row: Ints
+    stored: int
+
+
+def positions(ids: pa.Array | pa.ChunkedArray, among: pa.Array) -> Ints:
+    """Return where each id stands in `among`, -1 where it does not."""
+    found = pc.fill_null(pc.index_in(ids, value_set=among), -1)
+    if isinstance(found, pa.ChunkedArray):
+        found = found.combine_chunks()
+    return np.asarray(found.to_numpy(zero_copy_only=False), dtype=np.int64)
+
+
+def _ranks(status: pa.ChunkedArray) -> Ints:
+    encoded = status.combine_chunks().dictionary_encode()
+    table = np.array([RANK.get(s, 0) for s in encoded.dictionary.to_pylist()] or [0])
+    return np.asarray(table[encoded.indices.to_numpy(zero_copy_only=False)], dtype=np.int64)
+
+
+def find_best(folder: Path, ids: pa.Array) -> Best:
+    """Find the best answer of each request."""
+    files = tuple(_storage.parquet_files(folder))
+    m = len(ids)
+    rank, file, row = np.full(m, -1), np.full(m, -1), np.full(m, -1)
+    stored = 0
+    for number, path in enumerate(files):
+        table = _storage.read_table(path, ["custom_id", "status"])
+        at = positions(table["custom_id"], ids)
+        rows = np.flatnonzero(at >= 0)
+        if not len(rows):
+            continue
+        stored += len(rows)
+        at, ranks = at[rows], _ranks(table["status"])[rows]
+        # Highest rank first, then the earliest: the first of each id is its best in this file.
+        order = np.lexsort((rows, -ranks))
+        _, firsts = np.unique(at[order], return_index=True)
+        chosen = order[firsts]
+        chosen = chosen[ranks[chosen] > rank[at[chosen]]]
+        rank[at[chosen]] = ranks[chosen]
+        file[at[chosen]] = number
+        row[at[chosen]] = rows[chosen]
+    return Best(files, rank, file, row, stored)
+
+
+def gather(best: Best, columns: list[str]) -> pa.Table:
+    """Return columns of the best answers, one row per request, null where there is none."""
+    parts = []
+    where = np.full(len(best.rank), -1, dtype=np.int64)
+    size = 0
+    for number, path in enumerate(best.files):
+        chosen = np.flatnonzero(best.file == number)
+        if not len(chosen):
+            continue
+        table = _storage.read_table(path, columns).take(pa.array(best.row[chosen]))
+        parts.append(table)
+        where[chosen] = np.arange(size, size + len(chosen))
+        size += len(chosen)
+    if not parts:
+        schema = pa.schema([SCHEMA.field(name) for name in columns])
+        return pa.table({f.name: pa.nulls(len(where), f.type) for f in schema}, schema=schema)
+    joined = pa.concat_tables([p.replace_schema_metadata(None) for p in parts])
+    if len(parts) == 1 and size == len(where) and (where == np.arange(size)).all():
+        return joined
+    return joined.take(pa.array(where, mask=where < 0))

@@ -1,0 +1,263 @@
+"""The folder beside a run: jobs, requests, answers and runs, and one lock.
+
+Comes in: records. Goes out: the same after a crash. Layout, one kind of file per folder:
+``jobs/<name>.parquet`` (replaced whole at every step), ``requests/<name>.parquet`` (ids, bodies),
+``answers/<number>-<job>.parquet`` (appended), ``runs/<name>.parquet``. No key ever goes in.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import msgspec
+import pyarrow as pa
+
+from nyu_llm_frames._clock import Clock, is_dead
+from nyu_llm_frames._jobs.job import Job
+from nyu_llm_frames._requests.bodies import request_lines
+from nyu_llm_frames._sidecar import answer_store as _answer_store
+from nyu_llm_frames._sidecar import storage as _storage
+from nyu_llm_frames._sidecar.lock import SidecarLock
+from nyu_llm_frames.errors import SidecarDamagedError, SidecarError
+
+FOLDERS = ("jobs", "requests", "answers", "runs")
+DEFAULT_NAME = "llm_sidecar"
+
+_README = """\
+This folder belongs to nyu_llm_frames. It remembers which batch jobs were submitted for a
+dataframe and what came back, so that the same call can be made again at no cost.
+
+  jobs/      one small file per batch job: its id at the gateway, status, times
+  requests/  which requests each job carries, and their prompts
+  answers/   every answer, with token counts and the response as received
+  runs/      what was asked: template, parameters, versions
+
+Look inside with  nyu_llm_frames.open_sidecar("<this folder>")  or with any parquet reader.
+Prompts and answers are stored here in the clear; the folder is readable by you alone. Keys are
+never stored. Deleting the folder forgets everything: the next call pays again.
+"""
+
+
+class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What was asked: one file in ``runs/``. JSON where a value has structure."""
+
+    name: str
+    template: str
+    schema: str | None
+    params: str
+    model: str
+    realm: str
+    gateway: str
+    output: str
+    rows: int
+    requests: int
+    versions: str
+    created_at: datetime | None = None
+
+
+def new_name(at: datetime) -> str:
+    """Return a name for a run or a job that no other has: ASCII, sorted by time."""
+    return f"{at:%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:8]}"
+
+
+def _arrow_schema(record: type) -> pa.Schema:
+    kinds = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
+    fields = []
+    for name, hint in get_type_hints(record).items():
+        plain = [h for h in getattr(hint, "__args__", (hint,)) if h is not type(None)]
+        kind = plain[0] if plain else str
+        if kind is datetime:
+            fields.append((name, pa.timestamp("us", "UTC")))
+        else:
+            fields.append((name, kinds.get(kind, pa.string())))
+    return pa.schema(fields)
+
+
+_JOB_SCHEMA = _arrow_schema(Job)
+_RUN_SCHEMA = _arrow_schema(RunRecord)
+
+
+class Sidecar:
+    """One sidecar folder.
+
+    Parameters
+    ----------
+    folder : Path
+        Made when it is not there.
+    clock : Clock
+
+    Raises
+    ------
+    SidecarError
+        When the folder holds something else, or cannot be made.
+    """
+
+    def __init__(self, folder: Path, clock: Clock, *, create: bool = True) -> None:
+        self.path = Path(folder).expanduser().absolute()
+        self._clock = clock
+        self.is_new = not (self.path / "jobs").is_dir()
+        if self.is_new:
+            self._make(create)
+        self.lock = SidecarLock(self.path, clock)
+        self._jobs: dict[Path, tuple[tuple[int, int, int], Job]] = {}
+        self._ids: dict[str, pa.Array] = {}
+
+    def _make(self, create: bool) -> None:
+        path = self.path
+        with _storage.sidecar_errors(path):
+            if path.exists() and not path.is_dir():
+                raise SidecarError(f"{path} is a file, not a folder.", path=str(path))
+            strange = path.is_dir() and any(
+                p.name not in (*FOLDERS, "README.txt", ".gitignore")
+                and not p.name.startswith(("lock", "."))
+                for p in path.iterdir()
+            )
+        if strange:
+            raise SidecarError(
+                f"{path} holds other files and is no sidecar. Name a folder of its own with "
+                "sidecar=.",
+                path=str(path),
+            )
+        if not create:
+            raise SidecarError(f"{path} is no sidecar: it has no jobs folder.", path=str(path))
+        _storage.make_folder(path)
+        for name in reversed(FOLDERS):  # jobs last: it is the mark of a whole sidecar
+            if name == "jobs":
+                _storage.write_text(path / "README.txt", _README)
+                _storage.write_text(path / ".gitignore", "*\n")
+            _storage.make_folder(path / name)
+
+    # --- jobs -------------------------------------------------------------------------------
+    def jobs(self) -> dict[str, Job]:
+        """Read all jobs, by name."""
+        out = {}
+        for path in _storage.parquet_files(self.path / "jobs"):
+            job = self._read_job(path)
+            out[job.name] = job
+        return out
+
+    def job(self, name: str) -> Job:
+        """Read one job."""
+        return self._read_job(self.path / "jobs" / f"{name}.parquet")
+
+    def _read_job(self, path: Path) -> Job:
+        with _storage.sidecar_errors(path):
+            stat = path.stat()
+        stamp = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
+        known = self._jobs.get(path)
+        if known is not None and known[0] == stamp:
+            return known[1]
+        job: Job = _read_record(path, Job)
+        self._jobs[path] = (stamp, job)
+        return job
+
+    def save_job(self, job: Job) -> None:
+        """Write a job's record. Only under the lock."""
+        path = self.path / "jobs" / f"{job.name}.parquet"
+        table = pa.Table.from_pylist([msgspec.structs.asdict(job)], schema=_JOB_SCHEMA)
+        _storage.write_table(path, table)
+
+    # --- requests ---------------------------------------------------------------------------
+    def add_requests(self, name: str, ids: pa.Array, bodies: pa.Array) -> None:
+        """Write what a job carries, before the job's record exists."""
+        table = pa.table({"custom_id": ids, "body": bodies})
+        _storage.write_table(self._requests(name), table, strings=False)
+
+    def _requests(self, name: str) -> Path:
+        return self.path / "requests" / f"{name}.parquet"
+
+    def request_ids(self, name: str) -> pa.Array:
+        """Return the ids that a job carries; they never change."""
+        if name not in self._ids:
+            ids = _storage.read_table(self._requests(name), ["custom_id"])["custom_id"]
+            self._ids[name] = ids.combine_chunks()
+        return self._ids[name]
+
+    def prompts_with_replacement(self, name: str) -> set[str]:
+        """Return the ids whose prompt itself holds U+FFFD."""
+        found = set()
+        with _storage.reading(self._requests(name)) as file:
+            if "body" not in file.schema_arrow.names:
+                return set(self.request_ids(name).to_pylist())
+            for batch in file.iter_batches(20_000, columns=["custom_id", "body"]):
+                ids, bodies = batch.column(0).to_pylist(), batch.column(1).to_pylist()
+                found |= {i for i, body in zip(ids, bodies, strict=True) if "\\ufffd" in body}
+        return found
+
+    @contextmanager
+    def request_file(self, name: str) -> Iterator[Path]:
+        """Write a job's input file, lend its path, and remove it again."""
+        path = self._requests(name)
+        lines_path = _storage.draft_path(path.with_suffix(".jsonl"))
+        try:
+            with _storage.reading(path) as file, _storage.atomic_file(lines_path) as out:
+                if "body" not in file.schema_arrow.names:
+                    raise SidecarDamagedError(f"{path} has no prompts any more.", path=str(path))
+                for batch in file.iter_batches(20_000, columns=["custom_id", "body"]):
+                    out.write(request_lines(batch.column(0), batch.column(1)))
+            yield lines_path
+        finally:
+            lines_path.unlink(missing_ok=True)
+
+    def drop_bodies(self, name: str) -> None:
+        """Forget the prompts of a job that is over; its ids stay."""
+        table = _storage.read_table(self._requests(name), ["custom_id"])
+        _storage.write_table(self._requests(name), table, strings=False)
+
+    # --- answers ----------------------------------------------------------------------------
+    @property
+    def answers_folder(self) -> Path:
+        return self.path / "answers"
+
+    def answer_writer(self, job: str) -> _answer_store.AnswerWriter:
+        """Start a file of answers."""
+        return _answer_store.AnswerWriter(self.answers_folder, job, self._clock.now())
+
+    def best_answers(self, ids: pa.Array) -> _answer_store.Best:
+        """Find the best stored answer of each request."""
+        return _answer_store.find_best(self.answers_folder, ids)
+
+    def has_answers_of(self, job: str) -> bool:
+        """Whether a file holds answers of a job."""
+        return any(p.stem[7:] == job for p in _storage.parquet_files(self.answers_folder))
+
+    # --- runs -------------------------------------------------------------------------------
+    def save_run(self, run: RunRecord) -> None:
+        """Write down what was asked."""
+        table = pa.Table.from_pylist([msgspec.structs.asdict(run)], schema=_RUN_SCHEMA)
+        _storage.write_table(self.path / "runs" / f"{run.name}.parquet", table)
+
+    def runs(self) -> list[RunRecord]:
+        """Read all runs, the oldest first."""
+        paths = _storage.parquet_files(self.path / "runs")
+        return [_read_record(path, RunRecord) for path in paths]
+
+    def tidy(self) -> None:
+        """Remove what crashed processes left half-made. Only under the lock."""
+        with _storage.sidecar_errors(self.path):
+            for name in FOLDERS:
+                _storage.remove_drafts(self.path / name)
+            named = {p.name for p in _storage.parquet_files(self.path / "jobs")}
+            for path in _storage.parquet_files(self.path / "requests"):
+                if path.name not in named:  # planned, but the plan was never recorded
+                    path.unlink(missing_ok=True)
+
+
+def _read_record(path: Path, kind: type[Any]) -> Any:
+    rows = _storage.read_table(path).to_pylist()
+    if len(rows) != 1:
+        raise SidecarDamagedError(f"{path} is damaged: it holds {len(rows)} rows.", path=str(path))
+    try:
+        return msgspec.convert(rows[0], kind)
+    except msgspec.ValidationError as e:
+        raise SidecarDamagedError(f"{path} is damaged: {e}.", path=str(path)) from None
+
+
+def owner_is_gone(job: Job, me: str) -> bool:
+    """Whether nobody drives a job: its process is dead, or is this one between two calls."""
+    return job.owner == me or is_dead(job.owner)

@@ -1,0 +1,186 @@
+"""The sidecar's lock: held for a step, never while waiting, and it says who holds it.
+
+Comes in: the folder. Goes out: a context manager. Two parts: the operating system's file lock,
+which a dying process cannot leave behind, and an owner record made with O_EXCL, which other hosts
+see on folders whose locks do not cross the network.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from nyu_llm_frames._clock import Clock
+from nyu_llm_frames.errors import SidecarError, SidecarLockedError
+
+_LOCK, _OWNER = "lock", "lock.owner"
+_PAUSE_S = 0.05
+
+
+def _read_owner(path: Path) -> dict[str, object]:
+    try:
+        owner = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return owner if isinstance(owner, dict) else {}
+
+
+class SidecarLock:
+    """Exclusive access to one sidecar, across threads, processes and hosts.
+
+    Parameters
+    ----------
+    folder : Path
+    clock : Clock
+    patience_s : float
+        Seconds to wait for another holder before giving up.
+    """
+
+    def __init__(self, folder: Path, clock: Clock, patience_s: float = 600.0) -> None:
+        self._folder, self._clock, self._patience_s = folder, clock, patience_s
+        self._proved = False
+
+    def prove(self) -> None:
+        """Show that locking works in this folder: a lock that is held cannot be had again."""
+        if self._proved:
+            return
+        probe = self._folder / "lock.probe"
+        first = FileLock(probe, timeout=0, mode=0o600)
+        second = FileLock(probe, timeout=0, mode=0o600)
+        try:
+            with first:
+                try:
+                    with second:
+                        works = False
+                except Timeout:
+                    works = True
+        except Timeout:
+            works = True  # another process is proving it this very moment
+        except (OSError, NotImplementedError) as e:
+            raise SidecarError(
+                f"{self._folder}: file locks do not work here ({e}). Without them two processes "
+                "could pay for the same rows. Put the sidecar on a local disk.",
+                path=str(self._folder),
+            ) from None
+        if not works:
+            raise SidecarError(
+                f"{self._folder}: file locks have no effect here. Without them two processes "
+                "could pay for the same rows. Put the sidecar on a local disk.",
+                path=str(self._folder),
+            )
+        self._proved = True
+
+    @contextmanager
+    def held(self, on_wait: Callable[[str], None] | None = None) -> Iterator[None]:
+        """Hold the lock.
+
+        Raises
+        ------
+        SidecarLockedError
+            When another process or host holds it for longer than the patience.
+        """
+        self.prove()
+        lock = FileLock(self._folder / _LOCK, timeout=0, mode=0o600)
+        start, told = self._clock.monotonic(), False
+        while True:
+            holder = self._try(lock)
+            if holder is None:
+                break
+            waited = self._clock.monotonic() - start
+            if waited >= self._patience_s:
+                raise self._locked(holder)
+            if waited > 2 and not told and on_wait is not None:
+                on_wait(f"waiting for the sidecar's lock, held by {_who(holder)}")
+                told = True
+            self._clock.sleep(_PAUSE_S)
+        try:
+            yield
+        finally:
+            (self._folder / _OWNER).unlink(missing_ok=True)
+            lock.release()
+
+    def _try(self, lock: FileLock) -> dict[str, object] | None:
+        """Take both parts, or return what is known of the holder."""
+        owner_path = self._folder / _OWNER
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            return _read_owner(owner_path)
+        except OSError as e:
+            raise SidecarError(
+                f"{self._folder}: the sidecar's lock cannot be taken ({e.strerror or e}). "
+                "Is the folder writable?",
+                path=str(self._folder),
+            ) from None
+        mine = {
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "since": self._clock.now().isoformat(timespec="seconds"),
+        }
+        for _ in range(2):
+            try:
+                self._record(owner_path, json.dumps(mine))
+            except FileExistsError:
+                owner = _read_owner(owner_path)
+                if owner and owner.get("host") != mine["host"]:
+                    lock.release()
+                    return owner
+                # This host's, while we hold this host's file lock: its process is dead.
+                owner_path.unlink(missing_ok=True)
+                continue
+            except OSError as e:
+                lock.release()
+                raise SidecarError(
+                    f"{self._folder}: cannot write here ({e.strerror or e}).",
+                    path=str(self._folder),
+                ) from None
+            return None
+        lock.release()
+        return mine
+
+    def _record(self, owner_path: Path, text: str) -> None:
+        """Make the owner record, whole from its first moment; FileExistsError if there is one."""
+        draft = self._folder / f"{_OWNER}.{os.getpid()}.{threading.get_ident()}"
+        descriptor = os.open(draft, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600)
+        try:
+            with os.fdopen(descriptor, "w") as file:
+                file.write(text)
+            try:
+                os.link(draft, owner_path)
+            except FileExistsError:
+                raise
+            except OSError:  # no hard links here (some network and memory-card file systems)
+                descriptor = os.open(owner_path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+                with os.fdopen(descriptor, "w") as file:
+                    file.write(text)
+        finally:
+            draft.unlink(missing_ok=True)
+
+    def _locked(self, holder: dict[str, object]) -> SidecarLockedError:
+        host, pid = str(holder.get("host", "?")), holder.get("pid")
+        text = f"{self._folder}: the sidecar is locked by {_who(holder)}."
+        if host != socket.gethostname():
+            text += (
+                f" That is another machine. If process {pid} on {host} has surely ended, delete "
+                f"{self._folder / _OWNER}."
+            )
+        return SidecarLockedError(
+            text,
+            path=str(self._folder),
+            host=host,
+            pid=pid if isinstance(pid, int) else 0,
+            since=str(holder.get("since", "")),
+        )
+
+
+def _who(holder: dict[str, object]) -> str:
+    if not holder:
+        return "another process"
+    return f"process {holder.get('pid')} on {holder.get('host')} since {holder.get('since')}"

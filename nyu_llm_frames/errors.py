@@ -1,0 +1,358 @@
+"""Every error and warning of the package, for the person who reads it at midnight.
+
+Comes in: what happened, to which input. Goes out: a message that ends with a way out, and the
+same facts as attributes. Each class also is the builtin it is a kind of, and each one pickles.
+
+    LLMFramesError
+    ├── ConfigurationError          ValueError       a key, bucket, option or argument
+    ├── TemplateError               ValueError       syntax, or a failure at one row
+    │   └── MissingColumnError      KeyError         a name that no column has
+    ├── MissingValueError           ValueError       NA in a column that the prompt prints
+    ├── ColumnExistsError           ValueError       the output column is there already
+    ├── RequestError                ValueError       a request that would fail or vanish
+    ├── SchemaError                 ValueError       a schema that cannot be expressed
+    ├── BudgetError                 RuntimeError     the estimate is above max_cost
+    ├── SidecarError                OSError          the folder, a file in it, its lock
+    │   ├── SidecarVersionError     ...              written by a newer release
+    │   ├── SidecarDamagedError     ...              a file that cannot be read
+    │   └── SidecarLockedError      TimeoutError     somebody else holds the lock
+    ├── GatewayError                RuntimeError     the gateway refused or answered nonsense
+    │   ├── AuthenticationError     PermissionError  401 and 403
+    │   └── GatewayUnavailableError ConnectionError  not reached, or 5xx until patience ended
+    ├── UncertainSubmissionError    RuntimeError     a job may or may not exist
+    ├── BatchJobFailedError         RuntimeError     a job ended without any answer
+    ├── RunTimeoutError             TimeoutError     `timeout=` is over, the jobs go on
+    └── PartialResultError          RuntimeError     some rows have no good answer
+
+    PartialResultWarning            UserWarning      the same, as the default warning
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from nyu_llm_frames._run import Run
+
+
+class LLMFramesError(Exception):
+    """Base of all errors of this package.
+
+    Context travels as attributes. Constructors take the message first and everything else by
+    keyword with a default, so that the inherited ``__reduce__`` (message, then ``__dict__``)
+    pickles every subclass.
+    """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(message)
+
+    @property
+    def message(self) -> str:
+        """The text, as printed."""
+        return str(self.args[0]) if self.args else ""
+
+    def __str__(self) -> str:
+        return self.message  # KeyError would print its repr, OSError its errno
+
+
+class ConfigurationError(LLMFramesError, ValueError):
+    """A credential, option or argument is missing or has no meaning here."""
+
+
+class TemplateError(LLMFramesError, ValueError):
+    """A template does not parse, or fails at one row.
+
+    Attributes
+    ----------
+    row : Hashable or None
+        Index label of the row at which rendering failed.
+    position : int or None
+        Position of that row, counted from 0.
+    line : int or None
+        Line of the template, counted from 1.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        row: Hashable = None,
+        position: int | None = None,
+        line: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.row, self.position, self.line = row, position, line
+
+
+class MissingColumnError(TemplateError, KeyError):
+    """A template uses a name that no column has.
+
+    Attributes
+    ----------
+    column : str
+        The name asked for.
+    available : tuple of Hashable
+        The columns there are, the nearest first.
+    """
+
+    def __init__(
+        self, message: str = "", *, column: Hashable = "", available: Sequence[Hashable] = ()
+    ) -> None:
+        super().__init__(message)
+        self.column, self.available = column, tuple(available)
+
+
+class MissingValueError(LLMFramesError, ValueError):
+    """A column that the prompt prints has missing values.
+
+    Attributes
+    ----------
+    columns : dict of Hashable to int
+        Number of missing values per column.
+    rows : tuple of Hashable
+        Index labels of the first rows concerned.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        columns: Mapping[Hashable, int] | None = None,
+        rows: Sequence[Hashable] = (),
+    ) -> None:
+        super().__init__(message)
+        self.columns, self.rows = dict(columns or {}), tuple(rows)
+
+
+class ColumnExistsError(LLMFramesError, ValueError):
+    """An output column is already in the frame.
+
+    Attributes
+    ----------
+    columns : tuple of str
+    """
+
+    def __init__(self, message: str = "", *, columns: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.columns = tuple(columns)
+
+
+class RequestError(LLMFramesError, ValueError):
+    """A request that the gateway or the model would refuse, change or drop.
+
+    Attributes
+    ----------
+    row : Hashable or None
+        Index label of the first row concerned.
+    count : int
+        Number of rows concerned.
+    """
+
+    def __init__(self, message: str = "", *, row: Hashable = None, count: int = 1) -> None:
+        super().__init__(message)
+        self.row, self.count = row, count
+
+
+class SchemaError(LLMFramesError, ValueError):
+    """A schema that cannot be sent or turned into columns.
+
+    Attributes
+    ----------
+    path : str
+        Where in the schema, as ``$.offences[].kind``.
+    """
+
+    def __init__(self, message: str = "", *, path: str = "$") -> None:
+        super().__init__(message)
+        self.path = path
+
+
+class BudgetError(LLMFramesError, RuntimeError):
+    """The upper estimate of the cost is above ``max_cost``, or no price is known.
+
+    Attributes
+    ----------
+    max_cost, upper : float or None
+        US dollars.
+    """
+
+    def __init__(
+        self, message: str = "", *, max_cost: float | None = None, upper: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.max_cost, self.upper = max_cost, upper
+
+
+class SidecarError(LLMFramesError, OSError):
+    """The sidecar folder cannot be read or written.
+
+    Attributes
+    ----------
+    path : str
+    """
+
+    def __init__(self, message: str = "", *, path: str = "") -> None:
+        super().__init__(message)
+        self.path = path
+
+
+class SidecarVersionError(SidecarError):
+    """The sidecar was written in a newer format."""
+
+
+class SidecarDamagedError(SidecarError):
+    """A file of the sidecar cannot be read."""
+
+
+class SidecarLockedError(SidecarError, TimeoutError):
+    """Somebody else holds the sidecar's lock.
+
+    Attributes
+    ----------
+    host, pid, since : str, int, str
+        Who, and since when (UTC, ISO 8601).
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        path: str = "",
+        host: str = "",
+        pid: int = 0,
+        since: str = "",
+    ) -> None:
+        super().__init__(message, path=path)
+        self.host, self.pid, self.since = host, pid, since
+
+
+class GatewayError(LLMFramesError, RuntimeError):
+    """The gateway refused a call, or what came back is no answer of a gateway.
+
+    Attributes
+    ----------
+    status_code : int or None
+        HTTP status.
+    body : str
+        The beginning of what came back.
+    """
+
+    def __init__(
+        self, message: str = "", *, status_code: int | None = None, body: str = ""
+    ) -> None:
+        super().__init__(message)
+        self.status_code, self.body = status_code, body
+
+
+class AuthenticationError(GatewayError, PermissionError):
+    """401 or 403: the key, or what it may do."""
+
+
+class GatewayUnavailableError(GatewayError, ConnectionError):
+    """The gateway could not be reached, is busy, or answered with something else.
+
+    Attributes
+    ----------
+    connected : bool
+        False when no connection was made, so that nothing can have happened there.
+    retry_after_s : float or None
+        What the gateway asked for.
+    """
+
+    connected: bool = True
+    retry_after_s: float | None = None
+
+
+class _CarriesRun(LLMFramesError):
+    """An error that hands the `Run` back; the run stays behind when it is pickled."""
+
+    def __init__(self, message: str = "", *, run: Run | None = None) -> None:
+        super().__init__(message)
+        self.run = run
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        state = {k: v for k, v in self.__dict__.items() if k not in ("run", "frame")}
+        return type(self), self.args, {**state, "run": None}
+
+
+class UncertainSubmissionError(_CarriesRun, RuntimeError):
+    """A submit may or may not have made a job, and the job list cannot tell.
+
+    Nothing more is submitted from this sidecar until it is settled by
+    ``error.run.resolve(adopt="<batch id>")`` or ``error.run.resolve(resubmit=True)``.
+
+    Attributes
+    ----------
+    run : Run or None
+    job : str
+        Name of the job in the sidecar.
+    input_file_id : str
+        What to look for in the provider's own list of jobs.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        run: Run | None = None,
+        job: str = "",
+        input_file_id: str = "",
+    ) -> None:
+        super().__init__(message, run=run)
+        self.job, self.input_file_id = job, input_file_id
+
+
+class BatchJobFailedError(_CarriesRun, RuntimeError):
+    """A batch job ended without a single answer.
+
+    Attributes
+    ----------
+    run : Run or None
+    jobs : dict of str to str
+        The gateway's message per batch job id.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        run: Run | None = None,
+        jobs: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message, run=run)
+        self.jobs = dict(jobs or {})
+
+
+class RunTimeoutError(_CarriesRun, TimeoutError):
+    """``timeout=`` seconds of waiting are over; the batch jobs go on at the gateway."""
+
+
+class PartialResultError(_CarriesRun, RuntimeError):
+    """Some rows have no good answer and ``on_error="raise"`` was asked for.
+
+    Attributes
+    ----------
+    run : Run or None
+    frame : pandas.DataFrame or None
+        The joined frame, with everything that was answered.
+    counts : dict of str to int
+        Rows per status.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        run: Run | None = None,
+        frame: pd.DataFrame | None = None,
+        counts: Mapping[str, int] | None = None,
+    ) -> None:
+        super().__init__(message, run=run)
+        self.frame, self.counts = frame, dict(counts or {})
+
+
+class PartialResultWarning(UserWarning):
+    """Some rows have no good answer; their reasons stand in ``{output}_error``."""

@@ -1,0 +1,91 @@
+"""Who may call the server, and who keeps it alive.
+
+Comes in: requests. Goes out: a 401 without the key, a count of users, or the application's answer.
+"""
+
+from __future__ import annotations
+
+import hmac
+import time
+from collections.abc import Callable
+
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from nyu_llm_frames.local.rows import phrase
+
+
+class Users:
+    """Who uses this server: processes that keep a connection open, and calls.
+
+    The connection is closed by the operating system however its process ends, so a killed
+    kernel is noticed and no process id is ever guessed.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self.held = 0
+        self.came = False
+        self.last_seen = clock()
+
+    def idle_s(self) -> float:
+        """Give the seconds since the last user left; 0 while there is one."""
+        return 0.0 if self.held else self._clock() - self.last_seen
+
+    def enter(self) -> None:
+        """Count a user or a call."""
+        self.held += 1
+
+    def leave(self) -> None:
+        """Count one less."""
+        self.held -= 1
+        self.last_seen = self._clock()
+
+
+def refusal(status: int, message: str) -> JSONResponse:
+    """Write an error as the gateway does."""
+    return JSONResponse(
+        {"error": {"code": status, "message": message, "status": phrase(status)}}, status
+    )
+
+
+def guarded(
+    app: ASGIApp, *, key: str, users: Users, ending: Callable[[], bool] = lambda: False
+) -> ASGIApp:
+    """Let in whoever has the key, count calls, and answer ``/hold`` until its caller is gone."""
+    secret = key.encode()
+
+    async def call(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await app(scope, receive, send)
+            return
+        headers = dict(scope["headers"])
+        given = (
+            headers.get(b"x-portkey-api-key", b""),
+            headers.get(b"authorization", b"").removeprefix(b"Bearer "),
+        )
+        if not any(hmac.compare_digest(secret, one) for one in given):
+            no = refusal(401, "x-portkey-api-key is not the key of this embedded gateway")
+            await no(scope, receive, send)
+            return
+        if ending():  # nobody may come to rely on a server that is about to go
+            await refusal(503, "this embedded gateway is ending")(scope, receive, send)
+            return
+        users.enter()
+        try:
+            if scope["path"] == "/hold":
+                users.came = True
+                await _hold(receive, send)
+            else:
+                await app(scope, receive, send)
+        finally:
+            users.leave()
+
+    return call
+
+
+async def _hold(receive: Receive, send: Send) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"held\n", "more_body": True})
+    while (await receive())["type"] != "http.disconnect":
+        pass

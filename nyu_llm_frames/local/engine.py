@@ -1,0 +1,70 @@
+"""What answers a request: the protocol of an engine, and the choice of one.
+
+Comes in: an `EngineSpec` and its options. Goes out: an engine, ready to answer in any thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from threading import Event
+from typing import Any, Protocol, assert_never
+
+from nyu_llm_frames.local.rows import Completion
+from nyu_llm_frames.local.spec import EngineSpec, Options
+
+DEFAULT_UPSTREAM_SLOTS = 4
+
+
+class Engine(Protocol):
+    """Answers chat requests.
+
+    Attributes
+    ----------
+    model : str
+        The model that really answers, empty when only its answers tell.
+    slots : int
+        How many requests it takes at once.
+    fragile : bool
+        Whether a request could end this whole process (native code).
+    """
+
+    @property
+    def model(self) -> str: ...
+    @property
+    def slots(self) -> int: ...
+    @property
+    def fragile(self) -> bool: ...
+
+    def answer(self, body: Mapping[str, Any], stop: Event) -> Completion:
+        """Answer one checked body; `RowError` when it cannot be, early when `stop` is set."""
+        ...
+
+
+def build(spec: EngineSpec, options: Options) -> Engine:
+    """Start the engine that `spec` names."""
+    match spec.kind:
+        case "echo":
+            from nyu_llm_frames.local.engine_echo import EchoEngine
+
+            return EchoEngine(slots=options.concurrency or 1)
+        case "upstream":
+            from nyu_llm_frames.local.engine_upstream import UpstreamEngine
+
+            return UpstreamEngine(
+                spec.upstream,
+                key=options.upstream_key(),
+                slots=options.concurrency or DEFAULT_UPSTREAM_SLOTS,
+                max_tokens=options.max_tokens,
+            )
+        case "model":
+            from nyu_llm_frames.local.engine_xllamacpp import ModelEngine
+            from nyu_llm_frames.local.weights import ensure_weights
+
+            return ModelEngine(
+                spec.model or ensure_weights(),
+                slots=options.concurrency or 1,
+                max_tokens=options.max_tokens,
+                context=options.context,
+            )
+        case _:
+            assert_never(spec.kind)

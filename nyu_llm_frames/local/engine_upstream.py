@@ -1,0 +1,168 @@
+"""The engine that asks any OpenAI-compatible server: vLLM, Ollama, llama.cpp, a hosted one.
+
+Comes in: a chat body. Goes out: the upstream's answer under the upstream's own model name.
+Retries what may pass (429, 408, 5xx, lost connections), waits as long as ``Retry-After`` says.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
+from ipaddress import ip_address
+from threading import Event
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+
+from nyu_llm_frames.local.rows import Completion, RowError, asked_tokens
+
+TRIES = 6
+FIRST_WAIT_S = 0.5
+MAX_WAIT_S = 60.0
+MAX_RETRY_AFTER_S = 600.0
+TIMEOUT = httpx.Timeout(600.0, connect=10.0)
+FINISH = {"stop": "STOP", "tool_calls": "STOP", "length": "MAX_TOKENS", "content_filter": "SAFETY"}
+
+
+class UpstreamEngine:
+    """Pass requests on, `slots` at once."""
+
+    model = ""  # the upstream's answers tell
+    fragile = False
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        key: str | None,
+        slots: int,
+        max_tokens: int,
+        first_wait_s: float = FIRST_WAIT_S,
+    ) -> None:
+        parts = urlsplit(url)
+        base = url if parts.path.strip("/") else f"{url.rstrip('/')}/v1"
+        self.slots = slots
+        self._url = f"{base.rstrip('/')}/chat/completions"
+        self._max_tokens = max_tokens
+        self._first_wait_s = first_wait_s
+        self._unreachable = False
+        self._client = httpx.Client(
+            headers={"authorization": f"Bearer {key}"} if key else {},
+            timeout=TIMEOUT,
+            limits=httpx.Limits(max_connections=None),
+            trust_env=not _is_loopback(parts.hostname or ""),  # no proxy leads back to this host
+        )
+
+    def answer(self, body: Mapping[str, Any], stop: Event) -> Completion:
+        """Ask the upstream, again where that may help."""
+        asked = {k: v for k, v in body.items() if v is not None and k != "stream"}
+        if asked_tokens(body) is None:
+            asked["max_tokens"] = self._max_tokens
+        # ASCII escapes: a lone surrogate has no UTF-8, but it has an escape.
+        content = json.dumps(asked).encode("ascii")
+        wait_s = self._first_wait_s
+        for attempt in range(1, TRIES + 1):
+            pause: float | None = None
+            try:
+                response = self._client.post(
+                    self._url, content=content, headers={"content-type": "application/json"}
+                )
+            except httpx.TransportError as error:
+                failure = RowError(503, f"the upstream {self._url} cannot be reached: {error!r}")
+                # Known to be away: one try a row, so that a long job does not wait for each.
+                if self._unreachable:
+                    raise failure from error
+                if attempt == TRIES:
+                    self._unreachable = isinstance(error, httpx.ConnectError)
+            else:
+                self._unreachable = False
+                if response.status_code == 200:
+                    return completion(response)
+                failure = RowError(response.status_code, _message(response))
+                if response.status_code not in (408, 429) and response.status_code < 500:
+                    raise failure
+                pause = retry_after(response.headers.get("retry-after"), time.time())
+            if attempt == TRIES:
+                raise failure
+            if pause is None:
+                pause = wait_s * random.uniform(0.5, 1.0)
+                wait_s = min(2 * wait_s, MAX_WAIT_S)
+            if stop.wait(pause):
+                raise RowError(503, "given up: the job is to end")
+        raise AssertionError("unreachable")
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+
+def completion(response: httpx.Response) -> Completion:
+    """Read a 200 of an OpenAI-compatible server."""
+    try:
+        data = response.json()
+        choice = data["choices"][0]
+        message = choice["message"]
+        usage = data.get("usage") or {}
+        content = message.get("content")
+        reason = str(choice.get("finish_reason") or "stop")
+        reasoning = (usage.get("completion_tokens_details") or {}).get("reasoning_tokens") or 0
+        return Completion(
+            model=str(data.get("model") or ""),
+            provider="upstream",
+            content=content if isinstance(content, str) else None,
+            finish_reason=FINISH.get(reason, reason.upper()),
+            prompt_tokens=usage.get("prompt_tokens") or 0,
+            # OpenAI counts thinking inside, the gateway outside of completion_tokens.
+            completion_tokens=max(0, (usage.get("completion_tokens") or 0) - reasoning),
+            reasoning_tokens=reasoning,
+            cached_tokens=(usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0,
+            tool_calls=tuple(message.get("tool_calls") or ()),
+        )
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+        start = response.text[:200]
+        raise RowError(502, f"the upstream's answer is no chat completion: {start!r}") from error
+
+
+def retry_after(value: str | None, now: float) -> float | None:
+    """Read ``Retry-After`` in either form; None when it is absent or unreadable.
+
+    Examples
+    --------
+    >>> retry_after("3", 0)
+    3.0
+    """
+    if not value:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            seconds = parsedate_to_datetime(value).timestamp() - now
+        except ValueError:
+            return None
+    if seconds != seconds:
+        return None
+    return min(max(seconds, 0.0), MAX_RETRY_AFTER_S)
+
+
+def _message(response: httpx.Response) -> str:
+    try:
+        data = response.json()
+        error = data.get("error", data)
+        text = error.get("message") if isinstance(error, dict) else error
+        return str(text or response.text)[:1000]
+    except (ValueError, AttributeError):
+        return response.text[:1000] or f"the upstream answered {response.status_code}"
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False

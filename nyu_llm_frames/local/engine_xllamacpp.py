@@ -1,0 +1,115 @@
+"""The engine with a model on this computer: llama.cpp through the `xllamacpp` wheel.
+
+Comes in: a chat body. Goes out: the model's answer, held to the JSON schema by a grammar. The
+same body gives the same answer in any order and process: one slot, no prompt cache, fixed seed.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import xllamacpp
+
+from nyu_llm_frames.local.rows import Completion, RowError, asked_schema, asked_tokens
+
+SEED = 20240601
+FINISH = {"stop": "STOP", "tool_calls": "STOP", "length": "MAX_TOKENS"}
+# What is passed on. The engine's other fields (slots, cache, grammars, files) stay closed.
+PASSED = (
+    "messages",
+    "temperature",
+    "top_p",
+    "top_k",
+    "seed",
+    "stop",
+    "frequency_penalty",
+    "presence_penalty",
+    "tools",
+    "tool_choice",
+)
+
+
+class ModelEngine:
+    """Answer with a GGUF model."""
+
+    fragile = True  # native code: a crash ends the process
+
+    def __init__(self, path: Path, *, slots: int, max_tokens: int, context: int) -> None:
+        self.model = path.stem
+        self.slots = slots
+        self._max_tokens, self._context = max_tokens, context
+        params = xllamacpp.CommonParams()
+        params.model.path = str(path)
+        params.n_parallel = slots
+        params.n_ctx = slots * context  # the slots share it
+        params.fit_params = False
+        params.cache_prompt = False
+        params.cache_ram_mib = 0
+        params.sampling.seed = SEED
+        # It opens a listener of its own on loopback, which nobody needs: lock it.
+        params.api_keys = [secrets.token_hex(32)]
+        params.hostnames = ["127.0.0.1"]
+        params.offline = True
+        params.ui = False
+        params.endpoint_slots = False
+        params.endpoint_props = False
+        params.endpoint_metrics = False
+        params.verbosity = -1  # its log would hold prompts
+        self._server = xllamacpp.Server(params)
+
+    def answer(self, body: Mapping[str, Any], stop: Event) -> Completion:
+        """Run the model on one body."""
+        asked = {name: body[name] for name in PASSED if body.get(name) is not None}
+        # llama.cpp adds without care: a huge max_tokens overflows into an answer of one token.
+        asked["max_tokens"] = min(asked_tokens(body) or self._max_tokens, self._context)
+        asked["cache_prompt"] = False
+        schema = asked_schema(body)
+        if schema is not None:
+            asked["response_format"] = {
+                "type": "json_schema",
+                "json_schema": {"name": "answer", "schema": schema},
+            }
+        try:
+            json.dumps(asked, allow_nan=False, ensure_ascii=False).encode()
+            answer = self._server.handle_chat_completions(asked)
+        except (ValueError, RecursionError) as error:
+            raise RowError(400, f"the request cannot be used: {error}") from error
+        except RuntimeError as error:
+            # Wrong parameters, images and unreadable requests come back as RuntimeError.
+            raise RowError(400, f"the model refuses the request: {error}") from error
+        if "error" in answer:
+            raise _row_error(answer["error"], self._context)
+        return _completion(answer, self.model)
+
+
+def _row_error(error: Any, context: int) -> RowError:
+    if not isinstance(error, dict):
+        return RowError(500, str(error))
+    if error.get("type") == "exceed_context_size_error":
+        return RowError(
+            400,
+            f"the prompt has {error.get('n_prompt_tokens')} tokens and the model's context is "
+            f"{context}: shorten the prompt, or start the server with a larger --context",
+        )
+    code = error.get("code")
+    return RowError(code if isinstance(code, int) else 500, str(error.get("message", error)))
+
+
+def _completion(answer: Mapping[str, Any], model: str) -> Completion:
+    choice, usage = answer["choices"][0], answer.get("usage", {})
+    message = choice["message"]
+    reason = str(choice.get("finish_reason") or "stop")
+    return Completion(
+        model=model,
+        provider="local",
+        content=message.get("content"),
+        finish_reason=FINISH.get(reason, reason.upper()),
+        prompt_tokens=usage.get("prompt_tokens", 0),
+        completion_tokens=usage.get("completion_tokens", 0),
+        tool_calls=tuple(message.get("tool_calls") or ()),
+    )

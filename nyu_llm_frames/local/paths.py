@@ -1,0 +1,110 @@
+"""The folder of one server, and the small files by which processes find it.
+
+Comes in: a store folder. Goes out: its lock, its key, and the record of the running server.
+The lock alone says whether a server runs: the operating system frees it however a process ends.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import sys
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from nyu_llm_frames.local.extra import require
+from nyu_llm_frames.local.spec import EngineSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """What a running server writes down about itself."""
+
+    pid: int
+    host: str
+    port: int
+    api_key: str = field(repr=False)
+    realm: str = ""
+    node: str = ""
+
+
+def default_data() -> Path:
+    """Give the user's data folder for this package."""
+    require("platformdirs")
+    import platformdirs
+
+    return Path(platformdirs.user_data_dir("nyu-llm-frames", appauthor=False)) / "gateway"
+
+
+def store_folder(data: Path | None, spec: EngineSpec) -> Path:
+    """Give (and make, private) the store of one engine: a job never changes its engine."""
+    root = Path(data).expanduser().absolute() if data is not None else default_data()
+    folder = root / spec.folder
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if sys.platform != "win32":
+        folder.chmod(0o700)
+    return folder
+
+
+def server_lock(folder: Path) -> FileLock:
+    """Give the lock that a server holds as long as it lives."""
+    return FileLock(folder / "server.lock", thread_local=False)
+
+
+def start_lock(folder: Path) -> FileLock:
+    """Give the lock that whoever starts a server holds until it is ready."""
+    return FileLock(folder / "start.lock", thread_local=False)
+
+
+def read_running(folder: Path) -> Running | None:
+    """Read the record of the server that runs or ran last."""
+    try:
+        data: Any = json.loads((folder / "server.json").read_bytes())
+        return Running(**data)
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def write_running(folder: Path, running: Running) -> None:
+    """Write the record, whole or not at all."""
+    write_private(folder / "server.json", json.dumps(asdict(running)))
+
+
+def forget_running(folder: Path) -> None:
+    """Remove the record: from now on its port and key mean nothing."""
+    (folder / "server.json").unlink(missing_ok=True)
+
+
+def last_port(folder: Path) -> int:
+    """Give the port of the last server, so that the next one is found at the same address."""
+    try:
+        return int((folder / "port").read_text())
+    except (OSError, ValueError):
+        return 0
+
+
+def store_key(folder: Path) -> str:
+    """Give the key of this store; made at random the first time."""
+    path = folder / "key"
+    with suppress(OSError):
+        if key := path.read_text().strip():
+            return key
+    write_private(path, secrets.token_urlsafe(32))
+    return path.read_text().strip()
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner can read, through a temporary one."""
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    part.unlink(missing_ok=True)
+    handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(handle, "w", encoding="utf-8") as out:
+        out.write(text)
+        out.flush()
+        os.fsync(out.fileno())
+    part.replace(path)

@@ -1,0 +1,246 @@
+"""Find the server of a store, or start one in a process of its own.
+
+Comes in: a store and an engine. Goes out: the address and key of the one server there. Imports
+no server and no model, so a client may import it at any time.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from filelock import Timeout
+
+from nyu_llm_frames.errors import ConfigurationError, GatewayUnavailableError
+from nyu_llm_frames.local import paths
+from nyu_llm_frames.local.extra import MODEL, SERVER, require
+from nyu_llm_frames.local.joining import is_served, join, origin
+from nyu_llm_frames.local.spec import EngineSpec, Options, engine_spec
+from nyu_llm_frames.local.weights import ensure_weights
+
+START_S = 300.0
+LOG_BYTES = 5 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class ServerInfo:
+    """Where the embedded gateway listens, and its key (never shown)."""
+
+    base_url: str
+    api_key: str = field(repr=False)
+    realm: str
+    pid: int
+
+
+_guard = threading.RLock()
+
+
+def realm(
+    *,
+    model: Path | str | None = None,
+    upstream: str | None = None,
+    answers: str | None = None,
+) -> str:
+    """
+    Say where answers would come from; no server is needed or started.
+
+    Returns
+    -------
+    str
+        ``local:<model that really answers>``, ``upstream:<url>`` or ``local:echo``. Two GGUF
+        files of the same name have different realms: samples of the content are in it.
+    """
+    return engine_spec(model=model, upstream=upstream, answers=answers).realm
+
+
+def ensure_server(
+    *,
+    data: Path | None = None,
+    model: Path | str | None = None,
+    upstream: str | None = None,
+    answers: Literal["echo"] | None = None,
+    **server_options: Any,
+) -> ServerInfo:
+    """
+    Find the running server of this store and engine, or start it and wait until it is ready.
+
+    The server ends some seconds after the last process that called this has ended, however it
+    ended. Jobs that are not over stay in the store and go on when the server is next started.
+
+    Parameters
+    ----------
+    data : Path, optional
+        Folder of the stores; the user's data folder by default.
+    model : Path or str, optional
+        A GGUF file; the small default model otherwise, fetched the first time.
+    upstream : str, optional
+        URL of an OpenAI-compatible server that answers instead.
+    answers : {"echo"}, optional
+        No model at all: each answer repeats the question.
+    **server_options
+        ``concurrency``, ``max_tokens`` (256, where a request does not say), ``context`` (2048
+        tokens), ``upstream_key_env`` (name of the variable with the upstream's key),
+        ``grace_s``.
+
+    Raises
+    ------
+    ConfigurationError
+        The extra or the weights are missing, or the running server has other options.
+    GatewayUnavailableError
+        The server did not start; the message holds the end of its log.
+    """
+    spec, options = (
+        engine_spec(model=model, upstream=upstream, answers=answers),
+        _options(server_options),
+    )
+    require(*SERVER, *([MODEL] if spec.kind == "model" else []))
+    folder = paths.store_folder(data, spec)
+    with _guard:
+        try:
+            with paths.start_lock(folder).acquire(timeout=START_S):
+                deadline = time.monotonic() + START_S
+                running = None
+                while running is None:
+                    if not is_served(folder):
+                        options.upstream_key()
+                        if spec.kind == "model" and spec.model is None:
+                            ensure_weights()
+                        _start(spec, options, folder)
+                    running = join(folder, server_options, deadline)
+        except Timeout as error:
+            raise GatewayUnavailableError(
+                f"Another process has been starting the server of {folder} for {START_S:.0f} s: "
+                f"see {folder / 'server.log'}"
+            ) from error
+        except NotImplementedError as error:
+            raise ConfigurationError(
+                f"Files in {folder} cannot be locked ({error}): choose a folder on a disk of "
+                "this computer (data=)."
+            ) from error
+    return ServerInfo(f"{origin(running)}/v1", running.api_key, running.realm, running.pid)
+
+
+def serve(
+    *,
+    data: Path | None = None,
+    model: Path | str | None = None,
+    upstream: str | None = None,
+    answers: str | None = None,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    api_key: str | None = None,
+    until_unused: bool = False,
+    **server_options: Any,
+) -> None:
+    """
+    Run the server in this process until Ctrl-C; prints its address and key.
+
+    Parameters
+    ----------
+    host : str
+        127.0.0.1 unless other computers are to reach it.
+    port : int
+        0 for the port of last time, or any free one.
+    api_key : str, optional
+        A key to use instead of the store's own random one.
+    until_unused : bool
+        End some seconds after the last process that called `ensure_server` has ended.
+
+    See Also
+    --------
+    ensure_server : the other parameters.
+    """
+    spec, options = (
+        engine_spec(model=model, upstream=upstream, answers=answers),
+        _options(server_options),
+    )
+    require(*SERVER, *([MODEL] if spec.kind == "model" else []))
+    options.upstream_key()
+    if spec.kind == "model" and spec.model is None:
+        ensure_weights()
+    from nyu_llm_frames.local.run import run
+
+    run(
+        spec,
+        options,
+        data=data,
+        host=host,
+        port=port,
+        api_key=api_key,
+        until_unused=until_unused,
+    )
+
+
+def _options(given: dict[str, Any]) -> Options:
+    known = [f.name for f in fields(Options)]
+    for name in given:
+        if name not in known:
+            raise ConfigurationError(
+                f"The embedded gateway has no option {name!r}. There are: {', '.join(known)}."
+            )
+    return Options(**given)
+
+
+def _start(spec: EngineSpec, options: Options, folder: Path) -> None:
+    if not sys.executable:
+        raise ConfigurationError(
+            "This Python does not know its own program (sys.executable is empty): run "
+            "`nyu-llm-frames serve` in a terminal."
+        )
+    log = folder / "server.log"
+    if log.exists() and log.stat().st_size > LOG_BYTES:
+        log.replace(folder / "server.log.1")
+    # -P and the appended path: neither the user's folder nor a file in it shadows a module.
+    home = str(Path(__file__).resolve().parents[2])
+    code = (
+        "import sys; sys.path.append(sys.argv.pop(1)); "
+        "from nyu_llm_frames.local.__main__ import main; sys.exit(main())"
+    )
+    command = [sys.executable, "-P", "-c", code, home, *spec.arguments(), *options.arguments()]
+    command += ["--data", str(folder.parent), "--until-unused"]
+    handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        child = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=handle,
+            stderr=handle,
+            cwd=folder,
+            start_new_session=True,  # Ctrl-C in a notebook or terminal must not reach it
+        )
+    finally:
+        os.close(handle)
+    # Whoever waits for it reaps it: no zombie, no warning about a child left running.
+    threading.Thread(target=child.wait, name="embedded-gateway", daemon=True).start()
+    begin = log.stat().st_size
+    pause_s = 0.02
+    deadline = time.monotonic() + START_S
+    while (running := paths.read_running(folder)) is None or running.pid != child.pid:
+        code_ = child.poll()
+        if code_ is not None:
+            if is_served(folder):
+                return  # `serve` in a terminal was faster
+            _report_death(log, begin, code_)
+        if time.monotonic() > deadline:
+            child.kill()
+            raise GatewayUnavailableError(
+                f"The embedded gateway was not ready after {START_S:.0f} s: see {log}"
+            )
+        time.sleep(pause_s)
+        pause_s = min(0.1, pause_s * 1.5)
+
+
+def _report_death(log: Path, begin: int, code: int) -> None:
+    with log.open("rb") as file:
+        file.seek(max(0, min(begin, log.stat().st_size) - 200))
+        said = file.read()[-1500:].decode("utf-8", "replace").strip()
+    raise GatewayUnavailableError(
+        f"The embedded gateway ended while it started (exit code {code}). The end of {log}:\n"
+        f"{said}\nA server that runs can answer instead: upstream='http://127.0.0.1:11434/v1'."
+    )

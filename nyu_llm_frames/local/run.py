@@ -1,0 +1,193 @@
+"""A server from its start to its end, in this process.
+
+Comes in: where, which engine, which options. Goes out: a listening server with its record on
+disk, until a signal, Ctrl-C, or (when started for others) until its last user is gone.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import anyio
+import uvicorn
+from filelock import Timeout
+
+from nyu_llm_frames.errors import ConfigurationError, GatewayError
+from nyu_llm_frames.local import paths
+from nyu_llm_frames.local.access import Users
+from nyu_llm_frames.local.engine import build
+from nyu_llm_frames.local.server import Gateway, application
+from nyu_llm_frames.local.spec import EngineSpec, Options
+from nyu_llm_frames.local.store import Store, StoreError
+from nyu_llm_frames.local.worker import Worker
+
+FIRST_USER_S = 60.0
+WATCH_EVERY_S = 0.25
+STOP_S = 2.0
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+class _Server(uvicorn.Server):
+    """A uvicorn server whose signals end it in order, and do not strike again afterwards."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def end(number: int, frame: FrameType | None) -> None:
+            self.should_exit = True
+
+        wanted = (signal.SIGINT, signal.SIGTERM)
+        before = {number: signal.signal(number, end) for number in wanted}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def run(
+    spec: EngineSpec,
+    options: Options,
+    *,
+    data: Path | None,
+    host: str,
+    port: int,
+    api_key: str | None,
+    until_unused: bool,
+) -> None:
+    """Serve until told to end; see `nyu_llm_frames.local.process.serve`."""
+    folder = paths.store_folder(data, spec)
+    lock = paths.server_lock(folder)
+    try:
+        lock.acquire(timeout=2)  # a moment of patience: others test the lock by taking it
+    except Timeout as error:
+        raise ConfigurationError(
+            f"A server runs already on {folder}: use it, end it, or choose another place (--data)."
+        ) from error
+    except (OSError, NotImplementedError) as error:
+        raise ConfigurationError(
+            f"Files in {folder} cannot be locked ({error}): choose a folder on a disk of this "
+            "computer (data=, --data)."
+        ) from error
+    try:
+        paths.forget_running(folder)
+        _serve(spec, options, folder, host, port, api_key, until_unused)
+    except StoreError as error:
+        raise ConfigurationError(str(error)) from error
+    finally:
+        paths.forget_running(folder)
+        lock.release()
+
+
+def _serve(
+    spec: EngineSpec,
+    options: Options,
+    folder: Path,
+    host: str,
+    port: int,
+    api_key: str | None,
+    until_unused: bool,
+) -> None:
+    key = api_key or paths.store_key(folder)
+    store = Store(folder)
+    engine = build(spec, options)
+    worker = Worker(store, engine)
+    users = Users()
+    listener = _listen(host, port or paths.last_port(folder), exact=bool(port))
+    bound = int(listener.getsockname()[1])
+    about: dict[str, Any] = {
+        "pid": os.getpid(),
+        "realm": spec.realm,
+        "model": engine.model,
+        "options": {**options.as_dict(), "slots": engine.slots},
+    }
+    gateway = Gateway(store, worker, engine, about=about)
+
+    async def watch() -> None:
+        """Give a starter a minute to come; once somebody came, end soon after the last."""
+        while True:
+            await anyio.sleep(WATCH_EVERY_S)
+            patience_s = options.grace_s if users.came else max(FIRST_USER_S, options.grace_s)
+            if until_unused and users.idle_s() > patience_s:
+                logging.getLogger(__name__).info("The last user has ended")
+                server.should_exit = True
+
+    server = _Server(
+        uvicorn.Config(
+            application(
+                gateway,
+                key=key,
+                users=users,
+                watch=watch,
+                ending=lambda: server.should_exit,
+            ),
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=1,
+            timeout_keep_alive=30,
+        )
+    )
+    worker.start()
+    paths.write_private(folder / "port", str(bound))
+    paths.write_running(
+        folder,
+        paths.Running(os.getpid(), host, bound, key, spec.realm, platform.node()),
+    )
+    if not until_unused:
+        _greet(spec, folder, host, bound, key, shown=api_key is None)
+    try:
+        server.run(sockets=[listener])
+    finally:
+        listener.close()
+        paths.forget_running(folder)
+        gateway.closing.set()
+        ended = worker.stop(STOP_S)
+        store.forget_tries()
+        store.close()
+        if not ended:
+            # A row in native code cannot be told to stop, and ending the interpreter around it
+            # crashes. Its answer was not stored; the row is done again at the next start.
+            sys.stdout.flush()
+            os._exit(0)
+
+
+def _listen(host: str, port: int, *, exact: bool) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    if os.name != "nt":  # there it would share the port with a stranger
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        if exact or not port:
+            listener.close()
+            raise GatewayError(f"Cannot listen on {host}:{port}: {error}") from error
+        listener.bind((host, 0))
+    listener.listen(128)  # whoever reads the record may connect at once
+    return listener
+
+
+def _greet(spec: EngineSpec, folder: Path, host: str, port: int, key: str, *, shown: bool) -> None:
+    name = f"[{host}]" if ":" in host else host
+    print(f"base_url: http://{name}:{port}/v1")
+    print(f"api_key:  {key if shown else 'the one you gave'}")
+    print(f"answers:  {spec.realm}")
+    print(f"store:    {folder}")
+    if host not in LOOPBACK:
+        print("Other computers can reach this server; whoever has the key can use it.")
+    print("Ctrl-C ends it; jobs that are not over go on at the next start.", flush=True)

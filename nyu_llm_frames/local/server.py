@@ -1,0 +1,238 @@
+"""The HTTP surface: NYU's five calls and their neighbours, as an ASGI application.
+
+Comes in: requests with the server's key. Goes out: the gateway's own objects, field by field
+(null counts before the rows are counted, times in milliseconds, percent-encoded file ids).
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from pathlib import PurePosixPath
+from threading import Event
+from typing import Any
+from uuid import uuid4
+
+from anyio import CapacityLimiter, create_task_group, to_thread
+from starlette.applications import Starlette
+from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from nyu_llm_frames.local.access import Users, guarded, refusal
+from nyu_llm_frames.local.engine import Engine
+from nyu_llm_frames.local.objects import batch_object, file_object, output_object, upload_object
+from nyu_llm_frames.local.rows import ENDPOINT, RowError, check_body, completion_body
+from nyu_llm_frames.local.store import OPEN, Job, Store, StoredFile, file_id, uri_of
+from nyu_llm_frames.local.upload import Upload, UploadError
+from nyu_llm_frames.local.worker import Worker
+
+MAX_LIST = 100
+
+
+class Gateway:
+    """The routes over one store, worker and engine."""
+
+    def __init__(
+        self, store: Store, worker: Worker, engine: Engine, *, about: dict[str, Any]
+    ) -> None:
+        self._store, self._worker, self._engine, self._about = store, worker, engine, about
+        self.closing = Event()
+        # Waiting for the model must not use up the threads that polls need.
+        self._limiter = CapacityLimiter(engine.slots)
+
+    def routes(self) -> list[Route]:
+        """Give the table of calls; ids may hold slashes, percent-encoded or not."""
+        return [
+            Route("/v1/files", self.upload, methods=["POST"]),
+            Route("/v1/files/{file:path}/content", self.file_content, methods=["GET"]),
+            Route("/v1/files/{file:path}", self.file, methods=["GET"]),
+            Route("/v1/batches", self.submit, methods=["POST"]),
+            Route("/v1/batches", self.list_jobs, methods=["GET"]),
+            Route("/v1/batches/{job}", self.poll, methods=["GET"]),
+            Route("/v1/batches/{job}/cancel", self.cancel, methods=["POST"]),
+            Route("/v1/batches/{job}/output", self.output, methods=["GET"]),
+            Route("/v1/chat/completions", self.chat, methods=["POST"]),
+            Route("/about", self.about, methods=["GET"]),
+        ]
+
+    async def about(self, request: Request) -> Response:
+        """Say who this server is."""
+        return JSONResponse(self._about)
+
+    async def upload(self, request: Request) -> Response:
+        """Stream a file to the store."""
+        part = self._store.new_part()
+        try:
+            with Upload(request.headers.get("content-type", ""), part) as upload:
+                await upload.read(request.stream())
+                purpose = upload.fields.get("purpose", "")
+                if purpose != "batch":
+                    raise UploadError(f"purpose must be 'batch', not {purpose!r}")
+                plain = PurePosixPath(upload.filename).name or "input.jsonl"
+                name = request.headers.get("x-portkey-provider-file-name") or (f"{uuid4()}/{plain}")
+                bucket = request.headers.get("x-portkey-vertex-storage-bucket-name") or "local"
+                stored = await run_in_threadpool(
+                    self._store.add_file, part, bucket=bucket, name=name, purpose=purpose
+                )
+        except UploadError as error:
+            raise HTTPException(400, str(error)) from error
+        except ClientDisconnect:
+            return Response(status_code=400)
+        return JSONResponse(upload_object(stored))
+
+    async def file(self, request: Request) -> Response:
+        """Describe an uploaded file, or the output of a job."""
+        uri = uri_of(request.path_params["file"])
+        stored = await run_in_threadpool(self._store.file, uri)
+        if stored is not None:
+            return JSONResponse(file_object(uri, stored.bytes, stored.created_at, stored.purpose))
+        job = await self._job_of_output(uri)
+        return JSONResponse(output_object(job))
+
+    async def file_content(self, request: Request) -> Response:
+        """Stream an uploaded file as it came, or the output of a job."""
+        uri = uri_of(request.path_params["file"])
+        stored = await run_in_threadpool(self._store.file, uri)
+        if stored is not None:
+            path = self._store.path(stored.blob)
+            return FileResponse(path, media_type="application/octet-stream")
+        return self._stream(await self._job_of_output(uri))
+
+    async def submit(self, request: Request) -> Response:
+        """Order a job."""
+        order = await _json_object(request)
+        given = order.get("input_file_id")
+        if not isinstance(given, str) or not given:
+            raise HTTPException(400, "input_file_id is missing")
+        if order.get("endpoint", ENDPOINT) != ENDPOINT:
+            raise HTTPException(400, f"endpoint must be {ENDPOINT}")
+        stored: StoredFile | None = await run_in_threadpool(self._store.file, uri_of(given))
+        if stored is None:
+            raise HTTPException(404, f"there is no file {given}: upload it first")
+        model = self._engine.model or str(order.get("model") or "")
+        job = await run_in_threadpool(self._store.add_job, stored, model)
+        self._worker.wake()
+        return JSONResponse(batch_object(job))
+
+    async def list_jobs(self, request: Request) -> Response:
+        """List the newest jobs."""
+        try:
+            limit = min(max(int(request.query_params.get("limit", 20)), 1), MAX_LIST)
+            before = int(request.query_params.get("after", 0)) or None
+        except ValueError as error:
+            raise HTTPException(400, "limit and after must be numbers") from error
+        jobs, more = await run_in_threadpool(self._store.jobs, limit, before)
+        data = [batch_object(job) for job in jobs]
+        return JSONResponse(
+            {
+                "data": data,
+                "object": "list",
+                "first_id": data[0]["id"] if data else None,
+                "last_id": data[-1]["id"] if data else None,
+                "has_more": more,
+            }
+        )
+
+    async def poll(self, request: Request) -> Response:
+        """Describe a job."""
+        return JSONResponse(batch_object(await self._job(request)))
+
+    async def cancel(self, request: Request) -> Response:
+        """Ask a job to end after the rows under way."""
+        job = await self._job(request)
+        if not await run_in_threadpool(self._store.cancel_job, job.id):
+            raise HTTPException(400, f"the batch job is {job.status} and cannot be cancelled")
+        self._worker.cancelled(job.id)
+        return JSONResponse({})
+
+    async def output(self, request: Request) -> Response:
+        """Stream the answers of a job that is over."""
+        job = await self._job(request)
+        if job.status in OPEN:  # the gateway says 500 here, and its clients wait for that
+            raise HTTPException(500, f"the batch job is {job.status}: it has no output yet")
+        return self._stream(job)
+
+    async def chat(self, request: Request) -> Response:
+        """Answer one request now."""
+        body = await _json_object(request)
+        if body.get("stream"):
+            raise HTTPException(400, "stream is not supported by the embedded gateway")
+        try:
+            check_body(body)
+            answer = await to_thread.run_sync(
+                self._engine.answer, body, self.closing, limiter=self._limiter
+            )
+        except RowError as error:
+            raise HTTPException(error.status, error.message) from error
+        request_id = f"chatcmpl-{uuid4().hex}"
+        return JSONResponse(
+            completion_body(answer, request_id=request_id, created=int(time.time()))
+        )
+
+    async def _job(self, request: Request) -> Job:
+        text = request.path_params["job"]
+        number = int(text) if text.isascii() and text.isdigit() and len(text) < 19 + 1 else -1
+        job = await run_in_threadpool(self._store.job, min(number, 2**63 - 1))
+        if job is None:
+            raise HTTPException(404, f"there is no batch job {text}")
+        return job
+
+    async def _job_of_output(self, uri: str) -> Job:
+        job = await run_in_threadpool(self._store.job_of_output, uri)
+        if job is None:
+            raise HTTPException(404, f"there is no file {file_id(uri)}")
+        return job
+
+    def _stream(self, job: Job) -> Response:
+        pieces = iterate_in_threadpool(self._store.output(job.id))
+        return StreamingResponse(pieces, media_type="application/octet-stream")
+
+
+async def _json_object(request: Request) -> dict[str, Any]:
+    try:
+        data = json.loads(await request.body())
+    except (ValueError, RecursionError) as error:
+        raise HTTPException(400, f"the body is not JSON: {error}") from error
+    if not isinstance(data, dict):
+        raise HTTPException(400, "the body must be a JSON object")
+    return data
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return refusal(error.status_code, error.detail)
+
+
+async def _any_error(request: Request, error: Exception) -> Response:
+    return refusal(500, f"the embedded gateway failed: {error!r}")
+
+
+def application(
+    gateway: Gateway,
+    *,
+    key: str,
+    users: Users,
+    watch: Callable[[], Coroutine[Any, Any, None]],
+    ending: Callable[[], bool],
+) -> ASGIApp:
+    """Put the routes, the key and the watch over idle time together."""
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        async with create_task_group() as tasks:
+            tasks.start_soon(watch)
+            yield
+            tasks.cancel_scope.cancel()
+
+    inner = Starlette(
+        routes=gateway.routes(),
+        lifespan=lifespan,
+        exception_handlers={HTTPException: _http_error, Exception: _any_error},
+    )
+    return guarded(inner, key=key, users=users, ending=ending)

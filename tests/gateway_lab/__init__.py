@@ -1,0 +1,1 @@
+"""The real Portkey gateway from npm, with a stand-in for Google behind it."""

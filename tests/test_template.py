@@ -1,0 +1,580 @@
+"""Templates: what names mean, what is refused before rendering, and what each row's text is."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+import jinja2
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from nyu_llm_frames._prompts.compiled import ENVIRONMENT
+from nyu_llm_frames._prompts.template import Message, PromptTemplate, compile_template
+from nyu_llm_frames.errors import ConfigurationError, MissingColumnError, TemplateError
+
+COLUMNS: tuple[Hashable, ...] = ("offense", "year", "a b", "tags")
+
+
+def render(template: Any, *rows: dict[Any, Any], **kwargs: Any) -> list[str]:
+    """The last message's texts; columns are those of the first row."""
+    columns = tuple(rows[0])
+    data = {column: [row[column] for row in rows] for column in columns}
+    prompt = compile_template(template, None, columns)
+    return prompt.render(data, kwargs.get("index"), len(rows), kwargs.get("labels"))[-1]
+
+
+def compiled(template: Any, columns: Sequence[Hashable] = COLUMNS) -> PromptTemplate:
+    return compile_template(template, None, columns)
+
+
+# -- laws
+
+TEXT = st.text(max_size=8)
+CELLS = st.none() | st.integers() | st.floats() | TEXT
+ROWS = st.lists(
+    st.fixed_dictionaries(
+        {"a": CELLS, "b": TEXT, "a b": CELLS, "tags": st.lists(CELLS, max_size=3)}
+    ),
+    min_size=1,
+    max_size=5,
+)
+
+NAMES = ["a", "b", "row['a b']", "row.b", "row.get('a')", "tags", "index"]
+ATOMS = st.sampled_from([*NAMES, "1", "'q'", "none", "u"])
+EXPRESSIONS = st.recursive(
+    ATOMS,
+    lambda e: st.one_of(
+        st.tuples(e, st.sampled_from(["upper", "length", "d('n')", "default(a)", "string"])).map(
+            lambda p: f"({p[0]})|{p[1]}"
+        ),
+        st.tuples(e, st.sampled_from(["or", "and", "~", "==", "+"]), e).map(
+            lambda p: f"({p[0]} {p[1]} {p[2]})"
+        ),
+        st.tuples(e, e, e).map(lambda p: f"({p[0]} if {p[1]} else {p[2]})"),
+        st.tuples(e, st.sampled_from(["is none", "is defined", "is string", "in tags"])).map(
+            lambda p: f"({p[0]} {p[1]})"
+        ),
+        st.tuples(e, e).map(lambda p: f"row[{p[0]} if index else {p[1]}]"),
+        st.just("row.items()|list"),
+    ),
+    max_leaves=4,
+)
+WORDS = st.sampled_from(["x", " ", "\n", "é\U0001f600", "}", "\ud800", "row text", "\\", "'"])
+
+
+def nodes(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+    e = EXPRESSIONS
+    return st.one_of(
+        st.tuples(inner, inner).map("".join),
+        st.tuples(e, inner, inner).map(
+            lambda p: f"{{% if {p[0]} %}}{p[1]}{{% else %}}{p[2]}{{% endif %}}"
+        ),
+        st.tuples(e, inner).map(
+            lambda p: f"{{% for u in [{p[0]}, a] %}}{{{{ loop.index }}}}{p[1]}{{% endfor %}}"
+        ),
+        st.tuples(inner).map(
+            lambda p: f"{{% for u in tags if u %}}{p[0]}{{% else %}}none{{% endfor %}}"
+        ),
+        st.tuples(e, inner).map(lambda p: f"{{% set u = {p[0]} %}}{p[1]}{{{{ u }}}}"),
+        st.tuples(inner, inner).map(lambda p: f"{{% set u %}}{p[0]}{{% endset %}}{p[1]}"),
+        st.tuples(e, inner).map(lambda p: f"{{% with a = {p[0]}, u = b %}}{p[1]}{{% endwith %}}"),
+        st.tuples(inner).map(lambda p: f"{{% filter upper %}}{p[0]}{{% endfilter %}}"),
+        st.tuples(inner, e).map(
+            lambda p: (
+                "{% macro m(u, v=b) %}" + p[0] + "{{ v }}{% if caller %}{{ caller() }}{% endif %}"
+                "{% endmacro %}{{ m(" + p[1] + ") }}{% call m(1) %}c{{ u }}{% endcall %}"
+            )
+        ),
+    )
+
+
+TEMPLATES = st.recursive(
+    EXPRESSIONS.map(lambda e: f"{{{{ {e} }}}}") | WORDS, nodes, max_leaves=6
+).map(lambda body: "{% set u = b %}" + body)
+
+
+def plain_jinja(source: str, row: dict[Any, Any], index: int) -> str | None:
+    """What Jinja itself makes of one row; None when it fails."""
+    names = {k: v for k, v in row.items() if k.isidentifier()}
+    try:
+        return ENVIRONMENT.from_string(source).render({**names, "row": row, "index": index})
+    except jinja2.UndefinedError as error:
+        # Jinja takes a name that is set later on for undefined; for us it is the column.
+        assume("is undefined" not in str(error))
+        return None
+    except Exception:
+        return None
+
+
+def one_by_one(prompt: PromptTemplate, rows: list[dict[Any, Any]]) -> list[str | None]:
+    return [at_once(prompt, [row], i)[0] for i, row in enumerate(rows)]
+
+
+def at_once(prompt: PromptTemplate, rows: list[dict[Any, Any]], start: int = 0) -> list[str | None]:
+    """All texts, ending with None at the row that fails."""
+    index = range(start, start + len(rows))
+    data = {k: [row[k] for row in rows] for k in rows[0]}
+    try:
+        return list(prompt.render(data, index, len(rows), labels=index)[0])
+    except TemplateError as caught:
+        error = caught
+    assert error.position is not None
+    assert error.row == start + error.position
+    return [*at_once(prompt, rows[: error.position], start), None] if error.position else [None]
+
+
+def prints_no_text(text: str | None) -> bool:
+    return text is not None and ("<generator" in text or "<built-in" in text)
+
+
+@settings(max_examples=150, deadline=None)
+@given(source=TEMPLATES, rows=ROWS)
+def test_all_rows_at_once_are_each_row_alone_are_plain_jinja(
+    source: str, rows: list[dict[Any, Any]]
+) -> None:
+    rows = [{k: row[k] for k in rows[0]} for row in rows]  # hypothesis varies the order
+    prompt = compile_template(source, None, list(rows[0]))
+    alone = one_by_one(prompt, rows)
+    plain = [plain_jinja(source, row, i) for i, row in enumerate(rows)]
+    assume(not any(map(prints_no_text, plain)))
+    assert alone == plain
+    together = at_once(prompt, rows)
+    assert together == alone[: len(together)]
+    assert len(together) == len(rows) or together[-1] is None
+
+
+@given(cells=st.lists(CELLS, max_size=9), before=TEXT, after=TEXT)
+def test_a_cell_prints_as_str_and_never_splits_a_row(
+    cells: list[Any], before: str, after: str
+) -> None:
+    assume(not any(mark in before + after + before for mark in ("{", "}", "#", "\r")))
+    prompt = compile_template(before + "{{ a }}" + after, None, ["a"])
+    (found,) = prompt.render({"a": cells}, None, len(cells))
+    assert found == [before + str(cell) + after for cell in cells]
+
+
+@given(st.lists(st.text(), min_size=1, max_size=3, unique=True), st.data())
+def test_any_label_is_reached_by_row(labels: list[str], data: st.DataObject) -> None:
+    label = data.draw(st.sampled_from(labels))
+    source = "{{ row[" + repr(label) + "] }}"
+    assume("%}" not in source and "}}" not in source[:-2])
+    try:
+        spelled = ENVIRONMENT.from_string("{{ " + repr(label) + " }}").render()
+    except jinja2.TemplateError:
+        assume(False)
+    assume(spelled == label)
+    assert render(source, {name: f"<{name}>" for name in labels}) == [f"<{label}>"]
+
+
+# -- names
+
+
+def test_row_and_index_always_mean_ours() -> None:
+    row = {"row": "R", "index": "I", "x": 1}
+    assert render("{{ index }} {{ row['row'] }} {{ row['index'] }} {{ row.x }}", row) == ["0 R I 1"]
+    assert render("{{ row }}", {"row": 5}) == ["{'row': 5}"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("loop", "self", "super", "caller", "varargs", "kwargs", "range", "namespace", "class"),
+        *("l_0_x", "context", "environment", "missing", "column_0", "column_rows", "_"),
+        *("ﬁ", "fi", "naïve"),
+    ],
+)
+def test_columns_may_have_names_that_jinja_uses(name: str) -> None:
+    row = {name: "v", "fi2": "w"}
+    assert render("{{ " + name + " }}{{ row." + name + " }}", row) == ["vv"]
+    assert render(
+        "{% if true %}{% for q in [1] %}{{ q }}{% endfor %}{% endif %}{{ fi2 }}", row
+    ) == ["1w"]
+
+
+def test_look_alike_names_stay_apart() -> None:
+    assert render("{{ ﬁ }}{{ fi }}", {"ﬁ": 1, "fi": 2}) == ["12"]
+
+
+def test_inside_a_loop_of_the_template_loop_is_jinjas() -> None:
+    row = {"loop": "column", "tags": ["x", "y"]}
+    source = "{{ loop }}{% for t in tags %}{{ loop.index }}{{ t }}{% endfor %}{{ loop }}"
+    assert render(source, row) == ["column1x2ycolumn"]
+    with pytest.raises(MissingColumnError):
+        compiled("{% for t in tags %}{% endfor %}{{ loop.index }}")
+
+
+def test_dict_methods_of_row_work_beside_columns_of_their_names() -> None:
+    row = {"items": "I", "get": "G"}
+    assert render("{{ row.items }}{{ row['get'] }}", row) == ["IG"]
+    assert render("{% for k, v in row.items() %}{{ k }}={{ v }};{% endfor %}", row) == [
+        "items=I;get=G;"
+    ]
+    assert render("{{ row.get('get') }}", row) == ["G"]
+
+
+def test_labels_need_not_be_text() -> None:
+    row = {2020: "y", ("a", "b"): "t", None: "n", -1: "m"}
+    assert render("{{ row[2020] }}{{ row[('a', 'b')] }}{{ row[none] }}{{ row[-1] }}", row) == [
+        "ytnm"
+    ]
+
+
+def test_row_key_can_be_computed() -> None:
+    assert render("{{ row['a' ~ n] }}", {"a1": "x", "a2": "y", "n": 2}) == ["y"]
+
+
+def test_only_columns_in_use_are_asked_for() -> None:
+    prompt = compiled("{{ row['a b'] }} {{ offense }}")
+    assert prompt.columns == ("offense", "a b")
+    assert not prompt.uses_index
+    assert compiled("{{ row }}").columns == COLUMNS
+    assert compiled("{{ index }}").uses_index
+    assert not compiled("hello").uses_anything
+    assert compiled("{% set offense = 1 %}{{ offense }}").columns == ()
+    assert compiled("{% if year %}{% set offense = 1 %}{% endif %}{{ offense }}").columns == (
+        "offense",
+        "year",
+    )
+
+
+def test_names_that_a_template_sets_itself_are_no_columns() -> None:
+    row = {"x": 1}
+    branches = "{% if x %}{% set y = 'p' %}{% else %}{% set y = 'q' %}{% endif %}{{ y }}"
+    assert render(branches, {"x": 1}, {"x": 0}) == ["p", "q"]
+    assert render("{% set x = x + 1 %}{{ x }}", {"x": 1}, {"x": 5}) == ["2", "6"]
+    assert render("{% macro m(n) %}{% if n %}{{ n }}{{ m(n - 1) }}{% endif %}{% endmacro %}"
+                  "{{ m(3) }}", row) == ["321"]  # fmt: skip
+
+
+def test_a_name_set_in_one_row_is_not_set_in_the_next() -> None:
+    source = "{% if x %}{% set y = x %}{% endif %}{{ y is defined }}"
+    assert render(source, {"x": 1}, {"x": 0}, {"x": 2}) == ["True", "False", "True"]
+
+
+# -- refused before rendering
+
+
+def test_unknown_name_is_refused_with_the_nearest_columns_first() -> None:
+    with pytest.raises(MissingColumnError) as caught:
+        compiled("One line\nWhich drug? {{ offence }}")
+    error = caught.value
+    assert (error.column, error.line, error.available[0]) == ("offence", 2, "offense")
+    assert set(error.available) == set(COLUMNS)
+    assert str(error) == (
+        "The template uses 'offence', which is not a column (line 2).\n"
+        "  2 | Which drug? {{ offence }}\n"
+        "    |                ^^^^^^^\n"
+        "Did you mean `offense`? Columns: 'offense', 'year', 'a b', 'tags'."
+    )
+
+
+def test_many_columns_are_counted_not_listed() -> None:
+    with pytest.raises(MissingColumnError, match="and 90 more") as caught:
+        compiled("{{ x }}", [f"column {i}" for i in range(100)])
+    assert len(caught.value.available) == 100
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{{ nope }}",
+        "{{ nope | default('x') }}",
+        "{% if nope is defined %}{% endif %}",
+        "{% if false %}{{ nope }}{% endif %}",
+        "{% for t in tags %}{{ nope }}{% endfor %}",
+        "{% macro m() %}{{ nope }}{% endmacro %}",
+        "{% macro m(a=nope) %}{% endmacro %}",
+        "{% call(x) nope() %}{% endcall %}",
+        "{% set x = nope %}",
+        "{% set nope = nope %}",
+        "{% with a = nope %}{% endwith %}",
+        "{% with nope = 1 %}{% endwith %}{{ nope }}",
+        "{% filter replace(nope, '') %}x{% endfilter %}",
+        "{% block b %}{{ nope }}{% endblock %}",
+        "{% for nope in tags %}{% endfor %}{{ nope }}",
+        "{{ row['nope'] }}",
+        "{{ row.nope }}",
+        "{{ row.get('nope', 1) }}",
+        "{{ row.items }}",
+        "{% for t in tags %}{{ row['nope'] }}{% endfor %}",
+        "{{ namespace() }}",
+        "{{ lipsum() }}",
+        "{{ dict() }}",
+        "{{ self }}",
+        "{{ caller() }}",
+    ],
+)
+def test_name_without_a_column_is_refused_wherever_it_stands(source: str) -> None:
+    with pytest.raises(MissingColumnError):
+        compiled(source)
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("{{ offense | uper }}", r"filter `uper` \(line 1\)[\s\S]*Did you mean `upper`"),
+        ("{{ offense is strin }}", r"test `strin`[\s\S]*`string`"),
+        ("{% if false %}{{ 1 | nope }}{% endif %}", "unknown filter `nope`"),
+        ("{{ tags | random }}", "its row alone"),
+        ("a\n{% include 'x' %}", r"`{% include %}`[\s\S]*line 2"),
+        ("{% extends 'x' %}", "no folder of templates"),
+        ("{% import 'x' as y %}", "no folder of templates"),
+        ("{% from 'x' import y %}", "no folder of templates"),
+        ("a\n{{ a b }}", r"line 2[\s\S]*\n    \|      \^[\s\S]*written `row\['a b'\]`"),
+        ("{{ offense", "does not parse"),
+        ("{% if %}", "does not parse"),
+        ("{% endif %}", "does not parse"),
+        ("{{ 1 | row text }}", "does not parse"),
+        ("{% block b %}{% endblock %}{% block b %}{% endblock %}", "defined twice"),
+        ("{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}", "too deeply"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_rendering(source: str, words: str) -> None:
+    with pytest.raises(TemplateError, match=words):
+        compiled(source)
+
+
+def test_long_lines_are_cut_around_the_place() -> None:
+    with pytest.raises(MissingColumnError) as caught:
+        compiled("x" * 5000 + "{{ nope }}" + "y" * 5000)
+    lines = str(caught.value).splitlines()
+    assert max(map(len, lines)) < 120
+    assert lines[1][lines[2].index("^") :].startswith("nope")
+
+
+def test_a_column_in_use_must_be_there_once() -> None:
+    with pytest.raises(ConfigurationError, match="duplicated"):
+        compiled("{{ a }}", ["a", "b", "a"])
+    assert compiled("{{ b }}", ["a", "b", "a"]).columns == ("b",)
+
+
+# -- refused at a row
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("\n{{ 6 // x }}", "ZeroDivisionError"),
+        ("\n{{ x.nope if not x else '' }}", "UndefinedError"),
+        ("\n{{ range(10 ** 9) if not x }}", "OverflowError"),
+        (
+            "\n{% macro m(n) %}{% if not x %}{{ m(n) }}{% endif %}{% endmacro %}{{ m(1) }}",
+            "Recursion",
+        ),
+        ("\n{{ [1, x] | map('abs') if not x }}", "generator"),
+        ("\n{{ (x ~ '').upper if not x }}", "'upper'"),
+        ("\n{{ x.__class__ if not x }}", "SecurityError"),
+        ("\n{{ [].append(1) if not x }}", "SecurityError"),
+        ("{% block b %}\n{{ 6 // x }}{% endblock %}", "ZeroDivisionError"),
+    ],
+)
+def test_failure_names_the_row_and_the_line(source: str, reason: str) -> None:
+    with pytest.raises(TemplateError, match=reason) as caught:
+        render(source, {"x": 1}, {"x": 2}, {"x": 0}, {"x": 0}, labels=["p", "q", "r", "s"])
+    assert (caught.value.position, caught.value.row, caught.value.line) == (2, "r", 2)
+    assert "row 'r' (position 2), line 2" in str(caught.value)
+
+
+def test_row_label_reads_as_plain_python() -> None:
+    with pytest.raises(TemplateError, match=r"row 7 \(position 0\)"):
+        render("{{ 1 // x }}", {"x": 0}, labels=np.array([7]))
+
+
+def test_failures_never_show_a_long_cell() -> None:
+    secret = "name of a person " * 1000
+    with pytest.raises(TemplateError) as caught:
+        render("{{ row[x] }}", {"x": secret})
+    assert len(str(caught.value)) < 500
+
+
+def test_constant_template_that_fails_fails_at_the_first_row_only_when_there_is_one() -> None:
+    prompt = compiled("{{ 1 / 0 }}")
+    assert prompt.render({}, None, 0) == [[]]
+    with pytest.raises(TemplateError, match="ZeroDivisionError"):
+        prompt.render({}, None, 1)
+
+
+# -- text
+
+
+def test_text_is_kept_as_written() -> None:
+    assert render("a\n\n{{ x }}\n", {"x": " \r\n<b>&"}) == ["a\n\n \r\n<b>&\n"]
+    assert render("", {"x": 1}, {"x": 2}) == ["", ""]
+    assert render("constant", {"x": 1}, {"x": 2}) == ["constant", "constant"]
+
+
+def test_blocks_and_deep_loops_render_too() -> None:
+    assert render("{% block b %}<{{ x }}>{% endblock %}{{ self.b() }}", {"x": 1}, {"x": 2}) == [
+        "<1><1>",
+        "<2><2>",
+    ]
+    deep = "{% for q in [1] %}" * 20 + "{{ x }}" + "{% endfor %}" * 20
+    assert render(deep, {"x": "v"}, {"x": "w"}) == ["v", "w"]
+    assert render("{% set loop = x %}{{ loop }}", {"x": "v"}, {"x": "w"}) == ["v", "w"]
+
+
+def test_default_takes_a_missing_cell_for_undefined() -> None:
+    assert render("{{ x | default('?') }}{{ x | d('!') }}", {"x": None}, {"x": ""}) == ["?!", ""]
+    assert render("{{ x | d('?', true) }}", {"x": ""}) == ["?"]
+    assert render("{{ x is defined }}{{ x is undefined }}", {"x": None}) == ["FalseTrue"]
+
+
+def test_index_prints_the_given_labels() -> None:
+    assert render("{{ index }}", {"x": 1}, {"x": 1}, index=["p", 7]) == ["p", "7"]
+
+
+# -- which columns' NA a template tests
+
+
+@pytest.mark.parametrize(
+    ("source", "tested"),
+    [
+        ("{{ a }}", ""),
+        ("{{ a | upper }}", ""),
+        ("{% if a %}{{ a }}{% endif %}", "a"),
+        ("{% if b %}{{ a }}{% endif %}", "b"),
+        ("{% if 1 %}{% elif a | length > 2 %}{% endif %}", "a"),
+        ("{{ a if a is not none }}", "a"),
+        ("{{ 'x' if a == none else 'y' }}", "a"),
+        ("{{ a == none }}", "a"),
+        ("{{ a is none }}{{ b is string }}", "a"),
+        ("{{ a or b }}", "ab"),
+        ("{{ not a }}", "a"),
+        ("{{ a | default('x') }}{{ b | d('x') }}", "ab"),
+        ("{{ 'x' | default(a) }}", ""),
+        ("{% for t in a if b %}{% endfor %}", "b"),
+        ("{% for t in [a, b] if t %}{{ t }}{% endfor %}", "ab"),
+        ("{% for k, v in row.items() if v is not none %}{{ v }}{% endfor %}", "abc"),
+        ("{% for k, v in row.items() %}{{ v }}{% endfor %}", ""),
+        ("{% set x = a %}{% if x %}{{ x }}{% endif %}", "a"),
+        ("{% with x = a %}{{ x or '' }}{% endwith %}", "a"),
+        ("{% macro m(x, y) %}{{ x }}{{ y or '?' }}{% endmacro %}{{ m(a, b) }}", "b"),
+        ("{% macro m(x) %}{{ x or '?' }}{% endmacro %}{{ m(x=a) }}", "a"),
+        ("{{ row['a'] or row.b }}{{ row.get('c') }}", "ab"),
+        ("{% set a = 1 %}{% if a %}{% endif %}", ""),
+    ],
+)
+def test_tested_columns_are_found_on_the_parsed_template(source: str, tested: str) -> None:
+    assert compiled(source, ["a", "b", "c"]).tested == set(tested)
+
+
+def test_a_column_printed_bare_by_another_message_is_not_tested() -> None:
+    messages = [
+        {"role": "user", "content": "{% if a %}{{ a }}{% endif %}{{ b or '' }}"},
+        {"role": "assistant", "content": "{{ a }}"},
+    ]
+    assert compiled(messages, ["a", "b"]).tested == {"b"}
+
+
+# -- messages
+
+
+def test_messages_are_rendered_in_their_order() -> None:
+    messages = [
+        {"role": "system", "content": "S {{ a }}"},
+        {"role": "user", "content": "U"},
+        {"role": "assistant", "content": "A {{ index }}"},
+        {"role": "user", "content": "{{ b }}"},
+    ]
+    prompt = compile_template(messages, None, ["b", "a"])
+    assert prompt.roles == ("system", "user", "assistant", "user")
+    assert prompt.sources[0] == Message("system", "S {{ a }}")
+    assert (prompt.columns, prompt.uses_index) == (("b", "a"), True)
+    assert prompt.render({"a": [1, 2], "b": ["x", "y"]}, ["p", "q"], 2) == [
+        ["S 1", "S 2"],
+        ["U", "U"],
+        ["A p", "A q"],
+        ["x", "y"],
+    ]
+
+
+def test_system_goes_first() -> None:
+    prompt = compile_template("{{ a }}", "Be brief, {{ b }}.", ["a", "b"])
+    assert prompt.roles == ("system", "user")
+    assert prompt.render({"a": [1], "b": [2]}, None, 1) == [["Be brief, 2."], ["1"]]
+
+
+@pytest.mark.parametrize(
+    ("template", "system", "words"),
+    [
+        (5, None, "not a int"),
+        (None, None, "not None"),
+        ("x", 5, "system="),
+        ([], None, "at least one"),
+        ([{"role": "system", "content": "x"}], None, "at least one"),
+        ([{"role": "system", "content": "x"}, {"role": "user", "content": "x"}], "y", "two system"),
+        ([{"role": "user", "content": "x"}, {"role": "system", "content": "x"}], None, "first"),
+        ([{"role": "tool", "content": "x"}], None, "'tool'"),
+        ([{"role": "user", "content": [{"type": "text"}]}], None, "images="),
+        ([{"role": "user"}], None, "Message 0"),
+        ([{"role": "user", "content": "x", "name": "y"}], None, "'name'"),
+        (["x"], None, "not a str"),
+    ],
+)
+def test_what_is_no_prompt_is_refused(template: Any, system: Any, words: str) -> None:
+    with pytest.raises(ConfigurationError, match=words):
+        compile_template(template, system, ["a"])
+
+
+def test_prompt_pickles() -> None:
+    prompt = compile_template("{{ a }}", "{{ b }}", ["a", "b"])
+    again = pickle.loads(pickle.dumps(prompt))
+    data: dict[Any, list[int]] = {"a": [1], "b": [2]}
+    assert again.render(data, None, 1) == prompt.render(data, None, 1)
+    assert again.sources == prompt.sources
+
+
+# -- a user's own jinja2.Template
+
+
+def test_template_object_keeps_its_environment() -> None:
+    environment = jinja2.Environment(variable_start_string="<<", variable_end_string=">>")
+    environment.filters["shout"] = lambda text: f"{text}!"
+    environment.globals["site"] = "NYU"
+    template = environment.from_string("<< a|shout >> << row['a b'] >> << index >> << site >>")
+    row = {"a": "x", "a b": 2, "row": 0}
+    assert render(template, row, row, index=["p", "q"]) == ["x! 2 p NYU", "x! 2 q NYU"]
+
+
+@pytest.mark.parametrize(
+    ("source", "columns", "tested"),
+    [
+        ("{{ a }}{% for t in b %}{{ t }}{{ c }}{% endfor %}", "abc", ""),
+        ("{% macro m(x) %}{{ x }}{{ b }}{% endmacro %}{{ m(a) }}", "ab", ""),
+        ("{% block q %}{{ a }}{% endblock %}", "a", ""),
+        ("{% if a %}{% set y = 1 %}{% else %}{% set y = b %}{% endif %}{{ y }}", "ab", "a"),
+        ("{{ a or 'x' }}{{ b and 'x' }}{{ not c }}", "abc", "abc"),
+        ("{{ a is none }}{{ b is not none }}{{ c is string }}", "abc", "ab"),
+        ("{{ 'x' if a else b }}", "ab", "a"),
+        ("{{ a|default('x') }}{{ b|upper }}", "ab", ""),
+        ("{% set a = 1 %}{{ a }}", "", ""),
+    ],
+)
+def test_template_object_shows_its_columns_in_its_code(
+    source: str, columns: str, tested: str
+) -> None:
+    prompt = compiled(jinja2.Template(source), ["a", "b", "c"])
+    assert prompt.columns == tuple(columns)
+    assert prompt.tested == set(tested)
+
+
+def test_template_object_with_an_unknown_name_is_refused() -> None:
+    with pytest.raises(MissingColumnError, match="Did you mean `offense`"):
+        compiled(jinja2.Template("{{ offence }}"))
+
+
+def test_template_object_that_loads_others_may_use_any_column() -> None:
+    loader = jinja2.DictLoader({"part": "{{ b }}", "whole": "{{ a }}{% include 'part' %}"})
+    template = jinja2.Environment(loader=loader).get_template("whole")
+    assert compiled(template, ["a", "b", "c"]).columns == ("a", "b", "c")
+    assert render(template, {"a": 1, "b": 2}) == ["12"]
+
+
+def test_template_object_failure_names_the_row() -> None:
+    with pytest.raises(TemplateError, match="ZeroDivisionError") as caught:
+        render(jinja2.Template("{{ 1 // a }}"), {"a": 1}, {"a": 0}, labels=["p", "q"])
+    assert (caught.value.position, caught.value.row) == (1, "q")

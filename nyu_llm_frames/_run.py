@@ -109,7 +109,7 @@ class Run:
             schema=None,
             params=json.dumps(call.requests.shape.params),
             model=call.asked.model,
-            realm=self._runner.realm,
+            realm=self._runner.ctx.realm,
             gateway=call.gateway.identity,
             output=call.asked.output,
             rows=len(call.frame),
@@ -234,7 +234,7 @@ class Run:
             runner.mine = [
                 name
                 for name, job in self.sidecar.jobs().items()
-                if job.realm == runner.realm
+                if job.realm == runner.ctx.realm
                 and not ids.isdisjoint(self.sidecar.request_ids(name).to_pylist())
             ]
         return list(runner.jobs().values())
@@ -369,7 +369,7 @@ class Run:
             "model": call.asked.model,
             "models_that_answered": sorted(models),
             "params": call.requests.shape.params,
-            "realm": self._runner.realm,
+            "realm": self._runner.ctx.realm,
             "rows": len(call.frame),
             "requests": len(call.requests),
             "counts": self.counts(outcome),

@@ -1,0 +1,87 @@
+"""What every step shares: the sidecar, the open gateway, the clock, the reporter.
+
+Comes in: the parts of a run. Goes out: the lock, a connection that opens at the first effect,
+saved records, and patience with reads and uploads. A submit never is repeated here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import tenacity
+
+from nyu_llm_frames._clock import Clock
+from nyu_llm_frames._gateway.connection import Connection
+from nyu_llm_frames._gateway.gateway import Gateway
+from nyu_llm_frames._jobs.job import Job
+from nyu_llm_frames._options import Options
+from nyu_llm_frames._progress import Phase, Progress, Reporter
+from nyu_llm_frames._sidecar.folder import Sidecar
+from nyu_llm_frames.errors import GatewayUnavailableError
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class Context:
+    """The world of one run, as its steps see it."""
+
+    sidecar: Sidecar
+    gateway: Gateway
+    options: Options
+    clock: Clock
+    report: Reporter
+    requests: int
+    realm: str
+    _connection: Connection | None = field(default=None, repr=False)
+
+    @property
+    def connection(self) -> Connection:
+        """The open gateway; made at the first effect."""
+        if self._connection is None:
+            self._connection = self.gateway.connect()
+        return self._connection
+
+    def revive(self) -> None:
+        """Bring the gateway back, where it is ours to bring back."""
+        if self._connection is not None:
+            self._connection.revive()
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the sidecar's lock for a step."""
+        with self.sidecar.lock.held(lambda text: self.say("note", text)):
+            yield
+
+    def save(self, job: Job) -> Job:
+        """Write a job's record; only under the lock."""
+        self.sidecar.save_job(job)
+        return job
+
+    def say(self, phase: Phase, message: str) -> None:
+        """Tell a person."""
+        self.report(Progress(phase, message, requests=self.requests))
+
+    def patiently(self, step: Callable[[], T]) -> T:
+        """Repeat a read or an upload a few times; a submit never comes here."""
+
+        def pause(state: tenacity.RetryCallState) -> float:
+            error = state.outcome.exception() if state.outcome else None
+            asked = getattr(error, "retry_after_s", None)
+            return float(asked) if asked is not None else 0.5 * 2.0**state.attempt_number
+
+        def worth_it(error: BaseException) -> bool:
+            if not isinstance(error, GatewayUnavailableError) or not error.connected:
+                return False  # nobody is there: the pace of polling is right for that
+            return (error.retry_after_s or 0) <= self.options.poll_interval_s
+
+        return tenacity.Retrying(
+            sleep=self.clock.sleep,
+            wait=pause,
+            stop=tenacity.stop_after_attempt(3),
+            retry=tenacity.retry_if_exception(worth_it),
+            reraise=True,
+        )(step)

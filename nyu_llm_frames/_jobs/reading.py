@@ -1,0 +1,120 @@
+"""From batch job to stored answers: poll, and read the output of a job that has ended.
+
+Comes in: a job's record. Goes out: its record after one step, and answers in the sidecar. Reading
+needs no lock; what was read is recorded under it.
+"""
+
+from __future__ import annotations
+
+from nyu_llm_frames._jobs import job as _jobs
+from nyu_llm_frames._jobs.context import Context
+from nyu_llm_frames._jobs.harvest import Harvest
+from nyu_llm_frames._jobs.job import Job
+from nyu_llm_frames.errors import AuthenticationError, GatewayError, GatewayUnavailableError
+
+
+def poll(ctx: Context, job: Job) -> Job:
+    """Ask for the state of a live job."""
+    assert job.batch_id
+    try:
+        batch = ctx.connection.retrieve(job.batch_id)
+    except AuthenticationError:
+        raise
+    except GatewayUnavailableError:
+        raise
+    except GatewayError as e:
+        raise GatewayError(
+            f"{e} The job was submitted through {job.gateway}"
+            + (
+                f", and this call uses {ctx.gateway.identity}."
+                if job.gateway != ctx.gateway.identity
+                else ". Its record is kept, and nothing is sent again."
+            ),
+            status_code=e.status_code,
+            body=e.body,
+        ) from None
+    with ctx.locked():
+        fresh = ctx.sidecar.job(job.name)
+        if fresh.step != "live" or fresh.batch_id != job.batch_id:
+            return fresh
+        after = _jobs.polled(fresh, batch, ctx.clock.now())
+        if after != fresh:
+            ctx.save(after)
+    return after
+
+
+class Reader:
+    """Reads outputs, and remembers between two looks at one what it has seen."""
+
+    def __init__(self, ctx: Context) -> None:
+        self._ctx = ctx
+        self._harvests: dict[str, Harvest] = {}
+
+    def read(self, job: Job) -> Job:
+        """Look at the output once, and store what is there."""
+        ctx = self._ctx
+        harvest = self._harvests.get(job.name)
+        if harvest is None:
+            harvest = Harvest(
+                set(ctx.sidecar.request_ids(job.name).to_pylist()),
+                lambda: ctx.sidecar.prompts_with_replacement(job.name),
+            )
+            self._harvests[job.name] = harvest
+        if harvest.looks == 0:
+            ctx.say("reading", f"batch job {job.batch_id} {job.status}: reading its output")
+        writer = ctx.sidecar.answer_writer(job.name)
+        try:
+            enough = harvest.look(job, ctx.connection, writer)
+            over = enough or self._settled(job)
+            if over:
+                harvest.finish(writer)
+            with ctx.locked():
+                fresh = ctx.sidecar.job(job.name)
+                if fresh.step != "ended":
+                    return fresh
+                writer.commit()
+                if not over:
+                    return fresh
+                after = ctx.save(
+                    _jobs.harvested(
+                        fresh,
+                        answers=harvest.answers,
+                        orphans=harvest.orphans,
+                        duplicates=harvest.duplicates,
+                        complete=harvest.whole,
+                        at=ctx.clock.now(),
+                    )
+                )
+        finally:
+            writer.discard()
+        del self._harvests[job.name]
+        if not ctx.options.keep_prompts:
+            with ctx.locked():
+                ctx.sidecar.drop_bodies(after.name)
+        ctx.say("reading", _told(after))
+        return after
+
+    def _settled(self, job: Job) -> bool:
+        """Whether a short output has been read for long enough; the first look starts the time."""
+        ctx = self._ctx
+        if job.settle_epoch == ctx.clock.epoch:
+            return ctx.clock.monotonic() - job.settle_from_s >= ctx.options.output_settle_s
+        with ctx.locked():
+            fresh = ctx.sidecar.job(job.name)
+            if fresh.step == "ended" and fresh.settle_epoch != ctx.clock.epoch:
+                ctx.save(_jobs.anchored(fresh, ctx.clock.epoch, ctx.clock.monotonic()))
+        return False
+
+
+def _told(job: Job) -> str:
+    missing = job.requests - job.answers
+    text = f"batch job {job.batch_id} {job.status}: {job.answers:,} answers"
+    if missing:
+        text += f", {missing:,} requests without one"
+    if job.orphans:
+        text += f", {job.orphans:,} lines that belong to no request"
+    if job.duplicates:
+        text += f", {job.duplicates:,} duplicates"
+    if not job.complete:
+        text += "; the output is not known to be whole"
+    return text

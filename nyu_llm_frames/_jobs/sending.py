@@ -1,0 +1,160 @@
+"""From plan to batch job: upload, submit, and settle what is uncertain.
+
+Comes in: the name of a job. Goes out: its record after one step. Every submit is preceded by a
+saved intent with the newest job of the list (the watermark); a submit whose outcome is unknown is
+settled from the list before anything else is created from the sidecar.
+"""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+from nyu_llm_frames._gateway.wire import Busy, Created, JobList, Refused, Uncertain
+from nyu_llm_frames._jobs import job as _jobs
+from nyu_llm_frames._jobs.context import Context
+from nyu_llm_frames._jobs.job import Job
+from nyu_llm_frames.errors import (
+    AuthenticationError,
+    GatewayError,
+    GatewayUnavailableError,
+    UncertainSubmissionError,
+)
+
+
+def upload(ctx: Context, name: str) -> Job:
+    """Put a planned job's input file into the bucket, under a name of its own."""
+    with ctx.locked():
+        job = ctx.sidecar.job(name)
+        if job.step != "planned":
+            return job
+        connection = ctx.connection
+        ctx.say(
+            "uploading",
+            f"uploading {job.requests:,} requests ({job.file_bytes / 1e6:,.1f} MB)",
+        )
+        with ctx.sidecar.request_file(name) as path:
+            file_id = connection.upload(path, job.file_name, job.model)
+        return ctx.save(_jobs.uploaded(job, file_id, ctx.clock.now()))
+
+
+def submit(ctx: Context, name: str) -> Job:
+    """Make an uploaded file a batch job: intent, one POST, outcome.
+
+    Raises
+    ------
+    AuthenticationError, GatewayError
+        A certain no; the job stays uploaded, or is rejected for good.
+    GatewayUnavailableError
+        A certain no for now.
+    """
+    with ctx.locked():
+        every = ctx.sidecar.jobs()
+        job = every[name]
+        if job.step != "uploaded" or any(j.step == "creating" for j in every.values()):
+            return job
+        connection = ctx.connection
+        listed = job_list(ctx)
+        job = ctx.save(
+            _jobs.intended(
+                job,
+                listed,
+                gateway=ctx.gateway.identity,
+                epoch=ctx.clock.epoch,
+                from_s=ctx.clock.monotonic(),
+                at=ctx.clock.now(),
+            )
+        )
+        assert job.input_file_id
+        outcome = connection.create(job.input_file_id, job.model)
+        match outcome:
+            case Created(batch):
+                job = ctx.save(_jobs.created(job, batch, ctx.clock.now()))
+                ctx.say("submitting", f"submitted as batch job {batch.id}")
+                return job
+            case Refused(status_code, reason):
+                if status_code in (401, 403):
+                    ctx.save(_jobs.not_created(job, reason))
+                    raise AuthenticationError(reason, status_code=status_code)
+                ctx.save(_jobs.rejected(job, reason, ctx.clock.now()))
+                raise GatewayError(
+                    f"{reason} Nothing was submitted. Is model={job.model!r} the name of a "
+                    "model that the provider has for batch inference?",
+                    status_code=status_code,
+                )
+            case Busy(reason, retry_after_s):
+                ctx.save(_jobs.not_created(job, reason))
+                error = GatewayUnavailableError(reason)
+                error.retry_after_s = retry_after_s
+                raise error
+            case Uncertain(reason):
+                ctx.say("settling", f"no certain answer to the submit ({reason})")
+                return ctx.save(_jobs.doubted(job, reason))
+            case _:
+                assert_never(outcome)
+
+
+def job_list(ctx: Context) -> JobList | None:
+    """Read the job list once; None where the gateway surely has none to read.
+
+    Without a list the submit goes ahead, without a watermark: an uncertain one will then ask its
+    user. While the gateway is in trouble nothing goes ahead.
+    """
+    try:
+        return ctx.connection.list()
+    except GatewayUnavailableError:
+        raise
+    except GatewayError as e:
+        if e.status_code == 401:
+            raise
+        return None
+
+
+def settle(ctx: Context, job: Job) -> Job:
+    """Take a look at the job list for a job that may exist."""
+    if job.gateway != ctx.gateway.identity or job.realm != ctx.realm:
+        raise _uncertain(
+            ctx,
+            job,
+            f"It was submitted through {job.gateway} with provider {job.realm}, and only that "
+            "one can tell: make the call once with that gateway.",
+        )
+    if job.settle_epoch != ctx.clock.epoch:
+        with ctx.locked():
+            fresh = ctx.sidecar.job(job.name)
+            if fresh.step == "creating" and fresh.settle_epoch == job.settle_epoch:
+                fresh = ctx.save(_jobs.anchored(fresh, ctx.clock.epoch, ctx.clock.monotonic()))
+            job = fresh
+        if job.step != "creating":
+            return job
+    listed = job_list(ctx)
+    elapsed = ctx.clock.monotonic() - job.settle_from_s
+    settled = elapsed >= ctx.options.submit_settle_s
+    with ctx.locked():
+        fresh = ctx.sidecar.job(job.name)
+        if fresh != job:
+            return fresh  # somebody else looked meanwhile
+        fresh = _jobs.settle(job, listed, settled=settled, at=ctx.clock.now())
+        if fresh != job:
+            ctx.save(fresh)
+    if fresh.step == "live":
+        ctx.say("settling", f"found at the gateway: batch job {fresh.batch_id}")
+    elif fresh.step == "planned":
+        ctx.say("settling", "the uncertain submit made no job; submitting again")
+    if _jobs.undecidable(fresh):
+        raise _uncertain(
+            ctx, fresh, "The job list does not reach back far enough to show that it was not made."
+        )
+    return fresh
+
+
+def _uncertain(ctx: Context, job: Job, why: str) -> UncertainSubmissionError:
+    return UncertainSubmissionError(
+        f"A submit of {job.requests:,} requests ended without a certain answer "
+        f"({job.error or 'the process died during it'}): the batch job may or may not exist. "
+        f"{why} Nothing more is submitted from {ctx.sidecar.path} until this is settled. "
+        f"Look for a job with the input file {job.input_file_id}; then call "
+        'error.run.resolve(adopt="<batch id>") if it is there, or '
+        "error.run.resolve(resubmit=True) if it surely is not.",
+        job=job.name,
+        input_file_id=job.input_file_id or "",
+    )

@@ -59,18 +59,24 @@ def spread(values: pa.Array | pa.ChunkedArray, codes: Codes) -> pa.Array:
     return taken.combine_chunks() if isinstance(taken, pa.ChunkedArray) else taken
 
 
+def _from_arrow(dtype: Any, values: pa.Array) -> Any:
+    """Make a pandas array of a nullable dtype, as pandas itself reads Arrow."""
+    return dtype.__from_arrow__(values)
+
+
 def text_column(values: pa.Array) -> Any:
     """Return a pandas string array with `pandas.NA`."""
-    return pd.StringDtype().__from_arrow__(values.cast(pa.large_string()))
+    return _from_arrow(pd.StringDtype(), values.cast(pa.large_string()))
 
 
 def status_column(status: Sequence[str]) -> pd.Categorical:
     """Return the statuses as an unordered categorical of all that there can be."""
-    return pd.Categorical(status, categories=list(STATUSES))
+    values: list[Any] = list(status)
+    return pd.Categorical(values, categories=list(STATUSES))
 
 
 def _integers(values: pa.Array) -> Any:
-    return pd.Int64Dtype().__from_arrow__(values.cast(pa.int64()))
+    return _from_arrow(pd.Int64Dtype(), values.cast(pa.int64()))
 
 
 def row_status(outcome: Outcome, codes: Codes) -> np.ndarray[Any, np.dtype[np.object_]]:
@@ -126,7 +132,7 @@ def detail_columns(outcome: Outcome, ids: pa.Array, codes: Codes, output: str) -
     }
     for name in ("prompt_tokens", "completion_tokens", "reasoning_tokens"):
         columns[f"{output}_{name}"] = _integers(spread(answers[name], codes))
-    columns[f"{output}_cost"] = pd.Float64Dtype().__from_arrow__(spread(outcome.cost, codes))
+    columns[f"{output}_cost"] = _from_arrow(pd.Float64Dtype(), spread(outcome.cost, codes))
     columns[f"{output}_model"] = text_column(spread(answers["model"], codes))
     columns[f"{output}_custom_id"] = text_column(spread(ids, codes))
     return columns

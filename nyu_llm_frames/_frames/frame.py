@@ -34,12 +34,13 @@ def check_frame(frame: pd.DataFrame) -> None:
 
 def column_values(frame: pd.DataFrame, columns: Sequence[Hashable]) -> dict[Hashable, list[object]]:
     """Return plain Python values of some columns, NA as None."""
-    at = {label: position for position, label in enumerate(frame.columns)}
-    return {label: series_to_python(frame.iloc[:, at[label]]) for label in columns}
+    at: dict[Hashable, int] = {label: place for place, label in enumerate(frame.columns)}
+    anything: Any = frame.iloc
+    return {label: series_to_python(anything[:, at[label]]) for label in columns}
 
 
 def index_values(frame: pd.DataFrame) -> list[object]:
-    """Return plain Python values of the index; tuples where it has levels."""
+    """Return plain Python values of the index; lists where it has levels."""
     return index_to_python(frame.index)
 
 

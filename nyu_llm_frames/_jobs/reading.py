@@ -85,6 +85,10 @@ class Reader:
                         at=ctx.clock.now(),
                     )
                 )
+        except BaseException:
+            # What this look saw may not be stored: the next one starts from nothing.
+            self._harvests.pop(job.name, None)
+            raise
         finally:
             writer.discard()
         del self._harvests[job.name]

@@ -57,13 +57,13 @@ class OpenSidecar:
         ]
         schema = pa.schema([SCHEMA.field(name) for name in columns])
         table = pa.concat_tables(tables) if tables else schema.empty_table()
-        return table.to_pandas(
-            types_mapper={
-                pa.string(): pd.StringDtype(),
-                pa.large_string(): pd.StringDtype(),
-                pa.int64(): pd.Int64Dtype(),
-            }.get
-        )
+        dtypes = {
+            pa.string(): pd.StringDtype(),
+            pa.large_string(): pd.StringDtype(),
+            pa.int64(): pd.Int64Dtype(),
+        }
+        frame: pd.DataFrame = table.to_pandas(types_mapper=dtypes.get)
+        return frame
 
     def export(self, path: str | Path) -> Path:
         """

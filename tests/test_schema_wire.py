@@ -12,9 +12,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field, create_model
 
-from nyu_llm_frames._schema import compile_schema
-from nyu_llm_frames._schema_check import compile_check
-from nyu_llm_frames._schema_wire import MAX_DEPTH
+from nyu_llm_frames._schema.check import compile_check
+from nyu_llm_frames._schema.schema import compile_schema
+from nyu_llm_frames._schema.wire import MAX_DEPTH
 from nyu_llm_frames.errors import SchemaError
 
 KEYWORDS = {
@@ -307,7 +307,8 @@ def values(draw: st.DrawFn, schema: dict[str, Any]) -> Any:
     if draw(st.integers(0, 19)) == 0:
         return draw(SCALAR | TEXT | st.just([]) | st.just({}))
     if "$ref" in schema:
-        return draw(values(DEFS[schema["$ref"].rsplit("/", 1)[-1]]))
+        target: Any = DEFS[schema["$ref"].rsplit("/", 1)[-1]]
+        return draw(values(target))
     for key in ("anyOf", "oneOf"):
         if key in schema:
             return draw(values(draw(st.sampled_from(schema[key]))))

@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
-from nyu_llm_frames._schema import Schema, compile_schema
-from nyu_llm_frames._typed import CHUNK_ROWS, Columns
-from nyu_llm_frames._typed_text import find_object
+from nyu_llm_frames._schema.schema import Schema, compile_schema
+from nyu_llm_frames._schema.texts import find_object
+from nyu_llm_frames._schema.typed import CHUNK_ROWS, Columns
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 INT64 = st.integers(-(2**63), 2**63 - 1)
@@ -119,7 +119,9 @@ def answers(draw: st.DrawFn) -> str:
     person = st.fixed_dictionaries(
         {"name": TEXT}, optional={"age": st.none() | st.integers(-1, 151), "x": TEXT}
     )
-    junk = st.none() | st.booleans() | st.integers() | FLOATS | TEXT | st.just([]) | st.just({})
+    junk: st.SearchStrategy[Any] = (
+        st.none() | st.booleans() | st.integers() | FLOATS | TEXT | st.just([]) | st.just({})
+    )
     values: dict[str, st.SearchStrategy[Any]] = {
         "drug": TEXT,
         "weapon": st.booleans(),

@@ -11,8 +11,8 @@ import re
 from dataclasses import replace
 from typing import Any
 
-from nyu_llm_frames._schema_keywords import json_type
-from nyu_llm_frames._schema_node import Node
+from nyu_llm_frames._schema.keywords import json_type
+from nyu_llm_frames._schema.node import Node
 from nyu_llm_frames.errors import SchemaError
 
 MAX_DEPTH = 12

@@ -258,7 +258,7 @@ def _from_type(cls: Any, *, strict: bool) -> Source:
     `strict` holds the answer to the JSON Schema before pydantic sees it, so that ``"5"`` is no
     int; a pydantic model decides that by its own configuration.
     """
-    from nyu_llm_frames._schema_pydantic import describe
+    from nyu_llm_frames._schema.pydantic_models import describe
 
     adapter, schema, columns, plain = describe(cls)
     return Source(schema, columns, schema if strict else None, adapter, plain)

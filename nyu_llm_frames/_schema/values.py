@@ -14,9 +14,9 @@ from dataclasses import replace
 from enum import Enum
 from typing import Any
 
-from nyu_llm_frames._schema_check import shown, to_date, to_datetime
-from nyu_llm_frames._schema_keywords import scalar_key, unique
-from nyu_llm_frames._schema_node import Node
+from nyu_llm_frames._schema.formats import shown, to_date, to_datetime
+from nyu_llm_frames._schema.keywords import scalar_key, unique
+from nyu_llm_frames._schema.node import Node
 
 Convert = Callable[[Any], Any]
 INT64 = (-(2**63), 2**63 - 1)

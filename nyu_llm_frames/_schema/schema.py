@@ -10,14 +10,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from nyu_llm_frames._schema_check import compile_check
-from nyu_llm_frames._schema_node import Kind, Node, parse
-from nyu_llm_frames._schema_source import read_source
-from nyu_llm_frames._schema_wire import to_wire
+from nyu_llm_frames._schema.check import compile_check
+from nyu_llm_frames._schema.node import Kind, Node
+from nyu_llm_frames._schema.parse import parse
+from nyu_llm_frames._schema.source import read_source
+from nyu_llm_frames._schema.wire import to_wire
 from nyu_llm_frames.errors import SchemaError
 
 if TYPE_CHECKING:
-    from nyu_llm_frames._typed import Columns, Reader
+    from nyu_llm_frames._schema.typed import Columns, Reader
 
 NAME = "answer"
 """The schema's name on the wire. It is part of a request's identity, so that it must not follow
@@ -118,8 +119,8 @@ def compile_schema(schema: object) -> Schema:
     >>> columns.errors
     [None, 'field `drug`: expected text, got 7', None]
     """
-    from nyu_llm_frames._typed import compile_reader
-    from nyu_llm_frames._typed_arrays import dtype_name
+    from nyu_llm_frames._schema.arrays import dtype_name
+    from nyu_llm_frames._schema.typed import compile_reader
 
     source = read_source(schema)
     told = parse(source.schema)

@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from nyu_llm_frames._schema_node import Node
-from nyu_llm_frames._typed_values import INT64
+from nyu_llm_frames._schema.node import Node
+from nyu_llm_frames._schema.values import INT64
 
 
 class _NotStated(Exception):

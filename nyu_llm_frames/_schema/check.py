@@ -6,21 +6,17 @@ JSON value to the first problem and its place, or None. Formats are held to wher
 
 from __future__ import annotations
 
-import datetime as dt
-import json
 import re
-import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from nyu_llm_frames._schema_keywords import lookup, scalar_key
+from nyu_llm_frames._schema.formats import FORMATS, reads, shown
+from nyu_llm_frames._schema.keywords import lookup, refuse_malformed, scalar_key
 from nyu_llm_frames.errors import SchemaError
 
 Problem = tuple[str, str]
 Check = Callable[[Any], Problem | None]
 """From a value to (place such as ``.charges[0].kind``, what is wrong), or None."""
-
-_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 
 def compile_check(schema: Mapping[str, Any]) -> Check:
@@ -28,40 +24,6 @@ def compile_check(schema: Mapping[str, Any]) -> Check:
     return _Compiler(schema).check(schema, "$")
 
 
-def to_date(text: str) -> dt.date:
-    """Read ``YYYY-MM-DD``."""
-    if not _DATE.fullmatch(text):
-        raise ValueError(text)
-    return dt.date.fromisoformat(text)
-
-
-def to_datetime(text: str) -> dt.datetime:
-    """Read an ISO 8601 date and time in its extended form, or a date."""
-    if not _DATE.match(text):
-        raise ValueError(text)
-    return dt.datetime.fromisoformat(text)
-
-
-def shown(value: Any) -> str:
-    """A value in an error message, cut to a readable length."""
-    try:
-        text = json.dumps(value, ensure_ascii=False, default=str)
-    except (ValueError, RecursionError):
-        text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _email(text: str) -> bool:
-    return re.fullmatch(r"[^@\s]+@[^@\s]+", text) is not None
-
-
-_FORMATS: dict[str, tuple[Callable[[str], Any], str]] = {
-    "date": (to_date, "a date (YYYY-MM-DD)"),
-    "date-time": (to_datetime, "a date and time (ISO 8601)"),
-    "time": (dt.time.fromisoformat, "a time (ISO 8601)"),
-    "uuid": (uuid.UUID, "a UUID"),
-    "email": (_email, "an e-mail address"),
-}
 _ARTICLE = {
     "integer": "a whole number",
     "number": "a number",
@@ -112,6 +74,7 @@ class _Compiler:
             return lambda value: None
         if schema is False:
             return lambda value: ("", "must not be there")
+        refuse_malformed(schema, path)
         parts = [
             *self.general(schema, path),
             *self.numbers_and_text(schema, path),
@@ -201,9 +164,9 @@ class _Compiler:
         if (pattern := s.get("pattern")) is not None:
             search = _regex(pattern, path).search
             when("string", lambda v: search(v) is not None, f"text that matches {pattern}")
-        if s.get("format") in _FORMATS:
-            read, words = _FORMATS[s["format"]]
-            when("string", lambda v: _reads(read, v), words)
+        if s.get("format") in FORMATS:
+            read, words = FORMATS[s["format"]]
+            when("string", lambda v: reads(read, v), words)
         return out
 
     def lists(self, s: Mapping[str, Any], path: str) -> list[Check]:
@@ -343,13 +306,6 @@ def _divides(step: float, value: float) -> bool:
     except OverflowError:
         return False
     return abs(quotient - round(quotient)) < 1e-9
-
-
-def _reads(read: Callable[[str], Any], value: str) -> bool:
-    try:
-        return read(value) is not False
-    except ValueError:
-        return False
 
 
 def _regex(pattern: str, path: str) -> re.Pattern[str]:

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from nyu_llm_frames._schema_check import Check, shown
-from nyu_llm_frames._schema_node import Node
-from nyu_llm_frames._typed_fast import fast_struct, record_struct
-from nyu_llm_frames._typed_text import find_object
-from nyu_llm_frames._typed_values import Convert, Unfit, column_node, compile_object
+from nyu_llm_frames._schema.check import Check
+from nyu_llm_frames._schema.fast import fast_struct, record_struct
+from nyu_llm_frames._schema.formats import shown
+from nyu_llm_frames._schema.node import Node
+from nyu_llm_frames._schema.texts import find_object
+from nyu_llm_frames._schema.values import Convert, Unfit, column_node, compile_object
 
 if TYPE_CHECKING:
     from pandas.api.extensions import ExtensionArray
@@ -69,7 +70,7 @@ class Reader:
 
     def read(self, texts: Sequence[str | None]) -> Columns:
         """Read all rows; see `Columns`."""
-        from nyu_llm_frames._typed_arrays import to_array, to_arrow  # pandas, at the very end
+        from nyu_llm_frames._schema.arrays import to_array, to_arrow  # pandas, at the very end
 
         getters = [attrgetter(f"f{i}") for i in range(len(self.columns))]
         chunks: list[list[Any]] = [[] for _ in self.columns]
@@ -189,5 +190,7 @@ def _explain(error: Any) -> Exception:
         what = "is missing"
     elif not isinstance(first.get("input"), (dict, list)):
         what += f", got {shown(first.get('input'))}"
+    if not place:
+        what = f"is not valid: {what}"
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     return Unfit(place, what + more)

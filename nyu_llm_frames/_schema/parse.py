@@ -1,31 +1,26 @@
-"""What a JSON Schema means, as a small tree: references inlined, `allOf` merged, null set aside.
+"""What a JSON Schema means: keywords, references and `allOf` read into a tree of nodes.
 
-Comes in: a JSON Schema dict. Goes out: a `Node` per value, from which the wire schema, the
-columns and the fast decoder are each derived; or a `SchemaError` with the path and a way out.
+Comes in: a JSON Schema dict. Goes out: the `Node` of its root; or a `SchemaError` with the path
+and a way out.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any
 
-from nyu_llm_frames._schema_keywords import json_type, lookup, merge, type_names, unique
+from nyu_llm_frames._schema.keywords import (
+    json_type,
+    lookup,
+    merge,
+    refuse_recursion,
+    type_names,
+    unique,
+)
+from nyu_llm_frames._schema.node import Node, unite
 from nyu_llm_frames.errors import SchemaError
-
-Kind = Literal[
-    "string",
-    "integer",
-    "number",
-    "boolean",
-    "date",
-    "datetime",
-    "choice",
-    "array",
-    "object",
-    "union",
-]
 
 MAX_NODES = 5_000
 """Inlining can multiply a schema; far below this one a model is no longer helped by it."""
@@ -58,30 +53,6 @@ _FORMAT_WORDS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Node:
-    """One value of a schema.
-
-    `remarks` are what Google's schema cannot express, in words for the model. `exact` says that
-    the fields here state the whole constraint, so that a decoder built from them is the judge.
-    """
-
-    kind: Kind
-    path: str = "$"
-    nullable: bool = False
-    description: str = ""
-    remarks: tuple[str, ...] = ()
-    limits: Mapping[str, Any] = field(default_factory=dict)
-    choices: tuple[Any, ...] = ()
-    items: Node | None = None
-    properties: Mapping[str, Node] = field(default_factory=dict)
-    required: frozenset[str] = frozenset()
-    variants: tuple[Node, ...] = ()
-    closed: bool = False
-    default: Any = ...
-    exact: bool = True
-
-
 def parse(schema: Mapping[str, Any]) -> Node:
     """Read a JSON Schema whose root is an object.
 
@@ -90,7 +61,8 @@ def parse(schema: Mapping[str, Any]) -> Node:
     SchemaError
         For recursion, contradictions, values without a type, and a root that is no object.
     """
-    root = _Parser(schema).node(schema, "$", ())
+    refuse_recursion(schema)
+    root = _Parser(schema).node(schema, "$")
     if root.kind != "object":
         raise SchemaError(
             f"the schema describes {_article(root)}, but an answer becomes columns by its fields: "
@@ -105,10 +77,8 @@ class _Parser:
         self.root, self.count = root, 0
 
     # One schema object -----------------------------------------------------------------------
-    def flat(
-        self, schema: Any, path: str, trail: tuple[str, ...]
-    ) -> tuple[dict[str, Any], tuple[str, ...], bool]:
-        """Follow references and merge `allOf`: (keywords, references passed, still exact)."""
+    def flat(self, schema: Any, path: str) -> tuple[dict[str, Any], bool]:
+        """Follow references and merge `allOf`: (keywords, still exact)."""
         if schema is True:
             schema = {}
         if schema is False or not isinstance(schema, Mapping):
@@ -124,24 +94,15 @@ class _Parser:
             parts.insert(0, {"enum": [schema["const"]]})
         exact = len(parts) <= ("const" in schema)
         if "$ref" in schema:
-            ref = schema["$ref"]
-            if ref in trail:
-                raise SchemaError(
-                    f"{path}: {str(ref).rsplit('/', 1)[-1]} contains itself, and Gemini takes no "
-                    "recursive schema; write the levels out to a fixed depth, or ask for a flat "
-                    "list whose entries name their parent",
-                    path=path,
-                )
-            parts.insert(0, lookup(self.root, ref, path))
-            trail = (*trail, ref)
+            parts.insert(0, lookup(self.root, schema["$ref"], path))
         for part in parts:
-            more, trail, fine = self.flat(part, path, trail)
+            more, fine = self.flat(part, path)
             both = (set(out) - _ANNOTATIONS) and (set(more) - _ANNOTATIONS)
             exact = exact and fine and not both
             out = merge(out, more, path)
-        return out, trail, exact
+        return out, exact
 
-    def node(self, schema: Any, path: str, trail: tuple[str, ...]) -> Node:
+    def node(self, schema: Any, path: str) -> Node:
         self.count += 1
         if self.count > MAX_NODES:
             raise SchemaError(
@@ -149,12 +110,12 @@ class _Parser:
                 "ask for less at once",
                 path=path,
             )
-        s, trail, exact = self.flat(schema, path, trail)
+        s, exact = self.flat(schema, path)
         exact = exact and not (_RELAXING & s.keys())
-        node = self.union(s, path, trail) if s.get("anyOf") or s.get("oneOf") else None
+        node = self.union(s, path) if s.get("anyOf") or s.get("oneOf") else None
         if node is None:
             exact = exact and not (s.get("anyOf") or s.get("oneOf"))
-            node = self.enum(s, path) if "enum" in s else self.typed(s, path, trail)
+            node = self.enum(s, path) if "enum" in s else self.typed(s, path)
         description = " ".join(str(s.get("description") or "").split())
         return replace(
             node,
@@ -166,21 +127,21 @@ class _Parser:
         )
 
     # Alternatives ----------------------------------------------------------------------------
-    def union(self, s: dict[str, Any], path: str, trail: tuple[str, ...]) -> Node | None:
+    def union(self, s: dict[str, Any], path: str) -> Node | None:
         """The alternatives as nodes; None where they only add conditions to the base."""
-        flats = [self.flat(v, path, trail) for v in s.get("anyOf") or s["oneOf"]]
+        flats = [self.flat(v, path) for v in s.get("anyOf") or s["oneOf"]]
         base = {k: v for k, v in s.items() if k not in _ANNOTATIONS and k not in ("anyOf", "oneOf")}
-        if base.keys() & _SAYS_TYPE and not any(f.keys() & _SAYS_TYPE for f, _, _ in flats):
+        if base.keys() & _SAYS_TYPE and not any(f.keys() & _SAYS_TYPE for f, _ in flats):
             return None
         nodes: list[Node] = []
         nullable = False
-        for flat, branch_trail, exact in flats:
+        for flat, exact in flats:
             if flat.get("type") in ("null", ["null"]) or flat.get("enum") == [None]:
                 nullable = True
                 continue
-            node = self.node(merge(flat, base, path), path, branch_trail)
+            node = self.node(merge(flat, base, path), path)
             nodes.append(replace(node, exact=node.exact and exact and not base))
-        return _unite(nodes, nullable, path)
+        return unite(nodes, nullable, path)
 
     def enum(self, s: dict[str, Any], path: str) -> Node:
         types = type_names(s)
@@ -205,13 +166,13 @@ class _Parser:
         return Node("choice", nullable=nullable, choices=choices, exact=not extra)
 
     # One type --------------------------------------------------------------------------------
-    def typed(self, s: dict[str, Any], path: str, trail: tuple[str, ...]) -> Node:
+    def typed(self, s: dict[str, Any], path: str) -> Node:
         types = type_names(s) or [t for t, keys in _IMPLIED.items() if s.keys() & set(keys)][:1]
         nullable = "null" in types
         types = [t for t in types if t != "null"]
         if len(types) > 1:
-            return _unite(
-                [self.node({**s, "type": t, "description": ""}, path, trail) for t in types],
+            return unite(
+                [self.node({**s, "type": t, "description": ""}, path) for t in types],
                 nullable,
                 path,
             )
@@ -226,9 +187,9 @@ class _Parser:
             )
         match types[0]:
             case "object":
-                node = self.object(s, path, trail)
+                node = self.object(s, path)
             case "array":
-                node = self.array(s, path, trail)
+                node = self.array(s, path)
             case "string":
                 node = _string(s)
             case "integer" | "number" as kind:
@@ -239,7 +200,7 @@ class _Parser:
                 raise SchemaError(f"{path}: JSON has no type {other!r}", path=path)
         return replace(node, nullable=nullable)
 
-    def object(self, s: dict[str, Any], path: str, trail: tuple[str, ...]) -> Node:
+    def object(self, s: dict[str, Any], path: str) -> Node:
         properties = s.get("properties") or {}
         required = [str(r) for r in s.get("required", ())]
         extra = s.get("additionalProperties", True)
@@ -256,7 +217,7 @@ class _Parser:
                 path=path,
             )
         nodes = {
-            str(name): self.node(sub, f"{path}.{name}", trail)
+            str(name): self.node(sub, f"{path}.{name}")
             for name, sub in properties.items()
             if sub is not False or name in required
         }
@@ -268,18 +229,18 @@ class _Parser:
             exact=isinstance(extra, bool) and all(n.exact for n in nodes.values()),
         )
 
-    def array(self, s: dict[str, Any], path: str, trail: tuple[str, ...]) -> Node:
+    def array(self, s: dict[str, Any], path: str) -> Node:
         items, prefix = s.get("items"), s.get("prefixItems")
         if isinstance(items, list):  # tuples before the 2020 draft
             items, prefix = s.get("additionalItems"), items
         inner: Node | None = None
         if prefix:
-            parts = [self.node(p, f"{path}[{i}]", trail) for i, p in enumerate(prefix)]
+            parts = [self.node(p, f"{path}[{i}]") for i, p in enumerate(prefix)]
             if isinstance(items, Mapping):
-                parts.append(self.node(items, f"{path}[]", trail))
-            inner = _unite(parts, any(p.nullable for p in parts), f"{path}[]")
+                parts.append(self.node(items, f"{path}[]"))
+            inner = unite(parts, any(p.nullable for p in parts), f"{path}[]")
         elif items is not None and items is not False:
-            inner = self.node(items, f"{path}[]", trail)
+            inner = self.node(items, f"{path}[]")
         if inner is None:
             raise SchemaError(
                 f"{path}: a list of anything cannot be asked of Gemini; say of what, for "
@@ -342,34 +303,6 @@ def _whole(value: Any, types: Sequence[str]) -> bool:
     if kind == "integer":
         return "number" in types
     return kind == "number" and "integer" in types and float(value).is_integer()
-
-
-def _unite(nodes: list[Node], nullable: bool, path: str) -> Node:
-    """One node for alternatives, the simplest that admits all of them."""
-    flat: list[Node] = []
-    for node in nodes:
-        nullable = nullable or node.nullable
-        flat.extend(node.variants if node.kind == "union" else [node])
-    flat = [replace(n, nullable=False, default=...) for n in flat]
-    flat = [n for i, n in enumerate(flat) if n not in flat[:i]]
-    if not flat:
-        raise SchemaError(f"{path}: no alternative but null; give it a type", path=path)
-    if len(flat) == 1:
-        return replace(flat[0], nullable=nullable)
-    kinds = {n.kind for n in flat}
-    if kinds == {"choice"}:
-        choices = unique(c for n in flat for c in n.choices)
-        exact = all(n.exact for n in flat)
-        return Node("choice", nullable=nullable, choices=choices, exact=exact)
-    if kinds <= {"integer", "number"}:
-        return Node("number", nullable=nullable, exact=False)
-    if all(
-        n.kind in ("string", "date", "datetime")
-        or (n.kind == "choice" and all(isinstance(c, str) for c in n.choices))
-        for n in flat
-    ):
-        return Node("string", nullable=nullable, exact=False)
-    return Node("union", nullable=nullable, variants=tuple(flat), exact=False)
 
 
 def _article(node: Node) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from nyu_llm_frames._schema_node import Node
+from nyu_llm_frames._schema.node import Node
 
 if TYPE_CHECKING:
     from pandas.api.extensions import ExtensionArray

@@ -1,0 +1,1 @@
+"""Structured output: a schema in, typed columns out."""

@@ -1,0 +1,251 @@
+"""Frame to frame, measured against the loops that people write by hand.
+
+    python tests/benchmarks/frames.py [--rows 100000 1000000] [--repeat 3]
+
+Each figure is the best of a few repeats of both sides in one process, in turn, after the answers
+of both were compared. Ratios are what counts; seconds depend on the machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import platform
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+import nyu_llm_frames as llm
+from nyu_llm_frames._gateway.wire import Batch, Created, JobList
+
+TEMPLATE = "Which drug is named in this offence? {{ offense }} (case {{ case_id }})"
+MODEL = "gemini-3-flash-preview"
+
+
+class InProcess(llm.Gateway):
+    """A gateway without a network: takes request files and streams prepared output lines."""
+
+    def connect(self) -> Any:
+        return CONNECTION
+
+
+class Connection:
+    """Keeps uploaded lines and answers each one."""
+
+    def __init__(self) -> None:
+        self.files: list[bytes] = []
+        self.outputs: list[bytes] = []
+
+    def upload(self, path: Path, file_name: str, model: str) -> str:
+        self.files.append(path.read_bytes())
+        return str(len(self.files) - 1)
+
+    def create(self, input_file_id: str, model: str) -> Created:
+        return Created(self._batch(int(input_file_id)))
+
+    def _batch(self, number: int) -> Batch:
+        return Batch(f"b{number}", "completed", "completed", "", "", None, None)
+
+    def list(self) -> JobList:
+        return JobList((), False)
+
+    def retrieve(self, batch_id: str) -> Batch:
+        return self._batch(int(batch_id[1:]))
+
+    def output(self, batch_id: str) -> Iterator[bytes]:
+        data = self.outputs[int(batch_id[1:])]
+        for start in range(0, len(data), 1 << 16):
+            yield data[start : start + (1 << 16)]
+
+    def prepare_outputs(self) -> None:
+        self.outputs = [
+            b"".join(map(output_line, file.splitlines())) for file in self.files
+        ]
+
+
+CONNECTION = Connection()
+
+
+def output_line(line: bytes) -> bytes:
+    """Answer a request line in the gateway's form."""
+    request = json.loads(line)
+    text = f"echo: {request['body']['messages'][-1]['content']}"
+    job = "batch-7284652661620604928--aOKVaZmJGItT7OsPu-WByQc"
+    row = {
+        "id": job,
+        "custom_id": request["custom_id"],
+        "response": {
+            "status_code": 200,
+            "request_id": job,
+            "body": {
+                "id": "portkey-66109dHQ7PrBtM5Bzi37wXu97lr8m",
+                "object": "chat.completion",
+                "created": 1771430797,
+                "model": MODEL,
+                "provider": "vertex-ai",
+                "choices": [
+                    {
+                        "message": {
+                            "role": "assistant",
+                            "content": text,
+                            "content_blocks": [{"type": "text", "text": text}],
+                        },
+                        "index": 0,
+                        "finish_reason": "STOP",
+                    }
+                ],
+                "usage": {
+                    "prompt_tokens": 60,
+                    "completion_tokens": 65,
+                    "total_tokens": 125,
+                    "completion_tokens_details": {"reasoning_tokens": 0},
+                    "prompt_tokens_details": {"cached_tokens": 0},
+                },
+            },
+        },
+        "error": "",
+    }
+    return json.dumps(row, ensure_ascii=False).encode() + b"\n"
+
+
+def frame(rows: int) -> pd.DataFrame:
+    """Return rows of about 250 characters, all different."""
+    rng = np.random.default_rng(7)
+    words = np.array("conspiracy to distribute cocaine base heroin é “marijuana” counts of".split())
+    pool = [" ".join(rng.choice(words, 35)) for _ in range(1000)]
+    return pd.DataFrame(
+        {
+            "case_id": np.arange(rows),
+            "offense": [f"{pool[i % 1000]} no. {i}" for i in range(rows)],
+            "other": np.random.default_rng(1).random(rows),
+        }
+    )
+
+
+def by_hand_build(df: pd.DataFrame, path: Path) -> None:
+    """Write a request file the way NYU's page teaches it, with a template."""
+    template = jinja2.Template(TEMPLATE)
+    with path.open("w") as file:
+        for i, row in enumerate(df.to_dict("records")):
+            body = {
+                "model": MODEL,
+                "messages": [{"role": "user", "content": template.render(row)}],
+                "max_tokens": 2048,
+            }
+            line = {
+                "custom_id": f"request-{i}",
+                "method": "POST",
+                "url": "/v1/chat/completions",
+                "body": body,
+            }
+            file.write(json.dumps(line) + "\n")
+
+
+def by_hand_collect(df: pd.DataFrame, ids: list[str], lines: list[bytes]) -> pd.DataFrame:
+    """Join output lines by hand: a dict, a frame, a reindex."""
+    answers = {}
+    for line in lines:
+        row = json.loads(line)
+        answers[row["custom_id"]] = row["response"]["body"]["choices"][0]["message"]["content"]
+    joined = pd.DataFrame({"response": pd.Series(answers)}).reindex(ids)
+    return df.assign(response=joined["response"].to_numpy())
+
+
+def by_hand_render(df: pd.DataFrame) -> list[str]:
+    template = jinja2.Template(TEMPLATE)
+    return [template.render(row) for row in df.to_dict("records")]
+
+
+def timed(function: Callable[[], Any]) -> tuple[float, Any]:
+    gc.collect()
+    start = time.perf_counter()
+    value = function()
+    return time.perf_counter() - start, value
+
+
+def measure(rows: int, repeat: int) -> list[tuple[str, float, float]]:
+    """Return (name, ours, by hand) in seconds."""
+    df = frame(rows)
+    gateway = InProcess(api_key="none", bucket="none")
+    call = {"template": TEMPLATE, "model": MODEL, "max_tokens": 2048, "gateway": gateway}
+    best: dict[str, list[float]] = {n: [9e9, 9e9] for n in ("build", "collect", "finished again")}
+    work = Path(tempfile.mkdtemp())
+    try:
+        for turn in range(repeat):
+            CONNECTION.__init__()  # type: ignore[misc]
+            sidecar = work / f"s{turn}"
+            ours, run = timed(lambda s=sidecar: df.llm.submit(**call, sidecar=s))
+            hand, _ = timed(lambda: by_hand_build(df, work / "by_hand.jsonl"))
+            sent = [json.loads(line) for file in CONNECTION.files for line in file.splitlines()[:3]]
+            with (work / "by_hand.jsonl").open() as file:
+                assert sent[0]["body"] == json.loads(next(file))["body"]
+            assert sum(file.count(b"\n") for file in CONNECTION.files) == rows
+            best["build"] = [min(best["build"][0], ours), min(best["build"][1], hand)]
+
+            CONNECTION.prepare_outputs()
+            lines = [line for out in CONNECTION.outputs for line in out.splitlines()]
+            ids = run._call.requests.ids.take(pa.array(run._call.codes)).to_pylist()
+            ours, joined = timed(lambda r=run: r.wait().result())
+            hand, expected = timed(lambda i=ids, ls=lines: by_hand_collect(df, i, ls))
+            assert (joined["response"].to_numpy() == expected["response"].to_numpy()).all()
+            best["collect"] = [min(best["collect"][0], ours), min(best["collect"][1], hand)]
+            del lines, expected, run
+
+            ours, again = timed(lambda s=sidecar: df.llm.batch(**call, sidecar=s))
+            hand, _ = timed(lambda: by_hand_render(df))
+            pd.testing.assert_frame_equal(again, joined)
+            old = best["finished again"]
+            best["finished again"] = [min(old[0], ours), min(old[1], hand)]
+            shutil.rmtree(sidecar)
+    finally:
+        shutil.rmtree(work)
+    return [(name, ours, hand) for name, (ours, hand) in best.items()]
+
+
+def measure_import(repeat: int = 5) -> tuple[float, float]:
+    """Return seconds that importing adds to pandas, and pandas' own."""
+    code = (
+        "import time; a=time.perf_counter(); import pandas; b=time.perf_counter(); "
+        "import nyu_llm_frames; print(time.perf_counter()-b, b-a)"
+    )
+    runs = [
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        for _ in range(repeat)
+    ]
+    values = [tuple(map(float, run.stdout.split())) for run in runs]
+    return min(v[0] for v in values), min(v[1] for v in values)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--rows", type=int, nargs="+", default=[100_000])
+    parser.add_argument("--repeat", type=int, default=3)
+    args = parser.parse_args()
+    llm.set_options(progress=False, poll_interval_s=0.001)
+    print(f"Python {platform.python_version()}, pandas {pd.__version__}, pyarrow {pa.__version__}")
+    print("\n| rows | what | ours, µs a row | by hand, µs a row | ratio |")
+    print("| ---: | --- | ---: | ---: | ---: |")
+    for rows in args.rows:
+        for name, ours, hand in measure(rows, args.repeat):
+            a, b = ours / rows * 1e6, hand / rows * 1e6
+            print(f"| {rows:,} | {name} | {a:.2f} | {b:.2f} | {b / a:.1f} |")
+    added, alone = measure_import()
+    print(f"\n`import nyu_llm_frames`: {added:.3f} s after pandas ({alone:.3f} s)")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(f"Peak memory of this process, both sides together: {peak:,.0f} MB")
+
+
+if __name__ == "__main__":
+    main()

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nyu_llm_frames.errors import LLMFramesError
-from nyu_llm_frames.local.process import serve
+from nyu_llm_frames.local.process import USAGE, serve
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         serve_arguments(parser.parse_args(arguments))
     except LLMFramesError as error:
         print(f"nyu-llm-frames serve: {error}", file=sys.stderr)
-        return 2
+        return USAGE
     except KeyboardInterrupt:
         return 130
     return 0

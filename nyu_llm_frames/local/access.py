@@ -9,10 +9,13 @@ import hmac
 import time
 from collections.abc import Callable
 
+from anyio import move_on_after
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from nyu_llm_frames.local.rows import phrase
+
+HOLD_LOOK_S = 0.25
 
 
 class Users:
@@ -75,7 +78,7 @@ def guarded(
         try:
             if scope["path"] == "/hold":
                 users.came = True
-                await _hold(receive, send)
+                await _hold(receive, send, ending)
             else:
                 await app(scope, receive, send)
         finally:
@@ -84,8 +87,10 @@ def guarded(
     return call
 
 
-async def _hold(receive: Receive, send: Send) -> None:
+async def _hold(receive: Receive, send: Send, ending: Callable[[], bool]) -> None:
     await send({"type": "http.response.start", "status": 200, "headers": []})
     await send({"type": "http.response.body", "body": b"held\n", "more_body": True})
-    while (await receive())["type"] != "http.disconnect":
-        pass
+    while not ending():
+        with move_on_after(HOLD_LOOK_S):
+            if (await receive())["type"] == "http.disconnect":
+                return

@@ -15,6 +15,7 @@ from typing import Any
 
 import xllamacpp
 
+from nyu_llm_frames.errors import ConfigurationError
 from nyu_llm_frames.local.rows import Completion, RowError, asked_schema, asked_tokens
 
 SEED = 20240601
@@ -60,7 +61,14 @@ class ModelEngine:
         params.endpoint_props = False
         params.endpoint_metrics = False
         params.verbosity = -1  # its log would hold prompts
-        self._server = xllamacpp.Server(params)
+        try:
+            self._server = xllamacpp.Server(params)
+        except RuntimeError as error:
+            raise ConfigurationError(
+                f"llama.cpp cannot load {path}: the file is damaged or of a kind that xllamacpp "
+                f"{xllamacpp.__version__} does not know, or {slots} x {context} tokens of context "
+                f"do not fit into memory ({error})"
+            ) from error
 
     def answer(self, body: Mapping[str, Any], stop: Event) -> Completion:
         """Run the model on one body."""

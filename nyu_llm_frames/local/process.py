@@ -26,6 +26,7 @@ from nyu_llm_frames.local.weights import ensure_weights
 
 START_S = 300.0
 LOG_BYTES = 5 * 2**20
+USAGE = 2  # exit code of a server that says itself why it cannot start
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,14 +197,17 @@ def _start(spec: EngineSpec, options: Options, folder: Path) -> None:
     log = folder / "server.log"
     if log.exists() and log.stat().st_size > LOG_BYTES:
         log.replace(folder / "server.log.1")
-    # -P and the appended path: neither the user's folder nor a file in it shadows a module.
-    home = str(Path(__file__).resolve().parents[2])
+    # -P: no file in the user's folder shadows a module. The package is entered by a bare name, so
+    # that the server starts without pandas and holds no line of the client side.
+    home = str(Path(__file__).resolve().parents[1])
     code = (
-        "import sys; sys.path.append(sys.argv.pop(1)); "
+        "import sys, types; package = types.ModuleType('nyu_llm_frames'); "
+        "package.__path__ = [sys.argv.pop(1)]; sys.modules['nyu_llm_frames'] = package; "
         "from nyu_llm_frames.local.__main__ import main; sys.exit(main())"
     )
     command = [sys.executable, "-P", "-c", code, home, *spec.arguments(), *options.arguments()]
     command += ["--data", str(folder.parent), "--until-unused"]
+    begin = log.stat().st_size if log.exists() else 0
     handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     try:
         child = subprocess.Popen(
@@ -218,7 +222,6 @@ def _start(spec: EngineSpec, options: Options, folder: Path) -> None:
         os.close(handle)
     # Whoever waits for it reaps it: no zombie, no warning about a child left running.
     threading.Thread(target=child.wait, name="embedded-gateway", daemon=True).start()
-    begin = log.stat().st_size
     pause_s = 0.02
     deadline = time.monotonic() + START_S
     while (running := paths.read_running(folder)) is None or running.pid != child.pid:
@@ -238,8 +241,10 @@ def _start(spec: EngineSpec, options: Options, folder: Path) -> None:
 
 def _report_death(log: Path, begin: int, code: int) -> None:
     with log.open("rb") as file:
-        file.seek(max(0, min(begin, log.stat().st_size) - 200))
-        said = file.read()[-1500:].decode("utf-8", "replace").strip()
+        file.seek(max(begin, log.stat().st_size - 3000))
+        said = file.read().decode("utf-8", "replace").strip()
+    if code == USAGE:  # the server's own words, written for the user
+        raise ConfigurationError(said.rpartition("nyu-llm-frames serve: ")[2])
     raise GatewayUnavailableError(
         f"The embedded gateway ended while it started (exit code {code}). The end of {log}:\n"
         f"{said}\nA server that runs can answer instead: upstream='http://127.0.0.1:11434/v1'."

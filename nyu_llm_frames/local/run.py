@@ -38,7 +38,7 @@ STOP_S = 2.0
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
-class _Server(uvicorn.Server):
+class _Server(uvicorn.Server):  # type: ignore[misc]
     """A uvicorn server whose signals end it in order, and do not strike again afterwards."""
 
     @contextmanager

@@ -178,13 +178,13 @@ class Gateway:
     async def _job(self, request: Request) -> Job:
         text = request.path_params["job"]
         number = int(text) if text.isascii() and text.isdigit() and len(text) < 19 + 1 else -1
-        job = await run_in_threadpool(self._store.job, min(number, 2**63 - 1))
+        job: Job | None = await run_in_threadpool(self._store.job, min(number, 2**63 - 1))
         if job is None:
             raise HTTPException(404, f"there is no batch job {text}")
         return job
 
     async def _job_of_output(self, uri: str) -> Job:
-        job = await run_in_threadpool(self._store.job_of_output, uri)
+        job: Job | None = await run_in_threadpool(self._store.job_of_output, uri)
         if job is None:
             raise HTTPException(404, f"there is no file {file_id(uri)}")
         return job

@@ -124,7 +124,7 @@ def _commands(folder: Path) -> list[list[str]]:
     ask = ["--no-deps", "--only-binary=:all:", "--require-hashes", "-r", str(hashed)]
     out = []
     if importlib.util.find_spec("pip"):
-        quiet = ["--disable-pip-version-check", "--no-input"]
+        quiet = ["--disable-pip-version-check", "--no-input", "--retries", "2"]
         out.append([sys.executable, "-m", "pip", "download", *quiet, *ask, "-d", str(folder)])
     if uv := shutil.which("uv"):  # it cannot download a wheel, only unpack it somewhere
         where = ["--python", sys.executable, "--target", str(folder)]

@@ -7,7 +7,7 @@ from threading import Event
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nyu_llm_frames.local.engine_echo import EchoEngine
@@ -76,6 +76,7 @@ def answer(text: Any, schema: object = None) -> str:
     return content
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(schemas, st.text())
 def test_the_value_fits_the_schema_and_is_always_the_same(
     schema: dict[str, Any], text: str
@@ -85,6 +86,7 @@ def test_the_value_fits_the_schema_and_is_always_the_same(
     assert answer(text, schema) == first
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(st.text())
 def test_without_schema_the_last_user_text_comes_back(text: str) -> None:
     assert answer(text) == f"echo: {text}"

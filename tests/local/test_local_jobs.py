@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from local_support import Served, Upstream, jsonl, request
@@ -96,12 +97,16 @@ def test_a_killed_server_loses_and_doubles_no_row(
     assert len(again) <= 3  # those under way when it was killed, and no others
 
 
+def has_answers(number: int, batch: dict[str, Any]) -> bool:
+    return (batch["request_counts"]["completed"] or 0) >= number
+
+
 def test_kills_at_any_moment_leave_every_row_once(serve: Callable[..., Served]) -> None:
     served = serve(answers="echo")
     sent = [f"r{i}" for i in range(4000)]
     job = served.submit(jsonl(*(request(i, i) for i in sent)))
     for part in (0, 1, 1500):
-        served.wait(job, lambda b, n=part: (b["request_counts"]["completed"] or 0) >= n)
+        served.wait(job, partial(has_answers, part))
         served.kill()
         served.again()
     assert served.wait(job)["status"] == "completed"

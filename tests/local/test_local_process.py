@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import json
 import os
 import signal
@@ -17,8 +18,8 @@ import pytest
 from local_support import PATIENCE_S, Served, jsonl, request
 
 import nyu_llm_frames
-from nyu_llm_frames.errors import ConfigurationError, GatewayUnavailableError
-from nyu_llm_frames.local import extra, paths, process
+from nyu_llm_frames.errors import ConfigurationError
+from nyu_llm_frames.local import paths, process
 from nyu_llm_frames.local.spec import EngineSpec, engine_spec
 
 HOME = Path(nyu_llm_frames.__file__).parents[1]
@@ -175,9 +176,9 @@ def paths_safe() -> str:
 def test_a_missing_extra_names_the_command_and_the_other_ways(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    known = extra.importlib.util.find_spec
+    known = importlib.util.find_spec
     monkeypatch.setattr(
-        extra.importlib.util,
+        importlib.util,
         "find_spec",
         lambda name, *rest: None if name == "xllamacpp" else known(name, *rest),
     )
@@ -188,10 +189,10 @@ def test_a_missing_extra_names_the_command_and_the_other_ways(
         assert word in text
 
 
-def test_a_server_that_cannot_start_shows_its_log(tmp_path: Path) -> None:
+def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
     folder = paths.store_folder(tmp_path, engine_spec(answers="echo"))
     (folder / "jobs.sqlite3").write_bytes(b"no database at all, but long enough to see it" * 40)
-    with pytest.raises(GatewayUnavailableError, match=r"jobs\.sqlite3 cannot be used"):
+    with pytest.raises(ConfigurationError, match=r"^\S+jobs\.sqlite3 cannot be used"):
         process.ensure_server(data=tmp_path, answers="echo")
 
 

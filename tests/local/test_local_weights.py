@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import subprocess
 import zipfile
 from collections.abc import Sequence
@@ -42,7 +43,7 @@ def right(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> bytes:
     probe = (tmp_path / "probe").read_bytes()
     monkeypatch.setattr(weights, "WHEEL_SHA256", hashlib.sha256(probe).hexdigest())
     monkeypatch.setattr(weights, "GGUF_SHA256", hashlib.sha256(content).hexdigest())
-    monkeypatch.setattr(weights.shutil, "which", lambda name: None)
+    monkeypatch.setattr(shutil, "which", lambda name: None)
     return content
 
 

@@ -6,9 +6,9 @@ new columns, in order. Joined by request, never by position in an output.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -16,6 +16,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from nyu_llm_frames._answers.answer import STATUSES
+
+if TYPE_CHECKING:
+    from nyu_llm_frames._schema.schema import Schema
 
 Codes = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -45,16 +48,38 @@ class Outcome:
         Why there is no answer, where that is known; replaces a null error.
     cost : pyarrow.Array
         US dollars, null where no price is known.
+    fields : dict of str to pandas array, optional
+        With a schema: one typed array per field, NA where an answer is not valid.
+    recovered : int
+        Answers whose JSON was taken out of a code fence or out of prose.
     """
 
     answers: pa.Table
     status: np.ndarray[Any, np.dtype[np.object_]]
     reasons: Sequence[str | None]
     cost: pa.Array
+    fields: Mapping[str, Any] | None = None
+    recovered: int = 0
+
+
+def read_schema(outcome: Outcome, schema: Schema) -> Outcome:
+    """Validate every answer that is whole; one that does not fit becomes ``invalid``."""
+    whole = np.isin(outcome.status.astype(str), ("ok", "damaged"))
+    texts = outcome.answers["text"].to_pylist()
+    read = schema.read([text if w else None for text, w in zip(texts, whole, strict=True)])
+    status, reasons = outcome.status.copy(), list(outcome.reasons)
+    for i, error in enumerate(read.errors):
+        if error is not None and status[i] == "ok":
+            status[i], reasons[i] = "invalid", error
+    return replace(
+        outcome, status=status, reasons=reasons, fields=read.fields, recovered=read.recovered
+    )
 
 
 def spread(values: pa.Array | pa.ChunkedArray, codes: Codes) -> pa.Array:
     """Give every row the value of its request; null where a row has none (code -1)."""
+    if len(codes) == len(values) and (codes == np.arange(len(codes))).all():
+        return _whole(values)  # every row has a request of its own
     taken = values.take(pa.array(codes, mask=codes < 0))
     return taken.combine_chunks() if isinstance(taken, pa.ChunkedArray) else taken
 
@@ -87,9 +112,15 @@ def row_status(outcome: Outcome, codes: Codes) -> np.ndarray[Any, np.dtype[np.ob
 
 
 def answer_columns(
-    outcome: Outcome, ids: pa.Array, codes: Codes, output: str, *, details: bool
+    outcome: Outcome,
+    ids: pa.Array,
+    codes: Codes,
+    output: str,
+    *,
+    prefix: str = "",
+    details: bool = False,
 ) -> dict[str, Any]:
-    """Return the new columns of a run without a schema.
+    """Return the new columns of a run, in order.
 
     Parameters
     ----------
@@ -100,16 +131,36 @@ def answer_columns(
         Request of each row, shape (n,).
     output : str
         Name of the text column.
+    prefix : str
+        Put before the names of a schema's fields.
     details : bool
-        Whether to add the columns named in `DETAILS`.
+        Whether to add the columns named in `DETAILS`, and with a schema the raw text.
     """
-    columns = {
-        output: text_column(spread(shown_text(outcome), codes)),
-        f"{output}_error": text_column(spread(shown_error(outcome), codes)),
-    }
-    if details:
-        columns |= detail_columns(outcome, ids, codes, output)
-    return columns
+    text = {output: text_column(spread(shown_text(outcome), codes))}
+    error = {f"{output}_error": text_column(spread(shown_error(outcome), codes))}
+    more = detail_columns(outcome, ids, codes, output) if details else {}
+    if outcome.fields is None:
+        return text | error | more
+    typed = {f"{prefix}{name}": _rows(values, codes) for name, values in outcome.fields.items()}
+    return typed | error | (text if details else {}) | more
+
+
+def new_names(
+    output: str, fields: Sequence[str] | None, *, prefix: str, details: bool
+) -> list[str]:
+    """Return the names of the new columns, before there is any answer."""
+    more = [f"{output}_{name}" for name in DETAILS] if details else []
+    if fields is None:
+        return [output, f"{output}_error", *more]
+    typed = [f"{prefix}{name}" for name in fields]
+    return [*typed, f"{output}_error", *([output] if details else []), *more]
+
+
+def _rows(values: Any, codes: Codes) -> Any:
+    """Give every row the value of its request, in a pandas array; NA where it has none."""
+    if not len(values):
+        return values[:0].take(np.full(len(codes), -1), allow_fill=True) if len(codes) else values
+    return values.take(codes, allow_fill=True)
 
 
 def shown_text(outcome: Outcome) -> pa.Array:

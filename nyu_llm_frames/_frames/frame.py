@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from nyu_llm_frames._frames.values import index_to_python, series_to_python
+from nyu_llm_frames._requests.preflight import shown_label
 from nyu_llm_frames.errors import ColumnExistsError, ConfigurationError, MissingValueError
 
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
@@ -62,7 +63,7 @@ def missing_value_error(
     frame: pd.DataFrame, missing: Mask, counts: Mapping[Hashable, int]
 ) -> MissingValueError:
     """Say how many values are missing, where, and the ways out."""
-    labels = [frame.index[i] for i in np.flatnonzero(missing)[:3]]
+    labels = [shown_label(frame.index[i]) for i in np.flatnonzero(missing)[:3]]
     told = ", ".join(f"{n:,} in column {label!r}" for label, n in counts.items())
     column = next(iter(counts))
     name = str(column) if str(column).isidentifier() else f"row[{column!r}]"
@@ -89,7 +90,8 @@ def check_new_columns(frame: pd.DataFrame, names: Sequence[str], if_exists: str)
         raise ConfigurationError(
             f"Two new columns would be called {twice[0]!r}. Choose another output= or prefix=."
         )
-    there = [n for n in names if n in frame.columns]
+    places = {n: len(_places(frame, n)) for n in names}
+    there = [n for n in names if places[n]]
     if there and if_exists == "error":
         raise ColumnExistsError(
             f"The frame already has {', '.join(map(repr, there))}. Was this cell run before? Then "
@@ -97,6 +99,16 @@ def check_new_columns(frame: pd.DataFrame, names: Sequence[str], if_exists: str)
             "or prefix=.",
             columns=there,
         )
+    for name in there:
+        if places[name] > 1:
+            raise ConfigurationError(
+                f"{places[name]} columns are called {name!r}; choose another output= or prefix=."
+            )
+
+
+def _places(frame: pd.DataFrame, name: str) -> list[int]:
+    # A label may be anything, also pd.NA, whose comparisons are no bool.
+    return [i for i, label in enumerate(frame.columns) if isinstance(label, str) and label == name]
 
 
 def with_columns(frame: pd.DataFrame, columns: Mapping[str, Any]) -> pd.DataFrame:
@@ -106,13 +118,9 @@ def with_columns(frame: pd.DataFrame, columns: Mapping[str, Any]) -> pd.DataFram
     """
     out = frame.copy(deep=False)
     for name, values in columns.items():
-        places = [i for i, label in enumerate(out.columns) if label == name]
+        places = _places(out, name)
         if not places:
             out.insert(len(out.columns), name, values)
-        elif len(places) == 1:
-            out.isetitem(places[0], values)
-        else:
-            raise ConfigurationError(
-                f"{len(places)} columns are called {name!r}; choose another output= or prefix=."
-            )
+        for place in places:
+            out.isetitem(place, values)
     return out

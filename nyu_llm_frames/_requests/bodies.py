@@ -5,21 +5,26 @@ fragment and one `custom_id` per row, and on demand the request lines. What is c
 is encoded once.
 
 The identity (format 1). ``custom_id`` is ``r-`` and 32 hex digits: BLAKE2b with a 16-byte digest
-of the ASCII text ``nyu_llm_frames/1 LF realm LF endpoint LF body``. ``body`` is the request body as
-compact JSON with its top-level keys sorted, everything below in the order in which it is sent, and
-whole floats written as integers.
+of five lines of ASCII, joined by LF: ``nyu_llm_frames/1``, the realm, the endpoint, the body
+without its messages (compact JSON, top-level keys sorted, all below in the order in which it is
+sent), and the messages as they are sent (compact JSON objects, joined by commas). Whole floats are
+written as integers.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from binascii import hexlify
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from json.encoder import encode_basestring_ascii as _quoted
+from itertools import repeat
+from json.encoder import encode_basestring_ascii
 from typing import Any
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -34,6 +39,16 @@ ID_PATTERN = r"^r-[0-9a-f]{32}$"
 # HTTP 200 and no word about it.
 _LINE = ('{"custom_id": "', f'", "method": "POST", "url": "{ENDPOINT}", "body": ', "}\n")
 LINE_OVERHEAD = sum(map(len, _LINE)) + 34
+
+
+_encode_ascii = msgspec.json.Encoder().encode
+
+
+def _quoted(text: str) -> str:
+    """Encode a string as ASCII JSON; for text that is ASCII there is a faster way."""
+    if text.isascii():
+        return _encode_ascii(text).decode("ascii")
+    return encode_basestring_ascii(text)
 
 
 def plain_numbers(value: Any, path: str = "params") -> Any:
@@ -94,20 +109,16 @@ class BodyShape:
         return f'{{"model":{encode(self.model)},"messages":[', f"]{tail}}}"
 
     @property
-    def canonical(self) -> tuple[str, str]:
-        """The same with the top-level keys sorted, as the identity reads it."""
+    def canonical(self) -> str:
+        """The same without messages and with sorted keys, as the identity reads it."""
         fields = {"model": self.model, **self.params}
-        before = [k for k in sorted(fields) if k < "messages"]
-        after = [k for k in sorted(fields) if k > "messages"]
-        head = "".join(f"{encode(k)}:{encode(fields[k])}," for k in before)
-        tail = "".join(f",{encode(k)}:{encode(fields[k])}" for k in after)
-        return f'{{{head}"messages":[', f"]{tail}}}"
+        return encode({key: fields[key] for key in sorted(fields)})
 
 
 def fragments(
     roles: Sequence[str],
     texts: Sequence[Sequence[str]],
-    contents: Mapping[int, Sequence[str]] | None = None,
+    contents: Mapping[int, Iterable[str]] | None = None,
 ) -> list[str]:
     """Encode the messages of every row: what stands between the brackets of ``messages``.
 
@@ -116,8 +127,9 @@ def fragments(
     roles : sequence of str
     texts : sequence of sequence of str
         One sequence of n strings per message.
-    contents : mapping of int to sequence of str, optional
-        Ready JSON for the content of some messages (lists of parts, where images are).
+    contents : mapping of int to iterable of str, optional
+        Ready JSON for the content of some messages (lists of parts, where images are). Taken one
+        row at a time, and rows of equal messages share one string: images are large.
     """
     contents = contents or {}
     heads = [f'{{"role":{encode(role)},"content":' for role in roles]
@@ -128,23 +140,38 @@ def fragments(
     for i, head in enumerate(heads):
         lead = head if i == 0 else f"}},{head}"
         if i in contents:
-            columns.append([lead + content for content in contents[i]])
+            columns += [repeat(lead, len(texts[i])), contents[i]]
         else:
             columns.append([lead + _quoted(text) for text in texts[i]])
-    return ["".join(parts) + "}" for parts in zip(*columns, strict=True)]
+    columns.append(repeat("}", len(texts[0])))
+    rows = map("".join, zip(*columns, strict=True))
+    if not contents:
+        return list(rows)
+    known: dict[str, str] = {}
+    return [known.setdefault(row, row) for row in rows]
 
 
-def custom_ids(realm: str, shape: BodyShape, fragments: Sequence[str]) -> list[str]:
+def custom_ids(realm: str, shape: BodyShape, fragments: Sequence[str]) -> pa.StringArray:
     """Return the identity of every row's request."""
-    head, tail = shape.canonical
-    base = blake2b(f"{ID_FORMAT}\n{realm}\n{ENDPOINT}\n{head}".encode("ascii"), digest_size=16)
-    copy, end = base.copy, tail.encode("ascii")
-    out = []
+    constant = "\n".join((ID_FORMAT, realm, ENDPOINT, shape.canonical, ""))
+    copy = blake2b(constant.encode("ascii", "backslashreplace"), digest_size=16).copy
+    digests = []
     for fragment in fragments:
         digest = copy()
-        digest.update(fragment.encode("ascii") + end)
-        out.append(f"r-{digest.hexdigest()}")
-    return out
+        digest.update(fragment.encode("ascii"))
+        digests.append(digest.digest())
+    return _named(b"".join(digests))
+
+
+def _named(digests: bytes) -> pa.StringArray:
+    """Write 16-byte digests as ids: one pass over all of them."""
+    n = len(digests) // 16
+    text = np.empty((n, 34), np.uint8)
+    text[:, 0], text[:, 1] = ord("r"), ord("-")
+    text[:, 2:] = np.frombuffer(hexlify(digests), np.uint8).reshape(n, 32)
+    offsets = np.arange(0, 34 * (n + 1), 34, dtype=np.int64)
+    wide = pa.LargeStringArray.from_buffers(n, pa.py_buffer(offsets), pa.py_buffer(text))
+    return wide.cast(pa.string())
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,8 +200,19 @@ class Requests:
     def bodies(self, positions: np.ndarray[Any, np.dtype[np.int64]]) -> pa.Array:
         """Return the bodies of some requests as they are sent."""
         head, tail = self.shape.wire
-        chosen = pa.array([self.fragments[i] for i in positions.tolist()], pa.large_string())
+        some = self.fragments
+        if len(positions) < len(some):
+            some = list(map(some.__getitem__, positions.tolist()))
+        chosen = pa.array(some, pa.large_string())
         return _join(head, chosen, tail)
+
+    def batches(
+        self, positions: np.ndarray[Any, np.dtype[np.int64]], size: int = 8192
+    ) -> Iterator[tuple[pa.Array, pa.Array]]:
+        """Yield ids and bodies of some requests, a few thousand at a time."""
+        for start in range(0, len(positions), size):
+            some = positions[start : start + size]
+            yield self.ids.take(pa.array(some)), self.bodies(some)
 
     def line_bytes(self) -> np.ndarray[Any, np.dtype[np.int64]]:
         """Return the size of every request line in bytes."""
@@ -184,7 +222,7 @@ class Requests:
 
 
 def distinct(
-    ids: Sequence[str],
+    ids: pa.StringArray,
     fragments: Sequence[str],
     shape: BodyShape,
     kept: np.ndarray[Any, np.dtype[np.int64]],
@@ -201,7 +239,7 @@ def distinct(
     rows : int
         Number of rows of the frame.
     """
-    encoded = pa.array(ids, pa.string()).dictionary_encode()
+    encoded = ids.dictionary_encode()
     inner = np.asarray(encoded.indices.to_numpy(zero_copy_only=False), dtype=np.int64)
     codes = np.full(rows, -1, dtype=np.int64)
     codes[kept] = inner
@@ -231,3 +269,11 @@ def request_lines(ids: pa.Array, bodies: pa.Array) -> pa.Buffer:
         return pa.py_buffer(b"")
     offsets = np.frombuffer(lines.buffers()[1], np.int64, len(lines) + 1, lines.offset * 8)
     return lines.buffers()[2].slice(int(offsets[0]), int(offsets[-1] - offsets[0]))
+
+
+_PAIR_HALF = re.compile(r"\\ud[89ab][0-9a-f]{2}(?!\\ud[c-f])|(?<!\\ud[89ab][0-9a-f]{2})\\ud[c-f]")
+
+
+def reads_as_replacement(body: str) -> bool:
+    """Whether an encoded body holds U+FFFD, or half of a surrogate pair, which comes back as it."""
+    return "\\ufffd" in body or ("\\ud" in body and _PAIR_HALF.search(body) is not None)

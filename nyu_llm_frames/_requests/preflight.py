@@ -1,0 +1,85 @@
+"""What would fail or vanish silently: refused before anything is uploaded.
+
+Comes in: roles, rendered texts, requests with their sizes, row labels. Goes out: nothing, or a
+`RequestError` with the first row's label, how many rows are concerned, and the way out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from nyu_llm_frames._requests.bodies import ID_PATTERN, Requests
+from nyu_llm_frames._requests.routes import Route
+from nyu_llm_frames.errors import RequestError
+
+
+def shown_label(label: Any) -> Hashable:
+    """Return a row's label as Python prints it, not as ``np.int64(5)``."""
+    plain: Hashable = label.item() if isinstance(label, np.generic) else label
+    return plain
+
+
+def check_roles(roles: Sequence[str], way: Route) -> None:
+    """Refuse an order of messages that the model does not take.
+
+    Neighbours of the same role are merged into one turn on the way; nothing of them is lost, so
+    they are allowed.
+    """
+    systems = [i for i, role in enumerate(roles) if role == "system"]
+    if systems and systems != [0]:
+        raise RequestError(
+            f"Message {systems[-1]} is a system message. Only the first message counts as one, "
+            "and any other is lost on the way. Put all of it into system=."
+        )
+    if way == "gemini" and roles[-1] == "assistant":
+        raise RequestError(
+            "The last message has the role assistant, and the model answers a user. End with a "
+            'user message, as {"role": "user", "content": "..."}.'
+        )
+
+
+def check_texts(texts: Sequence[Sequence[str]], roles: Sequence[str], labels: Any) -> None:
+    """Refuse messages without text: the model would refuse them, or be asked nothing."""
+    for role, column in zip(roles, texts, strict=True):
+        empty = [i for i, text in enumerate(column) if not text or text.isspace()]
+        if not empty:
+            continue
+        row = shown_label(labels[empty[0]])
+        what = "prompt" if role == "user" else f"{role} message"
+        raise RequestError(
+            f"The {what} is empty in {len(empty):,} of {len(column):,} rows, first in row {row!r}. "
+            "Drop these rows first, or let the template say something.",
+            row=row,
+            count=len(empty),
+        )
+
+
+def check_sizes(requests: Requests, max_bytes: int, labels: Any) -> None:
+    """Refuse requests that no input file can hold."""
+    sizes = requests.line_bytes()
+    large = np.flatnonzero(sizes > max_bytes)
+    if not len(large):
+        return
+    rows = np.flatnonzero(np.isin(requests.codes, large))
+    row = shown_label(labels[int(rows[0])])
+    raise RequestError(
+        f"The request of row {row!r} has {sizes[requests.codes[rows[0]]]:,} bytes, above "
+        f"max_bytes_per_file ({max_bytes:,}); {len(rows):,} rows are too large. Shorten the text; "
+        "images and documents can stay in a bucket and be named by a gs:// URL.",
+        row=row,
+        count=len(rows),
+    )
+
+
+def check_ids(ids: pa.Array) -> None:
+    """Refuse ids that come back changed: numeric, empty, not ASCII, or twice."""
+    wrong = pc.invert(pc.match_substring_regex(ids, ID_PATTERN))
+    count = int(pc.sum(wrong).as_py() or 0)
+    if count:
+        first = ids[pc.index(wrong, True).as_py()].as_py()
+        raise RequestError(f"{count:,} ids are out of form, first {first!r}.", count=count)

@@ -1,0 +1,34 @@
+"""Which rules a request must meet: by who answers it.
+
+Comes in: the realm and the model's name. Goes out: one of three routes.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+Route: TypeAlias = Literal["gemini", "embedded", "open"]
+"""Gemini through the gateway, the model on this machine, or any OpenAI-compatible server."""
+
+
+def route(realm: str, model: str) -> Route:
+    """Return the rules that hold for a request.
+
+    Parameters
+    ----------
+    realm : str
+        The provider, ``local:<model>`` or ``upstream:<url>``.
+    model : str
+        As the call names it.
+
+    Examples
+    --------
+    >>> route("@vertexai", "gemini-3-flash-preview")
+    'gemini'
+    """
+    if realm.startswith("local:"):
+        return "embedded"
+    if realm.startswith("upstream:"):
+        return "open"
+    # A provider of another name that serves Gemini has the same translation behind it.
+    return "gemini" if "vertex" in realm.casefold() or "gemini" in model.casefold() else "open"

@@ -60,12 +60,17 @@ class SystemClock:
 
 
 def _started(pid: int) -> str:
-    """Return the kernel's start time of a process, so that a reused pid is told apart."""
+    """Return the kernel's start time of a process, so that a reused pid is told apart.
+
+    "" when there is no such process here, and for one that has ended without being reaped (as
+    happens in containers).
+    """
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return ""
-    return stat.rpartition(")")[2].split()[19]
+    fields = stat.rpartition(")")[2].split()
+    return "" if fields[0] in "ZX" else fields[19]
 
 
 def process_token() -> str:
@@ -85,7 +90,7 @@ def is_dead(token: str) -> bool:
     if f"{host}/{boot}" != _BOOT:
         # Same host, other boot: dead, if boots have names of their own here.
         return Path("/proc/sys/kernel/random/boot_id").exists()
-    if _started(number) and start:
+    if start and Path("/proc/self/stat").exists():
         return _started(number) != start
     try:
         os.kill(number, 0)

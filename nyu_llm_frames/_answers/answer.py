@@ -1,7 +1,7 @@
 """The record of one answer, the statuses it can have, and which of two answers stays.
 
 Comes in: answers as parsed, in the order in which they were stored. Goes out: for each id the
-one that counts. Parsing is `_output`'s work, joining to rows is done later.
+one that counts. Parsing is `lines`'s work, joining to rows is done later.
 """
 
 from __future__ import annotations

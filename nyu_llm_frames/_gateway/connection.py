@@ -1,62 +1,30 @@
 """The gateway's calls as effects: one method, one HTTP request, nothing retried here.
 
-Comes in: paths, names, ids. Goes out: raw bytes read by `_wire`, or one of our errors. Every
+Comes in: paths, names, ids. Goes out: raw bytes read by `wire`, or one of our errors. Every
 exception of the client, of httpx and of their decoders ends here, and no key leaves in a message.
 """
 
 from __future__ import annotations
 
 import json
-import re
+import urllib.parse
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
 from nyu_llm_frames._gateway import wire as _wire
-from nyu_llm_frames.errors import (
-    AuthenticationError,
-    GatewayError,
-    GatewayUnavailableError,
-    LLMFramesError,
-)
+from nyu_llm_frames._gateway.failures import Translated
+from nyu_llm_frames._gateway.masking import Mask, credentials
+from nyu_llm_frames.errors import GatewayError, GatewayUnavailableError
 
 ENDPOINT = "/v1/chat/completions"
 
 _CONNECT_S, _READ_S, _UPLOAD_S, _SUBMIT_S = 15.0, 120.0, 330.0, 330.0
-_RETRIED_STATUS = frozenset({408, 409, 425, 429})
 
 
-def _excerpt(body: bytes, limit: int = 300) -> str:
-    """Shorten a foreign body for a message: the text of an HTML page, the message of JSON."""
-    value = _wire.read_json(body)
-    if isinstance(value, dict):
-        for path in (("error", "message"), ("message",), ("data", "message"), ("error",)):
-            found: Any = value
-            for key in path:
-                found = found.get(key) if isinstance(found, dict) else None
-            if isinstance(found, str) and found:
-                return found[:limit]
-    text = body[:4000].decode("utf-8", "replace")
-    text = re.sub(r"<[^>]*>", " ", text) if "<" in text else text
-    return " ".join(text.split())[:limit]
-
-
-def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Read Retry-After in seconds (a date is read as "soon": no clocks are compared)."""
-    value = headers.get("retry-after")
-    if not value:
-        return None
-    try:
-        return max(0.0, min(float(value), 86_400.0))
-    except ValueError:
-        pass
-    try:
-        parsedate_to_datetime(value)
-    except ValueError:
-        return None
-    return 60.0
+def _passwords(url: str) -> list[str]:
+    found = urllib.parse.urlsplit(url).password
+    return [found] if found else []
 
 
 class Connection:
@@ -83,87 +51,41 @@ class Connection:
     ) -> None:
         # The client retries by itself once, POSTs too: that makes two paid jobs of one submit.
         self._openai = client.openai_client.with_options(max_retries=0)
-        self._secrets = tuple(s for s in secrets if len(s) >= 4)
         self._headers = dict(headers or {})
         own = {k: v for k, v in client.allHeaders.items() if isinstance(v, str)}
+        self._mask = Mask([*secrets, *credentials(own), *_passwords(str(client.base_url))])
         self._read_headers = {**own, **self._headers}
         self._base_url = str(client.base_url).rstrip("/")
         self._restart = restart
 
-    # --- what happens to exceptions ---------------------------------------------------------
     def clean(self, text: str) -> str:
         """Take every secret out of a text."""
-        for secret in self._secrets:
-            text = text.replace(secret, "***")
-        return text
+        return self._mask.text(text)
 
-    def _error(
-        self, what: str, status: int, body: bytes, headers: Mapping[str, str]
-    ) -> GatewayError:
-        """Make our error of an HTTP status."""
-        said = self.clean(_excerpt(body))
-        text = f"{what}: the gateway answered {status}" + (f": {said}" if said else "")
-        shown = self.clean(body[:1000].decode("utf-8", "replace"))
-        if status in (401, 403):
-            return AuthenticationError(
-                f"{text}. Check PORTKEY_API_KEY, the provider and the bucket; jobs that were "
-                "submitted go on, and the same call picks them up.",
-                status_code=status,
-                body=shown,
-            )
-        if status >= 500 or status in _RETRIED_STATUS:
-            error = GatewayUnavailableError(text + ".", status_code=status, body=shown)
-            error.retry_after_s = _retry_after(headers)
-            return error
-        return GatewayError(text + ".", status_code=status, body=shown)
-
-    @contextmanager
-    def _translated(self, what: str) -> Iterator[None]:
+    def _translated(self, what: str) -> Translated:
         """Let only our errors out."""
-        import httpx
-        from portkey_ai._vendor import openai
-
-        try:
-            yield
-        except LLMFramesError:
-            raise  # some of ours are OSErrors too
-        except openai.APIStatusError as e:
-            body = e.response.content if e.response.is_closed else e.response.read()
-            raise self._error(what, e.status_code, body, e.response.headers) from None
-        except (openai.APIConnectionError, httpx.HTTPError, httpx.StreamError, OSError) as e:
-            cause = e.__cause__ or e
-            error = GatewayUnavailableError(
-                f"{what}: no answer from {self._base_url} "
-                f"({type(cause).__name__}: {self.clean(str(cause))[:200]})."
-            )
-            error.connected = not isinstance(cause, httpx.ConnectError | httpx.ConnectTimeout)
-            raise error from None
-        except (ValueError, TypeError, AttributeError, KeyError, openai.OpenAIError) as e:
-            raise GatewayUnavailableError(
-                f"{what}: {self._base_url} gave an answer that is none of a gateway "
-                f"({type(e).__name__}). Is this the right base URL?"
-            ) from None
+        return Translated(what, self._mask.text(self._base_url), self._mask)
 
     def _get(self, what: str, path: str) -> bytes:
         """Read a small answer."""
         import httpx
 
-        with self._translated(what):
+        with self._translated(what) as block:
             response = self._openai._client.get(
                 f"{self._base_url}{path}",
                 headers=self._read_headers,
                 timeout=httpx.Timeout(_READ_S, connect=_CONNECT_S),
             )
             if response.status_code != 200:
-                raise self._error(what, response.status_code, response.content, response.headers)
-            return bytes(response.content)
+                raise block.refusal(response.status_code, response.content, response.headers)
+            return self._mask.data(response.content)
 
     def _stream(self, what: str, path: str) -> Iterator[bytes]:
         """Read a large answer in pieces; the whole is never in memory."""
         import httpx
 
         with (
-            self._translated(what),
+            self._translated(what) as block,
             self._openai._client.stream(
                 "GET",
                 f"{self._base_url}{path}",
@@ -172,8 +94,8 @@ class Connection:
             ) as response,
         ):
             if response.status_code != 200:
-                raise self._error(what, response.status_code, response.read(), response.headers)
-            yield from response.iter_bytes()
+                raise block.refusal(response.status_code, response.read(), response.headers)
+            yield from self._mask.stream(response.iter_bytes())
 
     def revive(self) -> None:
         """Start the embedded server again when it has died; nothing for any other gateway."""
@@ -222,7 +144,7 @@ class Connection:
                     extra_headers={**self._headers, "x-portkey-provider-model": model},
                     timeout=httpx.Timeout(_SUBMIT_S, connect=_CONNECT_S),
                 )
-                status, body = response.status_code, response.content
+                status, body = response.status_code, self._mask.data(response.content)
         except GatewayUnavailableError as e:
             if e.status_code is None:
                 return _wire.Uncertain(str(e)) if e.connected else _wire.Busy(str(e), None)
@@ -252,7 +174,7 @@ class Connection:
         import httpx
 
         what = f"Cancelling batch job {batch_id}"
-        with self._translated(what):
+        with self._translated(what) as block:
             response = self._openai._client.post(
                 f"{self._base_url}/batches/{batch_id}/cancel",
                 headers={**self._read_headers, "content-type": "application/json"},
@@ -260,7 +182,7 @@ class Connection:
                 timeout=httpx.Timeout(_READ_S, connect=_CONNECT_S),
             )
             if response.status_code not in (200, 400):  # 400: ended, or cancelled before
-                raise self._error(what, response.status_code, response.content, response.headers)
+                raise block.refusal(response.status_code, response.content, response.headers)
 
     def output(self, batch_id: str) -> Iterator[bytes]:
         """Stream the output lines of a job."""
@@ -284,7 +206,7 @@ class Connection:
         import httpx
 
         what = "Answering a request"
-        with self._translated(what):
+        with self._translated(what) as block:
             response = self._openai._client.post(
                 f"{self._base_url}/chat/completions",
                 headers={**self._read_headers, "content-type": "application/json"},
@@ -292,5 +214,5 @@ class Connection:
                 timeout=httpx.Timeout(_READ_S, connect=_CONNECT_S),
             )
             if response.status_code != 200:
-                raise self._error(what, response.status_code, response.content, response.headers)
-            return bytes(response.content)
+                raise block.refusal(response.status_code, response.content, response.headers)
+            return self._mask.data(response.content)

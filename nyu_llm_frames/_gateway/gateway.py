@@ -18,12 +18,14 @@ if TYPE_CHECKING:
     from nyu_llm_frames._gateway.connection import Connection
 
 # Header options whose value says where, not who.
-_SHOWN = frozenset({"vertex_project_id", "vertex_region", "request_timeout", "config"})
+_SHOWN = frozenset({"vertex_project_id", "vertex_region", "request_timeout"})
 
 
 def _normal_url(url: str) -> str:
-    """Give a base URL the one form under which jobs are remembered."""
-    return url.rstrip("/") + "/"
+    """Give a base URL the one form under which jobs are remembered, without a password."""
+    scheme, mark, rest = url.partition("://")
+    host, slash, path = rest.partition("/")
+    return f"{scheme}{mark}{host.rpartition('@')[2]}{slash}{path}".rstrip("/") + "/"
 
 
 @dataclass(frozen=True, init=False, repr=False)
@@ -183,13 +185,15 @@ class Gateway:
             return Connection(
                 self.client, secrets=(secret,) if isinstance(secret, str) else (), headers=extra
             )
+        self._require_credentials()
+        return self._open()
+
+    def _require_credentials(self) -> None:
         environment = _options.read_environment()
-        key = self.api_key or environment.api_key
-        bucket = self.bucket or environment.bucket
         missing = []
-        if not key:
+        if not (self.api_key or environment.api_key):
             missing.append("the key: set PORTKEY_API_KEY, or Gateway(api_key=...)")
-        if not bucket:
+        if not (self.bucket or environment.bucket):
             missing.append(
                 f"the bucket: set NYU_LLM_BUCKET, or Gateway(bucket=...); NYU's bucket comes from "
                 f"{NYU_CONTACT}"
@@ -200,13 +204,31 @@ class Gateway:
                 + "; and ".join(missing)
                 + '. To try things without any, use gateway="local", which needs none.'
             )
+
+    def _open(self) -> Connection:
+        from nyu_llm_frames._gateway.connection import Connection
+
+        environment = _options.read_environment()
+        key, bucket = self.api_key or environment.api_key, self.bucket or environment.bucket
         assert key
         assert bucket
+        url = self.base_url or environment.base_url or NYU_BASE_URL
         hidden = [v for k, v in self.portkey_options.items() if k not in _SHOWN]
         return Connection(
-            make_client(key, self.identity, self.realm, bucket, self.portkey_options),
-            secrets=(key, *(str(v) for v in hidden if isinstance(v, str))),
+            make_client(key, url, self.realm, bucket, self.portkey_options),
+            secrets=(key, *_strings(hidden)),
         )
+
+
+def _strings(value: Any) -> list[str]:
+    """Return every string in nested options."""
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, dict):
+        return [s for v in value.values() for s in _strings(v)]
+    if isinstance(value, list | tuple):
+        return [s for v in value for s in _strings(v)]
+    return []
 
 
 def make_client(

@@ -112,7 +112,9 @@ class Harvest:
                 raise
             cut = True  # broken in the middle, or 500, which is also said where there is no output
         self.orphans, self.duplicates = orphans, duplicates
-        short = bool(self.unanswered) and (cut or job.counted is None or lines < job.counted)
+        # Ids, not lines: a row that comes twice must not hide one that the gateway left out.
+        fewer = job.counted is None or len(seen) < job.counted
+        short = bool(self.unanswered) and (cut or fewer)
         if short or self.suspects:
             if job.has_output_file:
                 self.stored_read = self._look_at_stored(job, streams, sink)

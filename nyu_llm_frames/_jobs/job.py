@@ -210,9 +210,13 @@ def rejected(job: Job, reason: str, at: datetime) -> Job:
     return _move(job, "rejected", error=reason, done_at=at)
 
 
-def doubted(job: Job, reason: str) -> Job:
-    """The submit ended without certainty; the step stays, the reason is kept."""
-    return _move(job, "creating", error=reason)
+def doubted(job: Job, reason: str, *, epoch: str, from_s: float) -> Job:
+    """The submit ended without certainty; the step stays, the reason is kept.
+
+    The settling time starts again: a submit that was given up after minutes may still be on its
+    way behind the gateway.
+    """
+    return _move(job, "creating", error=reason, settle_epoch=epoch, settle_from_s=from_s)
 
 
 def anchored(job: Job, epoch: str, from_s: float) -> Job:

@@ -7,6 +7,7 @@ person reads at a glance. No clock is read here.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from nyu_llm_frames._jobs.job import Job
 from nyu_llm_frames._options import Options
@@ -57,25 +58,31 @@ def waiting(
     quiet_s: float,
     pause: float,
     trouble: GatewayUnavailableError | None,
+    at: datetime | None = None,
 ) -> Progress:
-    """Return the record of a run that waits."""
+    """Return the record of a run that waits; what matters most stands first in its line.
+
+    Parameters
+    ----------
+    at : datetime, optional
+        UTC, to tell how long ago the jobs were submitted; a later call goes on counting.
+    """
     states: dict[str, int] = {}
     for job in active:
         word = state_word(job)
         states[word] = states.get(word, 0) + 1
     counted = sum(job.counted or 0 for job in active)
     told = ", ".join(f"{n} {word}" for word, n in sorted(states.items()))
-    parts = [f"{duration(waited_s)}", f"batch jobs: {told}"]
+    parts = [f"batch jobs: {told}{_since(active, at)}"]
+    if trouble is not None:
+        parts.append(f"trouble: {trouble}")
     if "queued" in states:
         parts.append("the queue may last 72 h")
     if counted:
-        parts.append(f"{counted:,} of {requests:,} requests done")
+        parts.append(f"{counted:,} of {sum(job.requests for job in active):,} requests done")
     if quiet_s >= STUCK_S:
         parts.append(f"no progress for {duration(quiet_s)}")
-    if trouble is not None:
-        parts.append(f"trouble: {trouble}")
     parts.append(f"next poll in {duration(pause)}")
-    parts.append("Ctrl-C leaves the jobs running; the same call comes back")
     return Progress(
         "waiting",
         " · ".join(parts),
@@ -85,3 +92,10 @@ def waiting(
         waited_s=waited_s,
         next_poll_s=pause,
     )
+
+
+def _since(active: Sequence[Job], at: datetime | None) -> str:
+    submitted = [job.submitted_at for job in active if job.submitted_at is not None]
+    if at is None or not submitted:
+        return ""
+    return f", submitted {duration(max(0.0, (at - min(submitted)).total_seconds()))} ago"

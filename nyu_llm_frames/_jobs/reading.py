@@ -71,6 +71,8 @@ class Reader:
             with ctx.locked():
                 fresh = ctx.sidecar.job(job.name)
                 if fresh.step != "ended":
+                    # Somebody else was done with it first; what this look saw is not stored.
+                    del self._harvests[job.name]
                     return fresh
                 writer.commit()
                 if not over:

@@ -48,9 +48,10 @@ def submit(ctx: Context, name: str) -> Job:
         A certain no for now.
     """
     with ctx.locked():
-        every = ctx.sidecar.jobs()
-        job = every[name]
-        if job.step != "uploaded" or any(j.step == "creating" for j in every.values()):
+        job = ctx.sidecar.job(name)
+        if job.step != "uploaded":
+            return job
+        if any(other.step == "creating" for other in ctx.sidecar.jobs().values()):
             return job
         connection = ctx.connection
         listed = job_list(ctx)
@@ -88,7 +89,10 @@ def submit(ctx: Context, name: str) -> Job:
                 raise error
             case Uncertain(reason):
                 ctx.say("settling", f"no certain answer to the submit ({reason})")
-                return ctx.save(_jobs.doubted(job, reason))
+                clock = ctx.clock
+                return ctx.save(
+                    _jobs.doubted(job, reason, epoch=clock.epoch, from_s=clock.monotonic())
+                )
             case _:
                 assert_never(outcome)
 
@@ -110,41 +114,39 @@ def job_list(ctx: Context) -> JobList | None:
 
 
 def settle(ctx: Context, job: Job) -> Job:
-    """Take a look at the job list for a job that may exist."""
-    if job.gateway != ctx.gateway.identity or job.realm != ctx.realm:
-        raise _uncertain(
-            ctx,
-            job,
-            f"It was submitted through {job.gateway} with provider {job.realm}, and only that "
-            "one can tell: make the call once with that gateway.",
-        )
-    if job.settle_epoch != ctx.clock.epoch:
-        with ctx.locked():
-            fresh = ctx.sidecar.job(job.name)
-            if fresh.step == "creating" and fresh.settle_epoch == job.settle_epoch:
-                fresh = ctx.save(_jobs.anchored(fresh, ctx.clock.epoch, ctx.clock.monotonic()))
-            job = fresh
+    """Take a look at the job list for a job that may exist.
+
+    All of it under the lock, which a submit holds until its outcome is saved: so a job that is
+    found in this step here has nobody on its way to it any more, and every look counts from there.
+    """
+    with ctx.locked():
+        job = ctx.sidecar.job(job.name)
         if job.step != "creating":
             return job
-    listed = job_list(ctx)
-    elapsed = ctx.clock.monotonic() - job.settle_from_s
-    settled = elapsed >= ctx.options.submit_settle_s
-    with ctx.locked():
-        fresh = ctx.sidecar.job(job.name)
-        if fresh != job:
-            return fresh  # somebody else looked meanwhile
-        fresh = _jobs.settle(job, listed, settled=settled, at=ctx.clock.now())
-        if fresh != job:
-            ctx.save(fresh)
-    if fresh.step == "live":
-        ctx.say("settling", f"found at the gateway: batch job {fresh.batch_id}")
-    elif fresh.step == "planned":
+        if job.gateway != ctx.gateway.identity or job.realm != ctx.realm:
+            raise _uncertain(
+                ctx,
+                job,
+                f"It was submitted through {job.gateway} with provider {job.realm}, and only that "
+                "one can tell: make the call once with that gateway.",
+            )
+        if job.settle_epoch != ctx.clock.epoch:
+            job = ctx.save(_jobs.anchored(job, ctx.clock.epoch, ctx.clock.monotonic()))
+        listed = job_list(ctx)
+        elapsed = ctx.clock.monotonic() - job.settle_from_s
+        settled = elapsed >= ctx.options.submit_settle_s
+        after = _jobs.settle(job, listed, settled=settled, at=ctx.clock.now())
+        if after != job:
+            ctx.save(after)
+    if after.step == "live":
+        ctx.say("settling", f"found at the gateway: batch job {after.batch_id}")
+    elif after.step == "planned":
         ctx.say("settling", "the uncertain submit made no job; submitting again")
-    if _jobs.undecidable(fresh):
+    if _jobs.undecidable(after):
         raise _uncertain(
-            ctx, fresh, "The job list does not reach back far enough to show that it was not made."
+            ctx, after, "The job list does not reach back far enough to show that it was not made."
         )
-    return fresh
+    return after
 
 
 def _uncertain(ctx: Context, job: Job, why: str) -> UncertainSubmissionError:

@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -44,11 +47,12 @@ SCHEMA = _storage.marked(
         ]
     )
 )
-_FROM_ANSWER = [name for name in SCHEMA.names if name not in ("job", "stored_at")]
 
 
 class AnswerWriter:
     """Collects the answers of one reading into a file that is not in place yet.
+
+    Compressing and writing happen in a thread of their own, while the next lines are read.
 
     Parameters
     ----------
@@ -65,6 +69,8 @@ class AnswerWriter:
         self._draft = _storage.draft_path(folder / f"{job}.parquet")
         self._file: Any = None
         self._writer: Any = None
+        self._thread: ThreadPoolExecutor | None = None
+        self._pending: Future[None] | None = None
         self.count = 0
 
     def write(self, answers: Sequence[Answer]) -> None:
@@ -72,36 +78,55 @@ class AnswerWriter:
         if not answers:
             return
         with _storage.sidecar_errors(self._folder):
-            if self._writer is None:
-                descriptor = os.open(self._draft, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
-                self._file = os.fdopen(descriptor, "wb")
-                self._writer = pq.ParquetWriter(
-                    self._file,
-                    SCHEMA,
-                    compression="zstd",
-                    compression_level=1,
-                    use_dictionary=["status", "error", "finish_reason", "model", "job"],
-                    write_statistics=False,
-                )
-            columns: list[Any] = [
-                pa.array([getattr(a, name) for a in answers], SCHEMA.field(name).type)
-                for name in _FROM_ANSWER
-            ]
-            columns.append(pa.repeat(pa.scalar(self._job), len(answers)))
-            columns.append(pa.repeat(pa.scalar(self._at, pa.timestamp("us", "UTC")), len(answers)))
-            self._writer.write_table(pa.Table.from_arrays(columns, schema=SCHEMA))
+            self._settle()
+            if self._thread is None:
+                self._open()
+            assert self._thread is not None
+            self._pending = self._thread.submit(self._write, answers)
             self.count += len(answers)
+
+    def _open(self) -> None:
+        descriptor = os.open(self._draft, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
+        self._file = os.fdopen(descriptor, "wb")
+        self._writer = pq.ParquetWriter(
+            self._file,
+            SCHEMA,
+            compression="lz4",
+            use_dictionary=["status", "error", "finish_reason", "model", "job"],
+            write_statistics=False,
+        )
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="answers")
+
+    def _write(self, answers: Sequence[Answer]) -> None:
+        fields = zip(*map(msgspec.structs.astuple, answers), strict=True)
+        columns: list[Any] = [
+            pa.array(values, SCHEMA.field(name).type)
+            for name, values in zip(Answer.__struct_fields__, fields, strict=True)
+        ]
+        columns.append(pa.repeat(pa.scalar(self._job), len(answers)))
+        columns.append(pa.repeat(pa.scalar(self._at, pa.timestamp("us", "UTC")), len(answers)))
+        names = [*Answer.__struct_fields__, "job", "stored_at"]
+        table = pa.Table.from_arrays(columns, names=names).select(SCHEMA.names)
+        self._writer.write_table(table.cast(SCHEMA))
+
+    def _settle(self) -> None:
+        """Wait for what is being written, and raise what went wrong with it."""
+        if self._pending is not None:
+            pending, self._pending = self._pending, None
+            pending.result()
 
     def commit(self) -> None:
         """Put the file in place, after all files that are there. Only under the lock."""
-        if self._writer is None:
+        if self._thread is None:
             return
         with _storage.sidecar_errors(self._folder):
+            self._settle()
+            self._thread.shutdown()
+            self._thread = None
             self._writer.close()
             self._file.flush()
             os.fsync(self._file.fileno())
             self._file.close()
-            self._writer = None
             numbers = [int(p.name[:6]) for p in _storage.parquet_files(self._folder)]
             number = max(numbers, default=0) + 1
             self._draft.replace(self._folder / f"{number:06d}-{self._job}.parquet")
@@ -109,13 +134,12 @@ class AnswerWriter:
 
     def discard(self) -> None:
         """Forget what was written, unless it was committed."""
-        if self._writer is not None:
-            try:
-                self._writer.close()
-                self._file.close()
-            except (OSError, pa.ArrowException):
-                pass
-            self._writer = None
+        if self._thread is not None:
+            self._thread.shutdown()
+            self._thread = None
+            for part in (self._writer, self._file):
+                with suppress(OSError, pa.ArrowException):
+                    part.close()
         self._draft.unlink(missing_ok=True)
 
 
@@ -154,9 +178,9 @@ def _ranks(status: pa.ChunkedArray) -> Ints:
     return np.asarray(table[encoded.indices.to_numpy(zero_copy_only=False)], dtype=np.int64)
 
 
-def find_best(folder: Path, ids: pa.Array) -> Best:
-    """Find the best answer of each request."""
-    files = tuple(_storage.parquet_files(folder))
+def find_best(folder: Path, ids: pa.Array, among: Sequence[Path] | None = None) -> Best:
+    """Find the best answer of each request, in all files or in some."""
+    files = tuple(_storage.parquet_files(folder) if among is None else among)
     m = len(ids)
     rank, file, row = np.full(m, -1), np.full(m, -1), np.full(m, -1)
     stored = 0
@@ -188,14 +212,21 @@ def gather(best: Best, columns: list[str]) -> pa.Table:
         chosen = np.flatnonzero(best.file == number)
         if not len(chosen):
             continue
-        table = _storage.read_table(path, columns).take(pa.array(best.row[chosen]))
+        table = _storage.read_table(path, columns).replace_schema_metadata(None)
+        rows = best.row[chosen]
+        if len(rows) != len(table):
+            # In the order of the file: the one reordering is the last take, over all files.
+            order = np.argsort(rows)
+            chosen, rows = chosen[order], rows[order]
+            table = table.take(pa.array(rows))
+            rows = np.arange(len(rows))
         parts.append(table)
-        where[chosen] = np.arange(size, size + len(chosen))
-        size += len(chosen)
+        where[chosen] = size + rows
+        size += len(table)
     if not parts:
         schema = pa.schema([SCHEMA.field(name) for name in columns])
         return pa.table({f.name: pa.nulls(len(where), f.type) for f in schema}, schema=schema)
-    joined = pa.concat_tables([p.replace_schema_metadata(None) for p in parts])
-    if len(parts) == 1 and size == len(where) and (where == np.arange(size)).all():
+    joined = pa.concat_tables(parts)
+    if size == len(where) and (where == np.arange(size)).all():
         return joined
-    return joined.take(pa.array(where, mask=where < 0))
+    return joined.combine_chunks().take(pa.array(where, mask=where < 0))

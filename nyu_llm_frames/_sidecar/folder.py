@@ -8,7 +8,7 @@ Comes in: records. Goes out: the same after a crash. Layout, one kind of file pe
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from nyu_llm_frames._clock import Clock, is_dead
 from nyu_llm_frames._jobs.job import Job
-from nyu_llm_frames._requests.bodies import request_lines
+from nyu_llm_frames._requests.bodies import reads_as_replacement, request_lines
 from nyu_llm_frames._sidecar import answer_store as _answer_store
 from nyu_llm_frames._sidecar import storage as _storage
 from nyu_llm_frames._sidecar.lock import SidecarLock
@@ -106,6 +106,7 @@ class Sidecar:
         self.lock = SidecarLock(self.path, clock)
         self._jobs: dict[Path, tuple[tuple[int, int, int], Job]] = {}
         self._ids: dict[str, pa.Array] = {}
+        self._best: tuple[pa.Array, tuple[str, ...], _answer_store.Best] | None = None
 
     def _make(self, create: bool) -> None:
         path = self.path
@@ -161,12 +162,17 @@ class Sidecar:
         path = self.path / "jobs" / f"{job.name}.parquet"
         table = pa.Table.from_pylist([msgspec.structs.asdict(job)], schema=_JOB_SCHEMA)
         _storage.write_table(path, table)
+        self._jobs.pop(path, None)
 
     # --- requests ---------------------------------------------------------------------------
-    def add_requests(self, name: str, ids: pa.Array, bodies: pa.Array) -> None:
-        """Write what a job carries, before the job's record exists."""
-        table = pa.table({"custom_id": ids, "body": bodies})
-        _storage.write_table(self._requests(name), table, strings=False)
+    def add_requests(self, name: str, batches: Iterable[tuple[pa.Array, pa.Array]]) -> None:
+        """Write what a job carries (ids and bodies), before the job's record exists."""
+        schema = pa.schema([("custom_id", pa.string()), ("body", pa.large_string())])
+        _storage.write_batches(
+            self._requests(name),
+            schema,
+            (pa.record_batch([ids, bodies], schema=schema) for ids, bodies in batches),
+        )
 
     def _requests(self, name: str) -> Path:
         return self.path / "requests" / f"{name}.parquet"
@@ -178,15 +184,30 @@ class Sidecar:
             self._ids[name] = ids.combine_chunks()
         return self._ids[name]
 
+    def has_bodies(self, name: str) -> bool:
+        """Whether the prompts of a job are still here."""
+        with _storage.reading(self._requests(name)) as file:
+            return "body" in file.schema_arrow.names
+
+    def bodies(self, name: str) -> pa.Array:
+        """Return the bodies that a job carries, in the order of its ids."""
+        if not self.has_bodies(name):
+            raise SidecarError(
+                f"{self._requests(name)} has no prompts any more (keep_prompts=False), so they "
+                "cannot be sent from here again. Make the same batch call again instead.",
+                path=str(self._requests(name)),
+            )
+        return _storage.read_table(self._requests(name), ["body"])["body"].combine_chunks()
+
     def prompts_with_replacement(self, name: str) -> set[str]:
-        """Return the ids whose prompt itself holds U+FFFD."""
+        """Return the ids whose prompt itself holds U+FFFD, or what comes back as it."""
         found = set()
         with _storage.reading(self._requests(name)) as file:
             if "body" not in file.schema_arrow.names:
                 return set(self.request_ids(name).to_pylist())
             for batch in file.iter_batches(20_000, columns=["custom_id", "body"]):
                 ids, bodies = batch.column(0).to_pylist(), batch.column(1).to_pylist()
-                found |= {i for i, body in zip(ids, bodies, strict=True) if "\\ufffd" in body}
+                found |= {i for i, b in zip(ids, bodies, strict=True) if reads_as_replacement(b)}
         return found
 
     @contextmanager
@@ -195,7 +216,7 @@ class Sidecar:
         path = self._requests(name)
         lines_path = _storage.draft_path(path.with_suffix(".jsonl"))
         try:
-            with _storage.reading(path) as file, _storage.atomic_file(lines_path) as out:
+            with _storage.reading(path) as file, _storage.scratch_file(lines_path) as out:
                 if "body" not in file.schema_arrow.names:
                     raise SidecarDamagedError(f"{path} has no prompts any more.", path=str(path))
                 for batch in file.iter_batches(20_000, columns=["custom_id", "body"]):
@@ -220,7 +241,13 @@ class Sidecar:
 
     def best_answers(self, ids: pa.Array) -> _answer_store.Best:
         """Find the best stored answer of each request."""
-        return _answer_store.find_best(self.answers_folder, ids)
+        # Files of answers are never rewritten, so their names say all.
+        names = tuple(p.name for p in _storage.parquet_files(self.answers_folder))
+        known = self._best
+        if known is None or known[0] is not ids or known[1] != names:
+            known = (ids, names, _answer_store.find_best(self.answers_folder, ids))
+            self._best = known
+        return known[2]
 
     def has_answers_of(self, job: str) -> bool:
         """Whether a file holds answers of a job."""
@@ -240,8 +267,8 @@ class Sidecar:
     def tidy(self) -> None:
         """Remove what crashed processes left half-made. Only under the lock."""
         with _storage.sidecar_errors(self.path):
-            for name in FOLDERS:
-                _storage.remove_drafts(self.path / name)
+            for folder in (self.path, *(self.path / name for name in FOLDERS)):
+                _storage.remove_drafts(folder)
             named = {p.name for p in _storage.parquet_files(self.path / "jobs")}
             for path in _storage.parquet_files(self.path / "requests"):
                 if path.name not in named:  # planned, but the plan was never recorded

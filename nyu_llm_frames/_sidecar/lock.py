@@ -10,18 +10,21 @@ from __future__ import annotations
 import json
 import os
 import socket
-import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import FileLock, SoftFileLock, Timeout
 
 from nyu_llm_frames._clock import Clock
+from nyu_llm_frames._sidecar.storage import draft_path, is_refused, sidecar_errors
 from nyu_llm_frames.errors import SidecarError, SidecarLockedError
 
 _LOCK, _OWNER = "lock", "lock.owner"
 _PAUSE_S = 0.05
+PATIENCE_S = 600.0
+"""Seconds to wait for another holder: longer than the slowest step, an upload or a submit."""
 
 
 def _read_owner(path: Path) -> dict[str, object]:
@@ -39,12 +42,13 @@ class SidecarLock:
     ----------
     folder : Path
     clock : Clock
-    patience_s : float
+    patience_s : float, optional
         Seconds to wait for another holder before giving up.
     """
 
-    def __init__(self, folder: Path, clock: Clock, patience_s: float = 600.0) -> None:
-        self._folder, self._clock, self._patience_s = folder, clock, patience_s
+    def __init__(self, folder: Path, clock: Clock, patience_s: float | None = None) -> None:
+        self._folder, self._clock = folder, clock
+        self._patience_s = PATIENCE_S if patience_s is None else patience_s
         self._proved = False
 
     def prove(self) -> None:
@@ -55,20 +59,21 @@ class SidecarLock:
         first = FileLock(probe, timeout=0, mode=0o600)
         second = FileLock(probe, timeout=0, mode=0o600)
         try:
-            with first:
+            with sidecar_errors(self._folder), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of falling back to a marker file
                 try:
-                    with second:
-                        works = False
+                    works = self._excludes(first, second)
                 except Timeout:
-                    works = True
-        except Timeout:
-            works = True  # another process is proving it this very moment
-        except (OSError, NotImplementedError) as e:
-            raise SidecarError(
-                f"{self._folder}: file locks do not work here ({e}). Without them two processes "
-                "could pay for the same rows. Put the sidecar on a local disk.",
-                path=str(self._folder),
-            ) from None
+                    works = True  # another process is proving it this very moment
+                except OSError as e:
+                    if is_refused(e):
+                        raise
+                    works = False
+                except NotImplementedError:
+                    works = False
+        finally:
+            first.release(force=True)
+            second.release(force=True)
         if not works:
             raise SidecarError(
                 f"{self._folder}: file locks have no effect here. Without them two processes "
@@ -76,6 +81,18 @@ class SidecarLock:
                 path=str(self._folder),
             )
         self._proved = True
+
+    def _excludes(self, first: FileLock, second: FileLock) -> bool:
+        first.acquire()
+        # Where the system has no locks, the library makes a marker file instead: a killed process
+        # leaves it behind, and another host cannot tell.
+        if isinstance(first, SoftFileLock):
+            return False
+        try:
+            second.acquire()
+        except Timeout:
+            return True
+        return False
 
     @contextmanager
     def held(self, on_wait: Callable[[str], None] | None = None) -> Iterator[None]:
@@ -113,12 +130,9 @@ class SidecarLock:
             lock.acquire(timeout=0)
         except Timeout:
             return _read_owner(owner_path)
-        except OSError as e:
-            raise SidecarError(
-                f"{self._folder}: the sidecar's lock cannot be taken ({e.strerror or e}). "
-                "Is the folder writable?",
-                path=str(self._folder),
-            ) from None
+        except OSError:
+            with sidecar_errors(self._folder):
+                raise
         mine = {
             "host": socket.gethostname(),
             "pid": os.getpid(),
@@ -135,19 +149,17 @@ class SidecarLock:
                 # This host's, while we hold this host's file lock: its process is dead.
                 owner_path.unlink(missing_ok=True)
                 continue
-            except OSError as e:
+            except OSError:
                 lock.release()
-                raise SidecarError(
-                    f"{self._folder}: cannot write here ({e.strerror or e}).",
-                    path=str(self._folder),
-                ) from None
+                with sidecar_errors(self._folder):
+                    raise
             return None
         lock.release()
         return mine
 
     def _record(self, owner_path: Path, text: str) -> None:
         """Make the owner record, whole from its first moment; FileExistsError if there is one."""
-        draft = self._folder / f"{_OWNER}.{os.getpid()}.{threading.get_ident()}"
+        draft = draft_path(owner_path)
         descriptor = os.open(draft, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600)
         try:
             with os.fdopen(descriptor, "w") as file:

@@ -10,8 +10,10 @@ import errno
 import hashlib
 import os
 import socket
+import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -43,6 +45,15 @@ _REBUILD: Mapping[str, str] = {
 }
 
 
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_FORBIDDEN = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+
+
+def is_refused(e: OSError) -> bool:
+    """Whether the disk is full or writing is forbidden: nothing is wrong with the folder."""
+    return e.errno in _FULL | _FORBIDDEN
+
+
 @contextmanager
 def sidecar_errors(path: Path) -> Iterator[None]:
     """Turn what a file system can do into our errors."""
@@ -51,9 +62,9 @@ def sidecar_errors(path: Path) -> Iterator[None]:
     except SidecarError:
         raise
     except OSError as e:
-        if e.errno in (errno.ENOSPC, errno.EDQUOT):
+        if e.errno in _FULL:
             what = "the disk is full. Free some space and call again; nothing was lost"
-        elif e.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        elif e.errno in _FORBIDDEN:
             what = "writing is not allowed here. Choose a folder of your own with sidecar="
         else:
             what = e.strerror or str(e)
@@ -64,7 +75,10 @@ def make_folder(path: Path) -> None:
     """Make a private folder, and its parents as the system makes them."""
     with sidecar_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.mkdir(mode=0o700, exist_ok=True)
+        try:
+            path.mkdir(mode=0o700)
+        except FileExistsError:
+            path.chmod(0o700)  # an empty one that somebody made open to all
 
 
 def sync_folder(path: Path) -> None:
@@ -97,11 +111,24 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
+            # Kernels stamp files by a clock that ticks every few milliseconds; readers tell two
+            # versions of a file apart by its time.
+            now = time.time_ns()
+            os.utime(draft, ns=(now, now))
             draft.replace(path)
             sync_folder(path.parent)
         except BaseException:
             draft.unlink(missing_ok=True)
             raise
+
+
+@contextmanager
+def scratch_file(path: Path) -> Iterator[BinaryIO]:
+    """Write a private file that nobody needs after a crash."""
+    with sidecar_errors(path):
+        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
 
 
 def write_text(path: Path, text: str) -> None:
@@ -133,6 +160,27 @@ def write_table(path: Path, table: pa.Table, *, strings: bool = True) -> None:
             use_dictionary=strings,
             write_statistics=False,
         )
+
+
+def write_batches(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> None:
+    """Write a large table of ever different values atomically, batch by batch.
+
+    One thread makes the next batch while the other compresses and writes the last one.
+    """
+    with (
+        atomic_file(path) as file,
+        pq.ParquetWriter(
+            file, marked(schema), compression="lz4", use_dictionary=False, write_statistics=False
+        ) as writer,
+        ThreadPoolExecutor(1, thread_name_prefix="requests") as thread,
+    ):
+        pending: Future[None] | None = None
+        for batch in batches:
+            if pending is not None:
+                pending.result()
+            pending = thread.submit(writer.write_batch, batch)
+        if pending is not None:
+            pending.result()
 
 
 def _check_format(path: Path, metadata: Mapping[bytes, bytes] | None) -> None:
@@ -179,7 +227,8 @@ def _damaged(path: Path, e: Exception) -> SidecarDamagedError:
 def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
     """Read a table, or some columns of it."""
     with reading(path) as file:
-        return file.read(columns=columns)
+        # Waking the threads takes longer than reading a record.
+        return file.read(columns=columns, use_threads=file.metadata.num_rows > 1_000)
 
 
 def parquet_files(folder: Path) -> list[Path]:
@@ -197,10 +246,16 @@ def remove_drafts(folder: Path) -> None:
     if not folder.is_dir():
         return
     for path in folder.iterdir():
-        if path.name.startswith(".") and path.name.count(".") >= 2:
-            host, pid, _ = (path.name.rpartition(".")[2] + "--").split("-", 2)
-            if host == _HOST and pid.isdigit() and not _alive(int(pid)):
-                path.unlink(missing_ok=True)
+        if path.is_file() and left_behind(path):
+            path.unlink(missing_ok=True)
+
+
+def left_behind(path: Path) -> bool:
+    """Whether a name made by `draft_path` is that of a dead process of this host."""
+    if not path.name.startswith(".") or path.name.count(".") < 2:
+        return False
+    host, pid, _ = (path.name.rpartition(".")[2] + "--").split("-", 2)
+    return host == _HOST and pid.isdigit() and not _alive(int(pid))
 
 
 def _alive(pid: int) -> bool:

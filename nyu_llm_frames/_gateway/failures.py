@@ -1,0 +1,131 @@
+"""What went wrong at the gateway, as one of our errors.
+
+Comes in: HTTP statuses with their bodies, and whatever the client, httpx or their decoders raise.
+Goes out: errors of ours, which hold no key. The client has two families of exceptions of its own.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from nyu_llm_frames._gateway import wire as _wire
+from nyu_llm_frames._gateway.masking import Mask
+from nyu_llm_frames.errors import (
+    AuthenticationError,
+    GatewayError,
+    GatewayUnavailableError,
+    LLMFramesError,
+)
+
+_RETRIED_STATUS = frozenset({408, 409, 425, 429})
+
+
+def _excerpt(body: bytes, limit: int = 300) -> str:
+    """Shorten a foreign body for a message: the text of an HTML page, the message of JSON."""
+    value = _wire.read_json(body)
+    if isinstance(value, dict):
+        for path in (("error", "message"), ("message",), ("data", "message"), ("error",)):
+            found: Any = value
+            for key in path:
+                found = found.get(key) if isinstance(found, dict) else None
+            if isinstance(found, str) and found:
+                return found[:limit]
+    text = body[:4000].decode("utf-8", "replace")
+    text = re.sub(r"<[^>]*>", " ", text) if "<" in text else text
+    return " ".join(text.split())[:limit]
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """Read Retry-After in seconds (a date is read as "soon": no clocks are compared)."""
+    value = headers.get("retry-after")
+    if not value:
+        return None
+    try:
+        return max(0.0, min(float(value), 86_400.0))
+    except ValueError:
+        pass
+    try:
+        parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    return 60.0
+
+
+class Translated:
+    """A block whose errors become ours.
+
+    No generator: a traceback that shows local variables would show what came back, key and all.
+
+    Parameters
+    ----------
+    what : str
+        What was being done, as the message begins.
+    base_url : str
+    mask : Mask
+    """
+
+    def __init__(self, what: str, base_url: str, mask: Mask) -> None:
+        self._what, self._base_url, self._mask = what, base_url, mask
+
+    def __enter__(self) -> Translated:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is None:
+            return
+        ours = self._ours(error)
+        del error
+        if ours is not None:
+            raise ours from None
+
+    def refusal(self, status: int, body: bytes, headers: Mapping[str, str]) -> GatewayError:
+        """Make our error of an HTTP status."""
+        body = self._mask.data(body)  # before it is cut: half a key is a key's half
+        said = _excerpt(body)
+        text = f"{self._what}: the gateway answered {status}" + (f": {said}" if said else "")
+        shown = body[:1000].decode("utf-8", "replace")
+        if status in (401, 403):
+            return AuthenticationError(
+                f"{text}. Check PORTKEY_API_KEY, the provider and the bucket; jobs that were "
+                "submitted go on, and the same call picks them up.",
+                status_code=status,
+                body=shown,
+            )
+        if status >= 500 or status in _RETRIED_STATUS:
+            error = GatewayUnavailableError(text + ".", status_code=status, body=shown)
+            error.retry_after_s = _retry_after(headers)
+            return error
+        return GatewayError(text + ".", status_code=status, body=shown)
+
+    def _ours(self, error: BaseException) -> GatewayError | None:
+        """Make our error of the client's; None for what is not the gateway's doing."""
+        import httpx
+        from portkey_ai._vendor import openai
+
+        match error:
+            case LLMFramesError():
+                return None  # some of ours are OSErrors too
+            case openai.APIStatusError():
+                response = error.response
+                try:
+                    body = response.content if response.is_closed else response.read()
+                except (httpx.HTTPError, httpx.StreamError):
+                    body = b""
+                return self.refusal(error.status_code, body, response.headers)
+            case openai.APIConnectionError() | httpx.HTTPError() | httpx.StreamError() | OSError():
+                cause = error.__cause__ or error
+                lost = GatewayUnavailableError(
+                    f"{self._what}: no answer from {self._base_url} "
+                    f"({type(cause).__name__}: {self._mask.text(str(cause))[:200]})."
+                )
+                lost.connected = not isinstance(cause, httpx.ConnectError | httpx.ConnectTimeout)
+                return lost
+            case ValueError() | TypeError() | AttributeError() | KeyError() | openai.OpenAIError():
+                return GatewayUnavailableError(
+                    f"{self._what}: {self._base_url} gave an answer that is none of a gateway "
+                    f"({type(error).__name__}). Is this the right base URL?"
+                )
+        return None

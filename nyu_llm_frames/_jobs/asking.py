@@ -1,0 +1,178 @@
+"""Live answers: requests asked now, a few at a time, and stored as they come.
+
+Comes in: positions of requests, a way to the gateway. Goes out: answers in the sidecar. Repeated is
+only what certainly was not answered: 429, 503 and a connection that never was. A live request that
+ended otherwise may have been paid and is not asked again here.
+"""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from typing import Any
+
+import numpy as np
+
+from nyu_llm_frames._answers.answer import Answer, Status
+from nyu_llm_frames._answers.lines import parse_completion
+from nyu_llm_frames._answers.row_errors import one_line
+from nyu_llm_frames._answers.verdict import no_answer
+from nyu_llm_frames._clock import Clock
+from nyu_llm_frames._gateway.connection import Connection
+from nyu_llm_frames._gateway.gateway import Gateway
+from nyu_llm_frames._progress import Progress, Reporter, duration
+from nyu_llm_frames._requests.bodies import Requests
+from nyu_llm_frames._sidecar.folder import Sidecar
+from nyu_llm_frames.errors import AuthenticationError, GatewayError, GatewayUnavailableError
+
+Ints = np.ndarray[Any, np.dtype[np.int64]]
+
+WORKERS = 4
+_TRIES = 8
+_LONGEST_WAIT_S = 600.0
+_STORE_EVERY_S = 1.0
+_SLICE_S = 0.5
+_NOT_ANSWERED = frozenset({429, 503})
+
+
+class Asking:
+    """Asks requests live and stores their answers.
+
+    Parameters
+    ----------
+    name : str
+        Under which the answers are stored.
+    requests : Requests
+    sidecar : Sidecar
+    gateway : Gateway
+    clock : Clock
+    report : Reporter
+
+    Attributes
+    ----------
+    unstored : dict of int to Answer
+        What came back without an answer, by position: shown, and left to the batch.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        requests: Requests,
+        sidecar: Sidecar,
+        gateway: Gateway,
+        clock: Clock,
+        report: Reporter,
+    ) -> None:
+        self._name, self._requests, self._sidecar = name, requests, sidecar
+        self._gateway, self._clock, self._report = gateway, clock, report
+        self._stop = threading.Event()
+        self._pace = threading.Lock()
+        self._not_before = 0.0
+        self._fresh: list[Answer] = []
+        self.unstored: dict[int, Answer] = {}
+
+    def ask(self, wanted: Ints) -> None:
+        """Ask the requests at these positions.
+
+        Raises
+        ------
+        ConfigurationError, AuthenticationError, GatewayError
+            What was answered before is stored.
+        """
+        connection = self._gateway.connect()
+        ids = self._requests.ids.take(wanted).to_pylist()
+        bodies = self._requests.bodies(wanted).to_pylist()
+        stored_at = self._clock.monotonic()
+        done = 0
+        pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="nyu-llm-trial")
+        try:
+            places: dict[Future[tuple[Answer, bool]], int] = {
+                pool.submit(self._one, connection, custom_id, body.encode("ascii")): int(i)
+                for i, custom_id, body in zip(wanted.tolist(), ids, bodies, strict=True)
+            }
+            open_ = set(places)
+            while open_:
+                finished, open_ = wait(open_, timeout=_SLICE_S, return_when=FIRST_COMPLETED)
+                done += len(finished)
+                self._tell(done, len(wanted))
+                for future in finished:
+                    self._keep(places.pop(future), future)
+                now = self._clock.monotonic()
+                if now - stored_at >= _STORE_EVERY_S:
+                    self._store()
+                    stored_at = now
+        except BaseException:
+            # What is under way is paid: wait for it, so that its answer is not lost.
+            self._stop.set()
+            pool.shutdown(wait=True, cancel_futures=True)
+            for future, place in places.items():
+                if future.done() and not future.cancelled() and future.exception() is None:
+                    self._keep(place, future)
+            raise
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+            self._store()
+
+    def _keep(self, place: int, future: Future[tuple[Answer, bool]]) -> None:
+        answer, answered = future.result()
+        if answered:
+            self._fresh.append(answer)
+        else:
+            self.unstored[place] = answer
+
+    def _store(self) -> None:
+        """Put new answers into the sidecar, all in one file."""
+        if not self._fresh:
+            return
+        writer = self._sidecar.answer_writer(self._name)
+        try:
+            writer.write(self._fresh)
+            with self._sidecar.lock.held():
+                writer.commit()
+            self._fresh = []
+        finally:
+            writer.discard()
+
+    def _tell(self, done: int, total: int) -> None:
+        left = self._not_before - self._clock.monotonic()
+        text = f"trial: {done:,} of {total:,} answered"
+        if left > 0 and done < total:
+            text += f" · the gateway asks to wait {duration(left)}"
+        self._report(Progress("asking", text, requests=total, answered=done))
+
+    # --- in a thread ------------------------------------------------------------------------
+    def _one(self, connection: Connection, custom_id: str, body: bytes) -> tuple[Answer, bool]:
+        """Ask one request; return its answer, and whether the model gave it."""
+        for attempt in range(_TRIES):
+            self._wait()
+            try:
+                return parse_completion(custom_id, connection.complete(body)), True
+            except GatewayUnavailableError as e:
+                if e.connected and e.status_code not in _NOT_ANSWERED:
+                    return _without(custom_id, "failed", e), False
+                pause = e.retry_after_s if e.retry_after_s is not None else 0.5 * 2.0**attempt
+                if attempt + 1 == _TRIES or pause > _LONGEST_WAIT_S or self._stop.is_set():
+                    raise
+                if not e.connected:
+                    connection.revive()
+                with self._pace:  # one is asked to wait: all do
+                    until = self._clock.monotonic() + pause
+                    self._not_before = max(self._not_before, until)
+            except AuthenticationError:
+                raise
+            except GatewayError as e:
+                if e.status_code == 404:  # the model, or the address: the same for every row
+                    raise
+                return _without(custom_id, "refused", e), False
+        raise AssertionError("the last try returns or raises")
+
+    def _wait(self) -> None:
+        while not self._stop.is_set():
+            left = self._not_before - self._clock.monotonic()
+            if left <= 0:
+                return
+            self._clock.sleep(min(left, _SLICE_S))
+
+
+def _without(custom_id: str, status: Status, error: GatewayError) -> Answer:
+    return no_answer(custom_id, status, one_line(str(error)), b"")

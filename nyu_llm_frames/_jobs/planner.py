@@ -1,0 +1,243 @@
+"""What a run sends, written down before anything is: the thin part around `_requests.planning`.
+
+Comes in: the distinct requests of a run and what the sidecar holds. Goes out: planned jobs, made
+under the lock; jobs of others that carry the same requests are waited for, not made again.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from nyu_llm_frames._clock import process_token
+from nyu_llm_frames._jobs import job as _jobs
+from nyu_llm_frames._jobs.context import Context
+from nyu_llm_frames._jobs.job import Job
+from nyu_llm_frames._requests import planning as _planning
+from nyu_llm_frames._requests import shards as _shards
+from nyu_llm_frames._requests.bodies import BodyShape
+from nyu_llm_frames._requests.planning import Standing
+from nyu_llm_frames._sidecar.answer_store import positions
+from nyu_llm_frames._sidecar.folder import new_name, owner_is_gone
+
+Positions = np.ndarray[Any, np.dtype[np.int64]]
+
+
+class Wanted(Protocol):
+    """The distinct requests of a run: rendered in memory, or as a sidecar remembers them."""
+
+    @property
+    def ids(self) -> pa.Array: ...
+    @property
+    def shape(self) -> BodyShape: ...
+    def __len__(self) -> int: ...
+    def bodies(self, positions: Positions) -> pa.Array: ...
+    def line_bytes(self) -> Positions: ...
+
+
+class _Driven:
+    """The runs that a thread of this process drives right now."""
+
+    def __init__(self) -> None:
+        self._runs: list[str] = []
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def __call__(self, run: str) -> Iterator[None]:
+        with self._lock:
+            self._runs.append(run)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._runs.remove(run)
+
+    def __contains__(self, run: str) -> bool:
+        with self._lock:
+            return run in self._runs
+
+
+driven = _Driven()
+
+
+class Planner:
+    """Decides what a run sends, and keeps count of the jobs that concern it.
+
+    Parameters
+    ----------
+    name : str
+        The run's name in the sidecar.
+    requests : Wanted
+    ctx : Context
+    retries : int
+        Attempts per request beyond the first.
+
+    Attributes
+    ----------
+    mine : list of str
+        Names of the jobs that carry or carried requests of this run, whoever made them.
+    failed : dict of str to Job
+        Jobs that ended during this call without any answer: their rows are not sent again by it.
+    """
+
+    def __init__(self, name: str, requests: Wanted, ctx: Context, retries: int) -> None:
+        self.name, self.requests, self.ctx, self.retries = name, requests, ctx, retries
+        self.mine: list[str] = []
+        self.failed: dict[str, Job] = {}
+        self._stopped: set[str] = set()
+        self._waited_for: set[str] = set()
+        self._reread: set[str] = set()
+        self._me = process_token()
+
+    # --- what stands -----------------------------------------------------------------------
+    def standing(self, every: dict[str, Job] | None = None) -> Standing:
+        """Where each distinct request stands, by the sidecar as it is now."""
+        ids = self.requests.ids
+        m = len(ids)
+        standing = Standing(
+            rank=self.ctx.sidecar.best_answers(ids).rank,
+            attempts=np.zeros(m, np.int64),
+            carried=np.zeros(m, np.bool_),
+            barred=np.zeros(m, np.bool_),
+        )
+        if standing.final.all():
+            return standing
+        mine = []
+        for job in (self.ctx.sidecar.jobs() if every is None else every).values():
+            if job.realm != self.ctx.realm or job.step in ("rejected", "withdrawn"):
+                continue
+            at = positions(self.ctx.sidecar.request_ids(job.name), ids)
+            at = at[at >= 0]
+            if not len(at):
+                continue
+            mine.append(job.name)
+            self._follow(job)
+            if job.carries:
+                standing.carried[at] = True
+            elif job.attempt:
+                standing.attempts[at] += 1
+            if job.name in self.failed or job.name in self._stopped:
+                standing.barred[at] = True
+        self.mine = mine
+        return standing
+
+    def _follow(self, job: Job) -> None:
+        """Remember how the jobs end that this call waits for, whoever sees their end first."""
+        if job.carries:
+            self._waited_for.add(job.name)
+        elif job.name in self._waited_for:
+            if job.failed_empty:
+                self.failed[job.name] = job
+            if job.cancel_requested:
+                self._stopped.add(job.name)
+
+    # --- planning --------------------------------------------------------------------------
+    def plan(self, *, again: bool = False) -> int:
+        """Decide under the lock what to send, and write it down; return how much is under way.
+
+        Parameters
+        ----------
+        again : bool
+            Whether to send also what has been tried often enough, or was stopped.
+        """
+        if not len(self.requests):
+            return 0
+        if again:
+            self.failed.clear()
+            self._stopped.clear()
+            self._waited_for.clear()
+        if not self.ctx.options.keep_prompts:
+            self._forget_prompts()
+        standing = self.standing()
+        send = _planning.to_send(standing, self.retries, again=again)
+        if not (send.any() or standing.carried.any()):
+            return 0  # over: neither a lock nor a writable folder is needed
+        with driven(self.name), self.ctx.locked():
+            self.ctx.sidecar.tidy()
+            every = self.ctx.sidecar.jobs()
+            self._withdraw(every)
+            standing = self.standing(every)
+            send = _planning.to_send(standing, self.retries, again=again)
+            if send.any() and self._reopen(every, standing, send):
+                standing = self.standing(every)
+                send = _planning.to_send(standing, self.retries, again=again)
+            chosen = np.flatnonzero(send)
+            if len(chosen):
+                self._write_plan(chosen)
+        return int(standing.carried.sum()) + len(chosen)
+
+    def _withdraw(self, every: dict[str, Job]) -> None:
+        """Take back jobs that were never made, when nobody drives them and they carry more.
+
+        A planned job of a run that was interrupted may hold rows that were edited or dropped
+        since; driving it would pay for them.
+        """
+        for name, job in list(every.items()):
+            if job.realm != self.ctx.realm or job.step not in _jobs.UNMADE:
+                continue
+            at = positions(self.ctx.sidecar.request_ids(name), self.requests.ids)
+            hits = int((at >= 0).sum())
+            alone = job.run not in driven and owner_is_gone(job, self._me)
+            if 0 < hits < len(at) and job.run != self.name and alone:
+                every[name] = _jobs.withdrawn(job, self.ctx.clock.now())
+                self.ctx.sidecar.save_job(every[name])
+
+    def _reopen(self, every: dict[str, Job], standing: Standing, send: _planning.Mask) -> bool:
+        """Read outputs again that may hold what would otherwise be paid again."""
+        reopened = False
+        unanswered = send & (standing.rank < 0)
+        for name, job in list(every.items()):
+            if job.step != "done" or job.realm != self.ctx.realm or name in self._reread:
+                continue
+            if job.batch_id is None or job.failed_empty:
+                continue
+            if job.complete and (job.answers == 0 or self.ctx.sidecar.has_answers_of(name)):
+                continue
+            at = positions(self.ctx.sidecar.request_ids(name), self.requests.ids)
+            if unanswered[at[at >= 0]].any():
+                every[name] = _jobs.anchored(_jobs.reopened(job), "", 0.0)
+                self.ctx.sidecar.save_job(every[name])
+                self._reread.add(name)
+                reopened = True
+        return reopened
+
+    def _write_plan(self, chosen: Positions) -> None:
+        sizes = self.requests.line_bytes()[chosen]
+        options = self.ctx.options
+        now = self.ctx.clock.now()
+        base = new_name(now)
+        ranges = _shards.split(sizes, options.max_requests_per_file, options.max_bytes_per_file)
+        for number, (start, stop) in enumerate(ranges, 1):
+            part = chosen[start:stop]
+            job = Job(
+                name=f"{base}-{number}",
+                run=self.name,
+                owner=self._me,
+                realm=self.ctx.realm,
+                model=self.requests.shape.model,
+                requests=len(part),
+                file_bytes=int(sizes[start:stop].sum()),
+                planned_at=now,
+            )
+            self.ctx.sidecar.add_requests(job.name, self._batches(part))
+            self.ctx.sidecar.save_job(job)
+            self.mine.append(job.name)
+
+    def _batches(self, part: Positions, size: int = 8192) -> Iterator[tuple[pa.Array, pa.Array]]:
+        for start in range(0, len(part), size):
+            some = part[start : start + size]
+            yield self.requests.ids.take(pa.array(some)), self.requests.bodies(some)
+
+    def _forget_prompts(self) -> None:
+        """Drop the prompts of jobs that are over; a crash may have come between the two."""
+        sidecar = self.ctx.sidecar
+        over = [n for n, job in sidecar.jobs().items() if not job.carries and sidecar.has_bodies(n)]
+        for name in over:
+            with self.ctx.locked():
+                if not sidecar.job(name).carries:
+                    sidecar.drop_bodies(name)

@@ -1,0 +1,99 @@
+"""What a child process does: one call of `df.llm.batch`, with a place at which it dies.
+
+Comes in: the texts of a frame, a folder, a place. Goes out: the answers, printed as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pandas as pd
+import portkey_ai  # noqa: F401  (imported once, in the process that all are forked from)
+
+import nyu_llm_frames as llm
+
+FAST: dict[str, Any] = {
+    "progress": False,
+    "poll_interval_s": 0.01,
+    "max_poll_interval_s": 0.03,
+    "submit_settle_s": 0.15,
+    "output_settle_s": 0.15,
+}
+MODEL = "gemini-3-flash-preview"
+
+
+class Effects:
+    """Counts what the process does to the world, and kills it before one of these effects.
+
+    On the disk every step of the sidecar is a rename, a link, a removal or a new folder; to the
+    gateway it is a request. What a killed process has written stays in the system's memory, so
+    fsync is no effect of its own.
+    """
+
+    def __init__(self, die_at: int) -> None:
+        self.die_at, self.names = die_at, list[str]()
+        replace, unlink, mkdir, link = Path.replace, Path.unlink, Path.mkdir, os.link
+        send = httpx.Client.send
+
+        def watched_unlink(path: Path, *args: Any, **kwargs: Any) -> None:
+            self.effect("unlink" if path.exists() else "")
+            unlink(path, *args, **kwargs)
+
+        def watched_mkdir(path: Path, *args: Any, **kwargs: Any) -> None:
+            self.effect("" if path.exists() else "mkdir")
+            mkdir(path, *args, **kwargs)
+
+        def watched(act: Callable[..., Any], name: str) -> Callable[..., Any]:
+            def acts(*args: Any, **kwargs: Any) -> Any:
+                self.effect(name)
+                return act(*args, **kwargs)
+
+            return acts
+
+        changed: Any = Path
+        changed.replace, changed.unlink = watched(replace, "rename"), watched_unlink
+        changed.mkdir, os.link = watched_mkdir, watched(link, "link")
+        client: Any = httpx.Client
+        client.send = watched(send, "request")
+
+    def effect(self, name: str) -> None:
+        """Come by an effect; "" is none, for nothing would change."""
+        if name:
+            self.names.append(name)
+            if len(self.names) == self.die_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+
+def call(
+    texts: list[str],
+    sidecar: str,
+    *,
+    die_at: int = 0,
+    per_file: int = 4,
+    wait: bool = True,
+    options: dict[str, Any] | None = None,
+) -> None:
+    """Make the call, and print its answers and its effects."""
+    effects = Effects(die_at)
+    warnings.simplefilter("error")
+    frame = pd.DataFrame({"q": texts})
+    with llm.set_options(**{**FAST, "max_requests_per_file": per_file, **(options or {})}):
+        out = frame.llm.batch("{{ q }}", model=MODEL, sidecar=sidecar, wait=wait, details=True)
+    print(
+        json.dumps(
+            {
+                "answers": [None if pd.isna(a) else a for a in out["response"]],
+                "status": out["response_status"].astype(str).tolist(),
+                "effects": effects.names,
+            }
+        )
+    )
+    sys.stdout.flush()

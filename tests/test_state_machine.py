@@ -1,0 +1,320 @@
+"""Runs against a gateway in memory, with crashes between any two effects.
+
+Whatever dies and whatever the gateway does: nothing is paid twice, every answer stands in the row
+of its prompt, and once the world is quiet the same call ends with every row answered. The sidecar
+is the real one, in a folder; the clock moves only when somebody sleeps.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import tempfile
+import types
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import hypothesis.strategies as st
+import pandas as pd
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from support import rows
+from support.memory_gateway import Behaviour, Crash, MemoryGateway, World
+from support.stand_in import answer
+
+import nyu_llm_frames as llm
+from nyu_llm_frames.errors import (
+    BatchJobFailedError,
+    GatewayError,
+    PartialResultWarning,
+    RunTimeoutError,
+    UncertainSubmissionError,
+)
+
+TEXTS = st.integers(0, 30)
+ENDS: dict[str, dict[str, Any]] = {
+    "good": {},
+    "slow": {"validating_polls": 4, "running_polls": 4},
+    "failed": {"terminal": "failed"},
+    "failed with some answers": {"terminal": "failed", "partial_pct": 50.0},
+    "expired with some answers": {"terminal": "expired", "partial_pct": 50.0},
+    "expired": {"terminal": "expired"},
+    "cancelled": {"terminal": "cancelled", "partial_pct": 30.0},
+    "a word nobody knows": {"terminal": "paused_by_moonlight"},
+    "stuck": {"running_polls": -1},
+    "some rows missing": {"row": rows.some(rows.missing, 40)},
+    "some rows failed": {"row": rows.some(rows.failed(503), 40)},
+    "every row twice": {"row": rows.duplicate},
+    "failed and good rows": {"row": rows.conflict},
+    "rows without id": {"row": rows.some(rows.no_id, 40)},
+    "short at first": {"short_reads": 2, "content_fails": -1},
+    "short at first, file readable": {"short_reads": 1},
+    "no counts": {"counts": "absent", "short_reads": 1},
+    "damaged characters": {"damage": rows.damaged(2), "content_fails": -1},
+}
+OUTCOMES = ["made", "lost", "late", "slow", "nothing", "busy", "refused", "forbidden"]
+OPTIONS: dict[str, Any] = {
+    "progress": False,
+    "max_requests_per_file": 3,
+    "poll_interval_s": 5,
+    "max_poll_interval_s": 60,
+    "submit_settle_s": 60,
+    "output_settle_s": 60,
+}
+
+
+class Runs(RuleBasedStateMachine):
+    """One sidecar, two processes that take turns, one gateway."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.world = World()
+        self.gateway = MemoryGateway(self.world)
+        self.texts: list[int] = []
+        self.dead: set[str] = set()
+        self.incarnation = itertools.count()
+        self.tokens = [self._born(), self._born()]
+        self.now = 0
+        self.interlude: Callable[[], None] | None = None
+        self._stack = contextlib.ExitStack()
+        self.folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory()))
+        self._stack.enter_context(llm.set_options(**OPTIONS))
+        world, names = self.world, itertools.count()
+        replace = Path.replace
+
+        def watched(path: Path, target: Any) -> Path:
+            world.effect("before rename")
+            out = replace(path, target)
+            world.effect("after rename")
+            return out
+
+        unique = types.SimpleNamespace(
+            uuid4=lambda: types.SimpleNamespace(hex=f"{next(names):032d}"[-8:])
+        )
+        self._patch(Path, "replace", watched)
+        self._patch(os, "fsync", lambda descriptor: None)
+        self._patch("nyu_llm_frames._sidecar.folder", "uuid", unique)
+        self._patch("nyu_llm_frames._sidecar.folder", "is_dead", lambda token: token in self.dead)
+        self._patch("nyu_llm_frames._jobs.planner", "process_token", lambda: self.tokens[self.now])
+        self._patch("nyu_llm_frames._accessor", "SystemClock", lambda: self.world.clock)
+        self._patch("nyu_llm_frames._jobs.runner", "random", types.SimpleNamespace(uniform=max))
+        world.at_effect = self._come_by
+
+    def _patch(self, where: Any, name: str, new: object) -> None:
+        patch: Any = (
+            mock.patch(f"{where}.{name}", new)
+            if isinstance(where, str)
+            else mock.patch.object(where, name, new)
+        )
+        self._stack.enter_context(patch)
+
+    def teardown(self) -> None:
+        try:
+            if self.texts:
+                self._end_well()
+        finally:
+            self._stack.close()
+
+    # --- processes --------------------------------------------------------------------------
+    def _born(self) -> str:
+        return f"host/boot/{next(self.incarnation)}/1"
+
+    def _dies(self) -> None:
+        self.dead.add(self.tokens[self.now])
+        self.tokens[self.now] = self._born()
+
+    def _come_by(self, effect: str) -> None:
+        """Let the other process take a step where this one holds no lock."""
+        if self.interlude is not None and effect in ("before retrieve", "during output"):
+            act, self.interlude = self.interlude, None
+            me, crash = self.now, self.world.crash_at
+            self.now, self.world.crash_at = 1 - me, None
+            try:
+                act()
+            finally:
+                self.now, self.world.crash_at = me, crash
+
+    def frame(self) -> pd.DataFrame:
+        return pd.DataFrame({"q": [f"question {t}\u2028{t}" for t in self.texts]})
+
+    def call(self, *, wait: bool = True, retries: int = 1) -> pd.DataFrame | None:
+        """Make the call; None where it ended with an error that it may end with."""
+        frame = self.frame()
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", PartialResultWarning)
+                out: pd.DataFrame = frame.llm.batch(
+                    "{{ q }}",
+                    model="gemini-3-flash-preview",
+                    wait=wait,
+                    timeout=4 * 3600 if wait else None,
+                    retries=retries,
+                    details=True,
+                    sidecar=self.folder / "s",
+                    gateway=self.gateway,
+                )
+        except Crash:
+            self._dies()
+            return None
+        except UncertainSubmissionError as e:
+            self._settle(e)
+            return None
+        except (BatchJobFailedError, RunTimeoutError):
+            return None
+        except GatewayError as e:
+            if not str(e).startswith(("refused", "forbidden")):
+                raise
+            return None
+        self._check(frame, out)
+        return out
+
+    def _check(self, frame: pd.DataFrame, out: pd.DataFrame) -> None:
+        assert len(out) == len(frame)
+        status = out["response_status"].astype(str)
+        for q, text, error, s in zip(
+            out["q"], out["response"], out["response_error"], status, strict=True
+        ):
+            if s == "ok":
+                assert text == answer(q)
+            elif s == "pending":
+                assert pd.isna(text)
+                assert pd.isna(error)
+            else:
+                assert s in ("failed", "missing", "damaged"), s
+                assert isinstance(error, str)
+                assert error
+
+    def _settle(self, e: UncertainSubmissionError) -> None:
+        """Do what the message asks of the user, by what is true at the gateway."""
+        assert e.run is not None
+        while self.world.in_flight(e.input_file_id):
+            self.world.clock.sleep(60)
+            self.world.pass_time()
+        job = self.world.find(e.input_file_id)
+        if job is not None:
+            e.run.resolve(adopt=job.id)
+        else:
+            e.run.resolve(resubmit=True)
+
+    # --- what may happen --------------------------------------------------------------------
+    @initialize(texts=st.lists(TEXTS, min_size=1, max_size=8))
+    def start(self, texts: list[int]) -> None:
+        self.texts = texts
+
+    @rule(process=st.integers(0, 1), wait=st.booleans(), retries=st.integers(0, 2))
+    def run(self, process: int, wait: bool, retries: int) -> None:
+        self.now = process
+        self.call(wait=wait, retries=retries)
+
+    @rule(process=st.integers(0, 1), wait=st.booleans(), at=st.integers(0, 60))
+    def run_and_die(self, process: int, wait: bool, at: int) -> None:
+        self.now, self.world.crash_at = process, at
+        self.call(wait=wait)
+        self.world.crash_at = None
+
+    @rule(process=st.integers(0, 1), texts=st.lists(TEXTS, min_size=1, max_size=4))
+    def run_while_the_other_steps(self, process: int, texts: list[int]) -> None:
+        mine, theirs = self.texts, self.texts[1:] + texts
+
+        def other() -> None:
+            self.texts = theirs
+            try:
+                self.call(wait=False)
+            finally:
+                self.texts = mine
+
+        self.now, self.interlude = process, other
+        self.call()
+        self.interlude = None
+
+    @rule(outcomes=st.lists(st.sampled_from(OUTCOMES), min_size=1, max_size=4))
+    def submits_will(self, outcomes: list[str]) -> None:
+        self.world.outcomes = outcomes
+
+    @rule(end=st.sampled_from(sorted(ENDS)))
+    def jobs_will(self, end: str) -> None:
+        self.world.behaviour = Behaviour(**ENDS[end])
+
+    @rule(n=st.integers(1, 5))
+    def trouble(self, n: int) -> None:
+        self.world.trouble = n
+
+    @rule(n=st.sampled_from([1, 3, 120]))
+    def others_submit(self, n: int) -> None:
+        if len(self.world.jobs) < 400:
+            self.world.add_foreign(n)
+
+    @rule(text=TEXTS)
+    def add_row(self, text: int) -> None:
+        if len(self.texts) < 10:
+            self.texts.append(text)
+
+    @precondition(lambda self: len(self.texts) > 1)
+    @rule(at=st.integers(0, 20))
+    def drop_row(self, at: int) -> None:
+        del self.texts[at % len(self.texts)]
+
+    @rule(at=st.integers(0, 20), text=TEXTS)
+    def edit_row(self, at: int, text: int) -> None:
+        self.texts[at % len(self.texts)] = text
+
+    @rule(seconds=st.sampled_from([1.0, 70.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.world.clock.sleep(seconds)
+
+    @rule()
+    def stuck_jobs_go_on(self) -> None:
+        for job in self.world.ours:
+            job.finish_now = True
+
+    @rule(cancelled=st.integers(0, 5))
+    def somebody_cancels(self, cancelled: int) -> None:
+        jobs = self.world.ours
+        if jobs and jobs[cancelled % len(jobs)].ended_at is None:
+            jobs[cancelled % len(jobs)].cancel_polls = 0
+
+    @rule()
+    def reboot(self) -> None:
+        self.dead.update(self.tokens)
+        self.tokens = [self._born(), self._born()]
+        self.world.reboot()
+
+    # --- what is always so ------------------------------------------------------------------
+    @invariant()
+    def every_job_was_meant(self) -> None:
+        files = [job.input_file_id for job in self.world.ours]
+        assert len(files) == len(set(files))
+
+    def _end_well(self) -> None:
+        """Let the world be quiet: the same call then ends with every row answered."""
+        world = self.world
+        world.outcomes, world.trouble, world.behaviour = [], 0, Behaviour()
+        for _ in range(12):
+            for job in world.ours:
+                job.finish_now = True
+                job.behaviour.terminal = job.behaviour.terminal.replace("paused", "failed")
+                if job.behaviour.terminal.startswith("failed"):
+                    job.behaviour.terminal = "failed"
+            out = self.call(retries=100)
+            if out is not None and (out["response_status"].astype(str) == "ok").all():
+                break
+        else:
+            raise AssertionError(f"not all ok: {out}")
+        paid = len(world.ours)
+        again = self.call()
+        assert again is not None
+        pd.testing.assert_frame_equal(again, out)
+        assert len(world.ours) == paid
+
+
+Runs.TestCase.settings = settings(
+    max_examples=int(os.environ.get("STATE_MACHINE_EXAMPLES", "40")),
+    stateful_step_count=20,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
+TestRuns = Runs.TestCase

@@ -15,6 +15,7 @@ import pandas as _pd
 from nyu_llm_frames import errors
 from nyu_llm_frames._accessor import FrameMethods as _FrameMethods
 from nyu_llm_frames._accessor import register
+from nyu_llm_frames._files.doorway import batch_file, read_output
 from nyu_llm_frames._gateway.gateway import Gateway
 from nyu_llm_frames._options import set_options
 from nyu_llm_frames._progress import Progress
@@ -27,8 +28,10 @@ __all__ = [
     "Gateway",
     "Progress",
     "Run",
+    "batch_file",
     "errors",
     "open_sidecar",
+    "read_output",
     "register",
     "set_options",
 ]

@@ -19,7 +19,10 @@ from nyu_llm_frames._clock import SystemClock
 from nyu_llm_frames._frames.frame import check_frame
 from nyu_llm_frames._frames.preview import preview
 from nyu_llm_frames._gateway.gateway import Gateway
+from nyu_llm_frames._money.budget import check_max_cost
+from nyu_llm_frames._money.estimate import Estimate
 from nyu_llm_frames._run import Run
+from nyu_llm_frames._trial import estimate, trial
 from nyu_llm_frames.errors import ConfigurationError
 
 Template = Any
@@ -121,6 +124,92 @@ class FrameMethods:
         )
 
     @_spelled_out
+    def estimate(
+        self,
+        template: Template,
+        *,
+        model: str,
+        retries: int = 1,
+        **common: Unpack[Common],
+    ) -> Estimate:
+        """
+        Tell what the batch would send and cost; no network, no key, nothing written.
+
+        Prompts are counted by the real counts of earlier answers where the sidecar has some, else
+        by a tokenizer of the model's family (``pip install "nyu-llm-frames[tokens]"``), else by
+        their characters; the estimate says which. Answers are as long as earlier ones to the same
+        question, and at most `max_tokens`, else their 99th percentile, else the model's maximum.
+
+        Parameters
+        ----------
+        template, model, **common
+            See `batch`.
+        retries : int, default 1
+            Further attempts; the upper end of the cost counts them.
+
+        Returns
+        -------
+        Estimate
+            Rows, requests, tokens with ranges, US dollars as batch and live.
+
+        Examples
+        --------
+        >>> import pandas as pd, nyu_llm_frames as llm
+        >>> df = pd.DataFrame({"city": ["Abu Dhabi", "Shanghai", "Shanghai"]})
+        >>> df.llm.estimate("Where is {{ city }}?", model="gemini-3-flash-preview").to_pay
+        2
+        """
+        call = prepare(self._frame, Asked(template=template, model=model, **common))
+        return estimate(call, SystemClock(), check_retries(retries))
+
+    @_spelled_out
+    def trial(
+        self,
+        template: Template,
+        *,
+        model: str,
+        n: int = 5,
+        random_state: Any = None,
+        **common: Unpack[Common],
+    ) -> pd.DataFrame:
+        """
+        Answer n rows now, at the live rate, with the very same requests as the batch.
+
+        The answers are stored, so the batch does not pay for them again, and rows that have an
+        answer are not asked again. A live request cannot be found again at the gateway: one that
+        a crash or a lost connection interrupts may have been paid, and is paid again by the batch.
+        That, and two trials of the same rows at the same moment, are the only ways to pay twice.
+
+        Parameters
+        ----------
+        template, model, **common
+            See `batch`.
+        n : int, default 5
+            Number of rows, drawn at random.
+        random_state : int or numpy.random.Generator, optional
+            As `pandas.DataFrame.sample` takes it; give one to draw the same rows again.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Those rows, in the order of the frame, with the new columns. ``attrs["trial"]`` is a
+            dict: tokens, truncated and refused rate, seconds, the cost of the trial and the
+            projected cost of the whole with a 95 % interval.
+
+        Raises
+        ------
+        LLMFramesError
+            As `batch`.
+
+        Examples
+        --------
+        >>> df.llm.trial("Which drug is named here? {{ offense }}", n=10, random_state=1,
+        ...              model="gemini-3-flash-preview")  # doctest: +SKIP
+        """
+        asked = Asked(template=template, model=model, **common)
+        return trial(self._frame, asked, n=n, random_state=random_state, clock=SystemClock())
+
+    @_spelled_out
     def submit(
         self,
         template: Template,
@@ -187,7 +276,8 @@ class FrameMethods:
         retries : int, default 1
             Further attempts for requests that failed or got no answer.
         max_cost : float, optional
-            US dollars that the call may cost at most.
+            US dollars that the call may cost at most. Held against the upper estimate, retries
+            included, before anything is uploaded.
         on_error : {"keep", "raise"}, default "keep"
             Whether rows without a good answer are a warning or a `PartialResultError`.
         system : str, optional
@@ -195,7 +285,8 @@ class FrameMethods:
         schema : type or dict, optional
             Fields of a structured answer; each becomes a typed column.
         images : str or list of str, optional
-            Columns that hold images or documents.
+            Columns that hold images or documents: gs:// and https:// URLs, local paths, bytes,
+            ``{"url", "mime_type"}``, or lists of these. An empty list is a row without image.
         output : str, default "response"
             Name of the new column; its errors stand in ``{output}_error``.
         prefix : str, default ""
@@ -209,7 +300,8 @@ class FrameMethods:
         max_tokens, temperature, top_p, seed, stop
             As the model takes them; unset ones are not sent.
         thinking : str or int, optional
-            "off", "low", "medium", "high", or a budget in tokens.
+            "off", "low", "medium", "high", or a budget in tokens. With it, `max_tokens` is the
+            limit of the answer alone: what is sent is larger by the room that thinking needs.
         params : dict, optional
             Any further field of the request body.
         sidecar : str or Path, optional
@@ -257,13 +349,72 @@ class FrameMethods:
                 run.poll()
         return run.finished(on_error)
 
+    @_spelled_out
+    def to_jsonl(
+        self, path: str | Path, template: Template, *, model: str, **common: Unpack[Common]
+    ) -> list[Path]:
+        """
+        Write the request files without sending them: for the steps by hand, or another runner.
+
+        Parameters
+        ----------
+        path : str or Path
+            The file of JSON lines; above the limits of one file there are several, numbered.
+        template, model, **common
+            See `batch`.
+
+        Returns
+        -------
+        list of pathlib.Path
+            The files written; none when every request is answered or under way already.
+        """
+        from nyu_llm_frames._files.exchange import to_jsonl
+
+        asked = Asked(template=template, model=model, **common)
+        return to_jsonl(prepare(self._frame, asked, check_columns=False), path)
+
+    @_spelled_out
+    def from_jsonl(
+        self,
+        path: str | Path | Sequence[str | Path],
+        template: Template,
+        *,
+        model: str,
+        **common: Unpack[Common],
+    ) -> pd.DataFrame:
+        """
+        Take an output file into the sidecar, and join its answers to the rows.
+
+        Parameters
+        ----------
+        path : str, Path or sequence of them
+            What came back for the files of `to_jsonl`: fetched by hand, or written by
+            ``vllm run-batch``.
+        template, model, **common
+            As given to `to_jsonl`. Later calls of `batch` with them find the answers.
+
+        Returns
+        -------
+        pandas.DataFrame
+            As `batch`; rows without an answer in the sidecar are NA.
+
+        Raises
+        ------
+        ConfigurationError
+            When no line belongs to a row of this call.
+        """
+        from nyu_llm_frames._files.exchange import from_jsonl
+
+        paths = [path] if isinstance(path, str | Path) else list(path)
+        call = prepare(self._frame, Asked(template=template, model=model, **common))
+        return from_jsonl(call, [Path(p).expanduser() for p in paths])
+
     def _run(
         self, template: Template, model: str, retries: int, max_cost: float | None, common: Common
     ) -> Run:
         call = prepare(self._frame, Asked(template=template, model=model, **common))
-        if max_cost is not None or call.options.max_cost is not None:
-            raise ConfigurationError("max_cost is not available in this release.")
-        return Run(call, SystemClock(), check_retries(retries))
+        limit = check_max_cost(max_cost, call.options.max_cost)
+        return Run(call, SystemClock(), check_retries(retries), limit)
 
 
 def register(name: str = "llm") -> None:

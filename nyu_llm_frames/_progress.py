@@ -15,8 +15,10 @@ from typing import Any, Literal
 logger = logging.getLogger("nyu_llm_frames")
 
 Phase = Literal[
-    "planned", "uploading", "submitting", "settling", "waiting", "reading", "done", "note"
+    "planned", "uploading", "submitting", "settling", "waiting", "asking", "reading", "done", "note"
 ]
+MOVING: frozenset[Phase] = frozenset({"waiting", "asking"})
+"""Phases that tell the same again and again; a display overwrites its line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,9 @@ class Progress:
     next_poll_s: float | None = None
 
 
+_HINT = "waiting; Ctrl-C is safe: the batch jobs go on, and the same call picks them up"
+
+
 def duration(seconds: float) -> str:
     """Write a duration as people say it: ``45 s``, ``12 min``, ``3 h 05 min``."""
     if seconds < 90:
@@ -68,24 +73,29 @@ class Display:
 
     def __init__(self) -> None:
         self._bar: Any = None
-        self._phase = ""
+        self._states: object = None
+        self._hinted = False
 
     def __call__(self, progress: Progress) -> None:
-        if progress.phase != "waiting":
+        if progress.phase not in MOVING:
             self.close()
             print(progress.message, flush=True)
-            self._phase = progress.message
+            self._states = None
             return
+        if progress.phase == "waiting" and not self._hinted:
+            print(_HINT, flush=True)
+            self._hinted = True
         if not (_in_notebook() or sys.stderr.isatty()):
             # A log file: a line per change of state, not one per poll.
-            states = ", ".join(f"{n} {s}" for s, n in sorted(progress.jobs.items()))
-            if states != self._phase:
+            if progress.phase == "asking":
+                return
+            if progress.jobs != self._states:
                 print(progress.message, flush=True)
-                self._phase = states
+                self._states = dict(progress.jobs)
             return
         if self._bar is None:
             self._bar = _status_line()
-        self._bar.set_description_str(progress.message)
+        self._bar.set_description_str(_fitting(progress.message, self._bar.format_dict["ncols"]))
 
     def close(self) -> None:
         """End the moving line."""
@@ -94,15 +104,27 @@ class Display:
             self._bar = None
 
 
+def _fitting(message: str, columns: int | None) -> str:
+    """Leave parts out from the end until a message fits; what matters most stands first."""
+    if not columns or columns < 20:
+        return message
+    parts = message.split(" · ")
+    while len(parts) > 1 and len(" · ".join(parts)) >= columns:
+        parts.pop()
+    text = " · ".join(parts)
+    return text if len(text) < columns else f"{text[: columns - 2]}…"
+
+
 def _status_line() -> Any:
-    """Return a tqdm that shows a text and no bar (tqdm draws in terminals and notebooks)."""
-    import warnings
+    """Return a tqdm that shows a text and no bar.
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from tqdm.auto import tqdm
+    The plain one also in notebooks: the widget needs ipywidgets, warns without them, and leaves
+    nothing readable in a saved notebook.
+    """
+    from tqdm import tqdm
 
-        return tqdm(bar_format="{desc}", leave=False, dynamic_ncols=True)
+    file = sys.stdout if _in_notebook() else sys.stderr
+    return tqdm(bar_format="{desc}", leave=False, dynamic_ncols=True, file=file)
 
 
 class Reporter:
@@ -118,7 +140,7 @@ class Reporter:
         self._hook = progress if callable(progress) else self._display
 
     def __call__(self, progress: Progress) -> None:
-        if progress.phase != "waiting":
+        if progress.phase not in MOVING:
             logger.info("%s", progress.message)
         if self._hook is not None:
             self._hook(progress)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -24,14 +25,20 @@ from nyu_llm_frames._frames import frame as _frame
 from nyu_llm_frames._frames.columns import Outcome
 from nyu_llm_frames._jobs.job import Job
 from nyu_llm_frames._jobs.runner import Runner
+from nyu_llm_frames._money.budget import check_budget
+from nyu_llm_frames._money.estimate import Estimate
+from nyu_llm_frames._money.survey import Question, answer_costs, survey
 from nyu_llm_frames._progress import Progress, Reporter
 from nyu_llm_frames._requests.planning import Standing
+from nyu_llm_frames._requests.preflight import shown_label
+from nyu_llm_frames._requests.routes import route
+from nyu_llm_frames._requests.thinking import advice
 from nyu_llm_frames._sidecar.answer_store import gather
 from nyu_llm_frames._sidecar.folder import RunRecord, Sidecar, new_name
+from nyu_llm_frames._summary import QUIET, Summary, summarize
 from nyu_llm_frames.errors import (
     BatchJobFailedError,
     ConfigurationError,
-    LLMFramesError,
     PartialResultError,
     PartialResultWarning,
     RunTimeoutError,
@@ -60,11 +67,23 @@ class Run:
     Made by those; everything it shows is read from the sidecar.
     """
 
-    def __init__(self, call: Call, clock: Clock, retries: int) -> None:
+    def __init__(
+        self,
+        call: Call,
+        clock: Clock,
+        retries: int,
+        max_cost: float | None = None,
+        *,
+        part_of: tuple[str, Sidecar] | None = None,
+    ) -> None:
         self._call, self._clock = call, clock
+        self._retries, self._max_cost = retries, max_cost
         self.report = Reporter(call.options.progress)
-        self.sidecar = Sidecar(call.sidecar_path, clock)
-        self.name = new_name(clock.now())
+        # A file is answered in parts: one run, one sidecar, and a `Run` for each part.
+        self.name, self.sidecar = part_of or (
+            new_name(clock.now()),
+            Sidecar(call.sidecar_path, clock),
+        )
         self._runner = Runner(
             self.name,
             call.requests,
@@ -75,7 +94,8 @@ class Run:
             self.report,
             retries,
         )
-        self._announce()
+        if part_of is None:
+            self._announce()
 
     # --- starting ---------------------------------------------------------------------------
     def _announce(self) -> None:
@@ -90,23 +110,38 @@ class Run:
         runner = self._runner
         if again:
             runner.failed.clear()
-        before = runner.standing()
-        rows, requests = len(self._call.frame), len(self._call.requests)
-        self._tell(
-            f"{rows:,} rows, {requests:,} distinct requests, "
-            f"{int(before.final.sum()):,} already answered"
-        )
+        estimate = self._estimate(again=again)
+        self._tell(estimate.line())
+        check_budget(estimate, self._max_cost)
         under_way = runner.plan(again=again)
         if under_way or self.sidecar.is_new:
             self._record()
+        shape, realm = self._call.requests.shape, self._runner.ctx.realm
+        warned = advice(shape.params, shape.model, route(realm, shape.model))
+        if under_way and warned:
+            self._tell(warned)
         return under_way
+
+    def _estimate(self, *, again: bool = False) -> Estimate:
+        """What the next upload would cost, by the sidecar as it is now."""
+        call = self._call
+        return survey(
+            call.requests,
+            question(call),
+            len(call.frame),
+            self._runner.standing(),
+            self.sidecar,
+            retries=0 if again else self._retries,
+            at=self._clock.now(),
+            again=again,
+        )
 
     def _record(self) -> None:
         call = self._call
         record = RunRecord(
             name=self.name,
             template=template_text(call.template),
-            schema=None,
+            schema=None if call.schema is None else json.dumps(call.schema.source),
             params=json.dumps(call.requests.shape.params),
             model=call.asked.model,
             realm=self._runner.ctx.realm,
@@ -273,7 +308,12 @@ class Run:
         if len(without):
             status[without] = "pending"
             self._explain(standing, without, status, reasons)
-        return Outcome(answers, status, reasons, pa.nulls(len(ids), pa.float64()))
+        cost = pa.nulls(len(ids), pa.float64())
+        if self._call.asked.details:  # prices are read only for those who look at them
+            cost, _ = answer_costs(best, runner.ctx.realm, self._call.asked.model)
+        outcome = Outcome(answers, status, reasons, cost)
+        schema = self._call.schema
+        return outcome if schema is None else _columns.read_schema(outcome, schema)
 
     def _explain(
         self,
@@ -313,6 +353,7 @@ class Run:
             call.requests.ids,
             call.codes,
             call.asked.output,
+            prefix=call.asked.prefix,
             details=call.asked.details,
         )
         return _frame.with_columns(call.frame, columns)
@@ -352,12 +393,32 @@ class Run:
 
     @property
     def cost(self) -> float | None:
-        """US dollars by the answers' own usage; None while no price is known."""
-        return None
+        """US dollars by the answers' own usage, each distinct request once.
+
+        Rows that share an answer show the same ``_cost``; here it counts once. None where no
+        price is known.
+        """
+        best = self.sidecar.best_answers(self._call.requests.ids)
+        costs, unpriced = answer_costs(best, self._runner.ctx.realm, self._call.asked.model)
+        return None if unpriced else float(np.nansum(np.asarray(costs.to_pandas(), np.float64)))
 
     def plot(self) -> Any:
-        """Draw the run."""
-        raise LLMFramesError("run.plot() is not available in this release.")
+        """
+        Draw the run: batch jobs over time, answers by status, tokens, and cost.
+
+        Returns
+        -------
+        numpy.ndarray of matplotlib.axes.Axes
+            Four of them. Needs ``pip install "nyu-llm-frames[plot]"``.
+
+        Raises
+        ------
+        ConfigurationError
+            Without matplotlib.
+        """
+        from nyu_llm_frames._plot import plot
+
+        return plot(self._summary())
 
     def provenance(self) -> dict[str, Any]:
         """Return what a methods section needs: template, parameters, models, versions, times."""
@@ -373,19 +434,39 @@ class Run:
             "rows": len(call.frame),
             "requests": len(call.requests),
             "counts": self.counts(outcome),
+            "recovered": outcome.recovered,
             "batch_jobs": [job.batch_id for job in self._jobs() if job.batch_id],
             "versions": json.loads(versions()),
         }
 
-    def __repr__(self) -> str:
-        counts = self.counts()
-        told = ", ".join(f"{n:,} {s}" for s, n in sorted(counts.items(), key=lambda x: -x[1]))
-        jobs = Counter(job.status or job.step for job in self._jobs())
-        states = ", ".join(f"{n} {s}" for s, n in sorted(jobs.items())) or "none"
-        return (
-            f"<Run {self.name}: {len(self._call.frame):,} rows ({told or 'none'}); "
-            f"batch jobs: {states}; sidecar {self.sidecar.path}>"
+    def _summary(self) -> Summary:
+        """Return what the displays show, by the sidecar as it is now."""
+        call, outcome = self._call, self.outcome()
+        counts = self.counts(outcome)
+        best = self.sidecar.best_answers(call.requests.ids)
+        costs, unpriced = answer_costs(best, self._runner.ctx.realm, call.asked.model)
+        return summarize(
+            name=self.name,
+            sidecar=str(self.sidecar.path),
+            model=call.asked.model,
+            rows=len(call.frame),
+            counts=counts,
+            examples=self._examples(outcome, [s for s in counts if s not in QUIET]),
+            jobs=self._jobs(),
+            answers=outcome.answers,
+            costs=None if unpriced else costs,
+            at=self._clock.now(),
         )
+
+    def __repr__(self) -> str:
+        from nyu_llm_frames._display import run_text
+
+        return run_text(self._summary())
+
+    def _repr_html_(self) -> str:
+        from nyu_llm_frames._display import run_html
+
+        return run_html(self._summary())
 
     # --- endings ----------------------------------------------------------------------------
     def finished(self, on_error: str) -> pd.DataFrame:
@@ -393,7 +474,7 @@ class Run:
         outcome = self.outcome()
         frame = self.joined(outcome)
         counts = self.counts(outcome)
-        bad = {s: n for s, n in counts.items() if s not in ("ok", "skipped", "pending")}
+        bad = {s: n for s, n in counts.items() if s not in QUIET}
         if not bad:
             return frame
         text = self._partial(outcome, bad, len(frame))
@@ -402,19 +483,32 @@ class Run:
         warnings.warn(text, PartialResultWarning, stacklevel=4)
         return frame
 
-    def _partial(self, outcome: Outcome, bad: dict[str, int], rows: int) -> str:
+    def _examples(self, outcome: Outcome, kinds: Sequence[str]) -> dict[str, tuple[str, str]]:
+        """Return for each kind of failure the label of its first row, and the reason."""
         status = _columns.row_status(outcome, self._call.codes)
         error = _columns.shown_error(outcome)
-        codes = self._call.codes
-        kinds = []
-        for kind in sorted(bad, key=lambda s: (RANK.get(s, 0), s)):  # type: ignore[call-overload]
+        out = {}
+        for kind in sorted(kinds, key=lambda s: (RANK.get(s, 0), s)):  # type: ignore[call-overload]
             row = int(np.flatnonzero(status == kind)[0])
-            example = error[int(codes[row])].as_py()
-            kinds.append(f"{bad[kind]:,} {kind} (row {self._call.frame.index[row]!r}: {example})")
+            reason = error[int(self._call.codes[row])].as_py()
+            out[kind] = (repr(shown_label(self._call.frame.index[row])), str(reason))
+        return out
+
+    def _partial(self, outcome: Outcome, bad: dict[str, int], rows: int) -> str:
+        kinds = [
+            f"{bad[kind]:,} {kind} (row {row}: {reason})"
+            for kind, (row, reason) in self._examples(outcome, list(bad)).items()
+        ]
         return (
             f"{sum(bad.values()):,} of {rows:,} rows have no good answer: {'; '.join(kinds)}. "
             f"The reasons stand in {self._call.asked.output}_error."
         )
+
+
+def question(call: Call) -> Question:
+    """What the call asks, for comparing it with earlier ones."""
+    params = json.dumps(call.requests.shape.params)
+    return Question(template_text(call.template), params, call.asked.model, call.gateway.realm)
 
 
 class _HandsOver:

@@ -1,0 +1,45 @@
+"""A real tokenizer, where one of the model's family is installed.
+
+Comes in: a model's name and prompts. Goes out: token counts and the tokenizer's name, or None.
+Google's own offline counter uses Gemma 3's vocabulary for Gemini 2 and later. It fetches that from
+the network; the extra ``tokens`` brings the same vocabulary inside a package.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+Floats = np.ndarray[Any, np.dtype[np.float64]]
+
+
+@lru_cache(maxsize=1)
+def _gemma() -> Any:
+    try:
+        from splintr import Tokenizer
+
+        return Tokenizer.from_pretrained("gemma3")
+    except Exception:  # not installed, or a release without it: characters are counted instead
+        return None
+
+
+def count(model: str, texts: Sequence[str]) -> tuple[Floats, str] | None:
+    """Count the tokens of texts.
+
+    Returns
+    -------
+    tuple of (numpy.ndarray, str) or None
+        Counts of shape (n,), and the name of the tokenizer; None without a fitting one.
+    """
+    name = model.strip().rpartition("/")[2].lower()
+    if not name.startswith("gemini-"):
+        return None
+    tokenizer = _gemma()
+    if tokenizer is None:
+        return None
+    whole = [text.encode("utf-8", "replace").decode() for text in texts]  # no lone surrogates
+    counts = [len(tokenizer.encode(text)) for text in whole]
+    return np.array(counts, dtype=np.float64), "Gemma 3's tokenizer"

@@ -1,0 +1,156 @@
+"""What a run amounts to, as one record: the displays and the plot draw it, nobody else counts.
+
+Comes in: counts, examples, jobs, answers and their costs. Goes out: a `Summary`, with the state in
+a word and what to do next. Pure.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from nyu_llm_frames._answers.answer import RANK, RETRYABLE, STATUSES
+from nyu_llm_frames._jobs.job import Job
+from nyu_llm_frames._jobs.pace import state_word
+
+Floats = np.ndarray[Any, np.dtype[np.float64]]
+
+QUIET = frozenset({"ok", "skipped", "pending"})
+"""Statuses that are no failures."""
+
+_ADVICE: Mapping[str, str] = {
+    "truncated": "truncated answers: a larger max_tokens= makes a new request of those rows",
+    "invalid": "invalid answers do not fit the schema: loosen it, or say more in the template",
+    "blocked": "blocked rows: look at run.failures(); the provider refuses their content",
+    "refused": "refused rows: look at run.failures(); the request itself is wrong",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """A run at one moment.
+
+    Attributes
+    ----------
+    name, sidecar, model : str
+    rows : int
+    counts : dict of str to int
+        Rows per status.
+    examples : dict of str to (str, str)
+        For each kind of failure a row's label and the reason.
+    jobs : tuple of Job
+    tokens : dict of str to numpy.ndarray
+        ``prompt``, ``output``, ``thinking``: one number per answered request that told it.
+    costs : numpy.ndarray or None
+        US dollars per answered request; None where no price is known.
+    at : datetime
+        UTC.
+    """
+
+    name: str
+    sidecar: str
+    model: str
+    rows: int
+    counts: dict[str, int]
+    examples: dict[str, tuple[str, str]]
+    jobs: tuple[Job, ...]
+    tokens: dict[str, Floats]
+    costs: Floats | None
+    at: datetime
+
+    @property
+    def cost(self) -> float | None:
+        """US dollars so far."""
+        return None if self.costs is None else float(self.costs.sum())
+
+    @property
+    def active(self) -> tuple[Job, ...]:
+        """Batch jobs that are not over."""
+        return tuple(job for job in self.jobs if job.carries)
+
+    @property
+    def state(self) -> str:
+        """Where the run stands, in words."""
+        if self.active:
+            words = Counter(state_word(job) for job in self.active)
+            return "batch jobs: " + ", ".join(f"{n} {w}" for w, n in sorted(words.items()))
+        if self.counts.get("pending"):
+            return "not under way"
+        return "finished with failures" if self.failed else "finished"
+
+    @property
+    def failed(self) -> int:
+        """Rows without a good answer."""
+        return sum(n for status, n in self.counts.items() if status not in QUIET)
+
+    def ordered_counts(self) -> list[tuple[str, int]]:
+        """Return rows per status, the best first."""
+        order = sorted(STATUSES, key=lambda s: -RANK[s])
+        return [(s, self.counts[s]) for s in order if self.counts.get(s)]
+
+    def times(self) -> list[tuple[str, datetime]]:
+        """Return when the first submit and the last end were."""
+        first = [job.submitted_at for job in self.jobs if job.submitted_at]
+        last = [job.ended_at for job in self.jobs if job.ended_at]
+        out = []
+        if first:
+            out.append(("submitted", min(first)))
+        if last and not self.active:
+            out.append(("ended", max(last)))
+        return out
+
+    def next_steps(self) -> list[str]:
+        """Return what a person can do now."""
+        steps = []
+        if any(job.step == "creating" for job in self.active):
+            steps.append("a submit is being settled: run.poll(), or run.resolve(...) if asked to")
+        if self.active:
+            steps.append(
+                "run.wait() waits for it; interrupt at will, the same call picks it up later"
+            )
+        elif self.counts.get("pending"):
+            steps.append("make the same call again: it sends what is missing")
+        if any(self.counts.get(s) for s in RETRYABLE) and not self.active:
+            steps.append("run.retry() sends failed, missing and damaged rows once more")
+        steps += [text for status, text in _ADVICE.items() if self.counts.get(status)]
+        if self.failed:
+            steps.append("run.failures() shows these rows and their reasons")
+        if not self.active and not self.counts.get("pending"):
+            steps.append("run.result() returns the joined frame")
+        return steps
+
+
+def _told(answers: pa.Table, name: str) -> Floats:
+    values = np.asarray(answers[name].to_pandas(), dtype=np.float64)
+    return np.asarray(values[~np.isnan(values)])
+
+
+def summarize(
+    *,
+    name: str,
+    sidecar: str,
+    model: str,
+    rows: int,
+    counts: dict[str, int],
+    examples: dict[str, tuple[str, str]],
+    jobs: Sequence[Job],
+    answers: pa.Table,
+    costs: pa.Array | None,
+    at: datetime,
+) -> Summary:
+    """Make the record."""
+    tokens = {
+        "prompt": _told(answers, "prompt_tokens"),
+        "output": _told(answers, "completion_tokens"),
+        "thinking": _told(answers, "reasoning_tokens"),
+    }
+    dollars = None
+    if costs is not None:
+        dollars = np.asarray(costs.drop_null().to_numpy(zero_copy_only=False), dtype=np.float64)
+    return Summary(name, sidecar, model, rows, counts, examples, tuple(jobs), tokens, dollars, at)

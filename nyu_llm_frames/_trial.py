@@ -1,0 +1,169 @@
+"""Estimate and trial: know before you pay.
+
+Comes in: a frame and what the user asked for. Goes out: an `Estimate`, or n rows answered now
+through ``/chat/completions`` with the very same bodies as the batch, their answers stored so that
+the batch does not pay for them again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from nyu_llm_frames._answers.answer import Answer
+from nyu_llm_frames._call import Asked, Call, prepare
+from nyu_llm_frames._clock import Clock
+from nyu_llm_frames._frames.columns import Outcome
+from nyu_llm_frames._frames.frame import check_frame
+from nyu_llm_frames._jobs.asking import Asking
+from nyu_llm_frames._jobs.runner import Runner
+from nyu_llm_frames._money.estimate import Estimate
+from nyu_llm_frames._money.prices import price_of
+from nyu_llm_frames._money.projection import Trial, interval
+from nyu_llm_frames._money.survey import TRIAL, answer_costs, survey
+from nyu_llm_frames._progress import Reporter
+from nyu_llm_frames._requests.planning import Standing
+from nyu_llm_frames._run import Run, question
+from nyu_llm_frames._sidecar.answer_store import gather
+from nyu_llm_frames._sidecar.folder import Sidecar
+from nyu_llm_frames.errors import ConfigurationError
+
+
+def estimate(call: Call, clock: Clock, retries: int) -> Estimate:
+    """Estimate what the batch would pay; a sidecar that is not there is not made."""
+    m = len(call.requests)
+    standing = Standing(
+        rank=np.full(m, -1, np.int64),
+        attempts=np.zeros(m, np.int64),
+        carried=np.zeros(m, np.bool_),
+        barred=np.zeros(m, np.bool_),
+    )
+    sidecar = None
+    if (call.sidecar_path / "jobs").is_dir():
+        sidecar = Sidecar(call.sidecar_path, clock, create=False)
+        standing = Runner(
+            "estimate",
+            call.requests,
+            sidecar,
+            call.gateway,
+            call.options,
+            clock,
+            Reporter(False),
+            retries,
+        ).standing()
+    return survey(
+        call.requests,
+        question(call),
+        len(call.frame),
+        standing,
+        sidecar,
+        retries=retries,
+        at=clock.now(),
+    )
+
+
+def draw(frame: pd.DataFrame, n: int, random_state: Any) -> pd.DataFrame:
+    """Draw n rows at random, in the order of the frame."""
+    if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
+        raise ConfigurationError(f"n must be a whole number above 0, not {n!r}.")
+    check_frame(frame)
+    every = pd.Series(np.arange(len(frame)))
+    try:
+        chosen = every.sample(min(int(n), len(frame)), random_state=random_state)
+    except (ValueError, TypeError):
+        raise ConfigurationError(
+            f"random_state must be a whole number or a numpy generator, not {random_state!r}."
+        ) from None
+    return frame.iloc[np.sort(chosen.to_numpy())]
+
+
+def trial(
+    frame: pd.DataFrame, asked: Asked, *, n: int, random_state: Any, clock: Clock
+) -> pd.DataFrame:
+    """Answer n rows now. See `FrameMethods.trial`."""
+    drawn = draw(frame, n, random_state)
+    whole = prepare(frame, asked)  # every row is checked, and the projection needs them all
+    part = prepare(drawn, asked)
+    run = Run(part, clock, retries=0)
+    run.name = f"{TRIAL}{run.name}"
+    standing = run._runner.standing()
+    wanted = np.flatnonzero(standing.open)
+    asking = Asking(run.name, part.requests, run.sidecar, part.gateway, clock, run.report)
+    started = clock.monotonic()
+    if len(wanted):
+        run._record()
+        try:
+            asking.ask(wanted)
+        finally:
+            run.report.close()
+    seconds = clock.monotonic() - started
+    outcome = with_unstored(run.outcome(), asking.unstored)
+    out = run.joined(outcome)
+    report = _report(run, part, whole, outcome.status, wanted, standing, seconds, clock)
+    for line in report.lines():
+        run._tell(line)
+    out.attrs["trial"] = report.record()
+    return out
+
+
+def with_unstored(outcome: Outcome, unstored: dict[int, Answer]) -> Outcome:
+    """Show what came back without an answer, where there is none from before."""
+    status, reasons = outcome.status.copy(), list(outcome.reasons)
+    for i, answer in unstored.items():
+        if status[i] in ("pending", "missing"):
+            status[i], reasons[i] = answer.status, answer.error
+    return dataclasses.replace(outcome, status=status, reasons=reasons)
+
+
+def _report(
+    run: Run,
+    part: Call,
+    whole: Call,
+    status: np.ndarray[Any, np.dtype[np.object_]],
+    wanted: np.ndarray[Any, np.dtype[np.int64]],
+    standing: Standing,
+    seconds: float,
+    clock: Clock,
+) -> Trial:
+    realm, model = whole.gateway.realm, whole.asked.model
+    best = run.sidecar.best_answers(part.requests.ids)
+    answers = gather(best, ["prompt_tokens", "completion_tokens", "reasoning_tokens"])
+    prompt, written, thought = (
+        np.nan_to_num(np.asarray(answers[name].to_pandas(), dtype=np.float64))
+        for name in answers.column_names
+    )
+    ahead = estimate(whole, clock, retries=0)
+    price = price_of(realm, model, clock.now())
+    now = so_far = rest = None
+    if price is not None:
+        paid = np.nan_to_num(np.asarray(answer_costs(best, realm, model)[0].to_pandas(), float))
+        now = float(paid[wanted].sum())
+        every = run.sidecar.best_answers(whole.requests.ids)
+        costs = np.asarray(answer_costs(every, realm, model)[0].to_pandas(), float)
+        so_far = float(np.nansum(costs))
+        told = prompt > 0
+        rest = interval(price.cost(prompt[told], (written + thought)[told]), ahead.to_pay)
+        rest = rest or ahead.usd_batch
+    answered = max(1, int(np.isin(status, ("pending", "missing", "failed"), invert=True).sum()))
+    return Trial(
+        rows=len(part.frame),
+        requests=len(part.requests),
+        asked=len(wanted),
+        already_answered=int(standing.final.sum()),
+        under_way=int(standing.carried.sum()),
+        prompt_tokens=int(prompt.sum()),
+        output_tokens=int(written.sum()),
+        thinking_tokens=int(thought.sum()),
+        truncated_rate=float((status == "truncated").sum()) / answered,
+        refused_rate=float(np.isin(status, ("blocked", "refused")).sum()) / answered,
+        seconds=round(seconds, 3),
+        usd_trial=now,
+        to_pay=ahead.to_pay,
+        usd_so_far=so_far,
+        usd_total=None if rest is None or so_far is None else so_far + rest.expected,
+        usd_total_low=None if rest is None or so_far is None else so_far + rest.low,
+        usd_total_high=None if rest is None or so_far is None else so_far + rest.high,
+    )

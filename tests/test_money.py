@@ -1,0 +1,378 @@
+"""Prices, estimates and budgets: what is told before paying holds for what is paid."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support import rows
+from support.stand_in import StandIn
+
+import nyu_llm_frames as llm
+from nyu_llm_frames._money.budget import check_max_cost
+from nyu_llm_frames._money.estimate import (
+    Demand,
+    Observed,
+    dollars,
+    estimate,
+    output_tokens,
+)
+from nyu_llm_frames._money.prices import FREE, Price, Rate, Rates, price_of
+from nyu_llm_frames._money.projection import interval
+from nyu_llm_frames._money.tokens import DEFAULT, calibrated, weigh_text, weights
+from nyu_llm_frames._requests.bodies import fragments
+from nyu_llm_frames.errors import BudgetError, ConfigurationError
+
+AT = datetime(2026, 11, 1, tzinfo=UTC)
+MODEL = "gemini-3-flash-preview"
+QUESTION = "Which drug is named in this offence? {{ offense }}"
+FLAT = Rates(Rate(0.25), Rate(0.05), Rate(1.5))
+PRICE = Price(FLAT, Rates(Rate(0.5), Rate(0.05), Rate(3.0)), "test")
+
+tokens = st.integers(0, 1_000_000)
+
+
+@pytest.fixture
+def frame() -> pd.DataFrame:
+    texts = [f"possession of {i} g of cocaine, base; count {i} of {i + 3}" for i in range(40)]
+    return pd.DataFrame({"offense": [*texts, *texts[:10]]})
+
+
+@pytest.fixture
+def gateway(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
+    # The stand-in counts characters, not Gemini's tokens: a real tokenizer would be wrong there.
+    monkeypatch.setattr("nyu_llm_frames._money.tokenizer._gemma", lambda: None)
+    with llm.set_options(
+        gateway=llm.Gateway(**stand_in.settings),
+        poll_interval_s=0.02,
+        max_poll_interval_s=0.05,
+        submit_settle_s=0.1,
+        output_settle_s=0.1,
+        progress=False,
+    ):
+        yield stand_in
+
+
+def array(*values: float) -> np.ndarray[Any, np.dtype[np.float64]]:
+    return np.array(values, dtype=np.float64)
+
+
+# --- prices ---------------------------------------------------------------------------------
+@given(tokens, tokens, tokens, tokens)
+def test_cost_is_additive_in_tokens(a: int, b: int, c: int, d: int) -> None:
+    whole = PRICE.cost(array(a + b), array(c + d))
+    parts = PRICE.cost(array(a), array(c)) + PRICE.cost(array(b), array(d))
+    assert whole == pytest.approx(parts)
+
+
+@given(tokens, tokens, tokens, tokens)
+def test_cost_never_falls_with_more_tokens(prompt: int, output: int, more: int, out: int) -> None:
+    tiers = Price(
+        Rates(Rate(1.0, ((200_000, 2.0),)), Rate(0.1), Rate(5.0, ((200_000, 9.0),))), FLAT, "test"
+    )
+    less = tiers.cost(array(prompt), array(output))
+    assert tiers.cost(array(prompt + more), array(output + out)) >= less
+
+
+@given(tokens, tokens, tokens)
+def test_cached_prompt_tokens_never_cost_more(prompt: int, cached: int, output: int) -> None:
+    plain = PRICE.cost(array(prompt), array(output))
+    assert PRICE.cost(array(prompt), array(output), array(cached)) <= plain
+
+
+def test_long_prompts_pay_the_higher_tier_for_all_their_tokens() -> None:
+    rate = Rate(1.0, ((200_000, 2.0),))
+    assert rate.at(array(200_000, 200_001)).tolist() == [1.0, 2.0]
+
+
+@pytest.mark.parametrize(
+    "model", ["gemini-2.5-flash", "gemini-2.5-pro", MODEL, f"publishers/google/models/{MODEL}"]
+)
+def test_batch_costs_half_and_says_why(model: str) -> None:
+    price = price_of("@vertexai", model, AT)
+    assert price is not None
+    assert price.batch.input.base == pytest.approx(price.live.input.base / 2)
+    assert price.batch.output.base == pytest.approx(price.live.output.base / 2)
+    assert price.source.endswith(("batch rate", "half of the live rate"))
+
+
+@pytest.mark.parametrize(
+    ("realm", "model"),
+    [
+        ("@vertexai", "gemini-of-nobody"),
+        ("@vertexai", "gpt-4o"),
+        ("@somebody", "llama-3-70b"),
+        ("upstream:http://localhost:1", MODEL),
+    ],
+)
+def test_an_unknown_price_is_none(realm: str, model: str) -> None:
+    assert price_of(realm, model, AT) is None
+
+
+def test_this_machine_answers_for_free() -> None:
+    price = price_of("local:echo", "anything", AT)
+    assert price is FREE
+    assert FREE.cost(array(10), array(10)).tolist() == [0.0]
+
+
+# --- tokens ---------------------------------------------------------------------------------
+@given(st.lists(st.text(max_size=60), min_size=1, max_size=5))
+def test_a_prompt_weighs_the_same_as_json_and_as_text(texts: list[str]) -> None:
+    plain = [t.replace("\\", "/") for t in texts]  # an escaped backslash is a plain character
+    by_json = weights(fragments(("user",), [plain]), ("user",))
+    # The short escapes of JSON are seen as one character, \u escapes as what they stand for.
+    by_text = [weigh_text(t) for t in plain]
+    control = [sum((c < " " and c not in "\b\f\n\r\t") or c == "\x7f" for c in t) for t in plain]
+    for a, b, n in zip(by_json, by_text, control, strict=True):
+        assert a == pytest.approx(b, abs=0.36 * n + 1e-9)
+
+
+def test_image_data_is_not_counted_as_text() -> None:
+    url = f'{{"type":"image_url","image_url":{{"url":"data:image/png;base64,{"A" * 90_000}"}}}}'
+    parts = fragments(("user",), [[""]], {0: [f'[{{"type":"text","text":"what is this"}},{url}]']})
+    assert weights(parts, ("user",))[0] < 1_300
+
+
+@given(st.lists(st.tuples(st.integers(1, 500), st.integers(1, 900)), min_size=1, max_size=40))
+def test_a_calibrated_scale_holds_what_it_was_fitted_to(pairs: list[tuple[int, int]]) -> None:
+    weight, counted = np.array(pairs, dtype=np.float64).T
+    scale = calibrated(weight, counted, "test")
+    assert scale.low <= counted.sum() / weight.sum() <= scale.high
+    assert scale.low <= scale.expected <= scale.high
+
+
+# --- output ---------------------------------------------------------------------------------
+def test_max_tokens_bounds_the_answers() -> None:
+    output = output_tokens(MODEL, 50, Observed(same=array(10, 20, 400)))
+    assert (output.high, output.expected) == (50, 50)
+    assert "max_tokens=50" in output.basis
+
+
+def test_the_99th_percentile_bounds_the_answers_when_max_tokens_is_unset() -> None:
+    output = output_tokens(MODEL, None, Observed(same=np.arange(1.0, 201.0)))
+    assert output.high == 199
+    assert "99th percentile" in output.basis
+
+
+def test_other_questions_tell_the_usual_length_but_bound_nothing() -> None:
+    output = output_tokens(MODEL, None, Observed(other=array(10, 20, 30)))
+    assert output.expected == 20
+    assert output.high == 65_536
+    assert "the model's maximum" in output.basis
+
+
+def test_the_maximum_of_a_foreign_model_is_called_usual() -> None:
+    assert "a usual maximum" in output_tokens("llama", None, Observed()).basis
+
+
+# --- estimates ------------------------------------------------------------------------------
+def demand(weight: list[float], attempts: int, max_tokens: int | None) -> Demand:
+    k = len(weight)
+    return Demand(k, k, 0, 0, 0, MODEL, array(*weight), np.full(k, float(attempts)), max_tokens)
+
+
+@given(
+    st.lists(st.floats(1, 1e5), max_size=20),
+    st.integers(1, 3),
+    st.none() | st.integers(1, 10_000),
+    st.lists(st.integers(0, 60_000), max_size=30),
+)
+def test_ranges_are_in_order(
+    weight: list[float], attempts: int, max_tokens: int | None, seen: list[int]
+) -> None:
+    told = estimate(
+        demand(weight, attempts, max_tokens), Observed(same=array(*seen)), DEFAULT, PRICE
+    )
+    assert told.usd_batch is not None
+    assert told.usd_live is not None
+    for part in (told.prompt_tokens, told.output_tokens, told.usd_batch, told.usd_live):
+        assert 0 <= part.low <= part.expected * (1 + 1e-9)
+        assert part.expected <= part.high * (1 + 1e-9)
+
+
+def test_the_upper_end_counts_every_attempt() -> None:
+    once = estimate(demand([10, 20], 1, 100), Observed(), DEFAULT, PRICE).usd_batch
+    twice = estimate(demand([10, 20], 2, 100), Observed(), DEFAULT, PRICE).usd_batch
+    assert once is not None
+    assert twice is not None
+    assert twice.high == pytest.approx(2 * once.high)
+    assert twice.expected == once.expected
+
+
+@pytest.mark.parametrize(
+    ("amount", "text"),
+    [(0, "$0"), (12.3, "$12.30"), (1234.5, "$1,234.50"), (0.0421, "$0.042"), (3.1e-5, "$0.000031")],
+)
+def test_dollars_show_the_digits_that_matter(amount: float, text: str) -> None:
+    assert dollars(amount) == text
+
+
+@given(st.lists(st.floats(0, 1), min_size=2, max_size=30), st.integers(0, 1000))
+def test_a_projection_holds_its_own_mean(each: list[float], times: int) -> None:
+    told = interval(array(*each), times)
+    assert told is not None
+    assert 0 <= told.low <= told.expected <= told.high
+    assert told.expected == pytest.approx(times * np.mean(each))
+
+
+def test_an_estimate_covers_what_is_paid(gateway: StandIn, frame: pd.DataFrame) -> None:
+    before = frame.llm.estimate(QUESTION, model=MODEL)
+    assert (before.rows, before.requests, before.to_pay) == (50, 40, 40)
+    run = frame.llm.submit(QUESTION, model=MODEL).wait()
+    assert before.usd_batch is not None
+    assert run.cost is not None
+    assert before.usd_batch.low <= run.cost <= before.usd_batch.high
+    assert before.prompt_tokens.low <= run.usage["prompt_tokens"] <= before.prompt_tokens.high
+    after = frame.llm.estimate(QUESTION, model=MODEL)
+    assert (after.answered, after.to_pay) == (40, 0)
+    assert after.cost_line() == "nothing to pay"
+
+
+def test_earlier_answers_sharpen_an_estimate_of_new_rows(
+    gateway: StandIn, frame: pd.DataFrame
+) -> None:
+    vague = frame.iloc[20:40].llm.estimate(QUESTION, model=MODEL)
+    frame.iloc[:20].llm.batch(QUESTION, model=MODEL)
+    sharp = frame.iloc[20:40].llm.estimate(QUESTION, model=MODEL)
+    assert sharp.to_pay == 20
+    assert "earlier prompts" in sharp.basis["prompt"]
+    assert "99th percentile" in sharp.basis["output"]
+    assert sharp.output_tokens.high < vague.output_tokens.high
+    run = frame.iloc[20:40].llm.submit(QUESTION, model=MODEL).wait()
+    assert run.cost is not None
+    assert sharp.usd_batch is not None
+    assert sharp.usd_batch.low <= run.cost <= sharp.usd_batch.high
+
+
+def test_an_estimate_makes_no_sidecar_and_no_call(gateway: StandIn, frame: pd.DataFrame) -> None:
+    frame.llm.estimate(QUESTION, model=MODEL)
+    assert not Path("llm_sidecar").exists()
+    assert gateway.log == []
+
+
+def test_an_estimate_needs_no_key(frame: pd.DataFrame) -> None:
+    told = frame.llm.estimate(QUESTION, model="model-of-nobody")
+    assert told.usd_batch is None
+    assert "no price is known" in repr(told)
+
+
+def test_requests_under_way_are_not_paid_again(gateway: StandIn, frame: pd.DataFrame) -> None:
+    gateway.behaviour.validating_polls = -1
+    frame.iloc[:30].llm.submit(QUESTION, model=MODEL)
+    told = frame.llm.estimate(QUESTION, model=MODEL)
+    assert (told.under_way, told.to_pay) == (30, 10)
+
+
+def test_a_tokenizer_of_the_family_is_named(frame: pd.DataFrame) -> None:
+    pytest.importorskip("splintr")
+    told = frame.llm.estimate(QUESTION, model=MODEL)
+    assert told.basis["prompt"] == "counted with Gemma 3's tokenizer"
+    other = frame.llm.estimate(QUESTION, model="other-model")
+    assert "characters a token" in other.basis["prompt"]
+
+
+# --- budgets --------------------------------------------------------------------------------
+def test_a_budget_refuses_before_the_upload(gateway: StandIn, frame: pd.DataFrame) -> None:
+    with pytest.raises(BudgetError) as caught:
+        frame.llm.batch(QUESTION, model=MODEL, max_tokens=1_000, max_cost=0.01)
+    assert gateway.uploads == {}
+    assert caught.value.max_cost == 0.01
+    assert caught.value.upper is not None
+    assert caught.value.upper > 0.01
+    for part in ("40 requests", "2 times", "max_tokens=1,000", "genai-prices", "$0.010"):
+        assert part in str(caught.value)
+
+
+def test_a_budget_counts_retries(gateway: StandIn, frame: pd.DataFrame) -> None:
+    once = frame.llm.estimate(QUESTION, model=MODEL, max_tokens=100, retries=0).usd_batch
+    assert once is not None
+    limit = once.high * 1.5
+    with pytest.raises(BudgetError):
+        frame.llm.submit(QUESTION, model=MODEL, max_tokens=100, max_cost=limit)
+    run = frame.llm.submit(QUESTION, model=MODEL, max_tokens=100, max_cost=limit, retries=0)
+    assert run.wait().counts() == {"ok": 50}
+
+
+def test_the_option_holds_for_every_call(gateway: StandIn, frame: pd.DataFrame) -> None:
+    with llm.set_options(max_cost=1e-6), pytest.raises(BudgetError):
+        frame.llm.batch(QUESTION, model=MODEL, max_tokens=10)
+    with llm.set_options(max_cost=1e-6):  # the argument goes before
+        frame.llm.batch(QUESTION, model=MODEL, max_tokens=10, max_cost=5)
+
+
+def test_a_budget_without_a_price_raises(gateway: StandIn, frame: pd.DataFrame) -> None:
+    with pytest.raises(BudgetError, match="no price is known"):
+        frame.llm.batch(QUESTION, model="model-of-nobody", max_cost=100)
+    assert gateway.uploads == {}
+
+
+def test_an_answered_call_is_within_any_budget(gateway: StandIn, frame: pd.DataFrame) -> None:
+    frame.llm.batch(QUESTION, model="model-of-nobody")
+    out = frame.llm.batch(QUESTION, model="model-of-nobody", max_cost=0)
+    assert out["response"].notna().all()
+
+
+@pytest.mark.parametrize("value", [-1, "5", True, float("nan"), float("inf")])
+def test_max_cost_must_be_an_amount(value: object) -> None:
+    with pytest.raises(ConfigurationError):
+        check_max_cost(value, None)
+
+
+# --- afterwards -----------------------------------------------------------------------------
+def test_thinking_is_billed_as_output(gateway: StandIn, frame: pd.DataFrame) -> None:
+    gateway.behaviour.row = rows.thinking
+    out = frame.llm.batch(QUESTION, model=MODEL, details=True)
+    price = price_of("@vertexai", MODEL, datetime.now(UTC))
+    assert price is not None
+    assert (out["response_reasoning_tokens"] > 0).all()
+    billed = out["response_completion_tokens"] + out["response_reasoning_tokens"]
+    expected = price.cost(out["response_prompt_tokens"].to_numpy(float), billed.to_numpy(float))
+    assert out["response_cost"].to_numpy(float) == pytest.approx(expected)
+
+
+def test_rows_that_share_an_answer_count_once(gateway: StandIn, frame: pd.DataFrame) -> None:
+    run = frame.llm.submit(QUESTION, model=MODEL, details=True).wait()
+    out = run.result()
+    assert out["response_cost"].iloc[40] == out["response_cost"].iloc[0]
+    distinct = out.drop_duplicates("response_custom_id")
+    assert run.cost == pytest.approx(distinct["response_cost"].sum())
+    assert run.usage["prompt_tokens"] == distinct["response_prompt_tokens"].sum()
+    assert run.cost < out["response_cost"].sum()
+
+
+def test_without_a_price_the_cost_is_unknown(gateway: StandIn, frame: pd.DataFrame) -> None:
+    run = frame.llm.submit(QUESTION, model="model-of-nobody", details=True).wait()
+    assert run.cost is None
+    assert run.result()["response_cost"].isna().all()
+
+
+def test_a_run_tells_its_cost_in_one_line_before_its_upload(
+    gateway: StandIn, frame: pd.DataFrame
+) -> None:
+    told: list[str] = []
+    with llm.set_options(progress=lambda p: told.append(p.message)):
+        frame.llm.batch(QUESTION, model=MODEL, max_tokens=20)
+    line = next(i for i, text in enumerate(told) if "distinct requests" in text)
+    assert told[line].startswith("50 rows, 40 distinct requests, 0 already answered; 40 to pay: ")
+    assert "$" in told[line]
+    assert "\n" not in told[line]
+    assert line < next(i for i, text in enumerate(told) if "uploading" in text)
+
+
+def test_importing_the_package_imports_no_prices_and_no_plots() -> None:
+    code = (
+        "import sys, json, nyu_llm_frames; heavy = ('genai_prices', 'matplotlib', 'portkey_ai', "
+        "'splintr', 'tqdm'); print(json.dumps([m for m in heavy if m in sys.modules]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == []

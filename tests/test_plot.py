@@ -1,0 +1,81 @@
+"""`run.plot()`: four pictures, whatever state the run is in."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pandas as pd
+import pytest
+from support import rows
+from support.stand_in import StandIn
+
+import nyu_llm_frames as llm
+from nyu_llm_frames._run import Run
+from nyu_llm_frames.errors import ConfigurationError
+
+MODEL = "gemini-3-flash-preview"
+
+
+@pytest.fixture(autouse=True)
+def gateway(stand_in: StandIn) -> Iterator[StandIn]:
+    with llm.set_options(
+        gateway=llm.Gateway(**stand_in.settings),
+        progress=False,
+        poll_interval_s=0.02,
+        max_requests_per_file=10,
+    ):
+        yield stand_in
+
+
+@pytest.fixture
+def plt(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    pytest.importorskip("matplotlib").use("Agg")
+    import matplotlib.pyplot as pyplot
+
+    yield pyplot
+    pyplot.close("all")
+
+
+def submit(model: str = MODEL) -> Run:
+    frame = pd.DataFrame({"x": [f"text {i}" * (i + 1) for i in range(25)]})
+    run: Run = frame.llm.submit("Say {{ x }}", model=model)
+    return run
+
+
+def test_a_finished_run_is_drawn(gateway: StandIn, plt: Any) -> None:
+    gateway.behaviour.row = rows.pick({"Say text 0": rows.blocked}, rows.thinking)
+    axes = submit().wait().plot()
+    assert axes.shape == (4,)
+    jobs, statuses, tokens, cost = axes
+    assert len(jobs.patches) == 3
+    assert [label.get_text() for label in statuses.get_yticklabels()] == ["ok", "blocked"]
+    assert [p.get_width() for p in statuses.patches] == [24, 1]
+    names = [text.get_text() for text in tokens.get_legend().get_texts()]
+    assert [name.split(",")[0] for name in names] == ["prompt", "output", "thinking"]
+    assert sum(p.get_height() for p in cost.patches) == 25  # a blocked prompt is read, and paid
+    assert "$" in cost.get_title()
+    axes[0].figure.canvas.draw()
+
+
+def test_a_run_without_answers_is_drawn(gateway: StandIn, plt: Any) -> None:
+    gateway.behaviour.validating_polls = -1
+    axes = submit().plot()
+    assert len(axes[0].patches) == 3
+    assert [p.get_width() for p in axes[1].patches] == [25]
+    assert [text.get_text() for text in axes[2].texts] == ["no answer yet"]
+    axes[0].figure.canvas.draw()
+
+
+def test_an_unknown_price_is_said(plt: Any) -> None:
+    axes = submit("model-of-nobody").wait().plot()
+    assert [text.get_text() for text in axes[3].texts] == ["no price is known for this model"]
+
+
+def test_without_matplotlib_the_way_out_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    run = submit()
+    with pytest.raises(ConfigurationError, match=r'pip install "nyu-llm-frames\[plot\]"'):
+        run.plot()

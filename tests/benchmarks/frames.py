@@ -32,6 +32,7 @@ from nyu_llm_frames._gateway.wire import Batch, Created, JobList
 
 TEMPLATE = "Which drug is named in this offence? {{ offense }} (case {{ case_id }})"
 MODEL = "gemini-3-flash-preview"
+DATA = Path(__file__).parent.parent / "data"
 
 
 class InProcess(llm.Gateway):
@@ -121,14 +122,12 @@ def output_line(line: bytes) -> bytes:
 
 
 def frame(rows: int) -> pd.DataFrame:
-    """Return rows of about 250 characters, all different."""
-    rng = np.random.default_rng(7)
-    words = np.array("conspiracy to distribute cocaine base heroin é “marijuana” counts of".split())
-    pool = [" ".join(rng.choice(words, 35)) for _ in range(1000)]
+    """Return real offences, repeated with a number each so that all rows differ."""
+    offenses = pd.read_csv(DATA / "commutations.csv")["offense"].dropna().to_numpy()
     return pd.DataFrame(
         {
             "case_id": np.arange(rows),
-            "offense": [f"{pool[i % 1000]} no. {i}" for i in range(rows)],
+            "offense": [f"{offenses[i % len(offenses)]} (no. {i})" for i in range(rows)],
             "other": np.random.default_rng(1).random(rows),
         }
     )

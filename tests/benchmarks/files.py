@@ -1,0 +1,224 @@
+"""File to file: peak memory must not grow with the rows.
+
+    python tests/benchmarks/files.py 1_000_000 10_000_000 [--folder /somewhere/with/space]
+
+For each number of rows a process of its own makes a CSV of 300 characters a row, answers it with
+`batch_file` through a gateway in the same process (answers made on the fly), checks the output
+row by row, and reports seconds and peak memory. The first line of the output is a bare start of
+the same process, for comparison.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import re
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+WORDS = "the court found that a person of this name was sentenced for an offence of that kind "
+TEMPLATE = "Which of the offences is it? {{ text }}"
+_ID = re.compile(rb'"custom_id": "(r-[0-9a-f]{32})"')
+
+
+class OnTheFly:
+    """A connection whose jobs end at once; every answer is the id of its request."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._jobs: dict[str, str] = {}
+
+    def upload(self, path: Path, file_name: str, model: str) -> str:
+        """Keep the ids alone."""
+        file_id = f"gs%3A%2F%2Fbucket%2F{file_name.replace('/', '%2F')}"
+        with path.open("rb") as lines, self._ids(file_id).open("wb") as out:
+            for line in lines:
+                out.write(_ID.search(line[:80])[1] + b"\n")  # type: ignore[index]
+        return file_id
+
+    def _ids(self, file_id: str) -> Path:
+        return self._folder / f"{uuid.uuid5(uuid.NAMESPACE_URL, file_id)}.ids"
+
+    def create(self, input_file_id: str, model: str) -> object:
+        from nyu_llm_frames._gateway.wire import Created
+
+        batch_id = str(len(self._jobs) + 1)
+        self._jobs[batch_id] = input_file_id
+        return Created(self._batch(batch_id, "validating", "running"))
+
+    def _batch(self, batch_id: str, status: str, state: str) -> object:
+        from nyu_llm_frames._gateway.wire import Batch
+
+        file_id = self._jobs[batch_id]
+        return Batch(batch_id, status, state, file_id, f"{file_id}.out", None, None)  # type: ignore[arg-type]
+
+    def retrieve(self, batch_id: str) -> object:
+        return self._batch(batch_id, "completed", "completed")
+
+    def list(self) -> object:
+        from nyu_llm_frames._gateway.wire import JobList
+
+        return JobList((), False)
+
+    def output(self, batch_id: str) -> Iterator[bytes]:
+        body = (
+            b'{"id": "batch-1", "custom_id": "%b", "response": {"status_code": 200, "body": '
+            b'{"id": "c", "object": "chat.completion", "created": 1, "model": "m", "choices": '
+            b'[{"message": {"role": "assistant", "content": "answer %b: %b"}, "index": 0, '
+            b'"finish_reason": "STOP"}], "usage": {"prompt_tokens": 80, "completion_tokens": 20, '
+            b'"total_tokens": 100}}}, "error": ""}\n'
+        )
+        filler = b"a sentence that says why this is so, in words " * 2
+        held: list[bytes] = []
+        with self._ids(self._jobs[batch_id]).open("rb") as ids:
+            for line in ids:
+                custom_id = line[:-1]
+                held.append(body % (custom_id, custom_id, filler))
+                if len(held) == 500:
+                    yield b"".join(held)
+                    held = []
+        yield b"".join(held)
+
+    def content(self, file_id: str) -> Iterator[bytes]:
+        return iter(())
+
+    def stored_bytes(self, file_id: str) -> int | None:
+        return None
+
+    def cancel(self, batch_id: str) -> None:
+        return None
+
+    def revive(self) -> None:
+        return None
+
+
+def make(path: Path, rows: int) -> None:
+    """Write the input: 300 characters of text a row, quotes and commas in it."""
+    text = (WORDS * 4)[:280]
+    with path.open("w", newline="") as file:
+        file.write("id,text,year\n")
+        for start in range(0, rows, 10_000):
+            lines = [
+                f'{i:08d},"{text}, ""{i:012d}""",{1970 + i % 50}\n'
+                for i in range(start, min(start + 10_000, rows))
+            ]
+            file.write("".join(lines))
+
+
+def check(source: Path, output: Path) -> None:
+    """Compare the output with the input, record by record, and every answer with its id."""
+    with source.open(newline="") as a, output.open(newline="") as b:
+        ins, outs = csv.reader(a), csv.reader(b)
+        header = next(outs)
+        assert header[:3] == next(ins)
+        at = header.index("response_custom_id")
+        count = 0
+        for row, out in zip(ins, outs, strict=True):
+            assert out[:3] == row, (row, out)
+            assert out[3].startswith(f"answer {out[at]}: "), out
+            assert out[4] == "", out
+            count += 1
+    print(f"  checked: {count:,} rows, every one its own", flush=True)
+
+
+def one(rows: int, folder: Path) -> None:
+    """Run one size in this process."""
+    import nyu_llm_frames as llm
+    from nyu_llm_frames._gateway.gateway import Gateway
+
+    base = peak_mb()
+    source, output = folder / "in.csv", folder / "out.csv"
+    make(source, rows)
+    connection = OnTheFly(folder)
+
+    class Local(Gateway):
+        def connect(self) -> object:  # type: ignore[override]
+            return connection
+
+    gateway = Local(api_key="none", base_url="http://localhost/v1", provider="@bench", bucket="b")
+    llm.set_options(poll_interval_s=0.01, max_poll_interval_s=0.02, progress=Steps())
+    times = {}
+    for name in ("first", "again"):
+        start = time.perf_counter()
+        result = llm.batch_file(
+            source, output, TEMPLATE, model="gemini-3-flash-preview", gateway=gateway, details=True
+        )
+        times[name] = time.perf_counter() - start
+        assert result.counts == {"ok": rows}, result.counts
+        if name == "first":
+            first_peak = peak_mb()
+    used = sum(f.stat().st_size for f in (folder / "out.llm").rglob("*") if f.is_file())
+    peak = peak_mb()
+    check(source, output)
+    print(
+        json.dumps(
+            {
+                "rows": rows,
+                "input_mb": round(source.stat().st_size / 1e6),
+                "output_mb": round(output.stat().st_size / 1e6),
+                "sidecar_mb": round(used / 1e6),
+                "jobs": len(connection._jobs),
+                "first_s": round(times["first"], 1),
+                "again_s": round(times["again"], 1),
+                "us_per_row": round(times["first"] / rows * 1e6, 1),
+                "peak_mb_import": round(base),
+                "peak_mb_first": round(first_peak),
+                "peak_mb": round(peak),
+            }
+        ),
+        flush=True,
+    )
+
+
+class Steps:
+    """Prints where the time and the memory go."""
+
+    def __init__(self) -> None:
+        self._start = time.perf_counter()
+        self._said = 0.0
+
+    def __call__(self, progress: object) -> None:
+        now = time.perf_counter() - self._start
+        if progress.phase in ("note", "planned") or now - self._said > 20:  # type: ignore[attr-defined]
+            self._said = now
+            text = str(progress.message)[:110]  # type: ignore[attr-defined]
+            print(f"  {now:7.1f} s {peak_mb():6.0f} MB  {text}", flush=True)
+
+
+def peak_mb() -> float:
+    """Peak resident memory of this process."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if os.uname().sysname != "Darwin" else 1 << 20)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("rows", nargs="*", type=int, default=[1_000_000])
+    parser.add_argument("--folder", type=Path, default=None)
+    parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.here:
+        one(given.rows[0], given.folder)
+        return
+    for rows in given.rows:
+        folder = Path(tempfile.mkdtemp(dir=given.folder))
+        print(f"{rows:,} rows", flush=True)
+        try:
+            command = [sys.executable, __file__, str(rows), "--here", "--folder", str(folder)]
+            subprocess.run(command, check=True)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,556 @@
+"""A run's life: waiting, interruptions, attempts, failed jobs, troubled gateways."""
+
+from __future__ import annotations
+
+import contextlib
+import linecache
+import logging
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pandas as pd
+import pytest
+from support import rows
+from support.clock import FakeClock
+from support.stand_in import StandIn, answer
+
+import nyu_llm_frames as llm
+from nyu_llm_frames.errors import (
+    AuthenticationError,
+    BatchJobFailedError,
+    GatewayError,
+    LLMFramesError,
+    PartialResultError,
+    PartialResultWarning,
+    RunTimeoutError,
+)
+
+MODEL = "gemini-3-flash-preview"
+DF = pd.DataFrame({"x": list("abcd")}, index=["A", "B", "C", "D"])
+RIGHT = [answer(f"Say {x}") for x in "abcd"]
+FAILING = rows.failed(503, "overloaded")
+
+
+def ask(frame: pd.DataFrame = DF, **options: Any) -> pd.DataFrame:
+    options = {"model": MODEL, "details": True, **options}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PartialResultWarning)
+        out: pd.DataFrame = frame.llm.batch("Say {{ x }}", **options)
+    return out
+
+
+def submit(frame: pd.DataFrame = DF, **options: Any) -> llm.Run:
+    run: llm.Run = frame.llm.submit("Say {{ x }}", **{"model": MODEL, **options})
+    return run
+
+
+def sent(gateway: StandIn) -> list[list[str]]:
+    """Return the prompts of every job."""
+    return [[rows.last_user_text(body) for _, body in job.requests] for job in gateway.jobs]
+
+
+# --- waiting ----------------------------------------------------------------------------------
+def test_a_finished_call_needs_neither_server_nor_key(gateway: StandIn) -> None:
+    first = ask()
+    gateway.stop()
+    pd.testing.assert_frame_equal(ask(), first)
+    nobody = llm.Gateway(base_url="http://127.0.0.1:9/v1")
+    pd.testing.assert_frame_equal(ask(gateway=nobody), first)
+
+
+def test_steps_without_waiting_lead_to_the_end(gateway: StandIn, clock: FakeClock) -> None:
+    seen = []
+    for _ in range(10):
+        out = ask(wait=False)
+        seen.append(out["response_status"].iloc[0])
+        if seen[-1] == "ok":
+            break
+    assert seen == ["pending"] * (len(seen) - 1) + ["ok"]
+    assert 2 < len(seen) < 10
+    assert out["response"].tolist() == RIGHT
+    assert gateway.count("create") == 1
+    assert clock.slept == []
+
+
+def test_pending_rows_have_neither_text_nor_error(gateway: StandIn) -> None:
+    out = ask(wait=False)
+    assert out["response"].isna().all()
+    assert out["response_error"].isna().all()
+    assert out["response"].dtype == pd.StringDtype()
+
+
+def test_timeout_leaves_the_job_running_and_the_next_call_picks_it_up(
+    gateway: StandIn, clock: FakeClock
+) -> None:
+    gateway.behaviour.running_polls = -1
+    with pytest.raises(RunTimeoutError) as caught:
+        ask(timeout=100)
+    assert isinstance(caught.value, TimeoutError)
+    assert sum(clock.slept) == pytest.approx(100)
+    run = caught.value.run
+    assert run is not None
+    assert run.counts() == {"pending": 4}
+    gateway.finish()
+    assert ask()["response"].tolist() == RIGHT
+    assert run.result()["response"].tolist() == RIGHT
+    assert gateway.count("create") == 1
+
+
+def test_polling_backs_off_between_its_two_intervals(gateway: StandIn, clock: FakeClock) -> None:
+    gateway.behaviour.running_polls = 30
+    with llm.set_options(poll_interval_s=10, max_poll_interval_s=100):
+        ask()
+    assert all(9 <= s <= 110 for s in clock.slept)
+    assert clock.slept[0] <= 11
+    assert all(s >= 90 for s in clock.slept[10:30])
+
+
+@pytest.mark.parametrize("at", [1, 2, 3])
+def test_ctrl_c_leaves_the_job_running_and_says_how_to_come_back(
+    gateway: StandIn, clock: FakeClock, at: int
+) -> None:
+    gateway.behaviour.running_polls = 5
+    told: list[llm.Progress] = []
+
+    def press(n: int) -> None:
+        if n == at:
+            raise KeyboardInterrupt
+
+    clock.on_sleep = press
+    with llm.set_options(progress=told.append), pytest.raises(KeyboardInterrupt):
+        ask()
+    assert "the same call again" in told[-1].message
+    assert "llm_sidecar" in told[-1].message
+    clock.on_sleep = None
+    assert ask()["response"].tolist() == RIGHT
+    assert gateway.count("create") == 1
+
+
+@pytest.mark.parametrize("phase", ["note", "uploading", "submitting", "waiting", "reading"])
+def test_an_interruption_at_any_message_loses_nothing(gateway: StandIn, phase: str) -> None:
+    def hook(progress: llm.Progress) -> None:
+        if progress.phase == phase:
+            raise KeyboardInterrupt
+
+    with llm.set_options(progress=hook), contextlib.suppress(KeyboardInterrupt):
+        ask()
+        pytest.fail(f"nothing was said in phase {phase}")
+    assert ask()["response"].tolist() == RIGHT
+    assert len(gateway.jobs) == 1
+
+
+def test_progress_tells_where_the_sidecar_is_and_never_what_is_in_it(
+    gateway: StandIn, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, logger="nyu_llm_frames")
+    df = pd.DataFrame({"x": ["a secret prompt", "another"]})
+    with llm.set_options(progress=True):
+        ask(df)
+        ask(df)
+    told = capsys.readouterr()
+    first, *_ = told.out.splitlines()
+    assert first.startswith("new sidecar: /")
+    assert first.endswith("/llm_sidecar")
+    assert sum(line.startswith("sidecar: /") for line in told.out.splitlines()) == 1
+    everything = told.out + told.err + caplog.text
+    assert "secret" not in everything
+    assert "echo:" not in everything
+    assert gateway.api_key not in everything
+    assert "submitted as batch job" in caplog.text
+
+
+def test_a_hook_gets_frozen_records(gateway: StandIn) -> None:
+    told: list[llm.Progress] = []
+    with llm.set_options(progress=told.append):
+        ask()
+    assert {p.phase for p in told} >= {"note", "uploading", "submitting", "waiting", "reading"}
+    with pytest.raises(AttributeError):
+        told[0].message = "changed"  # type: ignore[misc]
+
+
+# --- rows without a good answer ---------------------------------------------------------------
+def test_one_warning_counts_the_kinds_and_points_at_the_call(gateway: StandIn) -> None:
+    gateway.behaviour.row = rows.pick(
+        {"Say a": rows.blocked, "Say b": rows.failed(400, "no such role"), "Say c": rows.failed(400)}
+    )
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        DF.llm.batch("Say {{ x }}", model=MODEL)  # the line that the warning names
+    (warning,) = caught
+    assert warning.category is PartialResultWarning
+    line = linecache.getline(warning.filename, warning.lineno)
+    assert "the line that the warning names" in line
+    assert str(warning.message) == (
+        "3 of 4 rows have no good answer: 1 blocked (row 'A': prompt blocked: the model gave no "
+        "candidate and no reason); 2 refused (row 'B': 400 INVALID_ARGUMENT: no such role). "
+        "The reasons stand in response_error."
+    )
+
+
+def test_on_error_raise_comes_after_everything_is_saved(gateway: StandIn) -> None:
+    gateway.behaviour.row = rows.pick({"Say a": rows.blocked})
+    with pytest.raises(PartialResultError) as caught:
+        ask(on_error="raise")
+    frame = caught.value.frame
+    assert frame is not None
+    assert frame["response"].tolist()[1:] == RIGHT[1:]
+    assert caught.value.counts == {"blocked": 1, "ok": 3}
+    gateway.stop()
+    assert ask()["response"].tolist()[1:] == RIGHT[1:]
+
+
+def test_failures_are_the_rows_with_their_reasons(gateway: StandIn) -> None:
+    gateway.behaviour.row = rows.pick({"Say b": rows.blocked, "Say d": rows.missing})
+    run = submit(retries=0)
+    assert len(run.failures()) == 0  # nothing has failed while it is pending
+    run.wait()
+    bad = run.failures()
+    assert bad.index.tolist() == ["B", "D"]
+    assert list(bad.columns) == ["x", "status", "error"]
+    assert bad["status"].tolist() == ["blocked", "missing"]
+    assert bad["error"].notna().all()
+
+
+@pytest.mark.parametrize(
+    ("row", "status", "attempts"),
+    [
+        (rows.good, "ok", 1),
+        (rows.thinking, "ok", 1),
+        (rows.duplicate, "ok", 1),
+        (rows.conflict, "ok", 1),
+        (rows.truncated, "truncated", 1),
+        (rows.truncated_empty, "truncated", 1),
+        (rows.blocked, "blocked", 1),
+        (rows.blocked_message, "blocked", 1),
+        (rows.safety, "blocked", 1),
+        (rows.finished("RECITATION"), "blocked", 1),
+        (rows.failed(400), "refused", 1),
+        (rows.failed(404, form="list"), "refused", 1),
+        (rows.failed(429), "failed", 3),
+        (rows.failed(408, form="object"), "failed", 3),
+        (rows.failed(500, form="list"), "failed", 3),
+        (rows.failed(500, "overloaded", form="plain"), "failed", 3),
+        (rows.finished("MALFORMED_FUNCTION_CALL"), "failed", 3),
+        (rows.empty_response, "failed", 3),
+        (rows.thinking_only, "failed", 3),
+        (rows.missing, "missing", 3),
+        (rows.no_id, "missing", 3),
+        (rows.numeric_id, "missing", 3),
+        (rows.response_id_as_id, "missing", 3),
+        (rows.not_json, "missing", 3),
+        (rows.says("broken \ufffd text"), "damaged", 3),
+    ],
+    ids=str,
+)
+def test_every_shape_of_a_row_has_one_status_and_its_number_of_attempts(
+    gateway: StandIn, row: rows.Row, status: str, attempts: int
+) -> None:
+    gateway.behaviour.row = rows.pick({"Say b": row})
+    gateway.behaviour.content_fails = -1
+    out = ask(retries=2)
+    assert out["response_status"].tolist() == ["ok", status, "ok", "ok"]
+    assert (out["response_error"].iloc[1] is pd.NA) == (status == "ok")
+    assert sent(gateway) == [[f"Say {x}" for x in "abcd"]] + [["Say b"]] * (attempts - 1)
+    jobs = llm.open_sidecar("llm_sidecar").jobs()
+    assert jobs["requests"].tolist() == [4] + [1] * (attempts - 1)
+
+
+# --- attempts ---------------------------------------------------------------------------------
+def test_attempts_are_counted_per_request_and_not_restarted_by_calling_again(
+    gateway: StandIn,
+) -> None:
+    gateway.behaviour.row = rows.pick({"Say a": FAILING, "Say b": rows.in_turn(FAILING, rows.good)})
+    out = ask(retries=2)
+    assert sent(gateway)[1:] == [["Say a", "Say b"], ["Say a"]]
+    assert out["response_status"].tolist() == ["failed", "ok", "ok", "ok"]
+    assert out["response_error"].iloc[0] == "503 UNKNOWN: overloaded"
+    for _ in range(3):
+        pd.testing.assert_frame_equal(ask(retries=2), out)
+        pd.testing.assert_frame_equal(ask(retries=0), out)
+    assert len(gateway.jobs) == 3
+
+
+def test_a_larger_retries_and_run_retry_go_on(gateway: StandIn) -> None:
+    gateway.behaviour.row = rows.pick({"Say a": FAILING})
+    ask(retries=0)
+    assert len(gateway.jobs) == 1
+    ask(retries=1)
+    assert len(gateway.jobs) == 2
+    run = submit(retries=1)
+    assert run.counts() == {"failed": 1, "ok": 3}
+    assert len(gateway.jobs) == 2
+    gateway.behaviour.row = rows.good
+    run.retry().wait()
+    assert run.counts() == {"ok": 4}
+    assert sent(gateway)[2] == ["Say a"]
+    assert run.result()["response"].tolist() == RIGHT
+
+
+def test_what_cannot_be_cured_is_not_sent_again_by_retry(gateway: StandIn) -> None:
+    gateway.behaviour.row = rows.pick({"Say a": rows.blocked, "Say b": rows.truncated})
+    run = submit()
+    run.wait()
+    run.retry().wait()
+    assert len(gateway.jobs) == 1
+
+
+def test_a_published_answer_stays_when_a_later_one_comes(gateway: StandIn) -> None:
+    # "b" is answered by both jobs: the second holds it too, as another process may have sent it.
+    first = ask(pd.DataFrame({"x": ["b"]}))
+    sidecar = llm.open_sidecar("llm_sidecar")
+    assert len(sidecar.answers()) == 1
+    gateway.behaviour.row = rows.says("another answer")
+    ask(details=False)
+    out = ask()
+    assert out["response"].iloc[1] == first["response"].iloc[0] == RIGHT[1]
+
+
+# --- failed, cancelled and odd jobs -----------------------------------------------------------
+def test_a_failed_job_raises_and_the_next_call_submits_anew(gateway: StandIn) -> None:
+    gateway.behaviour.terminal = "failed"
+    for on_error in ("keep", "raise"):
+        before = len(gateway.jobs)
+        with pytest.raises(BatchJobFailedError, match="Failed to import data") as caught:
+            ask(on_error=on_error, retries=3)
+        assert len(gateway.jobs) == before + 1
+        assert list(caught.value.jobs) == [gateway.jobs[-1].id]
+        assert "The next call submits these rows anew" in str(caught.value)
+    run = caught.value.run
+    assert run is not None
+    assert run.counts() == {"missing": 4}
+    assert run.failures()["error"].str.contains("Failed to import data").all()
+    gateway.behaviour.terminal = "completed"
+    assert ask(retries=0)["response"].tolist() == RIGHT
+    assert len(gateway.jobs) == 3
+
+
+def test_a_failed_job_waits_for_the_others(gateway: StandIn) -> None:
+    def jobs_ends(n: int, method: str, path: str) -> None:
+        if (method, path) == ("POST", "/v1/batches"):
+            gateway.behaviour.terminal = "failed" if not gateway.jobs else "completed"
+
+    gateway.on_request = jobs_ends
+    with llm.set_options(max_requests_per_file=2), pytest.raises(BatchJobFailedError) as caught:
+        ask()
+    run = caught.value.run
+    assert run is not None
+    assert run.counts() == {"missing": 2, "ok": 2}
+    assert run.result()["response"].tolist() == [pd.NA, pd.NA, *RIGHT[2:]]
+
+
+@pytest.mark.parametrize("terminal", ["failed", "expired", "cancelled"])
+def test_partial_output_is_kept_and_only_the_rest_is_sent(gateway: StandIn, terminal: str) -> None:
+    gateway.behaviour.terminal, gateway.behaviour.partial_pct = terminal, 50
+    out = ask(retries=0)
+    assert out["response"].tolist() == [*RIGHT[:2], pd.NA, pd.NA]
+    assert out["response_status"].tolist() == ["ok", "ok", "missing", "missing"]
+    assert out["response_error"].str.contains(terminal).tolist()[2:] == [True, True]
+    gateway.behaviour.terminal = "completed"
+    gateway.behaviour.partial_pct = None
+    assert ask(retries=1)["response"].tolist() == RIGHT
+    assert sent(gateway)[1:] == [["Say c", "Say d"]]
+
+
+def test_cancel_then_the_same_call_sends_what_is_left(gateway: StandIn) -> None:
+    gateway.behaviour.running_polls = -1
+    gateway.behaviour.cancel_pct = 50
+    run = submit()
+    run.poll()
+    assert run.cancel() == [gateway.jobs[0].id]
+    run.wait()
+    assert run.status["status"].tolist() == ["cancelled"]
+    assert run.counts() == {"ok": 2, "missing": 2}
+    assert len(gateway.jobs) == 1  # what the user stopped is not sent again by itself
+    gateway.behaviour.running_polls = 1
+    assert ask(retries=0)["response"].tolist() == RIGHT
+    assert sent(gateway)[1:] == [["Say c", "Say d"]]
+
+
+def test_an_unknown_status_is_shown_by_name_and_still_running(gateway: StandIn) -> None:
+    gateway.behaviour.terminal = "defrosting"
+    told: list[llm.Progress] = []
+    with llm.set_options(progress=told.append), pytest.raises(RunTimeoutError, match="defrosting"):
+        ask(timeout=3600)
+    assert any("defrosting" in p.message for p in told if p.phase == "waiting")
+    assert any(p.jobs == {"defrosting": 1} for p in told)
+    assert len(gateway.jobs) == 1
+
+
+def test_a_job_that_does_not_move_says_so(gateway: StandIn) -> None:
+    gateway.behaviour.validating_polls = -1
+    told: list[str] = []
+    with (
+        llm.set_options(progress=lambda p: told.append(p.message)),
+        pytest.raises(RunTimeoutError),
+    ):
+        ask(timeout=4 * 3600)
+    assert any("no progress for 3 h" in message for message in told)
+
+
+# --- a gateway in trouble ---------------------------------------------------------------------
+@pytest.mark.parametrize("status", [401, 403])
+@pytest.mark.parametrize("call", ["upload", "list", "create", "poll", "output"])
+def test_a_refused_key_ends_at_once_and_keeps_the_state(
+    gateway: StandIn, clock: FakeClock, call: str, status: int
+) -> None:
+    if (call, status) == ("list", 403):
+        pytest.skip("without a list the submit goes ahead")
+    gateway.script.add(call, status=status, body="json")
+    with pytest.raises(AuthenticationError, match=f"{status}") as caught:
+        ask()
+    assert caught.value.status_code == status
+    assert gateway.api_key not in str(caught.value)
+    assert sum(clock.slept) < 60
+    assert ask()["response"].tolist() == RIGHT
+    assert len(gateway.jobs) == 1
+
+
+def test_an_unknown_model_is_named_and_nothing_is_paid(gateway: StandIn) -> None:
+    with pytest.raises(GatewayError, match="'gemini-missing'") as caught:
+        ask(model="gemini-missing")
+    assert caught.value.status_code == 404
+    assert "Nothing was submitted" in str(caught.value)
+    assert gateway.jobs == []
+    assert ask()["response"].tolist() == RIGHT
+
+
+@pytest.mark.parametrize("body", ["html", "json", "empty"])
+@pytest.mark.parametrize("call", ["upload", "list", "create", "poll", "output"])
+def test_a_foreign_answer_with_200_is_no_answer(gateway: StandIn, call: str, body: str) -> None:
+    gateway.script.add(call, status=200, body=body, times=2)
+    out = ask()
+    assert out["response"].tolist() == RIGHT
+    assert len(gateway.jobs) == 1
+
+
+@pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
+@pytest.mark.parametrize("call", ["upload", "list", "create", "poll", "output"])
+def test_trouble_that_passes_is_waited_out(gateway: StandIn, call: str, status: int) -> None:
+    gateway.script.add(call, status=status, times=4)
+    out = ask()
+    assert out["response"].tolist() == RIGHT
+    assert len(gateway.jobs) == 1
+
+
+@pytest.mark.parametrize("mode", ["reset", "lose"])
+@pytest.mark.parametrize("call", ["upload", "list", "create", "poll", "output"])
+def test_a_lost_connection_makes_no_second_job(gateway: StandIn, call: str, mode: Any) -> None:
+    gateway.script.add(call, mode)
+    assert ask()["response"].tolist() == RIGHT
+    assert len(gateway.jobs) == 1
+
+
+def test_retry_after_is_honoured(gateway: StandIn, clock: FakeClock) -> None:
+    gateway.script.add("poll", status=429, retry_after=1234)
+    ask()
+    assert any(s >= 1234 for s in clock.slept)
+
+
+@pytest.mark.parametrize("when", ["at first", "while it runs"])
+def test_a_dead_gateway_is_waited_for(gateway: StandIn, clock: FakeClock, when: str) -> None:
+    told: list[str] = []
+
+    def power(n: int) -> None:
+        if n == 3 and when == "while it runs":
+            gateway.stop()
+        if n == 12:
+            gateway.start()
+
+    gateway.behaviour.running_polls = 8
+    clock.on_sleep = power
+    if when == "at first":
+        gateway.stop()
+    with llm.set_options(progress=lambda p: told.append(p.message)):
+        out = ask()
+    assert out["response"].tolist() == RIGHT
+    assert len(gateway.jobs) == 1
+    assert any("trouble: " in message for message in told)
+
+
+def test_a_gateway_that_is_dead_for_hours_ends_in_the_timeout(
+    gateway: StandIn, clock: FakeClock
+) -> None:
+    gateway.stop()
+    with pytest.raises(RunTimeoutError):
+        ask(timeout=8 * 3600)
+    gateway.start()
+    assert ask()["response"].tolist() == RIGHT
+
+
+FAULTS: list[Callable[[StandIn], object]] = [
+    lambda g: g.script.add("poll", status=200, body="html", times=-1),
+    lambda g: g.script.add("poll", status=418, times=-1),
+    lambda g: g.script.add("create", status=200, body="html", times=-1),
+    lambda g: g.script.add("create", status=409, times=-1),
+    lambda g: g.script.add("upload", status=413, times=-1),
+    lambda g: g.script.add("upload", status=200, body="json", times=-1),
+    lambda g: g.script.add("list", status=500, times=-1),
+    lambda g: g.script.add("output", status=404, times=-1),
+    lambda g: g.script.add("output", "reset", times=-1),
+    lambda g: g.script.add("output", status=200, body="html", times=-1),
+    lambda g: setattr(g.behaviour, "counts", lambda job: "nonsense"),
+    lambda g: setattr(g.behaviour, "counts", lambda job: {"total": "x", "completed": [1]}),
+    lambda g: setattr(g.behaviour, "error", {"code": "x", "message": None}),
+]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_nothing_but_our_errors_escapes(gateway: StandIn, fault: Callable[..., object]) -> None:
+    fault(gateway)
+    with contextlib.suppress(LLMFramesError):
+        ask(timeout=3600)
+    gateway.script.clear()
+    gateway.behaviour = type(gateway.behaviour)()
+    gateway.finish()
+    assert len(gateway.jobs) <= 2
+    out = ask(retries=1)
+    found = dict(zip(out["response_status"], out["response"], strict=True))
+    assert set(found) <= {"ok", "missing"}
+    assert out["response"].dropna().tolist() == RIGHT[: out["response"].notna().sum()]
+
+
+# --- what a run shows -------------------------------------------------------------------------
+def test_submit_returns_at_once_and_a_run_shows_where_it_stands(
+    gateway: StandIn, clock: FakeClock
+) -> None:
+    gateway.behaviour.running_polls = -1
+    run = submit()
+    assert clock.slept == []
+    assert gateway.count("create") == 1
+    assert gateway.count("poll") == 0
+    assert run.status["step"].tolist() == ["live"]
+    assert run.status["batch_id"].tolist() == [gateway.jobs[0].id]
+    assert run.poll() is run
+    assert run.status["status"].tolist() == ["validating"]
+    assert run.result()["response"].isna().all()
+    gateway.finish()
+    assert run.wait() is run
+    assert run.status[["status", "requests", "answers"]].to_numpy().tolist() == [["completed", 4, 4]]
+    assert run.result()["response"].tolist() == RIGHT
+    assert run.usage == {"prompt_tokens": 4, "completion_tokens": 24, "reasoning_tokens": 0}
+    assert "4 ok" in repr(run)
+    assert gateway.api_key not in repr(run)
+    found = run.provenance()
+    assert found["model"] == MODEL
+    assert found["batch_jobs"] == [gateway.jobs[0].id]
+    assert found["counts"] == {"ok": 4}
+
+
+def test_two_runs_share_one_job(gateway: StandIn) -> None:
+    gateway.behaviour.running_polls = 3
+    one, two = submit(), submit(DF.iloc[::-1])
+    assert gateway.count("create") == 1
+    two.wait()
+    assert two.result()["response"].tolist() == RIGHT[::-1]
+    assert one.result()["response"].tolist() == RIGHT
+
+
+def test_overlapping_runs_send_each_request_once(gateway: StandIn) -> None:
+    gateway.behaviour.running_polls = 3
+    one = submit(DF.iloc[:3])
+    two = submit(DF.iloc[1:])
+    assert sent(gateway) == [["Say a", "Say b", "Say c"], ["Say d"]]
+    assert two.wait().result()["response"].tolist() == RIGHT[1:]
+    assert one.wait().result()["response"].tolist() == RIGHT[:3]
+    assert len(gateway.jobs) == 2

@@ -8,7 +8,9 @@ Importing registers ``df.llm`` on every `pandas.DataFrame`.
 [{'role': 'user', 'content': 'What is 1 + 1?'}]
 """
 
+import importlib as _importlib
 import warnings as _warnings
+from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 import pandas as _pd
 
@@ -18,13 +20,25 @@ from nyu_llm_frames._accessor import register
 from nyu_llm_frames._files.doorway import batch_file, read_output
 from nyu_llm_frames._gateway.gateway import Gateway
 from nyu_llm_frames._options import set_options
-from nyu_llm_frames._progress import Progress
-from nyu_llm_frames._run import Run
-from nyu_llm_frames._sidecar.reader import open_sidecar
+
+if _TYPE_CHECKING:
+    from nyu_llm_frames._money.estimate import Estimate
+    from nyu_llm_frames._progress import Progress
+    from nyu_llm_frames._run import Run
+    from nyu_llm_frames._sidecar.reader import open_sidecar
 
 __version__ = "0.1.0"
 
+# Loaded when first asked for, so that importing the package costs little beside pandas.
+_LATER = {
+    "Estimate": "_money.estimate",
+    "Progress": "_progress",
+    "Run": "_run",
+    "open_sidecar": "_sidecar.reader",
+}
+
 __all__ = [
+    "Estimate",
     "Gateway",
     "Progress",
     "Run",
@@ -35,6 +49,19 @@ __all__ = [
     "register",
     "set_options",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(_importlib.import_module(f"{__name__}.{_LATER[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
 
 if getattr(_pd.DataFrame, "llm", _FrameMethods) is _FrameMethods:
     register("llm")

@@ -5,25 +5,24 @@ Comes in: a frame and arguments. Goes out: what the stages behind it made.
 
 from __future__ import annotations
 
+import difflib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Literal, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar
 
 import pandas as pd
 from typing_extensions import Unpack
 
-from nyu_llm_frames._call import Asked, check_retries, check_timeout, prepare
-from nyu_llm_frames._clock import SystemClock
-from nyu_llm_frames._frames.frame import check_frame
-from nyu_llm_frames._frames.preview import preview
+from nyu_llm_frames._asked import Asked
 from nyu_llm_frames._gateway.gateway import Gateway
-from nyu_llm_frames._money.budget import check_max_cost
-from nyu_llm_frames._money.estimate import Estimate
-from nyu_llm_frames._run import Run
-from nyu_llm_frames._trial import estimate, trial
 from nyu_llm_frames.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from nyu_llm_frames._call import Call
+    from nyu_llm_frames._money.estimate import Estimate
+    from nyu_llm_frames._run import Run
 
 Template = Any
 """A string, a `pathlib.Path`, a `jinja2.Template`, or a list of ``{"role", "content"}``."""
@@ -72,6 +71,17 @@ def _spelled_out(function: F) -> F:
     return function
 
 
+def _asked(template: Template, model: str, common: Common) -> Asked:
+    """Collect the arguments of a call, and name one that there is not."""
+    known = list(Common.__annotations__)
+    for name in common:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f" Did you mean {near[0]}=?" if near else ""
+            raise TypeError(f"There is no argument {name}=.{hint}")
+    return Asked(template=template, model=model, **common)
+
+
 class FrameMethods:
     """Batch inference for the rows of a frame: ``df.llm``."""
 
@@ -117,11 +127,11 @@ class FrameMethods:
         """
         if isinstance(n, bool) or not isinstance(n, int) or n < 1:
             raise ConfigurationError(f"n must be a whole number above 0, not {n!r}.")
-        check_frame(self._frame)
-        head = self._frame.head(n)
-        return preview(
-            prepare(head, Asked(template=template, model=model, **common), check_columns=False)
-        )
+        from nyu_llm_frames._call import prepare
+        from nyu_llm_frames._frames.preview import preview
+
+        asked = _asked(template, model, common)
+        return preview(prepare(self._frame.head(n), asked, check_columns=False))
 
     @_spelled_out
     def estimate(
@@ -159,7 +169,11 @@ class FrameMethods:
         >>> df.llm.estimate("Where is {{ city }}?", model="gemini-3-flash-preview").to_pay
         2
         """
-        call = prepare(self._frame, Asked(template=template, model=model, **common))
+        from nyu_llm_frames._call import check_retries
+        from nyu_llm_frames._clock import SystemClock
+        from nyu_llm_frames._trial import estimate
+
+        call = self._prepared(template, model, common)
         return estimate(call, SystemClock(), check_retries(retries))
 
     @_spelled_out
@@ -206,7 +220,10 @@ class FrameMethods:
         >>> df.llm.trial("Which drug is named here? {{ offense }}", n=10, random_state=1,
         ...              model="gemini-3-flash-preview")  # doctest: +SKIP
         """
-        asked = Asked(template=template, model=model, **common)
+        from nyu_llm_frames._clock import SystemClock
+        from nyu_llm_frames._trial import trial
+
+        asked = _asked(template, model, common)
         return trial(self._frame, asked, n=n, random_state=random_state, clock=SystemClock())
 
     @_spelled_out
@@ -340,6 +357,8 @@ class FrameMethods:
             raise ConfigurationError(f"on_error must be 'keep' or 'raise', not {on_error!r}.")
         if not isinstance(wait, bool):
             raise ConfigurationError(f"wait must be True or False, not {wait!r}.")
+        from nyu_llm_frames._call import check_timeout
+
         seconds = check_timeout(timeout)
         run = self._run(template, model, retries, max_cost, common)
         if run.plan():
@@ -368,9 +387,10 @@ class FrameMethods:
         list of pathlib.Path
             The files written; none when every request is answered or under way already.
         """
+        from nyu_llm_frames._call import prepare
         from nyu_llm_frames._files.exchange import to_jsonl
 
-        asked = Asked(template=template, model=model, **common)
+        asked = _asked(template, model, common)
         return to_jsonl(prepare(self._frame, asked, check_columns=False), path)
 
     @_spelled_out
@@ -406,13 +426,24 @@ class FrameMethods:
         from nyu_llm_frames._files.exchange import from_jsonl
 
         paths = [path] if isinstance(path, str | Path) else list(path)
-        call = prepare(self._frame, Asked(template=template, model=model, **common))
+        call = self._prepared(template, model, common)
         return from_jsonl(call, [Path(p).expanduser() for p in paths])
+
+    def _prepared(self, template: Template, model: str, common: Common) -> Call:
+        # Imported here and in the methods: importing the package stays as fast as pandas.
+        from nyu_llm_frames._call import prepare
+
+        return prepare(self._frame, _asked(template, model, common))
 
     def _run(
         self, template: Template, model: str, retries: int, max_cost: float | None, common: Common
     ) -> Run:
-        call = prepare(self._frame, Asked(template=template, model=model, **common))
+        from nyu_llm_frames._call import check_retries
+        from nyu_llm_frames._clock import SystemClock
+        from nyu_llm_frames._money.budget import check_max_cost
+        from nyu_llm_frames._run import Run
+
+        call = self._prepared(template, model, common)
         limit = check_max_cost(max_cost, call.options.max_cost)
         return Run(call, SystemClock(), check_retries(retries), limit)
 

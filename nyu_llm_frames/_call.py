@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from nyu_llm_frames import _options
+from nyu_llm_frames._asked import Asked
 from nyu_llm_frames._frames import frame as _frame
 from nyu_llm_frames._frames import images as _images
 from nyu_llm_frames._frames.columns import Codes, new_names
@@ -33,31 +34,6 @@ from nyu_llm_frames._requests.parameters import body_params, check_number
 from nyu_llm_frames._requests.routes import route
 from nyu_llm_frames._schema.schema import Schema, compile_schema
 from nyu_llm_frames.errors import ConfigurationError, TemplateError
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
-    """The common arguments of a call, as given. See `FrameMethods.batch` for their meaning."""
-
-    template: Any
-    model: str
-    system: str | None = None
-    schema: Any = None
-    images: Any = None
-    output: str = "response"
-    prefix: str = ""
-    if_exists: str = "error"
-    details: bool = False
-    missing: str = "error"
-    max_tokens: int | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    seed: int | None = None
-    stop: Any = None
-    thinking: Any = None
-    params: Mapping[str, Any] | None = None
-    sidecar: str | Path | None = None
-    gateway: Gateway | str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +124,8 @@ def prepare(frame: pd.DataFrame, asked: Asked, *, check_columns: bool = True) ->
         raise ConfigurationError(f"model must be the name of a model, not {asked.model!r}.")
     if not isinstance(asked.output, str) or not asked.output:
         raise ConfigurationError(f"output must be a column name, not {asked.output!r}.")
+    if not isinstance(asked.details, bool):
+        raise ConfigurationError(f"details must be True or False, not {asked.details!r}.")
     if not isinstance(asked.prefix, str):
         raise ConfigurationError(f"prefix must be a string, not {asked.prefix!r}.")
     gateway = _gateway.resolve(asked.gateway)

@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 
 from nyu_llm_frames._answers.answer import Answer
-from nyu_llm_frames._call import Asked, Call, prepare
+from nyu_llm_frames._asked import Asked
+from nyu_llm_frames._call import Call, prepare
 from nyu_llm_frames._clock import Clock
 from nyu_llm_frames._frames.columns import Outcome
 from nyu_llm_frames._frames.frame import check_frame

@@ -17,7 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import nyu_llm_frames as llm
-from nyu_llm_frames._call import Asked, prepare
+from nyu_llm_frames._asked import Asked
+from nyu_llm_frames._call import prepare
 from nyu_llm_frames._frames import images as files
 from nyu_llm_frames._requests.images import MAX_INLINE_BYTES, Rules, contents, row_sources
 from nyu_llm_frames._requests.media import File, Inline, Link, sources

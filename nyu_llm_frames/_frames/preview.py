@@ -6,11 +6,14 @@ Comes in: a prepared call. Goes out: a frame with ids and messages; no effect at
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from nyu_llm_frames._call import Call
 from nyu_llm_frames._frames import columns as _columns
+
+if TYPE_CHECKING:
+    from nyu_llm_frames._call import Call
 
 
 def preview(call: Call) -> pd.DataFrame:

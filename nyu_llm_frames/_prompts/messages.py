@@ -46,8 +46,9 @@ def excerpt(source: str, line: int, token: str | None = None) -> str:
     text = lines[line - 1]
     found = re.search(_word(token), text) if token else None
     tags = [] if found else list(re.finditer(r"\{[{%](.*?)[%}]\}|\{[{%].*", text))
-    if len(tags) == 1:
-        found = tags[0]
+    unclosed = [tag for tag in tags if not tag[0].endswith("}")]
+    if unclosed or len(tags) == 1:
+        found = (unclosed or tags)[-1]
     start, length = (found.start(), max(1, len(found[0]))) if found else (0, 0)
     if start > _SHOWN_WIDTH // 2:
         cut = start - _SHOWN_WIDTH // 2

@@ -46,7 +46,7 @@ _encode_ascii = msgspec.json.Encoder().encode
 
 def _quoted(text: str) -> str:
     """Encode a string as ASCII JSON; for text that is ASCII there is a faster way."""
-    if text.isascii():
+    if text.isascii() and "\x7f" not in text:  # the one character that the two write differently
         return _encode_ascii(text).decode("ascii")
     return encode_basestring_ascii(text)
 

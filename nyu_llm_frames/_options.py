@@ -119,7 +119,12 @@ class set_options:
                     f"There is no option {name!r}. Options: {', '.join(known)}."
                 )
         self._before = _current
+        self._given = options
         _current = replace(_current, **options)
+
+    def __repr__(self) -> str:
+        # The last line of many notebook cells; a Gateway's own repr hides its key.
+        return f"set_options({', '.join(f'{k}={v!r}' for k, v in self._given.items())})"
 
     def __enter__(self) -> None:
         return None

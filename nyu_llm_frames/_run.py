@@ -469,8 +469,14 @@ class Run:
         return run_html(self._summary())
 
     # --- endings ----------------------------------------------------------------------------
-    def finished(self, on_error: str) -> pd.DataFrame:
-        """Return the joined frame, and warn or raise when rows have no good answer."""
+    def finished(self, on_error: str, *, stacklevel: int = 3) -> pd.DataFrame:
+        """Return the joined frame, and warn or raise when rows have no good answer.
+
+        Parameters
+        ----------
+        stacklevel : int
+            Of the warning, so that it points at the user's line: 3 from a method of the accessor.
+        """
         outcome = self.outcome()
         frame = self.joined(outcome)
         counts = self.counts(outcome)
@@ -480,7 +486,7 @@ class Run:
         text = self._partial(outcome, bad, len(frame))
         if on_error == "raise":
             raise PartialResultError(text, run=self, frame=frame, counts=counts)
-        warnings.warn(text, PartialResultWarning, stacklevel=4)
+        warnings.warn(text, PartialResultWarning, stacklevel=stacklevel)
         return frame
 
     def _examples(self, outcome: Outcome, kinds: Sequence[str]) -> dict[str, tuple[str, str]]:
@@ -527,6 +533,7 @@ class _HandsOver:
         trace: TracebackType | None,
     ) -> None:
         self._run.report.close()
+        self._run._runner.ctx.close()
         if isinstance(error, UncertainSubmissionError | BatchJobFailedError | RunTimeoutError):
             error.run = self._run
         if isinstance(error, KeyboardInterrupt):

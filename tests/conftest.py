@@ -1,7 +1,7 @@
 """Fixtures of all tests: a clean environment, the stand-in, the real gateway.
 
 Comes in: NYU_LLM_GATEWAY_TESTS=1 and NYU_LLM_REQUIRE_MODEL=1, which turn a missing gateway or
-model from a skip into a failure. Goes out: `stand_in`, `real_gateway`.
+model from a skip into a failure. Goes out: `clock`, `stand_in`, `gateway` (both), `real_gateway`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,10 @@ from pathlib import Path
 import pytest
 from gateway_lab.harness import Harness, find_gateway
 from gateway_lab.install import install
+from support.clock import FakeClock
 from support.stand_in import StandIn
+
+from nyu_llm_frames._clock import SystemClock
 
 CONTROL = ("NYU_LLM_GATEWAY_TESTS", "NYU_LLM_REQUIRE_MODEL")
 REQUIRE_GATEWAY, REQUIRE_MODEL = (os.environ.get(name) == "1" for name in CONTROL)
@@ -67,6 +70,27 @@ def stand_in() -> Iterator[StandIn]:
     """The gateway's stand-in, listening."""
     with StandIn() as gateway:
         yield gateway
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
+    """Time that passes at once, for all calls of the test."""
+    fake = FakeClock()
+    # Its methods, not its name: whoever imported the class before gets the same time.
+    monkeypatch.setattr(SystemClock, "epoch", fake.epoch)
+    monkeypatch.setattr(SystemClock, "monotonic", lambda _: fake.monotonic())
+    monkeypatch.setattr(SystemClock, "now", lambda _: fake.now())
+    monkeypatch.setattr(SystemClock, "sleep", lambda _, seconds: fake.sleep(seconds))
+    return fake
+
+
+@pytest.fixture
+def gateway(stand_in: StandIn, clock: FakeClock) -> Iterator[StandIn]:
+    """The stand-in as the gateway of all calls, without waiting and without progress lines."""
+    import nyu_llm_frames as llm
+
+    with llm.set_options(gateway=llm.Gateway(**stand_in.settings), progress=False):
+        yield stand_in
 
 
 @pytest.fixture(scope="session")

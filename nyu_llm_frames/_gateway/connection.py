@@ -14,7 +14,7 @@ from typing import Any
 
 from nyu_llm_frames._gateway import wire as _wire
 from nyu_llm_frames._gateway.failures import Translated
-from nyu_llm_frames._gateway.masking import Mask, credentials
+from nyu_llm_frames._gateway.masking import Mask, credentials, in_logs
 from nyu_llm_frames.errors import GatewayError, GatewayUnavailableError
 
 ENDPOINT = "/v1/chat/completions"
@@ -39,6 +39,8 @@ class Connection:
         Added to every call.
     restart : callable, optional
         Brings a dead embedded server back and returns its base URL.
+    owned : bool, default True
+        Whether the client is ours to close.
     """
 
     def __init__(
@@ -48,15 +50,25 @@ class Connection:
         secrets: tuple[str, ...] = (),
         headers: Mapping[str, str] | None = None,
         restart: Callable[[], str] | None = None,
+        owned: bool = True,
     ) -> None:
         # The client retries by itself once, POSTs too: that makes two paid jobs of one submit.
         self._openai = client.openai_client.with_options(max_retries=0)
         self._headers = dict(headers or {})
         own = {k: v for k, v in client.allHeaders.items() if isinstance(v, str)}
-        self._mask = Mask([*secrets, *credentials(own), *_passwords(str(client.base_url))])
+        hidden = [*secrets, *credentials(own), *_passwords(str(client.base_url))]
+        self._mask = Mask(hidden)
+        in_logs.hide(hidden)
         self._read_headers = {**own, **self._headers}
         self._base_url = str(client.base_url).rstrip("/")
         self._restart = restart
+        self._owned = client if owned else None
+
+    def close(self) -> None:
+        """Close the client's two connection pools, unless the client is the user's own."""
+        if self._owned is not None:
+            self._owned.openai_client.close()
+            self._owned.close()
 
     def clean(self, text: str) -> str:
         """Take every secret out of a text."""

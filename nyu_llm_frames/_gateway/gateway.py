@@ -23,9 +23,13 @@ _SHOWN = frozenset({"vertex_project_id", "vertex_region", "request_timeout"})
 
 def _normal_url(url: str) -> str:
     """Give a base URL the one form under which jobs are remembered, without a password."""
+    return _without_password(url).rstrip("/") + "/"
+
+
+def _without_password(url: str) -> str:
     scheme, mark, rest = url.partition("://")
     host, slash, path = rest.partition("/")
-    return f"{scheme}{mark}{host.rpartition('@')[2]}{slash}{path}".rstrip("/") + "/"
+    return f"{scheme}{mark}{host.rpartition('@')[2]}{slash}{path}"
 
 
 @dataclass(frozen=True, init=False, repr=False)
@@ -128,7 +132,8 @@ class Gateway:
         for name in ("api_key", "base_url", "provider", "bucket"):
             value = getattr(self, name)
             if value is not None:
-                parts.append(f"{name}={'***' if name == 'api_key' else value!r}")
+                shown = _without_password(value) if name == "base_url" else value
+                parts.append(f"{name}={'***' if name == 'api_key' else shown!r}")
         if self.client is not None:
             parts.append("client=<Portkey>")
         for name, value in self.portkey_options.items():
@@ -183,7 +188,10 @@ class Gateway:
             if self.bucket:
                 extra["x-portkey-vertex-storage-bucket-name"] = self.bucket
             return Connection(
-                self.client, secrets=(secret,) if isinstance(secret, str) else (), headers=extra
+                self.client,
+                secrets=(secret,) if isinstance(secret, str) else (),
+                headers=extra,
+                owned=False,
             )
         self._require_credentials()
         return self._open()

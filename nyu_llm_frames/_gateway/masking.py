@@ -6,10 +6,24 @@ the same without them; a gateway may echo a key in an error page, a job's messag
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 
 CREDENTIALS = frozenset({"authorization", "x-portkey-api-key", "x-portkey-virtual-key"})
 _SHORTEST = 4
+# They log headers at DEBUG, those of an answer too, which may echo what was sent.
+_TALKATIVE = (
+    "httpx",
+    "httpcore.connection",
+    "httpcore.http11",
+    "httpcore.http2",
+    "httpcore.proxy",
+    "httpcore.socks",
+    "openai",
+    "portkey_ai._vendor.openai._base_client",
+    "portkey_ai._vendor.openai._legacy_response",
+    "portkey_ai._vendor.openai._response",
+)
 
 
 def credentials(headers: Mapping[str, str]) -> list[str]:
@@ -56,3 +70,30 @@ class Mask:
                 yield data[:cut]
         if rest:
             yield rest
+
+
+class _InLogs(logging.Filter):
+    """Hides the secrets of all connections in the records of the client's libraries."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._secrets: frozenset[str] = frozenset()
+        self._mask = Mask(())
+
+    def hide(self, secrets: Iterable[str]) -> None:
+        """Hide these too, from now on."""
+        self._secrets |= frozenset(secrets)
+        self._mask = Mask(self._secrets)
+        for name in _TALKATIVE:
+            logging.getLogger(name).addFilter(self)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Let every record through, without a secret."""
+        text = record.getMessage()
+        hidden = self._mask.text(text)
+        if hidden != text:
+            record.msg, record.args = hidden, ()
+        return True
+
+
+in_logs = _InLogs()

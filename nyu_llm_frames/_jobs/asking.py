@@ -112,6 +112,7 @@ class Asking:
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
             self._store()
+            connection.close()
 
     def _keep(self, place: int, future: Future[tuple[Answer, bool]]) -> None:
         answer, answered = future.result()

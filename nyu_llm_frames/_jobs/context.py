@@ -45,6 +45,12 @@ class Context:
             self._connection = self.gateway.connect()
         return self._connection
 
+    def close(self) -> None:
+        """Close the connection; the next effect opens it again."""
+        if self._connection is not None:
+            connection, self._connection = self._connection, None
+            connection.close()
+
     def revive(self) -> None:
         """Bring the gateway back, where it is ours to bring back."""
         if self._connection is not None:

@@ -137,7 +137,8 @@ class AnswerWriter:
         if self._thread is not None:
             self._thread.shutdown()
             self._thread = None
-            for part in (self._writer, self._file):
+        for part in (self._writer, self._file):
+            if part is not None:  # also after a commit that failed half-way
                 with suppress(OSError, pa.ArrowException):
                     part.close()
         self._draft.unlink(missing_ok=True)

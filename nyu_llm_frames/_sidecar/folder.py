@@ -278,11 +278,11 @@ class Sidecar:
 def _read_record(path: Path, kind: type[Any]) -> Any:
     rows = _storage.read_table(path).to_pylist()
     if len(rows) != 1:
-        raise SidecarDamagedError(f"{path} is damaged: it holds {len(rows)} rows.", path=str(path))
+        raise _storage.damaged(path, f"it holds {len(rows)} rows")
     try:
         return msgspec.convert(rows[0], kind)
     except msgspec.ValidationError as e:
-        raise SidecarDamagedError(f"{path} is damaged: {e}.", path=str(path)) from None
+        raise _storage.damaged(path, e) from None
 
 
 def owner_is_gone(job: Job, me: str) -> bool:

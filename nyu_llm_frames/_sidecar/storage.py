@@ -186,9 +186,7 @@ def write_batches(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatc
 def _check_format(path: Path, metadata: Mapping[bytes, bytes] | None) -> None:
     found = (metadata or {}).get(_FORMAT_KEY)
     if found is None or not found.isdigit():
-        raise SidecarDamagedError(
-            f"{path} is no file of a sidecar (it has no format version).", path=str(path)
-        )
+        raise damaged(path, "it has no format version")
     if int(found) > FORMAT:
         raise SidecarVersionError(
             f"{path} was written in sidecar format {int(found)}; this release reads up to "
@@ -210,18 +208,21 @@ def reading(path: Path) -> Iterator[pq.ParquetFile]:
             with pq.ParquetFile(path) as file:
                 _check_format(path, file.schema_arrow.metadata)
                 yield file
+        except SidecarError:
+            raise  # an OSError too, and one without a number
         except (pa.ArrowException, UnicodeDecodeError, KeyError) as e:
-            raise _damaged(path, e) from None
+            raise damaged(path, e) from None
         except OSError as e:
             if e.errno is None:  # pyarrow reports damage as an OSError without a number
-                raise _damaged(path, e) from None
+                raise damaged(path, e) from None
             raise
 
 
-def _damaged(path: Path, e: Exception) -> SidecarDamagedError:
+def damaged(path: Path, reason: object) -> SidecarDamagedError:
+    """Return the error that names a file, what is wrong with it, and the way out."""
+    told = " ".join(str(reason).replace(str(path), "it").split())[:120]
     way_out = _REBUILD.get(path.parent.name, "")
-    reason = " ".join(str(e).split())[:120]
-    return SidecarDamagedError(f"{path} is damaged ({reason}). {way_out}".strip(), path=str(path))
+    return SidecarDamagedError(f"{path} is damaged ({told}). {way_out}".strip(), path=str(path))
 
 
 def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:

@@ -93,6 +93,9 @@ class OnTheFly:
     def content(self, file_id: str) -> Iterator[bytes]:
         return iter(())
 
+    def close(self) -> None:
+        """Nothing to close."""
+
     def stored_bytes(self, file_id: str) -> int | None:
         return None
 
@@ -198,7 +201,9 @@ class Steps:
 
 def peak_mb() -> float:
     """Peak resident memory of this process."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if os.uname().sysname != "Darwin" else 1 << 20)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
+        1024 if os.uname().sysname != "Darwin" else 1 << 20
+    )
 
 
 def main() -> None:

@@ -6,9 +6,12 @@ Comes in: the texts of a frame, a folder, a place. Goes out: the answers, printe
 from __future__ import annotations
 
 import json
+import logging
 import os
+import pickle
 import signal
 import sys
+import traceback
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -97,3 +100,43 @@ def call(
         )
     )
     sys.stdout.flush()
+
+
+def tell_everything(texts: list[str], sidecar: str, calls: int) -> None:
+    """Make calls that fail in many ways, and print all that a person could see of them."""
+    logging.basicConfig(level=logging.DEBUG, stream=sys.stdout, force=True)
+    for name in list(logging.root.manager.loggerDict):
+        logging.getLogger(name).setLevel(logging.DEBUG)
+    frame = pd.DataFrame({"q": texts})
+    gateway = llm.Gateway(api_key=os.environ["PORTKEY_API_KEY"], vertex_token="CANARY-token-value")
+    print(repr(gateway), gateway)
+    warnings.simplefilter("always")
+    for _ in range(calls):
+        run: Any = None
+        with llm.set_options(**{**FAST, "progress": True}):
+            try:
+                run = frame.llm.submit(
+                    "{{ q }}", model=MODEL, sidecar=sidecar, gateway=gateway, retries=0
+                )
+                run.wait(timeout=20)
+                print("ENDED")
+            except llm.errors.LLMFramesError as e:
+                shown = traceback.TracebackException.from_exception(e, capture_locals=True)
+                print(f"ERROR {type(e).__name__}")
+                print("".join(_our_frames(shown)), repr(e), vars(e), pickle.dumps(e))
+                logging.exception("failed")
+                run = getattr(e, "run", None) or run
+        if run is not None:
+            print(repr(run), run.status.to_html(), run.failures().to_html(), run.provenance())
+            print(getattr(run, "_repr_html_", str)(), run.result().to_html(), vars(run))
+    shown_sidecar = llm.open_sidecar(sidecar)
+    print(shown_sidecar, shown_sidecar.answers(raw=True).to_dict(), shown_sidecar.jobs().to_dict())
+    print(shown_sidecar.runs().to_dict())
+
+
+def _our_frames(shown: traceback.TracebackException) -> list[str]:
+    """Return the lines of a traceback; of other people's frames without their variables."""
+    for frame in shown.stack:
+        if "nyu_llm_frames" not in frame.filename:
+            frame.locals = None
+    return list(shown.format())

@@ -186,6 +186,9 @@ def _batch(job: Job) -> our_wire.Batch:
 class MemoryConnection:
     """What a `Connection` does, done in memory."""
 
+    def close(self) -> None:
+        """Nothing to close."""
+
     def __init__(self, world: World) -> None:
         self._world = world
 

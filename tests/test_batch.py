@@ -161,9 +161,7 @@ DTYPES: dict[str, tuple[Any, list[str]]] = {
         ["2026-02-18 12:00:00-05:00"] * 3,
     ),
     "arrow dictionary": (
-        pd.Series(
-            pd.array(["a", "b", "a"], dtype=pd.ArrowDtype(pa.dictionary(pa.int8(), pa.string())))
-        ),
+        pd.Series(["a", "b", "a"], dtype=pd.ArrowDtype(pa.dictionary(pa.int8(), pa.string()))),
         ["a", "b", "a"],
     ),
     "arrow decimals": (

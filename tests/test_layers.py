@@ -1,0 +1,207 @@
+"""Imports go one way: errors, then pure stages, shared settings, effects, and doorways on top.
+
+Read from the source, so that an import inside a function counts too.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import nyu_llm_frames
+
+ROOT = Path(nyu_llm_frames.__file__).parent
+PACKAGE = "nyu_llm_frames"
+
+# From the bottom up. A name stands for a module or for all modules of a folder; the longest name
+# that fits decides. What no line names is a doorway.
+TIERS: dict[str, tuple[str, ...]] = {
+    "errors": ("errors",),
+    "pure": (
+        "_prompts",
+        "_requests",
+        "_answers",
+        "_schema",
+        "_gateway.wire",
+        "_jobs.job",
+    ),
+    "shared": ("_options", "_clock", "_progress", "_asked"),
+    "effects": ("_gateway", "_sidecar", "_jobs", "local"),
+    "ends": ("_frames",),
+    "doorways": ("_sidecar.reader",),
+}
+ORDER = list(TIERS)
+
+# What reads a clock, opens a socket or a path, looks at the environment, or throws dice.
+IMPURE = {
+    "asyncio", "concurrent", "filelock", "ftplib", "getpass", "glob", "httpx", "io", "logging",
+    "multiprocessing", "openai", "os", "platform", "portkey_ai", "random", "requests", "secrets",
+    "select", "shutil", "signal", "socket", "socketserver", "ssl", "subprocess", "tempfile",
+    "tenacity", "threading", "time", "tqdm",
+}  # fmt: skip
+IMPURE_NAMES = {"pathlib.Path", "urllib.request", "http.client", "http.server"}
+CLOCK = re.compile(r"\.(now|utcnow|today)\(|(?<!def )\bopen\(|\benviron\b|\bgetenv\(")
+
+FRAME_LIBRARIES = {"pandas", "dask", "polars", "narwhals"}
+# Typed columns are built where their types are known.
+MAKES_COLUMNS = {"_schema.arrays"}
+
+
+@dataclass(frozen=True)
+class Import:
+    name: str
+    lazy: bool
+
+
+@cache
+def sources() -> dict[str, str]:
+    """Return the source of every module, by its name below the package ("" is the package)."""
+    out = {}
+    for path in sorted(ROOT.rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        out[".".join(p for p in parts if p != "__init__")] = path.read_text(encoding="utf-8")
+    return out
+
+
+def imports_of(module: str) -> Iterator[Import]:
+    """Yield what a module imports when it runs; what only type checkers read is left out."""
+
+    def walk(node: ast.AST, lazy: bool) -> Iterator[Import]:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+                for other in child.orelse:
+                    yield from walk(other, lazy)
+            elif isinstance(child, ast.Import):
+                yield from (Import(alias.name, lazy) for alias in child.names)
+            elif isinstance(child, ast.ImportFrom):
+                assert child.level == 0, f"{module}: imports are absolute"
+                yield from (Import(f"{child.module}.{alias.name}", lazy) for alias in child.names)
+            else:
+                inside = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+                yield from walk(child, lazy or inside)
+
+    yield from walk(ast.parse(sources()[module]), False)
+
+
+def own_imports(module: str) -> Iterator[tuple[str, bool]]:
+    """Yield the modules of the package that a module imports, and whether inside a function."""
+    for found in imports_of(module):
+        if found.name == PACKAGE or not found.name.startswith(f"{PACKAGE}."):
+            continue
+        name = found.name.removeprefix(f"{PACKAGE}.")
+        while name not in sources():  # a name in a module: drop it
+            name = name.rpartition(".")[0]
+        yield name, found.lazy
+
+
+def foreign_imports(module: str) -> set[str]:
+    names = {found.name for found in imports_of(module)}
+    return {name for name in names if not name.startswith(PACKAGE)}
+
+
+def tier(module: str) -> str:
+    fits = [
+        (len(name), layer)
+        for layer, names in TIERS.items()
+        for name in names
+        if module == name or module.startswith(f"{name}.")
+    ]
+    return max(fits)[1] if fits else "doorways"
+
+
+def test_every_name_of_the_tiers_is_there() -> None:
+    for names in TIERS.values():
+        for name in names:
+            assert name in sources(), name
+
+
+def test_no_module_imports_from_a_tier_above_its_own() -> None:
+    wrong = [
+        f"{module} ({tier(module)}) imports {other} ({tier(other)})"
+        for module in sources()
+        for other, _ in own_imports(module)
+        if ORDER.index(tier(other)) > ORDER.index(tier(module))
+    ]
+    assert not wrong
+
+
+def test_no_import_goes_in_a_circle() -> None:
+    graph = {
+        module: {other for other, lazy in own_imports(module) if not lazy and other != module}
+        for module in sources()
+    }
+    while free := [module for module, needs in graph.items() if not needs]:
+        for module in free:
+            del graph[module]
+        for needs in graph.values():
+            needs.difference_update(free)
+    assert not graph
+
+
+def test_pure_stages_know_no_clock_socket_path_or_environment() -> None:
+    wrong = []
+    for module in sources():
+        if tier(module) not in ("errors", "pure"):
+            continue
+        names = foreign_imports(module)
+        wrong += [f"{module} imports {n}" for n in names if n.partition(".")[0] in IMPURE]
+        wrong += [f"{module} imports {n}" for n in names & IMPURE_NAMES]
+        code = ast.unparse(without_docstrings(ast.parse(sources()[module])))
+        wrong += [f"{module} uses {m.group()}" for m in CLOCK.finditer(code)]
+    assert not wrong
+
+
+def without_docstrings(tree: ast.Module) -> ast.Module:
+    """Return the tree without its strings: a message may say `open(`."""
+
+    class Blank(ast.NodeTransformer):
+        def visit_Constant(self, node: ast.Constant) -> ast.Constant:
+            return ast.Constant("") if isinstance(node.value, str) else node
+
+    blank: ast.Module = Blank().visit(tree)
+    return blank
+
+
+def test_a_dataframe_library_appears_only_at_the_ends() -> None:
+    users = {
+        module
+        for module in sources()
+        if {name.partition(".")[0] for name in foreign_imports(module)} & FRAME_LIBRARIES
+    }
+    inside = {module for module in users if tier(module) not in ("ends", "doorways")}
+    assert inside == MAKES_COLUMNS
+
+
+def test_the_client_is_imported_inside_functions_alone() -> None:
+    late = {"portkey_ai", "httpx", "tqdm", "matplotlib", "IPython", "openai"}
+    early = [
+        f"{module} imports {found.name}"
+        for module in sources()
+        if not module.startswith("local")
+        for found in imports_of(module)
+        if not found.lazy and found.name.partition(".")[0] in late
+    ]
+    assert not early
+
+
+def test_the_embedded_server_shares_no_code_with_the_client() -> None:
+    # A protocol misread on one side must not hide on the other.
+    used = {
+        other
+        for module in sources()
+        if module == "local" or module.startswith("local.")
+        for other, _ in own_imports(module)
+    }
+    assert {name for name in used if name.partition(".")[0] != "local"} <= {"errors"}
+    users = {
+        module
+        for module in sources()
+        if not module.startswith("local")
+        for other, _ in own_imports(module)
+        if other.partition(".")[0] == "local"
+    }
+    assert {user.partition(".")[0] for user in users} <= {"_gateway", "cli"}

@@ -1,0 +1,282 @@
+"""The doors beside df.llm: import, options, gateways, registering, looking into a sidecar."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from support import rows
+from support.stand_in import StandIn, answer
+
+import nyu_llm_frames as llm
+from nyu_llm_frames import _options
+from nyu_llm_frames.errors import ConfigurationError, PartialResultWarning, SidecarError
+
+MODEL = "gemini-3-flash-preview"
+DF = pd.DataFrame({"x": list("abc")})
+
+
+def run_python(code: str) -> str:
+    """Run code in a fresh interpreter and return what it prints."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+# --- import -----------------------------------------------------------------------------------
+def test_import_and_preview_load_no_client_server_or_model() -> None:
+    heavy = ["portkey_ai", "openai", "httpx", "starlette", "uvicorn", "xllamacpp", "tqdm"]
+    heavy += ["matplotlib", "IPython", "dask", "polars", "pydantic", "genai_prices"]
+    code = (
+        "import sys, pandas as pd\n"
+        "before = set(sys.modules)\n"
+        "import nyu_llm_frames as llm\n"
+        "pd.DataFrame({'x': [1]}).llm.preview('{{ x }}')\n"
+        f"print([name for name in {heavy} if name in set(sys.modules) - before])"
+    )
+    assert run_python(code) == "[]"
+
+
+def test_the_accessor_is_there_after_the_import_alone() -> None:
+    assert run_python("import nyu_llm_frames, pandas; print(pandas.DataFrame.llm.__name__)")
+
+
+def test_another_packages_df_llm_stays_theirs_and_a_name_can_be_chosen() -> None:
+    code = (
+        "import warnings, pandas as pd\n"
+        "class Theirs:\n"
+        "    def __init__(self, frame): pass\n"
+        "pd.api.extensions.register_dataframe_accessor('llm')(Theirs)\n"
+        "with warnings.catch_warnings(record=True) as told:\n"
+        "    warnings.simplefilter('always')\n"
+        "    import nyu_llm_frames as llm\n"
+        "llm.register('batches')\n"
+        "df = pd.DataFrame({'x': [1]})\n"
+        "print(len(told), 'register(' in str(told[0].message), type(df.llm).__name__,\n"
+        "      len(df.batches.preview('{{ x }}')))"
+    )
+    assert run_python(code) == "1 True Theirs 1"
+
+
+def test_register_refuses_what_a_frame_has_already() -> None:
+    with pytest.raises(ConfigurationError, match="has 'mean' already"):
+        llm.register("mean")
+    with pytest.raises(ConfigurationError, match="must be a Python name"):
+        llm.register("not a name")
+    llm.register("llm")  # our own, again
+
+
+def test_every_public_name_is_there() -> None:
+    for name in llm.__all__:
+        assert getattr(llm, name) is not None
+
+
+# --- options ----------------------------------------------------------------------------------
+def test_options_hold_for_a_block_and_for_the_session() -> None:
+    before = _options.current()
+    with llm.set_options(poll_interval_s=30):
+        with llm.set_options(sidecar="here"):
+            assert _options.current().poll_interval_s == 30
+            assert _options.current().sidecar == "here"
+        assert _options.current().sidecar is None
+    assert _options.current() is before
+    llm.set_options(poll_interval_s=7)
+    assert _options.current().poll_interval_s == 7
+    llm.set_options(poll_interval_s=before.poll_interval_s)
+    assert _options.current() == before
+
+
+def test_options_come_back_after_an_error_in_the_block() -> None:
+    before = _options.current()
+    with pytest.raises(KeyError), llm.set_options(poll_interval_s=30):
+        raise KeyError
+    assert _options.current() is before
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "poll_interval_s",
+        "max_poll_interval_s",
+        "submit_settle_s",
+        "output_settle_s",
+        "max_requests_per_file",
+        "max_bytes_per_file",
+        "max_cost",
+    ],
+)
+@pytest.mark.parametrize("value", [0, -1, "5", True, float("nan"), [1]])
+def test_numbers_are_above_zero(name: str, value: Any) -> None:
+    before = _options.current()
+    with pytest.raises(ConfigurationError, match=f"{name} must be a number above 0"):
+        llm.set_options(**{name: value})
+    assert _options.current() is before
+
+
+def test_an_unknown_option_is_named_with_those_there_are() -> None:
+    with pytest.raises(ConfigurationError, match=r"no option 'pol_interval'.*poll_interval_s"):
+        llm.set_options(pol_interval=3)
+
+
+def test_the_sidecar_of_a_call_wins_over_the_option(gateway: StandIn, tmp_path: Path) -> None:
+    with llm.set_options(sidecar=tmp_path / "session.llm"):
+        DF.llm.batch("{{ x }}", model=MODEL)
+        DF.llm.batch("{{ x }}", model=MODEL, sidecar=str(tmp_path / "call.llm"))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["call.llm", "session.llm"]
+    assert len(gateway.jobs) == 2
+
+
+# --- gateways ---------------------------------------------------------------------------------
+def test_a_gateway_never_shows_its_key() -> None:
+    gateway = llm.Gateway(
+        api_key="canary-key",
+        base_url="https://example.org/v1",
+        bucket="b",
+        Authorization="canary-token",
+        vertex_project_id="p",
+    )
+    assert repr(gateway) == str(gateway)
+    assert repr(gateway) == (
+        "Gateway(api_key='***', base_url='https://example.org/v1', bucket='b', "
+        "Authorization='***', vertex_project_id='p')"
+    )
+
+
+def test_a_gateway_is_frozen_and_comparable() -> None:
+    gateway = llm.Gateway(api_key="k")
+    with pytest.raises(AttributeError):
+        gateway.api_key = "other"  # type: ignore[misc]
+    assert gateway == llm.Gateway(api_key="k")
+    assert gateway != llm.Gateway(api_key="other")
+
+
+def test_the_environment_names_the_gateway(
+    stand_in: StandIn, clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in stand_in.environment.items():
+        monkeypatch.setenv(name, value)
+    with llm.set_options(progress=False):
+        out = DF.llm.batch("{{ x }}", model=MODEL)
+    assert out["response"].tolist() == [answer(x) for x in "abc"]
+
+
+@pytest.mark.parametrize("slash", ["", "/"])
+def test_the_base_url_may_end_with_a_slash(gateway: StandIn, slash: str) -> None:
+    settings = {**gateway.settings, "base_url": gateway.base_url + slash}
+    out = DF.llm.batch("{{ x }}", model=MODEL, gateway=llm.Gateway(**settings))
+    assert out["response"].tolist() == [answer(x) for x in "abc"]
+    assert all(path.startswith("/v1/") for _, path in gateway.log)
+
+
+def test_a_ready_client_is_used_as_it_is(gateway: StandIn) -> None:
+    client = gateway.portkey()
+    out = DF.llm.batch("{{ x }}", model=MODEL, gateway=llm.Gateway(client=client))
+    assert out["response"].tolist() == [answer(x) for x in "abc"]
+    assert client.openai_client.max_retries != 0  # theirs stays as it was
+
+
+def test_another_provider_is_another_realm(gateway: StandIn) -> None:
+    DF.llm.batch("{{ x }}", model=MODEL)
+    other = llm.Gateway(**{**gateway.settings, "provider": "@other"})
+    DF.llm.batch("{{ x }}", model=MODEL, gateway=other)
+    assert len(gateway.jobs) == 2
+    key = llm.Gateway(**{**gateway.settings, "api_key": "another", "base_url": "http://x/v1"})
+    DF.llm.batch("{{ x }}", model=MODEL, gateway=key)  # neither key nor address asks again
+    assert len(gateway.jobs) == 2
+
+
+# --- looking into a sidecar -------------------------------------------------------------------
+def test_a_sidecar_shows_jobs_answers_and_runs(gateway: StandIn) -> None:
+    gateway.behaviour.row = rows.pick({"c": rows.conflict})
+    out = DF.llm.batch("{{ x }}", model=MODEL, details=True, temperature=0.5)
+    sidecar = llm.open_sidecar("llm_sidecar")
+    assert sidecar.path == Path("llm_sidecar").absolute()
+
+    (job,) = sidecar.jobs().to_dict("records")
+    assert job["batch_id"] == gateway.jobs[0].id
+    assert job["status"] == "completed"
+    assert job["step"] == "done"
+    assert job["requests"] == 3
+    assert job["duplicates"] == 1
+    assert job["submitted_at"].tzinfo is not None
+
+    answers = sidecar.answers()
+    assert "raw" not in answers
+    assert set(answers["custom_id"]) == set(out["response_custom_id"])
+    assert sorted(answers["status"]) == ["ok", "ok", "ok", "refused"]
+    raw = sidecar.answers(raw=True)["raw"]
+    assert all(isinstance(line, bytes) and line.startswith(b"{") for line in raw)
+
+    (run,) = sidecar.runs().to_dict("records")
+    assert run["model"] == MODEL
+    assert '"temperature": 0.5' in run["params"]
+    assert "{{ x }}" in run["template"]
+    assert run["rows"] == 3
+    assert "llm_sidecar" in repr(sidecar)
+
+
+def test_an_empty_sidecar_shows_empty_frames(gateway: StandIn) -> None:
+    DF.iloc[:0].llm.batch("{{ x }}", model=MODEL)
+    sidecar = llm.open_sidecar("llm_sidecar")
+    assert len(sidecar.jobs()) == len(sidecar.answers()) == 0
+    assert "batch_id" in sidecar.jobs()
+    assert "text" in sidecar.answers()
+
+
+def test_an_exported_sidecar_answers_a_colleagues_same_call(
+    gateway: StandIn, tmp_path: Path
+) -> None:
+    first = DF.llm.batch("{{ x }}", model=MODEL)
+    copy = llm.open_sidecar("llm_sidecar").export(tmp_path / "to share")
+    gateway.stop()
+    out = DF.llm.batch("{{ x }}", model=MODEL, sidecar=copy, gateway=llm.Gateway())
+    pd.testing.assert_frame_equal(out, first)
+    with pytest.raises(SidecarError, match="is there already"):
+        llm.open_sidecar("llm_sidecar").export(tmp_path / "to share")
+
+
+def test_a_folder_that_is_no_sidecar_is_left_alone(gateway: StandIn, tmp_path: Path) -> None:
+    folder = tmp_path / "thesis"
+    folder.mkdir()
+    (folder / "chapter1.txt").write_text("do not touch")
+    with pytest.raises(SidecarError, match="no sidecar"):
+        llm.open_sidecar(folder)
+    with pytest.raises(SidecarError, match="holds other files"):
+        DF.llm.batch("{{ x }}", model=MODEL, sidecar=folder)
+    with pytest.raises(SidecarError, match="no sidecar"):
+        llm.open_sidecar(tmp_path / "nowhere")
+    assert [p.name for p in folder.iterdir()] == ["chapter1.txt"]
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_sidecar_that_was_deleted_pays_again_and_says_that_it_is_new(gateway: StandIn) -> None:
+    import shutil
+
+    told: list[str] = []
+    with llm.set_options(progress=lambda p: told.append(p.message)):
+        DF.llm.batch("{{ x }}", model=MODEL)
+        shutil.rmtree("llm_sidecar")
+        DF.llm.batch("{{ x }}", model=MODEL)
+    assert sum(message.startswith("new sidecar: ") for message in told) == 2
+    assert len(gateway.jobs) == 2
+
+
+def test_a_lost_answers_file_is_read_again_and_not_paid_again(gateway: StandIn) -> None:
+    first = DF.llm.batch("{{ x }}", model=MODEL)
+    (file,) = Path("llm_sidecar/answers").iterdir()
+    file.unlink()
+    out = DF.llm.batch("{{ x }}", model=MODEL)
+    pd.testing.assert_frame_equal(out, first)
+    assert len(gateway.jobs) == 1
+
+
+def test_a_truncated_answer_warns_by_name(gateway: StandIn) -> None:
+    gateway.behaviour.row = rows.truncated
+    with pytest.warns(PartialResultWarning, match="3 truncated .*max_tokens"):
+        DF.llm.batch("{{ x }}", model=MODEL)

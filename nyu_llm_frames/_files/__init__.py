@@ -1,0 +1,1 @@
+"""Tables by path: read in pieces, answered, and written again, in memory that does not grow."""

@@ -1,0 +1,105 @@
+"""`batch_file`: ``df.llm.batch`` for a table that stays on disk.
+
+Comes in: paths and the arguments of ``df.llm.batch``. Goes out: an output file and its record.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from nyu_llm_frames import _options
+from nyu_llm_frames._answers.answer import RANK
+from nyu_llm_frames._asked import Asked
+from nyu_llm_frames._call import check_retries, check_timeout
+from nyu_llm_frames._clock import SystemClock
+from nyu_llm_frames._files.run import FileOutcome, FileRun
+from nyu_llm_frames._files.sink import check_output
+from nyu_llm_frames._files.source import open_source
+from nyu_llm_frames._money.budget import check_max_cost
+from nyu_llm_frames.errors import ConfigurationError, PartialResultError, PartialResultWarning
+
+
+@dataclass(frozen=True, slots=True)
+class FileResult:
+    """What `batch_file` wrote.
+
+    Attributes
+    ----------
+    output, sidecar : Path
+    rows, requests : int
+        Rows of the file, and the distinct requests that they make.
+    counts : dict of str to int
+        Rows per status; "pending" ones only with ``wait=False``.
+    """
+
+    output: Path
+    sidecar: Path
+    rows: int
+    requests: int
+    counts: dict[str, int] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        told = ", ".join(f"{n:,} {s}" for s, n in sorted(self.counts.items(), key=lambda x: -x[1]))
+        return f"<{self.output}: {self.rows:,} rows ({told or 'none'}); sidecar {self.sidecar}>"
+
+
+def run_file(
+    input: str | Path,
+    output: str | Path,
+    asked: Asked,
+    *,
+    wait: bool,
+    timeout: float | None,
+    retries: int,
+    max_cost: float | None,
+    on_error: str,
+) -> FileResult:
+    """Answer a file; see `nyu_llm_frames.batch_file`."""
+    if on_error not in ("keep", "raise"):
+        raise ConfigurationError(f"on_error must be 'keep' or 'raise', not {on_error!r}.")
+    if not isinstance(wait, bool):
+        raise ConfigurationError(f"wait must be True or False, not {wait!r}.")
+    seconds = check_timeout(timeout)
+    options = _options.current()
+    source = open_source(input)
+    target = check_output(output, source)
+    if asked.sidecar is None and options.sidecar is None:
+        asked = replace(asked, sidecar=target.with_suffix(".llm"))
+    run = FileRun(
+        source,
+        target,
+        asked,
+        retries=check_retries(retries),
+        max_cost=check_max_cost(max_cost, options.max_cost),
+        clock=SystemClock(),
+    )
+    with run:
+        if run.start():
+            if wait:
+                run.wait(seconds)
+            else:
+                run.poll()
+        outcome = run.write()
+        result = FileResult(target, run.sidecar.path, run.bands.rows, run.requests, outcome.counts)
+    _report(result, outcome, asked, on_error)
+    return result
+
+
+def _report(result: FileResult, outcome: FileOutcome, asked: Asked, on_error: str) -> None:
+    """Warn or raise when rows have no good answer."""
+    bad = {s: n for s, n in result.counts.items() if s not in ("ok", "skipped", "pending")}
+    if not bad:
+        return
+    kinds = []
+    for kind in sorted(bad, key=lambda s: (RANK.get(s, 0), s)):  # type: ignore[call-overload]
+        row, reason = outcome.examples[kind]
+        kinds.append(f"{bad[kind]:,} {kind} (row {row}: {reason})")
+    text = (
+        f"{sum(bad.values()):,} of {result.rows:,} rows have no good answer: {'; '.join(kinds)}. "
+        f"The reasons stand in {asked.output}_error of {result.output}."
+    )
+    if on_error == "raise":
+        raise PartialResultError(text, counts=result.counts)
+    warnings.warn(text, PartialResultWarning, stacklevel=4)

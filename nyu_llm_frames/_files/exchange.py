@@ -1,0 +1,179 @@
+"""Exchange with the manual steps and other runners: request files out, output files in.
+
+Comes in: a prepared call, or an output file of anybody. Goes out: JSON lines that can be uploaded
+by hand or given to ``vllm run-batch``; answers in the sidecar; a tidy frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from nyu_llm_frames._answers.answer import RANK, Answer
+from nyu_llm_frames._answers.lines import LineSplitter, Parsed, has_replacement, parse_lines
+from nyu_llm_frames._answers.verdict import no_answer
+from nyu_llm_frames._call import Call
+from nyu_llm_frames._clock import SystemClock
+from nyu_llm_frames._frames.columns import status_column, text_column
+from nyu_llm_frames._progress import Progress
+from nyu_llm_frames._requests import shards as _shards
+from nyu_llm_frames._requests.bodies import request_lines
+from nyu_llm_frames._requests.planning import Ints
+from nyu_llm_frames._run import Run
+from nyu_llm_frames._sidecar.storage import atomic_file
+from nyu_llm_frames.errors import ConfigurationError
+
+_CHUNK_BYTES = 1 << 20
+_LINES = 8192
+_TEXTS = ("text", "error", "finish_reason", "model")
+_COUNTS = ("prompt_tokens", "completion_tokens", "reasoning_tokens", "cached_tokens")
+_DAMAGED = (
+    "the text holds U+FFFD, which its prompt does not: characters were damaged on the way. Fetch "
+    "the output again, or its stored file, and read that too"
+)
+
+
+# --- out --------------------------------------------------------------------------------------
+def to_jsonl(call: Call, path: str | Path) -> list[Path]:
+    """Write the requests that are neither answered nor under way; send nothing."""
+    target = Path(path).expanduser().absolute()
+    if not target.parent.is_dir():
+        raise ConfigurationError(f"There is no folder {target.parent} for the request file.")
+    requests, options = call.requests, call.options
+    chosen = np.arange(len(requests), dtype=np.int64)
+    if (call.sidecar_path / "jobs").is_dir():
+        standing = Run(call, SystemClock(), 0)._runner.standing()
+        chosen = np.flatnonzero(~standing.final & ~standing.carried)
+    sizes = requests.line_bytes()[chosen]
+    ranges = _shards.split(sizes, options.max_requests_per_file, options.max_bytes_per_file)
+    written = []
+    for number, (start, stop) in enumerate(ranges, 1):
+        name = target
+        if len(ranges) > 1:
+            digits = len(str(len(ranges)))
+            name = target.with_name(f"{target.stem}-{number:0{digits}d}{target.suffix}")
+        _write(call, chosen[start:stop], name)
+        written.append(name)
+    return written
+
+
+def _write(call: Call, part: Ints, path: Path) -> None:
+    with atomic_file(path) as file:
+        for start in range(0, len(part), _LINES):
+            some = part[start : start + _LINES]
+            ids = call.requests.ids.take(pa.array(some))
+            file.write(request_lines(ids, call.requests.bodies(some)))
+
+
+# --- in ---------------------------------------------------------------------------------------
+def from_jsonl(call: Call, paths: Sequence[Path]) -> pd.DataFrame:
+    """Take output files into the sidecar, and join what there is to the rows."""
+    for path in paths:
+        _check(path)
+    ids = call.requests.ids
+    place = {custom_id: i for i, custom_id in enumerate(ids.to_pylist())}
+    run = Run(call, SystemClock(), 0)
+    rank = run.sidecar.best_answers(ids).rank.copy()
+    strange: dict[str, int] = {}
+    writer = run.sidecar.answer_writer(f"import-{run.name}")
+    ours = 0
+    try:
+        for path in paths:
+            for parsed in _parsed(path):
+                mine = [a for a in parsed.answers if a.custom_id in place]
+                ours += len(mine)
+                strange.update({a.custom_id: 1 for a in parsed.answers if a.custom_id not in place})
+                found = [_judged(a, call, place[a.custom_id]) for a in mine]
+                better = []
+                for answer in found:
+                    i = place[answer.custom_id]
+                    if RANK[answer.status] > rank[i]:
+                        rank[i] = RANK[answer.status]
+                        better.append(answer)
+                writer.write(better)
+        if not ours and strange:
+            raise _foreign(next(iter(strange)), call, paths)
+        with run.sidecar.lock.held():
+            writer.commit()
+        if ours:
+            run._record()
+    finally:
+        writer.discard()
+    run.report(
+        Progress(
+            "reading",
+            f"{ours:,} answers of this call in {', '.join(map(str, paths))}"
+            + (f"; {len(strange):,} ids that belong to no row" if strange else ""),
+            requests=len(ids),
+        )
+    )
+    return run.finished("keep", stacklevel=4)
+
+
+def _judged(answer: Answer, call: Call, place: int) -> Answer:
+    """Flag a text with damaged characters that its prompt does not have."""
+    if not has_replacement(answer.text) or "\\ufffd" in call.requests.fragments[place]:
+        return answer
+    return msgspec.structs.replace(answer, status="damaged", error=_DAMAGED)
+
+
+def _foreign(custom_id: str, call: Call, paths: Sequence[Path]) -> ConfigurationError:
+    return ConfigurationError(
+        f"No line of {', '.join(map(str, paths))} belongs to a row of this call; the first id is "
+        f"{custom_id!r}. Ids say which template, model, parameters and provider a request has, "
+        f"here {call.asked.model!r} and {call.gateway.realm!r}: make the call with the same "
+        "arguments as df.llm.to_jsonl. For a file of other ids use nyu_llm_frames.read_output."
+    )
+
+
+# --- a frame of any output --------------------------------------------------------------------
+def read_output(path: str | Path) -> pd.DataFrame:
+    """Return one row per line of an output file."""
+    file = Path(path).expanduser()
+    _check(file)
+    answers: list[Answer] = []
+    for lines in _lines(file):
+        for line in lines:
+            parsed = parse_lines([line])
+            answers += parsed.answers
+            answers += [
+                no_answer(o.custom_id or "", "failed", o.reason, o.raw)
+                for o in parsed.orphans
+            ]
+    out: dict[str, object] = {
+        "custom_id": text_column(pa.array([a.custom_id or None for a in answers], pa.string())),
+        "status": status_column([a.status for a in answers]),
+    }
+    for name in _TEXTS[:3]:
+        out[name] = text_column(pa.array([getattr(a, name) for a in answers], pa.string()))
+    for name in _COUNTS:
+        out[name] = pd.array([getattr(a, name) for a in answers], dtype="Int64")
+    out["model"] = text_column(pa.array([a.model for a in answers], pa.string()))
+    return pd.DataFrame(out)
+
+
+def _check(path: Path) -> None:
+    if not path.is_file():
+        raise ConfigurationError(f"There is no output file {path}.")
+
+
+def _lines(path: Path) -> Iterator[list[bytes]]:
+    splitter = LineSplitter()
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK_BYTES):
+                yield splitter.feed(chunk)
+    except OSError as e:
+        raise ConfigurationError(f"{path} cannot be read: {e.strerror or e}.") from None
+    rest = splitter.close()
+    yield [rest] if rest else []
+
+
+def _parsed(path: Path) -> Iterator[Parsed]:
+    for lines in _lines(path):
+        yield parse_lines(lines)

@@ -1,0 +1,51 @@
+"""The first rows of a file as a frame, and what the whole file would cost.
+
+Comes in: a path and what is asked. Goes out: a frame with the columns that the prompts use, whose
+requests are those of `batch_file`; an estimate.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from nyu_llm_frames._asked import Asked
+from nyu_llm_frames._clock import SystemClock
+from nyu_llm_frames._files.estimate import total
+from nyu_llm_frames._files.requests import RequestBands
+from nyu_llm_frames._files.source import open_source
+from nyu_llm_frames._money.estimate import Estimate
+from nyu_llm_frames._trial import estimate
+
+
+def head(path: str | Path, asked: Asked, rows: int) -> pd.DataFrame:
+    """Return the first rows, with the columns that the prompts use."""
+    source = open_source(path)
+    with tempfile.TemporaryDirectory() as folder:
+        bands = RequestBands(source, asked, Path(folder))
+        frames, there = [], 0
+        for piece in source.pieces(bands.used, index=bands.head.template.uses_index):
+            frames.append(bands.frame(piece, there))
+            there += piece.rows
+            if there >= rows:
+                break
+    return pd.concat(frames).head(rows) if frames else pd.DataFrame(columns=list(source.columns))
+
+
+def estimate_file(path: str | Path, asked: Asked, retries: int = 1) -> Estimate:
+    """Estimate a whole file; no network, nothing written that stays."""
+    clock = SystemClock()
+    with tempfile.TemporaryDirectory() as folder:
+        bands = RequestBands(open_source(path), asked, Path(folder) / "requests")
+        bands.fill()
+        parts = []
+        for band in bands:
+            empty: Any = pd.DataFrame(index=pd.Index(band.rows))
+            requests: Any = band.requests
+            call = replace(bands.head, frame=empty, requests=requests)
+            parts.append(estimate(call, clock, retries))
+    return replace(total(parts), rows=bands.rows)

@@ -1,0 +1,109 @@
+"""JSON lines: one object a line, decoded by itself.
+
+Comes in: a path. Goes out: plain values and typed tables. The types of a column come from all its
+values, never from a block of them; where they do not fit together, the column is text.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+
+from nyu_llm_frames._files.source import BYTES, ROWS, Piece
+from nyu_llm_frames.errors import ConfigurationError
+
+_decode = msgspec.json.Decoder().decode
+
+
+class JsonLinesSource:
+    """A file of JSON objects, one a line, in UTF-8."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._size = max(path.stat().st_size, 1)
+        self._schema: pa.Schema | None = None
+        names: dict[str, None] = {}
+        for rows, _ in self._objects():
+            for row in rows:
+                names.update(dict.fromkeys(row))
+        self.columns = tuple(names)
+        if not names:
+            raise ConfigurationError(f"{path} holds no JSON objects.")
+
+    def pieces(self, columns: Sequence[str], *, index: bool = False) -> Iterator[Piece]:
+        for rows, read in self._objects():
+            values = {name: [row.get(name) for row in rows] for name in columns}
+            yield Piece(len(rows), values, None, read)
+
+    def schema(self) -> pa.Schema:
+        if self._schema is None:
+            types: dict[str, pa.DataType] = {name: pa.null() for name in self.columns}
+            for rows, _ in self._objects():
+                for name, known in types.items():
+                    types[name] = _joined(known, [row.get(name) for row in rows])
+            self._schema = pa.schema(
+                [(n, pa.string() if pa.types.is_null(t) else t) for n, t in types.items()]
+            )
+        return self._schema
+
+    def tables(self) -> Iterator[pa.Table]:
+        schema = self.schema()
+        for rows, _ in self._objects():
+            arrays = []
+            for field in schema:
+                values = [row.get(field.name) for row in rows]
+                if pa.types.is_string(field.type):
+                    values = [text(v) for v in values]
+                arrays.append(pa.array(values, field.type))
+            yield pa.Table.from_arrays(arrays, schema=schema)
+
+    def _objects(self) -> Iterator[tuple[list[dict[str, Any]], float]]:
+        rows: list[dict[str, Any]] = []
+        size = read = 0
+        with self.path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                size += len(line)
+                if number == 1:
+                    line = line.removeprefix(b"\xef\xbb\xbf")
+                if line.isspace():
+                    continue
+                try:
+                    row = _decode(line)
+                except (msgspec.DecodeError, UnicodeDecodeError) as e:
+                    raise ConfigurationError(f"{self.path}, line {number:,}: {e}.") from None
+                if not isinstance(row, dict):
+                    raise ConfigurationError(
+                        f"{self.path}, line {number:,} is no JSON object but a "
+                        f"{type(row).__name__}."
+                    )
+                rows.append(row)
+                if len(rows) >= ROWS or size >= BYTES:
+                    read += size
+                    yield rows, read / self._size
+                    rows, size = [], 0
+        if rows:
+            yield rows, 1.0
+
+
+def text(value: object) -> str | None:
+    """Return a JSON value as the text of a cell."""
+    if value is None or isinstance(value, str):
+        return value
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _joined(known: pa.DataType, values: Sequence[object]) -> pa.DataType:
+    """Return a type that holds what a column had before, and these values."""
+    if pa.types.is_string(known):
+        return known
+    try:
+        found = pa.infer_type(values)
+        schemas = [pa.schema([("x", known)]), pa.schema([("x", found)])]
+        return pa.unify_schemas(schemas, promote_options="permissive").field("x").type
+    except (pa.ArrowException, OverflowError):
+        return pa.string()

@@ -1,0 +1,148 @@
+"""Parquet files, and folders of them, in batches.
+
+Comes in: a path. Goes out: plain values of the columns asked for, or batches of all columns with
+their types. A file is read page by page: a row group may be larger than memory.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+
+from nyu_llm_frames._files.source import BYTES, ROWS, Piece
+from nyu_llm_frames.errors import ConfigurationError
+
+_BUFFER = 1 << 20
+
+
+class ParquetSource:
+    """A parquet file, or a folder of parquet files with one schema (hive partitions too)."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self._dataset = ds.dataset(
+                path, format="parquet", partitioning="hive", exclude_invalid_files=False
+            )
+            self._files = sorted(self._dataset.get_fragments(), key=lambda f: str(f.path))
+            if not self._files:
+                raise ConfigurationError(f"{path} holds no parquet files.")
+            metadata = [self._open(f.path).metadata for f in self._files]
+        except (pa.ArrowException, OSError) as e:
+            if isinstance(e, ConfigurationError):
+                raise
+            raise ConfigurationError(f"{path} cannot be read as parquet: {e}") from None
+        self.rows = sum(m.num_rows for m in metadata)
+        self._schema = _without_duplicates(self._dataset.schema, path)
+        self._index = _index(self._schema)
+        self._metadata = metadata
+        self.columns = tuple(n for n in self._schema.names if n not in self._index.columns)
+
+    def pieces(self, columns: Sequence[str], *, index: bool = False) -> Iterator[Piece]:
+        extra = self._index.columns if index else []
+        names = [*columns, *(n for n in extra if n not in columns)]
+        done = 0
+        for batch in self._batches(names):
+            values = {name: batch[name].to_pylist() for name in columns}
+            labels = self._index.labels(batch, done) if index else None
+            done += batch.num_rows
+            yield Piece(batch.num_rows, values, labels, done / max(self.rows, 1))
+
+    def schema(self) -> pa.Schema:
+        return self._schema
+
+    def tables(self) -> Iterator[pa.Table]:
+        return self._batches(self._schema.names)
+
+    def _open(self, path: str) -> Any:
+        return pq.ParquetFile(path, buffer_size=_BUFFER, pre_buffer=False)
+
+    def _batches(self, names: Sequence[str]) -> Iterator[pa.Table]:
+        """Read some columns of all files, in the order of the files' names."""
+        fields = [self._schema.field(name) for name in names]
+        schema = pa.schema(fields, metadata=self._schema.metadata)
+        size = self._batch_rows(names)
+        for fragment in self._files:
+            constant = ds.get_partition_keys(fragment.partition_expression)
+            with self._open(fragment.path) as file:
+                there = [n for n in names if n in file.schema_arrow.names]
+                for rows, found in _parts(file, there, size):
+                    arrays = [_column(found, f, constant, rows) for f in fields]
+                    yield pa.Table.from_arrays(arrays, schema=schema)
+
+    def _batch_rows(self, names: Sequence[str]) -> int:
+        """Return how many rows make a piece of the size wanted."""
+        wanted, size = set(names), 0
+        for metadata in self._metadata:
+            for group in range(metadata.num_row_groups):
+                row_group = metadata.row_group(group)
+                for i in range(row_group.num_columns):
+                    column = row_group.column(i)
+                    if column.path_in_schema.split(".")[0] in wanted:
+                        size += column.total_uncompressed_size
+        per_row = size / max(self.rows, 1) + 1
+        return int(min(ROWS, max(64, BYTES / per_row)))
+
+
+def _parts(file: Any, names: list[str], size: int) -> Iterator[tuple[int, dict[str, pa.Array]]]:
+    """Read a file in pieces; where no column is asked for, its rows are counted all the same."""
+    if names:
+        for batch in file.iter_batches(size, columns=names, use_threads=False):
+            yield batch.num_rows, dict(zip(names, batch.columns, strict=True))
+        return
+    for start in range(0, file.metadata.num_rows, size):
+        yield min(size, file.metadata.num_rows - start), {}
+
+
+class _Index:
+    """The row labels that pandas wrote beside the columns, if any."""
+
+    def __init__(self, columns: list[str], start: int, step: int) -> None:
+        self.columns, self._start, self._step = columns, start, step
+
+    def labels(self, batch: pa.Table, done: int) -> list[object]:
+        if not self.columns:
+            first = self._start + done * self._step
+            return list(range(first, first + batch.num_rows * self._step, self._step))
+        levels = [batch[name].to_pylist() for name in self.columns]
+        if len(levels) == 1:
+            return list(levels[0])
+        return list(zip(*levels, strict=True))
+
+
+def _index(schema: pa.Schema) -> _Index:
+    try:
+        told = json.loads((schema.metadata or {})[b"pandas"])["index_columns"]
+    except (KeyError, ValueError, TypeError):
+        return _Index([], 0, 1)
+    names = [n for n in told if isinstance(n, str) and n in schema.names]
+    if names:
+        return _Index(names, 0, 1)
+    for item in told:
+        if isinstance(item, dict) and item.get("kind") == "range" and item.get("step"):
+            return _Index([], int(item["start"]), int(item["step"]))
+    return _Index([], 0, 1)
+
+
+def _column(
+    found: dict[str, pa.Array], field: pa.Field, constant: dict[str, Any], rows: int
+) -> pa.Array:
+    if field.name in found:
+        array = found[field.name]
+        return array if array.type == field.type else array.cast(field.type)
+    if field.name in constant:
+        return pa.array([constant[field.name]] * rows, field.type)
+    return pa.nulls(rows, field.type)
+
+
+def _without_duplicates(schema: pa.Schema, path: Path) -> pa.Schema:
+    twice = sorted({n for n in schema.names if schema.names.count(n) > 1})
+    if twice:
+        raise ConfigurationError(f"{path} has {twice[0]!r} as the name of two columns.")
+    return schema

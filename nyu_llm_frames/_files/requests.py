@@ -1,0 +1,312 @@
+"""From an input file to bands of requests on disk, each small enough to be planned in memory.
+
+Comes in: a source and what was asked. Goes out: bands, cut by the first digits of the ids. Ids are
+digests, so bands are even, equal prompts meet in one band, and a batch job's ids stay in one band.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from nyu_llm_frames._asked import Asked
+from nyu_llm_frames._call import Call, prepare
+from nyu_llm_frames._files.source import Piece, Source
+from nyu_llm_frames._files.spill import LIMIT_BYTES, Ints, Spill
+from nyu_llm_frames._frames.frame import missing_value_error
+from nyu_llm_frames._requests.bodies import LINE_OVERHEAD, BodyShape
+from nyu_llm_frames.errors import MissingValueError
+
+PREFIX = 1 << 24
+"""Ids are told apart by their first six hex digits where only their band matters."""
+
+_PART_BYTES = 8 << 20
+_BAND_BYTES = 32 << 20
+_BAND_ROWS = 100_000
+_MOST_PARTS = 4096
+_SCHEMA = pa.schema(
+    [("row", pa.int64()), ("custom_id", pa.string()), ("fragment", pa.large_string())]
+)
+
+
+class _Texts(Sequence[str]):
+    """A large string array as a sequence of strings."""
+
+    def __init__(self, array: pa.Array) -> None:
+        self._array = array
+
+    def __len__(self) -> int:
+        return len(self._array)
+
+    def __getitem__(self, at: Any) -> Any:
+        if isinstance(at, slice):
+            return self._array[at].to_pylist()
+        return self._array[at].as_py()
+
+
+@dataclass(frozen=True, slots=True)
+class BandRequests:
+    """The distinct requests of one band; what a planner needs of a run's requests.
+
+    Attributes
+    ----------
+    ids : pyarrow.StringArray
+        Distinct custom ids, by first appearance; shape (m,).
+    codes : numpy.ndarray
+        Position in `ids` for each row of the band; shape (n,).
+    texts : pyarrow.LargeStringArray
+        Messages of each distinct request; shape (m,).
+    shape : BodyShape
+    """
+
+    ids: pa.Array
+    codes: Ints
+    texts: pa.Array
+    shape: BodyShape
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def fragments(self) -> Sequence[str]:
+        """The same messages as Python strings, made when one is asked for."""
+        return _Texts(self.texts)
+
+    def bodies(self, positions: Ints) -> pa.Array:
+        """Return the bodies of some requests as they are sent."""
+        head, tail = (pa.scalar(part, pa.large_string()) for part in self.shape.wire)
+        chosen = self.texts.take(pa.array(positions))
+        nothing = pa.scalar("", pa.large_string())
+        return pc.binary_join_element_wise(head, chosen, tail, nothing)
+
+    def line_bytes(self) -> Ints:
+        """Return the size of every request line in bytes."""
+        constant = sum(map(len, self.shape.wire)) + LINE_OVERHEAD
+        lengths = np.asarray(pc.binary_length(self.texts).to_numpy(zero_copy_only=False))
+        return lengths.astype(np.int64) + constant
+
+
+@dataclass(frozen=True, slots=True)
+class Band:
+    """A part of the requests: ids whose prefix is in ``[low, high)``.
+
+    Attributes
+    ----------
+    rows : numpy.ndarray
+        Numbers of the rows in the file, shape (n,).
+    requests : BandRequests
+    """
+
+    low: int
+    high: int
+    rows: Ints
+    requests: BandRequests
+
+
+def prefixes(ids: pa.Array) -> Ints:
+    """Return the first six hex digits of ``r-<32 hex digits>`` as numbers."""
+    if not len(ids):
+        return np.zeros(0, np.int64)
+    offsets = np.frombuffer(ids.buffers()[1], np.int32, len(ids) + 1, ids.offset * 4)
+    data = np.frombuffer(ids.buffers()[2], np.uint8)
+    out = np.zeros(len(ids), np.int64)
+    for place in range(2, 8):
+        digit = data[offsets[:-1] + place].astype(np.int64)
+        out = out * 16 + np.where(digit >= 97, digit - 87, digit - 48)
+    return out
+
+
+class RequestBands:
+    """All requests of a file, by band.
+
+    Parameters
+    ----------
+    source : Source
+    asked : Asked
+    folder : Path
+        For what does not stay in memory; removed by `close`.
+    """
+
+    def __init__(self, source: Source, asked: Asked, folder: Path) -> None:
+        self.source, self.asked = source, asked
+        self.rows = 0
+        empty = pd.DataFrame({name: pd.Series([], dtype=object) for name in source.columns})
+        self.head: Call = prepare(empty, asked)
+        self._asked = replace(asked, gateway=self.head.gateway)
+        self._spill = Spill(folder, _SCHEMA)
+        self._sizes: dict[int, tuple[int, int]] = {}
+        self._parts = 1
+        self._hold: list[pa.Table] = []
+
+    @property
+    def used(self) -> list[str]:
+        """The columns that the prompts are made of."""
+        images = self.asked.images
+        listed = [images] if isinstance(images, str) else list(images or ())
+        wanted = {*self.head.template.columns, *listed}
+        used = [name for name in self.source.columns if name in wanted]
+        return used or list(self.source.columns[:1])  # rows have to be counted all the same
+
+    def fill(self) -> None:
+        """Read the file and render every prompt.
+
+        Raises
+        ------
+        LLMFramesError
+            What is wrong in a row, as `prepare` says it; missing values are counted in all rows.
+        """
+        holes = _Holes()
+        held, settled = 0, False
+        for piece in self.source.pieces(self.used, index=self.head.template.uses_index):
+            frame = self.frame(piece, self.rows)
+            self.rows += piece.rows
+            try:
+                call = prepare(frame, self._asked, check_columns=False)
+            except MissingValueError as e:
+                holes.add(e)
+                continue
+            if holes.first is not None:
+                continue
+            table = _rows(call, self.rows - piece.rows)
+            if settled:
+                self._put(table)
+                continue
+            self._hold.append(table)
+            held += table.nbytes
+            if held > LIMIT_BYTES:
+                total = held / max(piece.read, 1e-3)
+                self._parts = int(min(_MOST_PARTS, max(2, total // _PART_BYTES)))
+                self._settle()
+                settled = True
+        holes.report()
+        self._settle()
+
+    @staticmethod
+    def frame(piece: Piece, first: int) -> pd.DataFrame:
+        """Return a piece as a frame of plain values, for the code that prepares a frame."""
+        labels: Any = pd.RangeIndex(first, first + piece.rows)
+        if piece.index is not None:
+            labels = pd.Index(piece.index, dtype=object, tupleize_cols=False)
+        columns = {
+            name: pd.Series(values, index=labels, dtype=object)
+            for name, values in piece.values.items()
+        }
+        return pd.DataFrame(columns, index=labels)
+
+    def _settle(self) -> None:
+        for table in self._hold:
+            self._put(table)
+        self._hold.clear()
+
+    def _put(self, table: pa.Table) -> None:
+        table = table.combine_chunks()
+        if not table.num_rows:
+            return
+        ids = table["custom_id"].chunk(0)
+        parts = prefixes(ids) * self._parts // PREFIX
+        lengths = pc.fill_null(pc.binary_length(table["fragment"]), 0).to_numpy()
+        numbers, places = np.unique(parts, return_inverse=True)
+        sizes = np.bincount(places, weights=lengths)
+        counts = np.bincount(places)
+        for number, size, count in zip(numbers.tolist(), sizes, counts, strict=True):
+            known = self._sizes.get(number, (0, 0))
+            self._sizes[number] = (known[0] + int(size), known[1] + int(count))
+        self._spill.add(table, parts)
+
+    def __iter__(self) -> Iterator[Band]:
+        """Load one band after the other; each time anew."""
+        for start, stop in _grouped([self._sizes.get(n, (0, 0)) for n in range(self._parts)]):
+            low = -(-start * PREFIX // self._parts)
+            high = -(-stop * PREFIX // self._parts)
+            shape = self.head.requests.shape
+            yield _band(self._load(start, stop), low, high, shape)
+            pa.default_memory_pool().release_unused()
+
+    def _load(self, start: int, stop: int) -> pa.Table:
+        return pa.concat_tables([self._spill.read(number) for number in range(start, stop)])
+
+    def close(self) -> None:
+        """Remove what was written."""
+        self._spill.close()
+
+
+def _grouped(sizes: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """Join neighbouring parts into bands, as large as may be in memory."""
+    start, bytes_, rows = 0, 0, 0
+    for number, (size, count) in enumerate(sizes):
+        if number > start and (bytes_ + size > _BAND_BYTES or rows + count > _BAND_ROWS):
+            yield start, number
+            start, bytes_, rows = number, 0, 0
+        bytes_ += size
+        rows += count
+    yield start, len(sizes)
+
+
+def _rows(call: Call, first: int) -> pa.Table:
+    """Return a row per row that is asked, with the prompt at the first of equal ones."""
+    codes = call.requests.codes
+    kept = np.flatnonzero(codes >= 0)
+    chosen = codes[kept]
+    _, firsts = np.unique(chosen, return_index=True)
+    repeated = np.ones(len(chosen), dtype=np.bool_)
+    repeated[firsts] = False
+    fragments = pa.array(call.requests.fragments, pa.large_string())
+    return pa.Table.from_arrays(
+        [
+            pa.array(kept + first, pa.int64()),
+            call.requests.ids.take(pa.array(chosen)),
+            fragments.take(pa.array(chosen, mask=repeated)),
+        ],
+        schema=_SCHEMA,
+    )
+
+
+def _band(table: pa.Table, low: int, high: int, shape: BodyShape) -> Band:
+    table = table.combine_chunks()
+    if not table.num_rows:
+        nothing = np.zeros(0, np.int64)
+        texts = pa.array([], pa.large_string())
+        return Band(
+            low, high, nothing, BandRequests(pa.array([], pa.string()), nothing, texts, shape)
+        )
+    encoded = table["custom_id"].chunk(0).dictionary_encode()
+    codes = np.asarray(encoded.indices.to_numpy(zero_copy_only=False), dtype=np.int64)
+    texts = table["fragment"].chunk(0)
+    if len(encoded.dictionary) < len(texts):
+        given = np.flatnonzero(texts.is_valid().to_numpy(zero_copy_only=False))
+        first = np.empty(len(encoded.dictionary), dtype=np.int64)
+        first[codes[given][::-1]] = given[::-1]
+        texts = texts.take(pa.array(first))
+    requests = BandRequests(encoded.dictionary, codes, texts, shape)
+    return Band(low, high, np.asarray(table["row"].to_numpy()), requests)
+
+
+class _Holes:
+    """Missing values of all pieces, told in one error."""
+
+    def __init__(self) -> None:
+        self.first: MissingValueError | None = None
+        self._counts: dict[Any, int] = {}
+        self._rows: list[Any] = []
+
+    def add(self, error: MissingValueError) -> None:
+        self.first = self.first or error
+        for column, count in error.columns.items():
+            self._counts[column] = self._counts.get(column, 0) + count
+        self._rows += error.rows
+
+    def report(self) -> None:
+        """Raise for all of them."""
+        if self.first is None:
+            return
+        if len(self._counts) == len(self.first.columns) and self._counts == self.first.columns:
+            raise self.first
+        labels = pd.DataFrame(index=pd.Index(self._rows[:4], dtype=object))
+        raise missing_value_error(labels, np.ones(len(labels), np.bool_), self._counts)

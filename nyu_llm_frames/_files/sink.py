@@ -1,0 +1,197 @@
+"""The output file: the input's columns as they are, and the new ones beside them.
+
+Comes in: a source and the new columns. Goes out: a CSV or parquet file that appears whole or not
+at all. From CSV to CSV a record's text is copied as it stands.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import uuid
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+
+import pyarrow as pa
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
+
+from nyu_llm_frames._files.csv_text import CsvSource
+from nyu_llm_frames._files.json_lines import text as json_text
+from nyu_llm_frames._files.source import CSV_DELIMITERS, OUTPUTS, Source
+from nyu_llm_frames.errors import ConfigurationError, SidecarError
+
+_GROUP_BYTES = 16 << 20
+
+
+class Columns(Protocol):
+    """Where the new columns come from."""
+
+    @property
+    def schema(self) -> pa.Schema: ...
+    def take(self, count: int) -> pa.Table: ...
+
+
+def check_output(path: str | Path, source: Source) -> Path:
+    """Return the output's path, or say why it cannot be one."""
+    output = Path(path).expanduser().absolute()
+    if output.suffix.lower() not in OUTPUTS:
+        raise ConfigurationError(f"{output}: the output's name ends in {', '.join(OUTPUTS)}.")
+    if output.is_dir():
+        raise ConfigurationError(f"{output} is a folder; the output is one file.")
+    if not output.parent.is_dir():
+        raise ConfigurationError(f"There is no folder {output.parent} for the output.")
+    if output.exists() and source.path.exists() and output.samefile(source.path):
+        raise ConfigurationError(f"{output} is the input; the output needs a name of its own.")
+    return output
+
+
+def write(source: Source, output: Path, new: Columns) -> None:
+    """Write input and new columns, in the input's order.
+
+    A new column that the input has already (``if_exists="replace"``) takes its place.
+    """
+    suffix = output.suffix.lower()
+    with _whole(output) as file:
+        if suffix not in CSV_DELIMITERS:
+            _write_parquet(source, file, new)
+        elif isinstance(source, CsvSource):
+            _copy_csv(source, file, new, CSV_DELIMITERS[suffix])
+        else:
+            _write_csv(source, file, new, CSV_DELIMITERS[suffix])
+
+
+@contextlib.contextmanager
+def _whole(output: Path) -> Iterator[BinaryIO]:
+    draft = output.with_name(f".{output.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}")
+    try:
+        with draft.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(output)
+    except OSError as e:
+        if isinstance(e, SidecarError):
+            raise
+        raise SidecarError(f"{output} cannot be written: {e}.", path=str(output)) from None
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+# --- parquet ----------------------------------------------------------------------------------
+def _write_parquet(source: Source, file: BinaryIO, new: Columns) -> None:
+    schema = _joined_schema(source.schema(), new.schema)
+    with pq.ParquetWriter(file, schema, compression="zstd", compression_level=1) as writer:
+        held: list[pa.Table] = []
+        size = 0
+        for table in source.tables():
+            held.append(_beside(table, new.take(table.num_rows), schema))
+            size += held[-1].nbytes
+            if size > _GROUP_BYTES:
+                writer.write_table(pa.concat_tables(held))
+                held, size = [], 0
+        if held:
+            writer.write_table(pa.concat_tables(held))
+
+
+def _joined_schema(old: pa.Schema, new: pa.Schema) -> pa.Schema:
+    for field in new:
+        at = old.get_field_index(field.name)
+        old = old.append(field) if at < 0 else old.set(at, field)
+    return old
+
+
+def _beside(table: pa.Table, new: pa.Table, schema: pa.Schema) -> pa.Table:
+    columns = [
+        new[field.name] if field.name in new.schema.names else table[field.name] for field in schema
+    ]
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+# --- CSV --------------------------------------------------------------------------------------
+def _copy_csv(source: CsvSource, file: BinaryIO, new: Columns, delimiter: str) -> None:
+    names = new.schema.names
+    replaced = [source.columns.index(name) for name in names if name in source.columns]
+    added = [name for name in names if name not in source.columns]
+    as_it_is = not replaced and delimiter == source.delimiter
+    end = source.line_end
+    line = Line(delimiter)
+    if source.has_mark:
+        file.write(b"\xef\xbb\xbf")
+    header = source.header_text.rstrip("\r\n")
+    if delimiter != source.delimiter:
+        header = line.join(source.columns)
+    file.write((delimiter.join([header, *map(line.cell, added)]) + end).encode())
+    for records in source.records():
+        table = new.take(len(records.fields))
+        cells = {name: line.cells(table[name]) for name in names}
+        if as_it_is:
+            left: Sequence[str] = records.texts
+        else:
+            for i in replaced:
+                for row, cell in zip(
+                    records.fields, table[source.columns[i]].to_pylist(), strict=True
+                ):
+                    row[i] = plain_text(cell)
+            left = [line.join(row) for row in records.fields]
+        beside = [cells[name] for name in added]
+        lines = [delimiter.join(row) + end for row in zip(left, *beside, strict=True)]
+        file.write("".join(lines).encode("utf-8", "surrogatepass"))
+
+
+def _write_csv(source: Source, file: BinaryIO, new: Columns, delimiter: str) -> None:
+    schema = _joined_schema(source.schema(), new.schema)
+    options = pacsv.WriteOptions(include_header=False, delimiter=delimiter)
+    line = Line(delimiter)
+    file.write((line.join(schema.names) + "\n").encode())
+    for table in source.tables():
+        joined = _beside(table, new.take(table.num_rows), schema)
+        flat = [_flat(column) for column in joined.columns]
+        pacsv.write_csv(pa.Table.from_arrays(flat, names=schema.names), file, options)
+
+
+def _flat(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Turn what a CSV cell cannot hold into text."""
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        return column.cast(kind.value_type)
+    if pa.types.is_nested(kind):
+        return pa.chunked_array([[json_text(v) for v in column.to_pylist()]], pa.string())
+    if pa.types.is_decimal(kind):
+        return column.cast(pa.string())
+    return column
+
+
+class Line:
+    """Cells of a CSV line, quoted where they must be."""
+
+    def __init__(self, delimiter: str) -> None:
+        self._delimiter = delimiter
+        self._special = re.compile(f'[{re.escape(delimiter)}"\r\n]').search
+
+    def cell(self, text: str) -> str:
+        return '"' + text.replace('"', '""') + '"' if self._special(text) else text
+
+    def join(self, texts: Sequence[str]) -> str:
+        return self._delimiter.join(map(self.cell, texts))
+
+    def cells(self, column: pa.ChunkedArray) -> list[str]:
+        """Return a column's cells; null is empty, an empty text is quoted."""
+        special = self._special
+        if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+            return [
+                "" if v is None else '"' + v.replace('"', '""') + '"' if special(v) else v or '""'
+                for v in column.to_pylist()
+            ]
+        return [self.cell(plain_text(v)) for v in column.to_pylist()]
+
+
+def plain_text(value: Any) -> str:
+    """Return the text of a cell that pandas.to_csv would write."""
+    if value is None:
+        return ""
+    if isinstance(value, dict | list):
+        return json_text(value) or ""
+    return value.isoformat(" ") if hasattr(value, "hour") else str(value)

@@ -1,0 +1,92 @@
+"""Tables sorted into numbered parts, on disk as soon as they are many.
+
+Comes in: tables, and for each row the number of its part. Goes out: the rows of a part. The parts
+are Arrow IPC streams, compressed, in a folder of their own; what is small never reaches the disk.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+Ints = np.ndarray[Any, np.dtype[np.int64]]
+
+LIMIT_BYTES = 24 << 20
+_OPTIONS = pa.ipc.IpcWriteOptions(compression="lz4")
+
+
+class Spill:
+    """Rows by part, in the order in which they came.
+
+    Parameters
+    ----------
+    folder : Path
+        Made when it is needed.
+    schema : pyarrow.Schema
+    """
+
+    def __init__(self, folder: Path, schema: pa.Schema) -> None:
+        self._folder, self.schema = folder, schema
+        self._held: dict[int, list[pa.Table]] = {}
+        self._bytes = 0
+        self._written: set[int] = set()
+
+    def add(self, table: pa.Table, parts: Ints) -> None:
+        """Take rows in."""
+        if not len(parts):
+            return
+        low, high = int(parts.min()), int(parts.max())
+        if low == high:
+            self._held.setdefault(low, []).append(table)
+        else:
+            order = np.argsort(parts, kind="stable")
+            table = table.take(pa.array(order))
+            numbers, starts = np.unique(parts[order], return_index=True)
+            ends = [*starts[1:].tolist(), len(parts)]
+            for number, start, end in zip(numbers.tolist(), starts.tolist(), ends, strict=True):
+                self._held.setdefault(number, []).append(table.slice(start, end - start))
+        self._bytes += table.nbytes
+        if self._bytes > LIMIT_BYTES:
+            self._flush()
+
+    def _flush(self) -> None:
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for number, tables in self._held.items():
+            with (
+                self._path(number).open("ab") as file,
+                pa.ipc.new_stream(file, self.schema, options=_OPTIONS) as stream,
+            ):
+                stream.write_table(pa.concat_tables(tables).combine_chunks())
+            self._written.add(number)
+        self._held.clear()
+        self._bytes = 0
+
+    def _path(self, number: int) -> Path:
+        return self._folder / f"{number:06d}.arrows"
+
+    def read(self, part: int) -> pa.Table:
+        """Return the rows of a part."""
+        tables = []
+        if part in self._written:
+            size = self._path(part).stat().st_size
+            with pa.OSFile(str(self._path(part))) as file:
+                while file.tell() < size:
+                    tables.append(pa.ipc.open_stream(file).read_all())
+        tables += self._held.get(part, [])
+        return pa.concat_tables(tables) if tables else self.schema.empty_table()
+
+    def drop(self, part: int) -> None:
+        """Forget a part."""
+        self._held.pop(part, None)
+        if part in self._written:
+            self._written.discard(part)
+            self._path(part).unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Forget everything."""
+        self._held.clear()
+        shutil.rmtree(self._folder, ignore_errors=True)

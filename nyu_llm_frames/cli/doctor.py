@@ -1,0 +1,266 @@
+"""`doctor`: go the way of a batch step by step, and say at the first stone what to fix.
+
+Comes in: the settings of a gateway. Goes out: one line per step. Nothing is paid without --send.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import click
+import pandas as pd
+
+from nyu_llm_frames._gateway import gateway as _gateway
+from nyu_llm_frames._gateway.connection import Connection
+from nyu_llm_frames._gateway.gateway import Gateway
+from nyu_llm_frames._options import NYU_CONTACT
+from nyu_llm_frames.cli import exits, options, show
+from nyu_llm_frames.errors import (
+    AuthenticationError,
+    ConfigurationError,
+    GatewayError,
+    GatewayUnavailableError,
+    LLMFramesError,
+    RunTimeoutError,
+)
+
+State = Literal["ok", "failed", "skipped", "pending"]
+
+_FRAME = {"city": ["Abu Dhabi", "Shanghai"]}
+_PROMPT = "In one word: in which country is {{ city }}?"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one step found.
+
+    Attributes
+    ----------
+    step : str
+    state : State
+    found : str
+    fix : str
+        What to do; empty when nothing is to be done.
+    """
+
+    step: str
+    state: State
+    found: str
+    fix: str = ""
+
+
+@click.command()
+@click.option("--model", default="gemini-3-flash-preview", show_default=True)
+@click.option("--send", is_flag=True, help="Also submit a batch of two rows; costs a few tokens.")
+@click.option("--sidecar", type=options.FOLDER, default=Path("doctor.llm"), show_default=True)
+@click.option(
+    "--timeout", type=float, default=600.0, show_default=True, help="Seconds, with --send."
+)
+@options.gateway
+@options.as_json
+def doctor(
+    model: str, send: bool, sidecar: Path, timeout: float, json_: bool, **given: Any
+) -> None:
+    """Check settings, gateway, key, job list and bucket step by step; say what to fix.
+
+    Uploads a file of two lines to the bucket. With --send also makes a real batch job of two
+    rows, which shows that the model answers.
+    """
+    gateway = _gateway.resolve(options.take_gateway(given))
+    found = []
+    for finding in examine(gateway, model):
+        found.append(finding)
+        if not json_:
+            _print(finding)
+    sound = all(f.state != "failed" for f in found)
+    last = _send(gateway, model, sidecar, timeout, wanted=send, sound=sound)
+    found.append(last)
+    if json_:
+        show.as_json([asdict(f) for f in found])
+    else:
+        _print(last)
+    if any(f.state == "failed" for f in found):
+        raise click.exceptions.Exit(exits.ERROR)
+    if last.state == "pending":
+        raise click.exceptions.Exit(exits.PENDING)
+
+
+def examine(gateway: Gateway, model: str) -> Iterator[Finding]:
+    """Check everything that costs nothing; ends at a step without which no other can work."""
+    yield Finding("versions", "ok", _versions())
+    connection = None
+    try:
+        connection = gateway.connect()
+    except ConfigurationError as e:
+        yield Finding("settings", "failed", str(e), _settings_fix(gateway))
+    except GatewayUnavailableError as e:
+        yield Finding("settings", "failed", str(e), "Look at the log that the message names.")
+    if connection is None:
+        return
+    yield Finding("settings", "ok", f"{gateway!r}; {gateway.identity}, provider {gateway.realm}")
+    for step in (_reach, _upload):
+        try:
+            findings = list(step(gateway, connection, model))
+        except LLMFramesError as e:
+            findings = [Finding(step.__name__.strip("_"), "failed", str(e), _unreachable(gateway))]
+        yield from findings
+        if any(f.step in ("gateway", "key") and f.state == "failed" for f in findings):
+            return
+
+
+Step = Callable[[Gateway, Connection, str], Iterator[Finding]]
+
+
+def _reach(gateway: Gateway, connection: Connection, model: str) -> Iterator[Finding]:
+    """Read the job list: one call that shows whether the gateway is there and knows the key."""
+    try:
+        jobs = connection.list()
+    except AuthenticationError as e:
+        yield Finding("gateway", "ok", f"{gateway.identity} answers")
+        if e.status_code == 401:
+            yield Finding("key", "failed", str(e), "Set PORTKEY_API_KEY to a key that is valid.")
+        else:
+            yield Finding("key", "ok", "not refused")
+            yield Finding(
+                "job list",
+                "failed",
+                str(e),
+                "Without the list an uncertain submit cannot be settled by itself; everything "
+                f"else works. Ask {NYU_CONTACT} for the right to list batch jobs.",
+            )
+        return
+    except GatewayUnavailableError as e:
+        yield Finding("gateway", "failed", str(e), _unreachable(gateway))
+        return
+    except GatewayError as e:
+        yield Finding("gateway", "ok", f"{gateway.identity} answers")
+        yield Finding("key", "ok", "not refused")
+        yield Finding(
+            "job list",
+            "failed",
+            str(e),
+            "Without the list an uncertain submit cannot be settled by itself; everything else "
+            "works.",
+        )
+        return
+    yield Finding("gateway", "ok", f"{gateway.identity} answers")
+    yield Finding("key", "ok", "accepted")
+    more = ", and older ones that the list does not show" if jobs.has_more else ""
+    yield Finding("job list", "ok", f"{len(jobs.batches):,} batch jobs of this provider{more}")
+
+
+def _upload(gateway: Gateway, connection: Connection, model: str) -> Iterator[Finding]:
+    """Upload two request lines under a name that no job uses."""
+    from nyu_llm_frames._clock import SystemClock
+    from nyu_llm_frames._sidecar.folder import new_name
+
+    frame = pd.DataFrame(_FRAME)
+    preview = frame.llm.preview(_PROMPT, model=model, n=2, gateway=gateway)
+    lines = _lines(preview, model)
+    name = f"nyu-llm-frames/doctor-{new_name(SystemClock().now())}/requests.jsonl"
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "requests.jsonl"
+        path.write_text(lines, encoding="ascii")
+        try:
+            file_id = connection.upload(path, name, model)
+        except AuthenticationError as e:
+            yield Finding(
+                "bucket",
+                "failed",
+                str(e),
+                f"The key may not write to the bucket: ask {NYU_CONTACT}, or set NYU_LLM_BUCKET "
+                "to the bucket that you were given.",
+            )
+        except GatewayError as e:
+            yield Finding(
+                "bucket",
+                "failed",
+                str(e),
+                f"Is NYU_LLM_BUCKET the name of your bucket? It comes from {NYU_CONTACT}.",
+            )
+        else:
+            yield Finding("bucket", "ok", f"uploaded {len(lines)} bytes: {file_id}")
+
+
+def _lines(preview: pd.DataFrame, model: str) -> str:
+    import pyarrow as pa
+
+    from nyu_llm_frames._requests.bodies import encode, request_lines
+
+    bodies = [encode({"model": model, "messages": m}) for m in preview["messages"]]
+    ids = pa.array(preview["custom_id"].tolist(), pa.string())
+    return bytes(request_lines(ids, pa.array(bodies, pa.large_string()))).decode("ascii")
+
+
+def _send(
+    gateway: Gateway, model: str, sidecar: Path, timeout: float, *, wanted: bool, sound: bool
+) -> Finding:
+    """Answer two rows through a real batch job."""
+    if not wanted:
+        return Finding("batch", "skipped", "--send makes a batch job of two rows")
+    if not sound:
+        return Finding("batch", "skipped", "the steps before have to work first")
+    frame = pd.DataFrame(_FRAME)
+    try:
+        out = frame.llm.batch(
+            _PROMPT,
+            model=model,
+            gateway=gateway,
+            sidecar=sidecar,
+            timeout=timeout,
+            details=True,
+            on_error="keep",
+        )
+    except RunTimeoutError:
+        return Finding(
+            "batch",
+            "pending",
+            f"submitted; not over after {timeout:g} s, which is usual for batch jobs",
+            f"Later: nyu-llm-frames wait {sidecar}",
+        )
+    except LLMFramesError as e:
+        return Finding("batch", "failed", str(e), f"Is {model!r} a model with batch inference?")
+    if (out["response_status"] == "ok").all():
+        told = "; ".join(f"{c}: {r}" for c, r in zip(out["city"], out["response"], strict=True))
+        return Finding("batch", "ok", " ".join(told.split())[:200])
+    errors = "; ".join(out["response_error"].dropna().unique())
+    return Finding("batch", "failed", errors, f"See: nyu-llm-frames failures {sidecar}")
+
+
+def _versions() -> str:
+    from importlib import metadata
+
+    import nyu_llm_frames
+
+    told = [f"nyu-llm-frames {nyu_llm_frames.__version__}", f"Python {platform.python_version()}"]
+    told += [f"{name} {metadata.version(name)}" for name in ("pandas", "pyarrow", "portkey-ai")]
+    return ", ".join(told)
+
+
+def _settings_fix(gateway: Gateway) -> str:
+    if gateway.local_options is not None:
+        return 'pip install "nyu-llm-frames[local]"'
+    missing = [n for n in ("PORTKEY_API_KEY", "NYU_LLM_BUCKET") if not os.environ.get(n)]
+    lines = [f"export {name}=..." for name in missing]
+    return f"{'; '.join(lines)} (the bucket comes from {NYU_CONTACT})"
+
+
+def _unreachable(gateway: Gateway) -> str:
+    return (
+        f"Can this machine reach {gateway.identity}? NYU's gateway needs the campus network or "
+        "the VPN; another address is set with PORTKEY_BASE_URL."
+    )
+
+
+def _print(finding: Finding) -> None:
+    marks = {"ok": ("ok", "green"), "failed": ("FAIL", "red"), "pending": ("...", "cyan")}
+    word, colour = marks.get(finding.state, ("-", "yellow"))
+    click.echo(f"{click.style(word.ljust(4), fg=colour)}  {finding.step}: {finding.found}")
+    if finding.fix:
+        click.echo(f"      fix: {finding.fix}")

@@ -1,0 +1,69 @@
+"""Exit codes: what a script, cron or Slurm can tell from a command without reading its text.
+
+Comes in: an error of the package. Goes out: the number that stands for its kind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from nyu_llm_frames import errors
+
+OK = 0
+ERROR = 1
+USAGE = 2
+NO_GOOD_ANSWER = 3
+PENDING = 4
+UNCERTAIN = 5
+JOB_FAILED = 6
+TOO_EXPENSIVE = 7
+NOT_ALLOWED = 8
+TRY_LATER = 9
+INTERRUPTED = 130
+
+MEANING: dict[int, str] = {
+    OK: "done; every row has a good answer",
+    ERROR: "an error that none of the others names; the message says what to do",
+    USAGE: "what was asked makes no sense: options, template, columns, schema, missing settings",
+    NO_GOOD_ANSWER: "done, but some rows have no good answer; the reasons are in the output",
+    PENDING: "not over yet: batch jobs go on, the same command comes back to them",
+    UNCERTAIN: "a submit may or may not have made a job; settle it with `resolve`",
+    JOB_FAILED: "a batch job ended without a single answer; the next call submits its rows anew",
+    TOO_EXPENSIVE: "the estimate is above --max-cost, or no price is known; nothing was sent",
+    NOT_ALLOWED: "the gateway refused the key (401, 403)",
+    TRY_LATER: "the gateway was not reached, or the sidecar is locked; the same command again",
+    INTERRUPTED: "interrupted; batch jobs go on",
+}
+
+# The first that fits.
+_KINDS: tuple[tuple[type[Exception], int], ...] = (
+    (errors.UncertainSubmissionError, UNCERTAIN),
+    (errors.BatchJobFailedError, JOB_FAILED),
+    (errors.RunTimeoutError, PENDING),
+    (errors.PartialResultError, NO_GOOD_ANSWER),
+    (errors.BudgetError, TOO_EXPENSIVE),
+    (errors.AuthenticationError, NOT_ALLOWED),
+    (errors.GatewayUnavailableError, TRY_LATER),
+    (errors.SidecarLockedError, TRY_LATER),
+    (errors.SidecarError, ERROR),
+    (errors.GatewayError, ERROR),
+    (errors.ConfigurationError, USAGE),
+    (errors.TemplateError, USAGE),
+    (errors.MissingValueError, USAGE),
+    (errors.ColumnExistsError, USAGE),
+    (errors.RequestError, USAGE),
+    (errors.SchemaError, USAGE),
+)
+
+
+def of_error(error: Exception) -> int:
+    """Return the exit code of an error."""
+    return next((code for kind, code in _KINDS if isinstance(error, kind)), ERROR)
+
+
+def of_statuses(statuses: Iterable[str]) -> int:
+    """Return the exit code of rows or requests with these statuses."""
+    seen = set(statuses)
+    if "pending" in seen:
+        return PENDING
+    return NO_GOOD_ANSWER if seen - {"ok", "skipped"} else OK

@@ -1,0 +1,81 @@
+"""The group of all commands: errors become messages and exit codes here, and nowhere else.
+
+Comes in: a command and its words. Goes out: what the command does, under a progress hook that
+writes to standard error.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import click
+
+import nyu_llm_frames
+from nyu_llm_frames import _options
+from nyu_llm_frames.cli import exits, files, server, show, sidecar
+from nyu_llm_frames.cli.doctor import doctor
+from nyu_llm_frames.errors import LLMFramesError, UncertainSubmissionError
+
+_CODES = "\n".join(f"  {code:>3}  {meaning}" for code, meaning in exits.MEANING.items())
+_EPILOG = f"""\b
+Exit codes:
+{_CODES}
+
+\b
+Completion in bash (zsh and fish alike), in ~/.bashrc:
+  eval "$(_NYU_LLM_FRAMES_COMPLETE=bash_source nyu-llm-frames)"
+"""
+
+
+class _Group(click.Group):
+    """Runs a command; everything that can go wrong ends in a message and a code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        report = show.Report()
+        chosen: dict[str, Any] = {"progress": False if ctx.params["quiet"] else report}
+        if ctx.params["poll_interval"] is not None:
+            chosen["poll_interval_s"] = ctx.params["poll_interval"]
+        try:
+            with _options.set_options(**chosen), warnings.catch_warnings():
+                warnings.showwarning = _warn
+                return super().invoke(ctx)
+        except LLMFramesError as error:
+            show.note(click.style("Error: ", fg="red", bold=True) + str(error))
+            if isinstance(error, UncertainSubmissionError):
+                show.note(
+                    "On the command line: nyu-llm-frames resolve SIDECAR --adopt BATCH_ID, or "
+                    "--resubmit."
+                )
+            ctx.exit(exits.of_error(error))
+        except KeyboardInterrupt:
+            show.note(
+                "Interrupted. Batch jobs at the gateway go on; the same command picks them up."
+            )
+            ctx.exit(exits.INTERRUPTED)
+        finally:
+            report.close()
+
+
+def _warn(message: Warning | str, *args: Any, **more: Any) -> None:
+    show.note(click.style("Warning: ", fg="yellow", bold=True) + str(message))
+
+
+@click.group(
+    cls=_Group,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog=_EPILOG,
+)
+@click.version_option(nyu_llm_frames.__version__, prog_name="nyu-llm-frames")
+@click.option("--quiet", "-q", is_flag=True, help="Report no progress.")
+@click.option("--poll-interval", type=float, metavar="SECONDS", help="First pause between polls.")
+def cli(quiet: bool, poll_interval: float | None) -> None:
+    """LLM batch inference for tables: a CSV or parquet file of any size in, answers joined out.
+
+    Every command can be interrupted and given again: it picks up where things stand, and nothing
+    is paid twice.
+    """
+
+
+for _command in (*files.COMMANDS, *sidecar.COMMANDS, *server.COMMANDS, doctor):
+    cli.add_command(_command)

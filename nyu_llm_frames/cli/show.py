@@ -1,0 +1,132 @@
+"""What a command prints: a table for people, JSON for scripts.
+
+Comes in: frames and records. Goes out: text on standard output; everything that only reports
+progress goes to standard error, so that a pipe gets the result alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import click
+import pandas as pd
+
+from nyu_llm_frames._progress import Display, Progress
+
+_COLOURS = {
+    "ok": "green",
+    "completed": "green",
+    "done": "green",
+    "pending": "cyan",
+    "running": "cyan",
+    "queued": "cyan",
+    "skipped": "yellow",
+    "truncated": "yellow",
+    "failed": "red",
+    "missing": "red",
+    "refused": "red",
+    "blocked": "red",
+    "invalid": "red",
+    "damaged": "red",
+    "cancelled": "red",
+    "expired": "red",
+}
+_CELL = 60
+
+
+class Report:
+    """The progress hook of the command line: lines and the moving line, on standard error."""
+
+    def __init__(self) -> None:
+        self._display = Display()
+
+    def __call__(self, progress: Progress) -> None:
+        with contextlib.redirect_stdout(sys.stderr):
+            self._display(progress)
+
+    def close(self) -> None:
+        """End the moving line."""
+        self._display.close()
+
+
+def note(text: str) -> None:
+    """Print a line for people, on standard error."""
+    click.echo(text, err=True)
+
+
+def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return a frame as JSON values: NA is null, times are ISO 8601."""
+    text = frame.to_json(orient="records", date_format="iso", force_ascii=False)
+    out: list[dict[str, Any]] = json.loads(text)
+    return out
+
+
+def as_json(value: object) -> None:
+    """Print one JSON document."""
+    click.echo(json.dumps(value, ensure_ascii=False, indent=2, default=str))
+
+
+def frame(data: pd.DataFrame, *, json_: bool, empty: str = "nothing") -> None:
+    """Print a frame."""
+    if json_:
+        as_json(records(data))
+    elif data.empty:
+        click.echo(empty)
+    else:
+        table(data)
+
+
+def counts(numbers: Mapping[str, int]) -> str:
+    """Return counts by status in one line, the largest first."""
+    ordered = sorted(numbers.items(), key=lambda item: -item[1])
+    return ", ".join(f"{n:,} {coloured(word)}" for word, n in ordered if n) or "none"
+
+
+def coloured(word: str) -> str:
+    """Return a status in its colour; without a terminal click takes the colour out again."""
+    return click.style(word, fg=_COLOURS.get(word))
+
+
+def table(data: pd.DataFrame) -> None:
+    """Print a frame in aligned columns, cut to the width of the terminal."""
+    header = [str(c) for c in data.columns]
+    rows = [[_cell(value) for value in row] for row in data.itertuples(index=False, name=None)]
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    room = shutil.get_terminal_size((120, 24)).columns
+    widths = _fit(widths, room)
+    click.echo(click.style(_line(header, widths), bold=True))
+    for row in rows:
+        words = [w if len(w) <= n else w[: n - 1] + "…" for w, n in zip(row, widths, strict=True)]
+        padded = [w.ljust(n) for w, n in zip(words, widths, strict=True)]
+        shown = [coloured(w.strip()) + w[len(w.rstrip()) :] if w.strip() else w for w in padded]
+        click.echo("  ".join(shown).rstrip())
+
+
+def _fit(widths: list[int], room: int) -> list[int]:
+    """Shorten the widest columns until the line fits."""
+    out = [min(w, _CELL) for w in widths]
+    while out and sum(out) + 2 * (len(out) - 1) > room and max(out) > 8:
+        out[out.index(max(out))] -= 1
+    return out
+
+
+def _line(words: list[str], widths: list[int]) -> str:
+    cut = [w if len(w) <= n else w[: n - 1] + "…" for w, n in zip(words, widths, strict=True)]
+    return "  ".join(w.ljust(n) for w, n in zip(cut, widths, strict=True)).rstrip()
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, list | dict):
+        return " ".join(json.dumps(value, ensure_ascii=False).split())
+    if value is None or value is pd.NaT or value is pd.NA or value != value:
+        return ""
+    if isinstance(value, pd.Timestamp):
+        return value.strftime("%Y-%m-%d %H:%M")
+    if isinstance(value, float):
+        return f"{value:,.4g}"
+    return " ".join(str(value).split())

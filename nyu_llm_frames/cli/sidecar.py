@@ -1,0 +1,209 @@
+"""Commands that need the sidecar alone: no input file, no template.
+
+Comes in: the path of a sidecar. Goes out: what its batch jobs are and hold, and the steps that
+move them on.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+import pandas as pd
+
+from nyu_llm_frames._stored_run import StoredRun
+from nyu_llm_frames.cli import exits, options, show
+
+_SHOWN = ["batch_id", "status", "step", "model", "requests", "answers", "submitted_at", "error"]
+
+
+def _open(given: dict[str, Any], *, retries: int = 1) -> StoredRun:
+    gateway = options.take_gateway(given) if "gateway_" in given else None
+    path, run = given.pop("sidecar"), given.pop("run")
+    return StoredRun(path, run=run, gateway=gateway, retries=retries)
+
+
+def _jobs_frame(stored: StoredRun) -> pd.DataFrame:
+    return pd.DataFrame(
+        [msgspec.structs.asdict(job) for job in stored.jobs()],
+        columns=[
+            *("name", "run", "batch_id", "step", "status", "outcome", "model", "realm", "gateway"),
+            *("requests", "answers", "orphans", "duplicates", "error", "planned_at"),
+            *("submitted_at", "ended_at", "done_at"),
+        ],
+    )
+
+
+def _report(stored: StoredRun, *, json_: bool) -> int:
+    """Print where the requests stand; return the exit code that says the same."""
+    numbers = stored.counts()
+    if json_:
+        show.as_json(
+            {
+                "sidecar": str(stored.sidecar.path),
+                "requests": sum(numbers.values()),
+                "counts": numbers,
+                "jobs_pending": stored.pending,
+            }
+        )
+    else:
+        click.echo(f"{sum(numbers.values()):,} requests: {show.counts(numbers)}")
+    return exits.PENDING if stored.pending else exits.of_statuses(numbers)
+
+
+@click.command()
+@options.sidecar
+@options.as_json
+def status(json_: bool, **given: Any) -> None:
+    """Show the batch jobs of a sidecar, as they were when last asked; asks nobody.
+
+    SIDECAR is the folder (default: llm_sidecar). The exit code is 4 while jobs are not over.
+    """
+    stored = _open(given)
+    jobs = _jobs_frame(stored)
+    if json_:
+        show.as_json(
+            {
+                "sidecar": str(stored.sidecar.path),
+                "counts": stored.counts(),
+                "jobs_pending": stored.pending,
+                "jobs": show.records(jobs),
+            }
+        )
+    else:
+        click.echo(str(stored.sidecar.path))
+        show.frame(jobs[_SHOWN], json_=False, empty="no batch jobs")
+        numbers = stored.counts()
+        click.echo(f"{sum(numbers.values()):,} requests: {show.counts(numbers)}")
+    if stored.pending:
+        raise click.exceptions.Exit(exits.PENDING)
+
+
+@click.command()
+@options.sidecar
+@options.timeout
+@options.retries
+@options.gateway
+@options.as_json
+def wait(timeout: float | None, retries: int, json_: bool, **given: Any) -> None:
+    """Wait until every batch job of a sidecar is over and its answers are stored.
+
+    Requests that failed are sent again, up to --retries times each, as `batch` does.
+    """
+    stored = _open(given, retries=retries)
+    stored.wait(timeout)
+    raise click.exceptions.Exit(_report(stored, json_=json_))
+
+
+@click.command()
+@options.sidecar
+@click.option("--out", type=options.OUT, help="Write all requests: .csv, .parquet or .jsonl.")
+@click.option("--prompts", is_flag=True, help="With --out: add the request bodies.")
+@options.gateway
+@options.as_json
+def collect(out: Path | None, prompts: bool, json_: bool, **given: Any) -> None:
+    """Take one step: ask for the state of the jobs, store the answers that are there.
+
+    Never waits; the exit code is 4 while jobs are not over. For the joined table make the
+    `batch` call again: it costs nothing.
+    """
+    stored = _open(given)
+    stored.poll()
+    if out is not None:
+        _write(stored.answers(prompts=prompts), out)
+        show.note(f"written: {out}")
+    raise click.exceptions.Exit(_report(stored, json_=json_))
+
+
+@click.command()
+@options.sidecar
+@options.gateway
+@options.as_json
+def retry(json_: bool, **given: Any) -> None:
+    """Send failed, missing and damaged requests once more, however often they were tried."""
+    stored = _open(given)
+    under_way = stored.retry()
+    show.note(f"{under_way:,} requests under way")
+    raise click.exceptions.Exit(_report(stored, json_=json_))
+
+
+@click.command()
+@options.sidecar
+@options.gateway
+@options.as_json
+def cancel(json_: bool, **given: Any) -> None:
+    """Cancel the batch jobs that are not over; what they finish before is kept."""
+    ids = _open(given).cancel()
+    if json_:
+        show.as_json({"cancelled": ids})
+    else:
+        click.echo(f"asked to stop: {', '.join(ids) or 'none'}")
+
+
+@click.command()
+@options.sidecar
+@click.option("--adopt", metavar="BATCH_ID", help="The submit made this batch job.")
+@click.option("--resubmit", is_flag=True, help="The submit surely made none: send it again.")
+@options.gateway
+def resolve(adopt: str | None, resubmit: bool, **given: Any) -> None:
+    """Settle a submit of which nobody knows whether it made a batch job (exit code 5)."""
+    stored = _open(given)
+    stored.resolve(adopt, resubmit)
+    click.echo(f"settled; go on with: nyu-llm-frames wait {stored.sidecar.path}")
+
+
+@click.command()
+@options.sidecar
+@click.option("--prompts", is_flag=True, help="Add the request bodies.")
+@options.as_json
+def failures(prompts: bool, json_: bool, **given: Any) -> None:
+    """List the requests without a good answer, and why; the exit code is 3 if there are any."""
+    found = _open(given).failures(prompts=prompts)
+    if not json_:
+        found = found[["custom_id", "status", "error", *(["body"] if prompts else [])]]
+    show.frame(found, json_=json_, empty="every answer there is is good")
+    if len(found):
+        raise click.exceptions.Exit(exits.NO_GOOD_ANSWER)
+
+
+@click.command()
+@click.argument("sidecar", type=options.FOLDER)
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--prompts", is_flag=True, help="With a table: add the request bodies.")
+def export(sidecar: Path, path: Path, prompts: bool) -> None:
+    """Copy a sidecar to share it, or write its answers as a table.
+
+    PATH is a new folder, or a file that ends in .csv, .parquet or .jsonl: one line per distinct
+    request with its best answer.
+    """
+    if path.suffix in _WRITERS:
+        _write(StoredRun(sidecar).answers(prompts=prompts), path)
+    elif path.suffix:
+        raise click.UsageError(f"{path}: a table ends in {', '.join(_WRITERS)}; else it is a copy.")
+    else:
+        from nyu_llm_frames import open_sidecar
+
+        path = open_sidecar(sidecar).export(path)
+    click.echo(str(path))
+
+
+_WRITERS = (".csv", ".parquet", ".jsonl")
+
+
+def _write(frame: pd.DataFrame, path: Path) -> None:
+    from nyu_llm_frames._sidecar.storage import atomic_file
+
+    if path.suffix not in _WRITERS:
+        raise click.UsageError(f"{path}: a table ends in {', '.join(_WRITERS)}.")
+    with atomic_file(path.absolute()) as file:
+        if path.suffix == ".csv":
+            frame.to_csv(file, index=False, lineterminator="\n")
+        elif path.suffix == ".parquet":
+            frame.to_parquet(file, index=False)
+        else:
+            frame.to_json(file, orient="records", lines=True, force_ascii=False)
+
+
+COMMANDS = (status, wait, collect, retry, cancel, resolve, failures, export)

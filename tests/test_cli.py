@@ -1,0 +1,411 @@
+"""The command line: every command, its exit code, and what a script can read.
+
+Comes in: words of a command line, the stand-in behind the environment's settings. Goes out:
+tables, JSON and exit codes; one test starts the real program.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import nyu_llm_frames as llm
+import pandas as pd
+import pytest
+from click.testing import CliRunner, Result
+from nyu_llm_frames import errors
+from nyu_llm_frames.cli import exits
+from nyu_llm_frames.cli.demo import DRUGS, sample
+from nyu_llm_frames.cli.main import cli
+from support import rows
+from support.stand_in import StandIn
+
+MODEL = "gemini-3-flash-preview"
+README = Path(__file__).parents[1] / "README.md"
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
+    for name, value in stand_in.environment.items():
+        monkeypatch.setenv(name, value)
+    Path("in.csv").write_text('id,text\n007,"a, b"\n008,c\n009,"a, b"\n')
+
+    def invoke(*words: str, code: int = 0) -> Result:
+        result = CliRunner().invoke(
+            cli, ["--poll-interval", "0.02", *words], prog_name="nyu-llm-frames"
+        )
+        if result.exception and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        assert result.exit_code == code, result.output
+        return result
+
+    with llm.set_options(submit_settle_s=0.2, output_settle_s=0.2, max_poll_interval_s=0.1):
+        yield invoke
+
+
+BATCH = ("batch", "in.csv", "--prompt", "Say {{ text }}", "--model", MODEL, "--out", "out.csv")
+
+
+# --- tables -----------------------------------------------------------------------------------
+def test_batch_writes_the_table_and_says_so(run: Run, stand_in: StandIn) -> None:
+    result = run(*BATCH)
+    assert result.stdout.strip().endswith("out.csv: 3 rows: 3 ok")
+    assert "uploading 2 requests" in result.stderr
+    out = pd.read_csv("out.csv", dtype=str)
+    assert out["id"].tolist() == ["007", "008", "009"]
+    assert out["response"].notna().all()
+    assert Path("out.llm").is_dir()
+    again = json.loads(run(*BATCH, "--json").stdout)
+    assert again["counts"] == {"ok": 3}
+    assert len(stand_in.jobs) == 1
+
+
+def test_no_wait_says_pending_until_it_is_done(run: Run, stand_in: StandIn) -> None:
+    stand_in.behaviour.running_polls = -1
+    run(*BATCH, "--no-wait", code=exits.PENDING)
+    run(*BATCH, "--timeout", "0.05", code=exits.PENDING)
+    stand_in.finish()
+    run("wait", "out.llm")
+    run(*BATCH, "--no-wait")
+    assert len(stand_in.jobs) == 1
+
+
+def test_rows_without_a_good_answer_have_an_exit_code(run: Run, stand_in: StandIn) -> None:
+    stand_in.behaviour.row = rows.pick({"Say c": rows.blocked})
+    result = run(*BATCH, code=exits.NO_GOOD_ANSWER)
+    assert "1 of 3 rows have no good answer" in result.stderr
+
+
+def test_template_schema_and_parameters_reach_the_request(run: Run, stand_in: StandIn) -> None:
+    Path("prompt.j2").write_text("Which? {{ text }}")
+    Path("system.txt").write_text("Be short.")
+    Path("schema.json").write_text('{"kind": ["a", "b"]}')
+    stand_in.behaviour.row = rows.says('{"kind": "b"}')
+    run(
+        *("batch", "in.csv", "--template", "prompt.j2", "--system-file", "system.txt"),
+        *("--schema", "schema.json", "--max-tokens", "9", "--temperature", "0", "--stop", "END"),
+        *("--param", "top_k=3", "--prefix", "x_", "--model", MODEL, "--out", "out.parquet"),
+    )
+    [upload] = stand_in.uploads.values()
+    body = json.loads(upload.splitlines()[0])["body"]
+    assert body["messages"][0] == {"role": "system", "content": "Be short."}
+    assert (body["max_tokens"], body["temperature"], body["top_k"]) == (9, 0, 3)
+    assert body["stop"] == ["END"]
+    assert body["response_format"]["type"] == "json_schema"
+    assert pd.read_parquet("out.parquet")["x_kind"].tolist() == ["b", "b", "b"]
+
+
+def test_preview_shows_prompts_without_settings(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PORTKEY_API_KEY")
+    words = ("preview", "in.csv", "--prompt", "Say {{ text }}", "--n", "2", "--model", MODEL)
+    assert "user: Say a, b" in run(*words).stdout
+    found = json.loads(run(*words, "--json").stdout)
+    assert found[1]["messages"] == [{"role": "user", "content": "Say c"}]
+    expected = pd.read_csv("in.csv").llm.preview("Say {{ text }}", model=MODEL)
+    assert [r["custom_id"] for r in found] == expected["custom_id"].tolist()[:2]
+
+
+def test_trial_answers_live_and_the_batch_pays_the_rest(run: Run, stand_in: StandIn) -> None:
+    words = ("--prompt", "Say {{ text }}", "--model", MODEL)
+    found = run(
+        "trial",
+        "in.csv",
+        *words,
+        "--n",
+        "1",
+        "--random-state",
+        "1",
+        "--sidecar",
+        "out.llm",
+        "--json",
+    )
+    assert json.loads(found.stdout)[0]["response"]
+    assert len(stand_in.chats) == 1
+    run(*BATCH)
+    assert sum(len(job.custom_ids) for job in stand_in.jobs) == 1
+
+
+def test_estimate_needs_no_network(run: Run, stand_in: StandIn) -> None:
+    words = ("estimate", "in.csv", "--prompt", "Say {{ text }}", "--model", MODEL)
+    found = json.loads(run(*words, "--json").stdout)
+    assert (found["rows"], found["requests"], found["to_pay"]) == (3, 2, 2)
+    assert "distinct requests" in run(*words).stdout
+    assert not stand_in.log
+
+
+def test_max_cost_refuses_before_anything_is_sent(run: Run, stand_in: StandIn) -> None:
+    run(*BATCH, "--max-cost", "0.0000001", code=exits.TOO_EXPENSIVE)
+    assert not stand_in.log
+
+
+# --- the sidecar alone ------------------------------------------------------------------------
+@pytest.fixture
+def sidecar(run: Run, stand_in: StandIn) -> Path:
+    """A sidecar with a job that runs; neither input nor template is there any more."""
+    stand_in.behaviour.running_polls = -1
+    stand_in.behaviour.row = rows.pick({"Say c": rows.blocked})
+    run(*BATCH, "--no-wait", code=exits.PENDING)
+    for name in ("in.csv", "out.csv"):
+        Path(name).unlink()
+    return Path("out.llm")
+
+
+def test_status_shows_jobs_and_asks_nobody(run: Run, sidecar: Path, stand_in: StandIn) -> None:
+    asked = len(stand_in.log)
+    found = json.loads(run("status", str(sidecar), "--json", code=exits.PENDING).stdout)
+    assert found["counts"] == {"pending": 2}
+    assert found["jobs"][0]["batch_id"] == stand_in.jobs[0].id
+    assert "2 pending" in run("status", str(sidecar), code=exits.PENDING).stdout
+    assert len(stand_in.log) == asked
+
+
+def test_wait_then_failures_then_export(run: Run, sidecar: Path, stand_in: StandIn) -> None:
+    run("wait", str(sidecar), "--timeout", "0.05", code=exits.PENDING)
+    stand_in.finish()
+    found = json.loads(run("wait", str(sidecar), "--json", code=exits.NO_GOOD_ANSWER).stdout)
+    assert found["counts"] == {"ok": 1, "blocked": 1}
+    bad = json.loads(
+        run("failures", str(sidecar), "--json", "--prompts", code=exits.NO_GOOD_ANSWER).stdout
+    )
+    assert [r["status"] for r in bad] == ["blocked"]
+    assert "Say c" in bad[0]["body"]
+    for suffix, read in ((".csv", pd.read_csv), (".parquet", pd.read_parquet)):
+        run("export", str(sidecar), f"answers{suffix}")
+        assert sorted(read(f"answers{suffix}")["status"]) == ["blocked", "ok"]
+    run("export", str(sidecar), "copy.llm")
+    assert len(llm.open_sidecar("copy.llm").answers()) == 2
+    run("status", "copy.llm")
+
+
+def test_collect_takes_one_step_and_writes_a_table(
+    run: Run, sidecar: Path, stand_in: StandIn
+) -> None:
+    run("collect", str(sidecar), code=exits.PENDING)
+    stand_in.finish()
+    run("collect", str(sidecar), "--out", "a.jsonl", "--prompts", code=exits.NO_GOOD_ANSWER)
+    table = pd.read_json("a.jsonl", lines=True)
+    assert sorted(table["status"]) == ["blocked", "ok"]
+    assert table["body"].str.contains("Say").all()
+
+
+def test_cancel_stops_and_keeps(run: Run, sidecar: Path, stand_in: StandIn) -> None:
+    found = json.loads(run("cancel", str(sidecar), "--json").stdout)
+    assert found["cancelled"] == [stand_in.jobs[0].id]
+    run("wait", str(sidecar), code=exits.NO_GOOD_ANSWER)
+    assert len(stand_in.jobs) == 1  # what was stopped is not sent again by itself
+
+
+def test_retry_sends_what_failed_once_more(run: Run, stand_in: StandIn) -> None:
+    stand_in.behaviour.row = rows.pick({"Say c": rows.failed(503)})
+    run(*BATCH, "--retries", "0", code=exits.NO_GOOD_ANSWER)
+    Path("in.csv").unlink()
+    stand_in.behaviour.row = rows.good
+    run("retry", "out.llm", code=exits.PENDING)
+    run("wait", "out.llm")
+    assert [len(job.custom_ids) for job in stand_in.jobs] == [2, 1]
+    assert json.loads(run("status", "out.llm", "--json").stdout)["counts"] == {"ok": 2}
+
+
+def test_wait_retries_as_batch_does(run: Run, stand_in: StandIn) -> None:
+    stand_in.behaviour.row = rows.pick({"Say c": rows.failed(503)})
+    stand_in.behaviour.running_polls = -1
+    run(*BATCH, "--no-wait", code=exits.PENDING)
+    stand_in.finish()
+    stand_in.behaviour.running_polls = 0
+    run("wait", "out.llm", code=exits.NO_GOOD_ANSWER)
+    assert [len(job.custom_ids) for job in stand_in.jobs] == [2, 1]
+
+
+def test_an_uncertain_submit_is_settled_from_the_command_line(run: Run, stand_in: StandIn) -> None:
+    stand_in.script.add("create", "lose")
+    stand_in.add_foreign(150)
+    stand_in.behaviour.list_delay = 10**6
+    with llm.set_options(submit_settle_s=0.05):
+        stand_in.script.add("list", "respond", status=500, times=10**6)
+        result = run(*BATCH, code=exits.UNCERTAIN)
+    assert "nyu-llm-frames resolve" in result.stderr
+    stand_in.script.clear()
+    run("resolve", "out.llm", code=exits.USAGE)
+    run("resolve", "out.llm", "--adopt", stand_in.jobs[0].id)
+    run("wait", "out.llm")
+    assert len(stand_in.jobs) == 1
+
+
+def test_a_key_never_goes_to_an_address_from_a_sidecar(
+    run: Run, sidecar: Path, stand_in: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PORTKEY_BASE_URL", "http://127.0.0.1:9/v1")
+    asked = len(stand_in.log)
+    result = run("wait", str(sidecar), code=exits.USAGE)
+    assert "PORTKEY_BASE_URL" in result.stderr
+    assert len(stand_in.log) == asked
+
+
+def test_a_folder_that_is_no_sidecar_is_named(run: Run) -> None:
+    result = run("status", "nowhere", code=exits.ERROR)
+    assert "nowhere" in result.stderr
+    assert not Path("nowhere").exists()
+
+
+# --- doctor -----------------------------------------------------------------------------------
+def test_doctor_goes_step_by_step(run: Run, stand_in: StandIn) -> None:
+    found = json.loads(run("doctor", "--json").stdout)
+    assert [(f["step"], f["state"]) for f in found] == [
+        ("versions", "ok"),
+        ("settings", "ok"),
+        ("gateway", "ok"),
+        ("key", "ok"),
+        ("job list", "ok"),
+        ("bucket", "ok"),
+        ("batch", "skipped"),
+    ]
+    assert len(stand_in.uploads) == 1
+    assert not stand_in.jobs
+    assert stand_in.api_key not in run("doctor").stdout
+
+
+def test_doctor_sends_two_rows_when_asked(run: Run, stand_in: StandIn) -> None:
+    found = json.loads(run("doctor", "--send", "--json").stdout)
+    assert (found[-1]["step"], found[-1]["state"]) == ("batch", "ok")
+    assert [len(job.custom_ids) for job in stand_in.jobs] == [2]
+
+
+def test_doctor_says_what_to_fix(
+    run: Run, stand_in: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PORTKEY_API_KEY", "wrong-key")
+    found = json.loads(run("doctor", "--json", code=exits.ERROR).stdout)
+    [bad] = [f for f in found if f["state"] == "failed"]
+    assert (bad["step"], "PORTKEY_API_KEY" in bad["fix"]) == ("key", True)
+    monkeypatch.delenv("NYU_LLM_BUCKET")
+    found = json.loads(run("doctor", "--json", code=exits.ERROR).stdout)
+    [bad] = [f for f in found if f["state"] == "failed"]
+    assert bad["step"] == "settings"
+    assert "NYU_LLM_BUCKET" in bad["fix"]
+    stand_in.stop()
+    monkeypatch.setenv("NYU_LLM_BUCKET", "bucket")
+    result = run("doctor", code=exits.ERROR)
+    assert "VPN" in result.stdout
+    assert "wrong-key" not in result.stdout
+
+
+# --- the embedded gateway ---------------------------------------------------------------------
+def test_serve_hands_its_options_on(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from nyu_llm_frames.local import process
+
+    seen: dict[str, Any] = {}
+    monkeypatch.setattr(process, "serve", lambda **given: seen.update(given))
+    monkeypatch.setattr(os, "umask", lambda mask: 0)
+    monkeypatch.setenv("MY_KEY", "k")
+    run("serve", "--answers", "echo", "--port", "8123", "--api-key-env", "MY_KEY")
+    assert (seen["answers"], seen["port"], seen["api_key"]) == ("echo", 8123, "k")
+    assert seen["host"] == "127.0.0.1"
+    run("serve", "--api-key-env", "NOT_SET", code=exits.USAGE)
+
+
+def test_demo_shows_the_main_job_and_is_instant_the_second_time(run: Run) -> None:
+    for name in ("starlette", "uvicorn", "python_multipart", "platformdirs"):
+        pytest.importorskip(name)
+    first = run(
+        "demo", "--answers", "echo", "--data", "gateway", "--rows", "4", code=exits.NO_GOOD_ANSWER
+    )
+    assert "demo.llm" in first.stdout
+    assert "nyu-llm-frames batch" in first.stdout
+    second = run(
+        "demo", "--answers", "echo", "--data", "gateway", "--rows", "4", code=exits.NO_GOOD_ANSWER
+    )
+    assert "every answer is in the sidecar" in second.stdout
+
+
+def test_the_sample_comes_with_its_credit_and_a_drug_in_every_offence() -> None:
+    frame = sample(1_000)
+    assert len(frame) == 20
+    for offence in frame["offense"]:
+        assert sum(drug in offence.lower() for drug in DRUGS) == 1
+    credit = Path(llm.__file__).parent / "data" / "CREDIT.txt"
+    assert "CC BY 4.0" in credit.read_text()
+    original = pd.read_csv(Path(__file__).parent / "data" / "commutations.csv")
+    assert frame.merge(original, how="inner").shape == frame.shape
+
+
+# --- the program ------------------------------------------------------------------------------
+def test_the_program_keeps_results_and_reports_apart(run: Run, stand_in: StandIn) -> None:
+    code = "from nyu_llm_frames.cli import main; main()"
+    words = [sys.executable, "-c", code, "--poll-interval", "0.02", *BATCH, "--json"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(words, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["rows"] == 3
+    assert "uploading" in done.stderr
+    assert stand_in.api_key not in done.stdout + done.stderr
+
+
+def test_completion_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    from click.shell_completion import BashComplete
+
+    words = BashComplete(cli, {}, "nyu-llm-frames", "_NYU_LLM_FRAMES_COMPLETE")
+    found = {item.value for item in words.get_completions([], "e")}
+    assert found == {"estimate", "export"}
+
+
+# --- documentation ----------------------------------------------------------------------------
+COMMANDS = sorted(cli.commands)
+
+
+def test_the_commands_are_those_that_were_promised() -> None:
+    promised = "batch preview trial estimate status wait collect retry cancel failures export"
+    assert set(COMMANDS) == {*promised.split(), "serve", "demo", "doctor", "resolve"}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_and_option_is_documented(name: str) -> None:
+    command = cli.commands[name]
+    assert command.help and len(command.help) > 30
+    result = CliRunner().invoke(cli, [name, "--help"])
+    assert result.exit_code == 0
+    plain = {
+        "missing",
+        "max_tokens",
+        "temperature",
+        "top_p",
+        "seed",
+        "if_exists",
+        "on_error",
+        "retries",
+        "host",
+        "rows",
+        "sidecar",
+        "model",
+        "n",
+    }
+    for option in command.params:
+        if option.param_type_name == "option" and not option.hidden:  # type: ignore[attr-defined]
+            assert option.help or option.name in plain, option.name  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_stands_in_the_readme(name: str) -> None:
+    assert re.search(rf"`(nyu-llm-frames )?{name}\b", README.read_text(encoding="utf-8"))
+
+
+def test_every_exit_code_stands_in_the_readme_and_the_help() -> None:
+    text = README.read_text(encoding="utf-8")
+    shown = CliRunner().invoke(cli, ["--help"]).output
+    for code in exits.MEANING:
+        assert f"| {code} |" in text
+        assert re.search(rf"^\s+{code}  ", shown, re.MULTILINE)
+
+
+def test_every_error_has_an_exit_code() -> None:
+    for name in dir(errors):
+        kind = getattr(errors, name)
+        if isinstance(kind, type) and issubclass(kind, errors.LLMFramesError):
+            assert exits.of_error(kind("text")) in exits.MEANING

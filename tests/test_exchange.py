@@ -1,0 +1,167 @@
+"""Exchange with the steps by hand and with other runners.
+
+Comes in: request files written, output files as the gateway, vLLM and a shell give them. Goes out:
+answers in the sidecar, joined frames, tidy tables.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import nyu_llm_frames as llm
+import pandas as pd
+import pytest
+from nyu_llm_frames.errors import ConfigurationError, PartialResultWarning
+from support.stand_in import StandIn
+
+MODEL = "gemini-3-flash-preview"
+TEMPLATE = "Where is {{ city }}?"
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> Iterator[None]:
+    with llm.set_options(
+        progress=False,
+        poll_interval_s=0.02,
+        max_poll_interval_s=0.1,
+        submit_settle_s=0.2,
+        output_settle_s=0.2,
+    ):
+        yield
+
+
+@pytest.fixture
+def frame() -> pd.DataFrame:
+    return pd.DataFrame({"city": ["Abu Dhabi", "Shanghai", "Shanghai"]}, index=["a", "b", "c"])
+
+
+def _vllm_line(custom_id: str, text: str) -> str:
+    body = {
+        "id": "chatcmpl-1",
+        "object": "chat.completion",
+        "created": 1,
+        "model": "HuggingFaceTB/SmolLM2",
+        "choices": [
+            {
+                "index": 0,
+                "message": {"role": "assistant", "content": text, "tool_calls": []},
+                "logprobs": None,
+                "finish_reason": "stop",
+                "stop_reason": None,
+            }
+        ],
+        "usage": {"prompt_tokens": 9, "total_tokens": 12, "completion_tokens": 3},
+    }
+    response = {"status_code": 200, "request_id": "vllm-batch-1", "body": body}
+    return json.dumps({"id": "vllm-1", "custom_id": custom_id, "response": response, "error": None})
+
+
+def test_request_files_are_what_batch_uploads(
+    tmp_path: Path, frame: pd.DataFrame, stand_in: StandIn
+) -> None:
+    gateway = llm.Gateway(**stand_in.settings)
+    [path] = frame.llm.to_jsonl(
+        tmp_path / "requests.jsonl", TEMPLATE, model=MODEL, gateway=gateway, max_tokens=9
+    )
+    assert not stand_in.log
+    assert not (tmp_path / "llm_sidecar").exists()
+    frame.llm.batch(TEMPLATE, model=MODEL, gateway=gateway, max_tokens=9)
+    assert [path.read_bytes()] == list(stand_in.uploads.values())
+
+
+def test_request_files_keep_the_limits_of_one_file(tmp_path: Path, frame: pd.DataFrame) -> None:
+    with llm.set_options(max_requests_per_file=1):
+        paths = frame.llm.to_jsonl(tmp_path / "requests.jsonl", TEMPLATE, model=MODEL)
+    assert [p.name for p in paths] == ["requests-1.jsonl", "requests-2.jsonl"]
+    ids = [json.loads(p.read_text())["custom_id"] for p in paths]
+    assert len(set(ids)) == 2
+
+
+def test_what_is_answered_is_not_written_again(
+    tmp_path: Path, frame: pd.DataFrame, stand_in: StandIn
+) -> None:
+    gateway = llm.Gateway(**stand_in.settings)
+    frame.head(1).llm.batch(TEMPLATE, model=MODEL, gateway=gateway)
+    [path] = frame.llm.to_jsonl(tmp_path / "rest.jsonl", TEMPLATE, model=MODEL, gateway=gateway)
+    assert "Shanghai" in path.read_text()
+    assert len(path.read_text().splitlines()) == 1
+    frame.llm.batch(TEMPLATE, model=MODEL, gateway=gateway)
+    assert frame.llm.to_jsonl(tmp_path / "none.jsonl", TEMPLATE, model=MODEL, gateway=gateway) == []
+    assert not (tmp_path / "none.jsonl").exists()
+
+
+def test_output_of_vllm_comes_back_to_its_rows_and_batch_pays_nothing(
+    tmp_path: Path, frame: pd.DataFrame
+) -> None:
+    [path] = frame.llm.to_jsonl(tmp_path / "in.jsonl", TEMPLATE, model=MODEL)
+    requests = [json.loads(line) for line in path.read_text().splitlines()]
+    lines = [
+        _vllm_line(r["custom_id"], f"to {r['body']['messages'][0]['content']}")
+        for r in reversed(requests)
+    ]
+    (tmp_path / "out.jsonl").write_text("\n".join(lines) + "\n")
+    out = frame.llm.from_jsonl(tmp_path / "out.jsonl", TEMPLATE, model=MODEL)
+    assert out.index.tolist() == ["a", "b", "c"]
+    assert out["response"].tolist() == [f"to Where is {c}?" for c in frame["city"]]
+    later = frame.llm.batch(TEMPLATE, model=MODEL, details=True)  # without a key
+    assert later["response"].tolist() == out["response"].tolist()
+    assert set(later["response_model"]) == {"HuggingFaceTB/SmolLM2"}
+
+
+def test_output_in_two_files_and_twice_is_stored_once(tmp_path: Path, frame: pd.DataFrame) -> None:
+    [path] = frame.llm.to_jsonl(tmp_path / "in.jsonl", TEMPLATE, model=MODEL)
+    ids = [json.loads(line)["custom_id"] for line in path.read_text().splitlines()]
+    files = []
+    for number, custom_id in enumerate(ids):
+        files.append(tmp_path / f"out{number}.jsonl")
+        files[-1].write_text(_vllm_line(custom_id, f"answer {number}"))
+    first = frame.llm.from_jsonl(files[0], TEMPLATE, model=MODEL)
+    assert first["response"].isna().tolist() == [False, True, True]
+    assert first["response_error"].isna().all()  # nothing failed: it is not there yet
+    for _ in range(2):
+        both = frame.llm.from_jsonl(files, TEMPLATE, model=MODEL)
+        assert both["response"].tolist() == ["answer 0", "answer 1", "answer 1"]
+    assert len(llm.open_sidecar("llm_sidecar").answers()) == 2
+
+
+def test_damaged_characters_are_flagged(tmp_path: Path, frame: pd.DataFrame) -> None:
+    [path] = frame.llm.to_jsonl(tmp_path / "in.jsonl", TEMPLATE, model=MODEL)
+    ids = [json.loads(line)["custom_id"] for line in path.read_text().splitlines()]
+    (tmp_path / "out.jsonl").write_text(
+        "\n".join(_vllm_line(i, "caf\ufffd") for i in ids), encoding="utf-8"
+    )
+    with pytest.warns(PartialResultWarning, match="3 damaged"):
+        frame.llm.from_jsonl(tmp_path / "out.jsonl", TEMPLATE, model=MODEL)
+
+
+def test_output_of_another_call_is_refused(tmp_path: Path, frame: pd.DataFrame) -> None:
+    (tmp_path / "out.jsonl").write_text(_vllm_line("request-1", "text"))
+    with pytest.raises(ConfigurationError, match=r"request-1.*read_output"):
+        frame.llm.from_jsonl(tmp_path / "out.jsonl", TEMPLATE, model=MODEL)
+
+
+def test_any_output_is_a_tidy_frame(tmp_path: Path) -> None:
+    failed = {"custom_id": "request-2", "response": {"body": False}, "error": "Bad Request: no"}
+    lines = [
+        _vllm_line("request-1", "New York\u2028City"),
+        json.dumps(failed),
+        "not json",
+        _vllm_line("request-1", "again"),
+    ]
+    path = tmp_path / "output.jsonl"
+    path.write_text("\n".join(lines), encoding="utf-8")
+    out = llm.read_output(path)
+    assert out["custom_id"].tolist()[:2] == ["request-1", "request-2"]
+    assert out["custom_id"].isna().tolist() == [False, False, True, False]
+    assert out["status"].tolist() == ["ok", "refused", "failed", "ok"]
+    assert out["text"][0] == "New York\u2028City"
+    assert out["error"][2] == "not JSON"
+    assert out["prompt_tokens"].dtype == "Int64"
+    assert out["prompt_tokens"][0] == 9
+
+
+def test_output_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"nothing\.jsonl"):
+        llm.read_output(tmp_path / "nothing.jsonl")

@@ -1,0 +1,575 @@
+"""Files by path: read in pieces, answered as a frame would be, written whole.
+
+Comes in: small tables in every format, the stand-in. Goes out: the promises of `batch_file`.
+"""
+
+from __future__ import annotations
+
+import csv
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import nyu_llm_frames as llm
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from nyu_llm_frames._files import requests as _requests
+from nyu_llm_frames._files import spill as _spill
+from nyu_llm_frames._files.cells import MISSING, Guess, plain
+from nyu_llm_frames._files.requests import prefixes
+from nyu_llm_frames._files.source import open_source
+from nyu_llm_frames._files.spill import Spill
+from nyu_llm_frames.errors import (
+    BatchJobFailedError,
+    ColumnExistsError,
+    ConfigurationError,
+    MissingColumnError,
+    MissingValueError,
+    PartialResultError,
+    PartialResultWarning,
+    RunTimeoutError,
+)
+from support import rows
+from support.stand_in import StandIn
+
+MODEL = "gemini-3-flash-preview"
+TEXT = (
+    "id,year,text,note\n"
+    '007,2020,"a, b","he said ""yes"""\n'
+    "008,2021,plain,1.50\n"
+    '009,2020,"two\nlines",NA\n'
+)
+
+
+@pytest.fixture(autouse=True)
+def _fast() -> Iterator[None]:
+    with llm.set_options(
+        poll_interval_s=0.02,
+        max_poll_interval_s=0.1,
+        submit_settle_s=0.2,
+        output_settle_s=0.2,
+        progress=False,
+    ):
+        yield
+
+
+@pytest.fixture
+def gateway(stand_in: StandIn) -> llm.Gateway:
+    return llm.Gateway(**stand_in.settings)
+
+
+def _csv(path: Path, text: str = TEXT) -> Path:
+    path.write_bytes(text.encode())
+    return path
+
+
+def _frame(n: int = 50) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "number": range(n),
+            "half": [i / 2 for i in range(n)],
+            "word": [f"word {i % 7}, \u4e2d\U0001f600" for i in range(n)],
+            "when": pd.date_range("2024-01-01", periods=n, freq="D"),
+            "maybe": pd.array([None if i % 5 == 0 else i for i in range(n)], dtype="Int64"),
+        }
+    )
+
+
+# --- the same as a frame ----------------------------------------------------------------------
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".parquet", ".jsonl"])
+def test_a_file_has_the_same_requests_as_the_frame_that_pandas_reads(
+    tmp_path: Path, gateway: llm.Gateway, stand_in: StandIn, suffix: str
+) -> None:
+    frame = _frame().drop(columns=["when"] if suffix in (".jsonl", ".csv", ".tsv") else [])
+    path = tmp_path / f"in{suffix}"
+    if suffix == ".parquet":
+        frame.to_parquet(path)
+        read = pd.read_parquet(path)
+    elif suffix == ".jsonl":
+        frame.to_json(path, orient="records", lines=True)
+        read = pd.read_json(path, lines=True)
+    else:
+        frame.to_csv(path, index=False, sep="\t" if suffix == ".tsv" else ",")
+        read = pd.read_csv(path, sep="\t" if suffix == ".tsv" else ",")
+    extra = " {{ when }}" if "when" in frame else ""
+    template = "{{ number }} {{ half }} {{ word }} {{ maybe | default('-') }} {{ index }}" + extra
+    result = llm.batch_file(
+        path, tmp_path / "out.parquet", template, model=MODEL, gateway=gateway, details=True
+    )
+    jobs = len(stand_in.jobs)
+    expected = read.llm.batch(
+        template, model=MODEL, gateway=gateway, details=True, sidecar=result.sidecar
+    )
+    out = pd.read_parquet(tmp_path / "out.parquet")
+    assert len(stand_in.jobs) == jobs  # the frame paid nothing: every id was known
+    assert list(out.columns) == list(expected.columns)
+    for name in ("response", "response_custom_id", "response_status"):
+        assert out[name].tolist() == expected[name].tolist()
+    assert result.counts == {"ok": 50}
+
+
+def test_output_columns_have_the_types_that_a_frame_has(
+    tmp_path: Path, gateway: llm.Gateway
+) -> None:
+    path = tmp_path / "in.parquet"
+    frame = _frame(3)
+    frame.to_parquet(path)
+    schema = {"kind": ["a", "b"], "n": "int", "tags": "list[str]"}
+    arguments = {"model": MODEL, "gateway": gateway, "schema": schema, "details": True}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PartialResultWarning)
+        llm.batch_file(path, tmp_path / "out.parquet", "{{ word }}", **arguments)
+        expected = frame.llm.batch("{{ word }}", sidecar=tmp_path / "out.llm", **arguments)
+    expected.to_parquet(tmp_path / "expected.parquet")
+    ours = pq.read_schema(tmp_path / "out.parquet")
+    theirs = pq.read_schema(tmp_path / "expected.parquet")
+    assert ours.names == theirs.names
+    for name in ours.names:
+        a, b = ours.field(name).type, theirs.field(name).type
+        assert str(a).replace("large_", "") == str(b).replace("large_", ""), name
+
+
+def test_schema_fields_become_columns_of_the_file(
+    tmp_path: Path, gateway: llm.Gateway, stand_in: StandIn
+) -> None:
+    stand_in.behaviour.row = rows.says('{"drug": "heroin"}')
+    llm.batch_file(
+        _csv(tmp_path / "in.csv"),
+        tmp_path / "out.csv",
+        "{{ text }}",
+        model=MODEL,
+        gateway=gateway,
+        schema={"drug": ["cocaine", "heroin"]},
+    )
+    out = pd.read_csv(tmp_path / "out.csv")
+    assert out["drug"].tolist() == ["heroin"] * 3
+    assert list(out.columns) == ["id", "year", "text", "note", "drug", "response_error"]
+
+
+# --- nothing is changed -----------------------------------------------------------------------
+def test_csv_to_csv_copies_every_record_byte_for_byte(tmp_path: Path, gateway: llm.Gateway) -> None:
+    awkward = 'id,"te""xt",c\r\n007,"quoted, ""x""",1.50\r\n\r\n 8 ,5" pipe,NA\r\n9,"two\r\nlines",'
+    _csv(tmp_path / "in.csv", "\ufeff" + awkward)
+    llm.batch_file(
+        tmp_path / "in.csv", tmp_path / "out.csv", "{{ id }}", model=MODEL, gateway=gateway
+    )
+    out = (tmp_path / "out.csv").read_bytes().decode()
+    assert out.startswith(
+        '\ufeffid,"te""xt",c,response,response_error\r\n007,"quoted, ""x""",1.50,'
+    )
+    assert '\r\n 8 ,5" pipe,NA,' in out
+    assert '\r\n9,"two\r\nlines",,' in out
+    assert out.endswith("\r\n")
+
+
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    table=st.lists(
+        st.lists(
+            st.text(st.characters(codec="utf-8", exclude_characters="\r\x00"), max_size=8),
+            min_size=2,
+            max_size=2,
+        ),
+        min_size=1,
+        max_size=6,
+    )
+)
+def test_any_csv_is_read_as_pythons_csv_reads_it(tmp_path: Path, table: list[list[str]]) -> None:
+    path = tmp_path / "any.csv"
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows([["a", "b"], *table])
+    source = open_source(path)
+    found = [row for records in source.records() for row in records.fields]  # type: ignore[attr-defined]
+    texts = [text for records in source.records() for text in records.texts]  # type: ignore[attr-defined]
+    assert found == table
+    again = list(csv.reader(f"{text}\n" for text in texts if "\n" not in text))
+    assert again == [row for row in table if "\n" not in "".join(row)]
+    assert len(texts) == len(table)
+
+
+def test_short_records_are_filled_and_long_ones_refused(
+    tmp_path: Path, gateway: llm.Gateway
+) -> None:
+    _csv(tmp_path / "in.csv", "a,b,c\n1,2\n3,4,5\n")
+    llm.batch_file(
+        tmp_path / "in.csv", tmp_path / "out.csv", "{{ a }}", model=MODEL, gateway=gateway
+    )
+    lines = (tmp_path / "out.csv").read_text().splitlines()
+    assert lines[1].startswith("1,2,,")
+    _csv(tmp_path / "in.csv", "a,b\n1,2,3\n")
+    with pytest.raises(ConfigurationError, match="3 fields, and the header has 2"):
+        llm.batch_file(
+            tmp_path / "in.csv", tmp_path / "out.csv", "{{ a }}", model=MODEL, gateway=gateway
+        )
+
+
+def test_a_replaced_column_stays_in_its_place(tmp_path: Path, gateway: llm.Gateway) -> None:
+    _csv(tmp_path / "in.csv", "response,text\nold,x\n")
+    arguments = {"model": MODEL, "gateway": gateway}
+    with pytest.raises(ColumnExistsError):
+        llm.batch_file(tmp_path / "in.csv", tmp_path / "out.csv", "{{ text }}", **arguments)
+    llm.batch_file(
+        tmp_path / "in.csv", tmp_path / "out.csv", "{{ text }}", if_exists="replace", **arguments
+    )
+    out = pd.read_csv(tmp_path / "out.csv")
+    assert list(out.columns) == ["response", "text", "response_error"]
+    assert out["response"][0] != "old"
+
+
+def test_parquet_keeps_types_order_and_metadata(tmp_path: Path, gateway: llm.Gateway) -> None:
+    table = pa.table(
+        {
+            "id": pa.array([1, 2], pa.int8()),
+            "tags": pa.array([["a"], None], pa.list_(pa.string())),
+            "kind": pa.array(["x", "y"]).dictionary_encode(),
+            "money": pa.array(["1.10", "2.20"]).cast(pa.decimal128(9, 2)),
+        }
+    ).replace_schema_metadata({"source": "archive"})
+    pq.write_table(table, tmp_path / "in.parquet")
+    llm.batch_file(
+        tmp_path / "in.parquet", tmp_path / "o.parquet", "{{ kind }}", model=MODEL, gateway=gateway
+    )
+    out = pq.read_table(tmp_path / "o.parquet")
+    assert out.select(table.column_names).equals(table)
+    assert out.schema.metadata[b"source"] == b"archive"
+    llm.batch_file(
+        tmp_path / "in.parquet", tmp_path / "o.csv", "{{ kind }}", model=MODEL, gateway=gateway
+    )
+    assert pd.read_csv(tmp_path / "o.csv")["tags"].tolist()[0] == '["a"]'
+
+
+def test_a_folder_of_parquet_is_one_table_in_the_order_of_its_names(
+    tmp_path: Path, gateway: llm.Gateway
+) -> None:
+    for year, part in ((2021, ["c"]), (2020, ["a", "b"])):
+        folder = tmp_path / "in" / f"year={year}"
+        folder.mkdir(parents=True)
+        pq.write_table(pa.table({"x": part}), folder / "part.parquet")
+    llm.batch_file(
+        tmp_path / "in",
+        tmp_path / "out.parquet",
+        "{{ year }} {{ x }}",
+        model=MODEL,
+        gateway=gateway,
+    )
+    out = pd.read_parquet(tmp_path / "out.parquet")
+    assert out["x"].tolist() == ["a", "b", "c"]
+    assert out["year"].tolist() == [2020, 2020, 2021]
+
+
+def test_an_index_that_pandas_wrote_is_the_index(tmp_path: Path, gateway: llm.Gateway) -> None:
+    frame = pd.DataFrame({"x": ["a", "b"]}, index=pd.Index(["p", "q"], name="key"))
+    frame.to_parquet(tmp_path / "in.parquet")
+    result = llm.batch_file(
+        tmp_path / "in.parquet",
+        tmp_path / "out.parquet",
+        "{{ index }} {{ x }}",
+        model=MODEL,
+        gateway=gateway,
+    )
+    ids = set(llm.open_sidecar(result.sidecar).answers()["custom_id"])
+    expected = frame.llm.preview("{{ index }} {{ x }}", model=MODEL, gateway=gateway)
+    assert set(expected["custom_id"]) == ids
+    out = pd.read_parquet(tmp_path / "out.parquet")
+    assert out.index.tolist() == ["p", "q"]
+
+
+# --- what cells mean --------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("cells", "kind", "values"),
+    [
+        (["2020", "", "2021"], "int", [2020, None, 2021]),
+        (["007", "8"], "text", ["007", "8"]),
+        (["1.5", "2", "NA"], "float", [1.5, 2.0, None]),
+        (["1.50", "x"], "text", ["1.50", "x"]),
+        (["True", "false"], "bool", [True, False]),
+        (["1234567890123456789"], "text", ["1234567890123456789"]),
+        (["0.1234567890123456"], "text", ["0.1234567890123456"]),
+        (["-0", "1"], "float", [-0.0, 1.0]),
+        (["+5"], "text", ["+5"]),
+        (["1e5"], "float", [1e5]),
+        ([".", "1"], "text", [".", "1"]),
+        (["2024-01-01"], "text", ["2024-01-01"]),
+        (["", "NA"], "text", [None, None]),
+    ],
+)
+def test_a_kind_is_chosen_only_where_it_keeps_every_value(
+    cells: list[str], kind: str, values: list[object]
+) -> None:
+    guess = Guess()
+    guess.look(cells)
+    assert guess.kind == kind
+    assert plain(cells, guess.kind) == values
+
+
+@given(st.lists(st.one_of(st.integers().map(str), st.floats().map(str), st.text(max_size=3))))
+def test_the_kind_does_not_depend_on_how_the_file_is_cut(cells: list[str]) -> None:
+    whole = Guess()
+    whole.look(cells)
+    parts = Guess()
+    for cell in cells:
+        parts.look([cell])
+    assert whole.kind == parts.kind
+
+
+def test_a_late_cell_decides_for_the_whole_column(tmp_path: Path, gateway: llm.Gateway) -> None:
+    lines = ["a", *["12"] * 30_000, "012"]
+    _csv(tmp_path / "in.csv", "\n".join(lines) + "\n")
+    llm.batch_file(
+        tmp_path / "in.csv", tmp_path / "o.parquet", "{{ a }}", model=MODEL, gateway=gateway
+    )
+    out = pq.read_table(tmp_path / "o.parquet")
+    assert pa.types.is_string(out.schema.field("a").type)
+    assert out["a"][-1].as_py() == "012"
+
+
+def test_json_lines_of_mixed_types_become_text(tmp_path: Path, gateway: llm.Gateway) -> None:
+    _csv(tmp_path / "in.jsonl", '{"a": 1, "b": [1]}\n{"a": "x", "c": 2.5}\n')
+    llm.batch_file(
+        tmp_path / "in.jsonl", tmp_path / "o.parquet", "{{ a }}", model=MODEL, gateway=gateway
+    )
+    out = pq.read_table(tmp_path / "o.parquet")
+    assert out["a"].to_pylist() == ["1", "x"]
+    assert out["b"].to_pylist() == [[1], None]
+    assert out["c"].to_pylist() == [None, 2.5]
+
+
+def test_missing_cells_are_those_of_pandas() -> None:
+    from pandas._libs.parsers import STR_NA_VALUES
+
+    assert MISSING - {" "} == STR_NA_VALUES - {" "}
+
+
+# --- errors before anything is sent -----------------------------------------------------------
+def test_missing_values_of_all_pieces_are_counted(
+    tmp_path: Path, gateway: llm.Gateway, stand_in: StandIn
+) -> None:
+    lines = ["a,b", *[f"{i},x" if i % 10_000 else ",x" for i in range(30_000)]]
+    _csv(tmp_path / "in.csv", "\n".join(lines) + "\n")
+    arguments = {"model": MODEL, "gateway": gateway}
+    with pytest.raises(MissingValueError, match="3 in column 'a'"):
+        llm.batch_file(tmp_path / "in.csv", tmp_path / "out.csv", "{{ a }}", **arguments)
+    assert not (tmp_path / "out.llm").exists()
+    assert not stand_in.uploads
+
+
+def test_skipped_rows_are_in_the_output(tmp_path: Path, gateway: llm.Gateway) -> None:
+    _csv(tmp_path / "in.csv", "a,b\n1,x\n,y\n")
+    result = llm.batch_file(
+        tmp_path / "in.csv",
+        tmp_path / "out.csv",
+        "{{ a }}",
+        model=MODEL,
+        gateway=gateway,
+        missing="skip",
+        details=True,
+    )
+    out = pd.read_csv(tmp_path / "out.csv")
+    assert result.counts == {"ok": 1, "skipped": 1}
+    assert out["response_status"].tolist() == ["ok", "skipped"]
+    assert out["response"].isna().tolist() == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("input_name", "output_name", "told"),
+    [
+        ("in.csv", "in.csv", "is the input"),
+        ("in.csv", "out.xlsx", "ends in"),
+        ("nothing.csv", "out.csv", "no input file"),
+        ("in.csv", "nowhere/out.csv", "no folder"),
+        ("in.txt", "out.csv", "ends in one of"),
+    ],
+)
+def test_paths_that_cannot_be_are_refused(
+    tmp_path: Path, input_name: str, output_name: str, told: str
+) -> None:
+    _csv(tmp_path / "in.csv")
+    _csv(tmp_path / "in.txt")
+    with pytest.raises(ConfigurationError, match=told):
+        llm.batch_file(tmp_path / input_name, tmp_path / output_name, "{{ id }}", model=MODEL)
+
+
+def test_an_unknown_column_names_those_of_the_file(tmp_path: Path) -> None:
+    with pytest.raises(MissingColumnError, match="'text'"):
+        llm.batch_file(_csv(tmp_path / "in.csv"), tmp_path / "o.csv", "{{ txt }}", model=MODEL)
+
+
+def test_a_file_that_is_not_utf_8_is_refused_with_a_way_out(tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_bytes(b"a\n\xe9t\xe9\n")
+    with pytest.raises(ConfigurationError, match=r"not UTF-8.*encoding="):
+        llm.batch_file(tmp_path / "in.csv", tmp_path / "o.csv", "{{ a }}", model=MODEL)
+
+
+# --- runs -------------------------------------------------------------------------------------
+def test_a_second_call_pays_nothing_and_needs_no_key(
+    tmp_path: Path, gateway: llm.Gateway, stand_in: StandIn
+) -> None:
+    path = _csv(tmp_path / "in.csv")
+    llm.batch_file(path, tmp_path / "out.csv", "{{ text }}", model=MODEL, gateway=gateway)
+    first = (tmp_path / "out.csv").read_bytes()
+    (tmp_path / "out.csv").unlink()
+    keyless = llm.Gateway(provider=stand_in.provider)
+    llm.batch_file(path, tmp_path / "out.csv", "{{ text }}", model=MODEL, gateway=keyless)
+    assert (tmp_path / "out.csv").read_bytes() == first
+    assert len(stand_in.jobs) == 1
+
+
+def test_no_wait_writes_what_is_there_and_comes_back(
+    tmp_path: Path, gateway: llm.Gateway, stand_in: StandIn
+) -> None:
+    stand_in.behaviour.running_polls = -1
+    path = _csv(tmp_path / "in.csv")
+    arguments = {"model": MODEL, "gateway": gateway, "wait": False, "details": True}
+    result = llm.batch_file(path, tmp_path / "out.csv", "{{ text }}", **arguments)
+    assert result.counts == {"pending": 3}
+    stand_in.finish()
+    for _ in range(4):
+        result = llm.batch_file(path, tmp_path / "out.csv", "{{ text }}", **arguments)
+    assert result.counts == {"ok": 3}
+    assert len(stand_in.jobs) == 1
+
+
+def test_a_timeout_leaves_the_jobs_and_hands_over_a_run(
+    tmp_path: Path, gateway: llm.Gateway, stand_in: StandIn
+) -> None:
+    stand_in.behaviour.running_polls = -1
+    path = _csv(tmp_path / "in.csv")
+    with pytest.raises(RunTimeoutError) as caught:
+        llm.batch_file(
+            path, tmp_path / "o.csv", "{{ text }}", model=MODEL, gateway=gateway, timeout=0.1
+        )
+    assert not (tmp_path / "o.csv").exists()
+    stand_in.finish()
+    assert caught.value.run is not None
+    caught.value.run.wait()
+    result = llm.batch_file(path, tmp_path / "o.csv", "{{ text }}", model=MODEL, gateway=gateway)
+    assert result.counts == {"ok": 3}
+    assert len(stand_in.jobs) == 1
+
+
+def test_a_job_without_an_answer_raises(
+    tmp_path: Path, gateway: llm.Gateway, stand_in: StandIn
+) -> None:
+    stand_in.behaviour.terminal = "failed"
+    with pytest.raises(BatchJobFailedError):
+        llm.batch_file(
+            _csv(tmp_path / "in.csv"),
+            tmp_path / "o.csv",
+            "{{ text }}",
+            model=MODEL,
+            gateway=gateway,
+        )
+
+
+def test_rows_without_a_good_answer_warn_or_raise_after_writing(
+    tmp_path: Path, gateway: llm.Gateway, stand_in: StandIn
+) -> None:
+    stand_in.behaviour.row = rows.pick({"plain": rows.blocked})
+    path = _csv(tmp_path / "in.csv")
+    with pytest.warns(PartialResultWarning, match=r"1 of 3 rows.*1 blocked \(row 1"):
+        llm.batch_file(path, tmp_path / "o.csv", "{{ text }}", model=MODEL, gateway=gateway)
+    with pytest.raises(PartialResultError) as caught:
+        llm.batch_file(
+            path, tmp_path / "p.csv", "{{ text }}", model=MODEL, gateway=gateway, on_error="raise"
+        )
+    assert caught.value.counts == {"ok": 2, "blocked": 1}
+    assert (tmp_path / "p.csv").exists()
+
+
+def test_nothing_but_output_and_sidecar_is_left(tmp_path: Path, gateway: llm.Gateway) -> None:
+    path = _csv(tmp_path / "in.csv")
+    llm.batch_file(path, tmp_path / "out.csv", "{{ text }}", model=MODEL, gateway=gateway)
+    assert {p.name for p in tmp_path.iterdir()} == {"in.csv", "out.csv", "out.llm"}
+
+
+# --- bands ------------------------------------------------------------------------------------
+@pytest.fixture
+def _tiny_bands(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_requests, "LIMIT_BYTES", 2_000)
+    monkeypatch.setattr(_spill, "LIMIT_BYTES", 2_000)
+    monkeypatch.setattr(_requests, "_PART_BYTES", 500)
+    monkeypatch.setattr(_requests, "_BAND_BYTES", 3_000)
+
+
+@pytest.mark.usefixtures("_tiny_bands")
+def test_many_bands_give_what_one_gives(
+    tmp_path: Path, gateway: llm.Gateway, stand_in: StandIn
+) -> None:
+    frame = pd.DataFrame({"n": [i % 400 for i in range(1_000)], "x": "word " * 3})
+    frame.to_csv(tmp_path / "in.csv", index=False)
+    result = llm.batch_file(
+        tmp_path / "in.csv",
+        tmp_path / "out.csv",
+        "{{ n }} {{ x }}",
+        model=MODEL,
+        gateway=gateway,
+        details=True,
+    )
+    assert result.requests == 400
+    assert len(stand_in.jobs) > 3  # several bands, a job each
+    sent = [custom_id for job in stand_in.jobs for custom_id in job.custom_ids]
+    assert len(sent) == len(set(sent)) == 400
+    out = pd.read_csv(tmp_path / "out.csv")
+    assert out["n"].tolist() == frame["n"].tolist()
+    expected = frame.llm.batch(
+        "{{ n }} {{ x }}", model=MODEL, gateway=gateway, sidecar=result.sidecar
+    )
+    assert out["response"].tolist() == expected["response"].tolist()
+
+
+@pytest.mark.usefixtures("_tiny_bands")
+def test_bands_retry_what_failed_and_nothing_else(
+    tmp_path: Path, gateway: llm.Gateway, stand_in: StandIn
+) -> None:
+    def seven(custom_id: str, body: rows.Body) -> rows.Row | None:
+        return rows.failed(503) if "7" in rows.last_user_text(body) else None
+
+    stand_in.behaviour.row = rows.pick(seven)
+    frame = pd.DataFrame({"n": range(200), "x": "word " * 3})
+    frame.to_csv(tmp_path / "in.csv", index=False)
+    with pytest.warns(PartialResultWarning):
+        llm.batch_file(
+            tmp_path / "in.csv", tmp_path / "o.csv", "{{ n }} {{ x }}", model=MODEL, gateway=gateway
+        )
+    sent = [custom_id for job in stand_in.jobs for custom_id in job.custom_ids]
+    twice = {i for i in sent if sent.count(i) == 2}
+    failed = {i for i in range(200) if "7" in str(i)}
+    assert len(twice) == len(failed)
+    assert len(set(sent)) == 200
+
+
+@given(st.lists(st.binary(min_size=16, max_size=16), min_size=1, max_size=20))
+def test_prefixes_are_the_first_six_digits(digests: list[bytes]) -> None:
+    ids = pa.array([f"r-{d.hex()}" for d in digests])
+    assert prefixes(ids).tolist() == [int(d.hex()[:6], 16) for d in digests]
+    assert prefixes(ids[1:]).tolist() == [int(d.hex()[:6], 16) for d in digests[1:]]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.lists(st.lists(st.integers(0, 5), max_size=20), max_size=8), st.integers(0, 200))
+def test_a_spill_gives_back_every_row_of_a_part_in_order(
+    tmp_path: Path, tables: list[list[int]], limit: int
+) -> None:
+    schema = pa.schema([("part", pa.int64()), ("at", pa.int64())])
+    spill = Spill(tmp_path / "spill", schema)
+    before, _spill.LIMIT_BYTES = _spill.LIMIT_BYTES, limit
+    try:
+        at, expected = 0, {}
+        for parts in tables:
+            numbers = pa.array(range(at, at + len(parts)), pa.int64())
+            table = pa.Table.from_arrays([pa.array(parts, pa.int64()), numbers], schema=schema)
+            spill.add(table, pa.array(parts, pa.int64()).to_numpy())
+            for part in parts:
+                expected.setdefault(part, []).append(at)
+                at += 1
+        for part in range(6):
+            assert spill.read(part)["at"].to_pylist() == expected.get(part, [])
+    finally:
+        _spill.LIMIT_BYTES = before
+        spill.close()

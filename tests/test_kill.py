@@ -111,14 +111,19 @@ def test_no_kill_at_any_effect_pays_twice_or_loses_a_row(zygote: Zygote, tmp_pat
         requests = len(stage.gateway.log)
     assert effects.count("request") == requests >= 5 * FILES
     assert effects.count("rename") > 8 * FILES
-    points = [(killed_before, n, ()) for n in range(1, len(effects) + 1)]
+    points = [("before effect", n) for n in range(1, len(effects) + 1)]
     for side in ("arrived", "handled"):
-        points += [(killed_at_request, n, (side,)) for n in range(1, requests + 1)]
+        points += [(side, n) for n in range(1, requests + 1)]
+
+    def kill(kind: str, n: int) -> None:
+        folder = tmp_path / f"{kind} {n}"
+        if kind == "before effect":
+            killed_before(zygote, folder, n)
+        else:
+            killed_at_request(zygote, folder, n, kind)
+
     with ThreadPoolExecutor(3) as pool:
-        runs = [
-            (f"{kill.__name__} {n} {side}", pool.submit(kill, zygote, tmp_path / f"{i}", n, *side))
-            for i, (kill, n, side) in enumerate(points)
-        ]
+        runs = [(f"{kind} {n}", pool.submit(kill, kind, n)) for kind, n in points]
     for name, run in runs:
         error = run.exception()
         assert error is None, f"{name}: {error}"

@@ -23,7 +23,8 @@ import pandas as pd
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from support import rows
-from support.memory_gateway import Behaviour, Crash, MemoryGateway, World
+from support.jobs import Behaviour
+from support.memory_gateway import Crash, MemoryGateway, World
 from support.stand_in import answer
 
 import nyu_llm_frames as llm
@@ -57,6 +58,12 @@ ENDS: dict[str, dict[str, Any]] = {
     "damaged characters": {"damage": rows.damaged(2), "content_fails": -1},
 }
 OUTCOMES = ["made", "lost", "late", "slow", "nothing", "busy", "refused", "forbidden"]
+PROCESS = st.integers(0, 1)
+MOOD = st.tuples(
+    st.lists(st.sampled_from(OUTCOMES), max_size=3),
+    st.sampled_from(sorted(ENDS)),
+    st.sampled_from([0, 0, 0, 120]),
+)
 OPTIONS: dict[str, Any] = {
     "progress": False,
     "max_requests_per_file": 3,
@@ -100,7 +107,7 @@ class Runs(RuleBasedStateMachine):
         self._patch("nyu_llm_frames._sidecar.folder", "uuid", unique)
         self._patch("nyu_llm_frames._sidecar.folder", "is_dead", lambda token: token in self.dead)
         self._patch("nyu_llm_frames._jobs.planner", "process_token", lambda: self.tokens[self.now])
-        self._patch("nyu_llm_frames._accessor", "SystemClock", lambda: self.world.clock)
+        self._patch("nyu_llm_frames._clock", "SystemClock", lambda: self.world.clock)
         self._patch("nyu_llm_frames._jobs.runner", "random", types.SimpleNamespace(uniform=max))
         world.at_effect = self._come_by
 
@@ -205,19 +212,26 @@ class Runs(RuleBasedStateMachine):
     def start(self, texts: list[int]) -> None:
         self.texts = texts
 
-    @rule(process=st.integers(0, 1), wait=st.booleans(), retries=st.integers(0, 2))
-    def run(self, process: int, wait: bool, retries: int) -> None:
+    def _mood(self, mood: tuple[list[str], str, int]) -> None:
+        outcomes, end, rush = mood
+        self.world.outcomes, self.world.rush = list(outcomes), rush
+        self.world.behaviour = Behaviour(**ENDS[end])
+
+    @rule(process=PROCESS, mood=MOOD, wait=st.booleans(), retries=st.integers(0, 2))
+    def run(self, process: int, mood: Any, wait: bool, retries: int) -> None:
         self.now = process
+        self._mood(mood)
         self.call(wait=wait, retries=retries)
 
-    @rule(process=st.integers(0, 1), wait=st.booleans(), at=st.integers(0, 60))
-    def run_and_die(self, process: int, wait: bool, at: int) -> None:
+    @rule(process=PROCESS, mood=MOOD, wait=st.booleans(), at=st.integers(0, 60))
+    def run_and_die(self, process: int, mood: Any, wait: bool, at: int) -> None:
         self.now, self.world.crash_at = process, at
+        self._mood(mood)
         self.call(wait=wait)
         self.world.crash_at = None
 
-    @rule(process=st.integers(0, 1), texts=st.lists(TEXTS, min_size=1, max_size=4))
-    def run_while_the_other_steps(self, process: int, texts: list[int]) -> None:
+    @rule(process=PROCESS, mood=MOOD, texts=st.lists(TEXTS, min_size=1, max_size=4))
+    def run_while_the_other_steps(self, process: int, mood: Any, texts: list[int]) -> None:
         mine, theirs = self.texts, self.texts[1:] + texts
 
         def other() -> None:
@@ -227,17 +241,10 @@ class Runs(RuleBasedStateMachine):
             finally:
                 self.texts = mine
 
+        self._mood(mood)
         self.now, self.interlude = process, other
         self.call()
         self.interlude = None
-
-    @rule(outcomes=st.lists(st.sampled_from(OUTCOMES), min_size=1, max_size=4))
-    def submits_will(self, outcomes: list[str]) -> None:
-        self.world.outcomes = outcomes
-
-    @rule(end=st.sampled_from(sorted(ENDS)))
-    def jobs_will(self, end: str) -> None:
-        self.world.behaviour = Behaviour(**ENDS[end])
 
     @rule(n=st.integers(1, 5))
     def trouble(self, n: int) -> None:
@@ -292,7 +299,8 @@ class Runs(RuleBasedStateMachine):
     def _end_well(self) -> None:
         """Let the world be quiet: the same call then ends with every row answered."""
         world = self.world
-        world.outcomes, world.trouble, world.behaviour = [], 0, Behaviour()
+        world.trouble = 0
+        self._mood(([], "good", 0))
         for _ in range(12):
             for job in world.ours:
                 job.finish_now = True

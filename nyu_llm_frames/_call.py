@@ -151,7 +151,7 @@ def prepare(frame: pd.DataFrame, asked: Asked, *, check_columns: bool = True) ->
     requests = _render(frame, asked, template, shape, realm, rules)
     preflight.check_ids(requests.ids)
     preflight.check_sizes(requests, options.max_bytes_per_file, frame.index)
-    return Call(asked, frame.copy(deep=False), template, schema, requests, gateway, options, path)
+    return Call(asked, _frame.own_copy(frame), template, schema, requests, gateway, options, path)
 
 
 def _params(asked: Asked, realm: str) -> dict[str, Any]:

@@ -83,6 +83,14 @@ class Run(Collected):
     def _tell(self, message: str) -> None:
         self.report(Progress("note", message, requests=len(self._call.requests)))
 
+    def _tell_trouble(self) -> None:
+        """Say what kept a single step from going on; a run that waits says so by itself."""
+        if self._runner.trouble is not None:
+            self._tell(
+                f"trouble: {self._runner.trouble} Nothing is lost: make the same call again, or "
+                "wait for the run."
+            )
+
     def plan(self, *, again: bool = False) -> int:
         """Decide what to send and write it down; return how many requests are under way."""
         runner = self._runner
@@ -138,6 +146,7 @@ class Run(Collected):
         with self._carried():
             self._runner.advance()
             self._runner.advance()
+        self._tell_trouble()
 
     # --- going on ---------------------------------------------------------------------------
     def poll(self) -> Run:
@@ -160,6 +169,7 @@ class Run(Collected):
                     break
             if not runner.active():
                 runner.raise_failed()
+        self._tell_trouble()
         return self
 
     def wait(self, timeout: float | None = None) -> Run:

@@ -296,6 +296,20 @@ def test_the_new_columns_share_no_memory_with_the_old_frame(gateway: StandIn) ->
     assert df["x"].tolist() == ["a", "b"]
 
 
+def test_a_run_keeps_the_frame_as_it_was_submitted(gateway: StandIn) -> None:
+    df = pd.DataFrame({"x": ["a", "b"], "n": [1, 2]})
+    run = df.llm.submit("Say {{ x }}", model=MODEL)
+    df.loc[0, "x"] = "changed"
+    df.loc[1, "n"] = 99
+    del df["n"]
+    out = run.wait().result()
+    assert out["x"].tolist() == ["a", "b"]
+    assert out["n"].tolist() == [1, 2]
+    assert out["response"].tolist() == [answer("Say a"), answer("Say b")]
+    out.loc[0, "n"] = 5
+    assert run.result()["n"].tolist() == [1, 2]
+
+
 # --- the new columns --------------------------------------------------------------------------
 def test_text_columns_are_strings_with_na(gateway: StandIn) -> None:
     gateway.behaviour.row = rows.pick({"Say b": rows.blocked})

@@ -10,11 +10,12 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-import nyu_llm_frames as llm
 import pandas as pd
 import pytest
-from nyu_llm_frames.errors import ConfigurationError, PartialResultWarning
 from support.stand_in import StandIn
+
+import nyu_llm_frames as llm
+from nyu_llm_frames.errors import ConfigurationError, PartialResultWarning
 
 MODEL = "gemini-3-flash-preview"
 TEMPLATE = "Where is {{ city }}?"

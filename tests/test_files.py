@@ -6,17 +6,22 @@ Comes in: small tables in every format, the stand-in. Goes out: the promises of 
 from __future__ import annotations
 
 import csv
+import importlib
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import nyu_llm_frames as llm
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support import rows
+from support.stand_in import StandIn
+
+import nyu_llm_frames as llm
 from nyu_llm_frames._files import requests as _requests
 from nyu_llm_frames._files import spill as _spill
 from nyu_llm_frames._files.cells import MISSING, Guess, plain
@@ -33,8 +38,6 @@ from nyu_llm_frames.errors import (
     PartialResultWarning,
     RunTimeoutError,
 )
-from support import rows
-from support.stand_in import StandIn
 
 MODEL = "gemini-3-flash-preview"
 TEXT = (
@@ -118,8 +121,13 @@ def test_output_columns_have_the_types_that_a_frame_has(
     path = tmp_path / "in.parquet"
     frame = _frame(3)
     frame.to_parquet(path)
-    schema = {"kind": ["a", "b"], "n": "int", "tags": "list[str]"}
-    arguments = {"model": MODEL, "gateway": gateway, "schema": schema, "details": True}
+    schema = {"kind": ["a", "b"], "n": int, "tags": list[str]}
+    arguments: dict[str, Any] = {
+        "model": MODEL,
+        "gateway": gateway,
+        "schema": schema,
+        "details": True,
+    }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PartialResultWarning)
         llm.batch_file(path, tmp_path / "out.parquet", "{{ word }}", **arguments)
@@ -211,7 +219,7 @@ def test_short_records_are_filled_and_long_ones_refused(
 
 def test_a_replaced_column_stays_in_its_place(tmp_path: Path, gateway: llm.Gateway) -> None:
     _csv(tmp_path / "in.csv", "response,text\nold,x\n")
-    arguments = {"model": MODEL, "gateway": gateway}
+    arguments: dict[str, Any] = {"model": MODEL, "gateway": gateway}
     with pytest.raises(ColumnExistsError):
         llm.batch_file(tmp_path / "in.csv", tmp_path / "out.csv", "{{ text }}", **arguments)
     llm.batch_file(
@@ -341,9 +349,8 @@ def test_json_lines_of_mixed_types_become_text(tmp_path: Path, gateway: llm.Gate
 
 
 def test_missing_cells_are_those_of_pandas() -> None:
-    from pandas._libs.parsers import STR_NA_VALUES
-
-    assert MISSING - {" "} == STR_NA_VALUES - {" "}
+    parsers = importlib.import_module("pandas._libs.parsers")
+    assert MISSING - {" "} == parsers.STR_NA_VALUES - {" "}
 
 
 # --- errors before anything is sent -----------------------------------------------------------
@@ -352,7 +359,7 @@ def test_missing_values_of_all_pieces_are_counted(
 ) -> None:
     lines = ["a,b", *[f"{i},x" if i % 10_000 else ",x" for i in range(30_000)]]
     _csv(tmp_path / "in.csv", "\n".join(lines) + "\n")
-    arguments = {"model": MODEL, "gateway": gateway}
+    arguments: dict[str, Any] = {"model": MODEL, "gateway": gateway}
     with pytest.raises(MissingValueError, match="3 in column 'a'"):
         llm.batch_file(tmp_path / "in.csv", tmp_path / "out.csv", "{{ a }}", **arguments)
     assert not (tmp_path / "out.llm").exists()
@@ -398,6 +405,7 @@ def test_paths_that_cannot_be_are_refused(
 def test_an_unknown_column_names_those_of_the_file(tmp_path: Path) -> None:
     with pytest.raises(MissingColumnError, match="'text'"):
         llm.batch_file(_csv(tmp_path / "in.csv"), tmp_path / "o.csv", "{{ txt }}", model=MODEL)
+    assert [p.name for p in tmp_path.iterdir()] == ["in.csv"]
 
 
 def test_a_file_that_is_not_utf_8_is_refused_with_a_way_out(tmp_path: Path) -> None:
@@ -425,7 +433,7 @@ def test_no_wait_writes_what_is_there_and_comes_back(
 ) -> None:
     stand_in.behaviour.running_polls = -1
     path = _csv(tmp_path / "in.csv")
-    arguments = {"model": MODEL, "gateway": gateway, "wait": False, "details": True}
+    arguments: dict[str, Any] = {"model": MODEL, "gateway": gateway, "wait": False, "details": True}
     result = llm.batch_file(path, tmp_path / "out.csv", "{{ text }}", **arguments)
     assert result.counts == {"pending": 3}
     stand_in.finish()
@@ -445,6 +453,7 @@ def test_a_timeout_leaves_the_jobs_and_hands_over_a_run(
             path, tmp_path / "o.csv", "{{ text }}", model=MODEL, gateway=gateway, timeout=0.1
         )
     assert not (tmp_path / "o.csv").exists()
+    stand_in.behaviour.running_polls = 0
     stand_in.finish()
     assert caught.value.run is not None
     caught.value.run.wait()
@@ -560,7 +569,8 @@ def test_a_spill_gives_back_every_row_of_a_part_in_order(
     spill = Spill(tmp_path / "spill", schema)
     before, _spill.LIMIT_BYTES = _spill.LIMIT_BYTES, limit
     try:
-        at, expected = 0, {}
+        at = 0
+        expected: dict[int, list[int]] = {}
         for parts in tables:
             numbers = pa.array(range(at, at + len(parts)), pa.int64())
             table = pa.Table.from_arrays([pa.array(parts, pa.int64()), numbers], schema=schema)

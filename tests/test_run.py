@@ -307,6 +307,72 @@ def test_an_answer_stays_when_others_are_added(gateway: StandIn) -> None:
     assert out["response"].iloc[1] == first["response"].iloc[0] == RIGHT[1]
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "shown"),
+    [
+        (rows.failed(503, "first"), rows.failed(503, "second"), "503 UNKNOWN: first"),
+        (rows.says("first \ufffd"), rows.says("second \ufffd"), "first \ufffd"),
+        (rows.failed(503, "first"), rows.says("second \ufffd"), "second \ufffd"),
+        (rows.says("first \ufffd"), rows.blocked, "first \ufffd"),
+        (rows.says("first \ufffd"), rows.failed(503), "first \ufffd"),
+        (rows.missing, rows.failed(503, "second"), "503 UNKNOWN: second"),
+        (rows.failed(503, "first"), rows.missing, "503 UNKNOWN: first"),
+    ],
+)
+def test_the_better_answer_stays_and_of_equal_ones_the_first(
+    gateway: StandIn, first: rows.Row, second: rows.Row, shown: str
+) -> None:
+    gateway.behaviour.row = rows.in_turn(first, second)
+    gateway.behaviour.content_fails = -1
+    out = ask(DF.iloc[:1], retries=1)
+    assert len(gateway.jobs) == 2
+    assert out["response"].fillna(out["response_error"]).tolist() == [shown]
+    sidecar = llm.open_sidecar("llm_sidecar")
+    assert len(sidecar.answers()) == sidecar.jobs()["answers"].sum()  # the others are kept, too
+
+
+@pytest.mark.parametrize("stored", [True, False])
+@pytest.mark.parametrize("counts", ["real", "null", "absent"])
+@pytest.mark.parametrize("short", ["empty", "cut", "rows", "fake_row", "reset"])
+def test_a_short_output_is_read_again_and_nothing_is_paid_again(
+    gateway: StandIn, clock: FakeClock, short: Any, counts: Any, stored: bool
+) -> None:
+    b = gateway.behaviour
+    b.short, b.short_reads, b.counts, b.content_fails = short, 3, counts, 0 if stored else -1
+    assert ask()["response"].tolist() == RIGHT
+    assert len(gateway.jobs) == 1
+    assert sum(clock.slept) < 60
+
+
+def test_an_output_that_stays_short_is_given_up_after_the_settling_time(
+    gateway: StandIn, clock: FakeClock
+) -> None:
+    b = gateway.behaviour
+    b.short, b.short_reads, b.content_fails = "rows", 1000, -1
+    with llm.set_options(output_settle_s=600):
+        out = ask(retries=0)
+    assert out["response_status"].tolist() == ["ok", "ok", "missing", "missing"]
+    assert 600 <= sum(clock.slept) < 700
+    b.short_reads = gateway.jobs[0].behaviour.short_reads = 0
+    assert ask(retries=1)["response"].tolist() == RIGHT  # read again, not paid again
+    assert len(gateway.jobs) == 1
+
+
+def test_rows_of_another_job_are_orphans_and_change_nothing(gateway: StandIn) -> None:
+    first = ask(DF.iloc[:2])
+    known = first["response_custom_id"].tolist()
+
+    def row(custom_id: str, body: rows.Body) -> list[bytes]:
+        strange = [rows.with_text(other, body, "not yours") for other in (*known, "r-" + "0" * 32)]
+        return [*strange, *rows.good(custom_id, body)]
+
+    gateway.behaviour.row = row
+    out = ask()
+    assert out["response"].tolist() == RIGHT
+    assert llm.open_sidecar("llm_sidecar").jobs()["orphans"].tolist() == [0, 6]
+    assert "not yours" not in set(llm.open_sidecar("llm_sidecar").answers()["text"])
+
+
 # --- failed, cancelled and odd jobs -----------------------------------------------------------
 def test_a_failed_job_raises_and_the_next_call_submits_anew(gateway: StandIn) -> None:
     gateway.behaviour.terminal = "failed"
@@ -481,6 +547,24 @@ def test_a_gateway_that_is_dead_for_hours_ends_in_the_timeout(
         ask(timeout=8 * 3600)
     gateway.start()
     assert ask()["response"].tolist() == RIGHT
+
+
+@pytest.mark.parametrize("how", ["submit", "one step"])
+def test_a_single_step_says_when_the_gateway_kept_it_from_going_on(
+    gateway: StandIn, how: str
+) -> None:
+    gateway.stop()
+    told: list[str] = []
+    with llm.set_options(progress=lambda p: told.append(p.message)):
+        if how == "submit":
+            assert submit().status["step"].tolist() == ["planned"]
+        else:
+            assert ask(wait=False)["response_status"].tolist() == ["pending"] * 4
+    said = f"trouble: Uploading the request file: no answer from {gateway.base_url}"
+    assert told[-1].startswith(said)
+    gateway.start()
+    assert ask()["response"].tolist() == RIGHT
+    assert len(gateway.jobs) == 1
 
 
 FAULTS: list[Callable[[StandIn], object]] = [

@@ -75,7 +75,9 @@ def test_an_answer_cut_short_is_truncated_and_leaves_its_fields_empty(stand_in: 
     assert out[["drug", "weapon", "months", "kind"]].isna().all(axis=None)
 
 
-def test_the_schema_is_part_of_the_request_and_its_rules_are_enforced_here(stand_in: StandIn) -> None:
+def test_a_schema_is_part_of_the_request_and_enforced_here(
+    stand_in: StandIn,
+) -> None:
     stand_in.behaviour.row = rows.says('{"age": 150}')
     frame = pd.DataFrame({"text": ["a"]})
     plain = {"type": "object", "properties": {"age": {"type": "integer"}}, "required": ["age"]}

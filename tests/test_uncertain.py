@@ -7,9 +7,11 @@ the number of POSTs are what is looked at.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pandas as pd
 import pytest
 from support.callers import FAST, MODEL
@@ -20,6 +22,7 @@ from nyu_llm_frames import Progress
 from nyu_llm_frames._gateway import connection as connection_module
 from nyu_llm_frames._gateway import wire
 from nyu_llm_frames._gateway.connection import Connection
+from nyu_llm_frames._jobs.job import Job, settle, undecidable
 from nyu_llm_frames.errors import (
     AuthenticationError,
     GatewayError,
@@ -195,6 +198,61 @@ def test_the_uncertain_submit_of_another_frame_is_settled_first(
     other = [f"another {i}" for i in range(3)]
     ends_well(stand_in, sidecar, posts=2, jobs=2, texts=other)
     ends_well(stand_in, sidecar, posts=2, jobs=2)
+
+
+# --- looks at the list, decided without a gateway -------------------------------------------
+AT = datetime(2026, 1, 1, tzinfo=UTC)
+INTENT = Job(
+    name="j",
+    run="r",
+    owner="o",
+    realm="@vertexai",
+    model=MODEL,
+    requests=1,
+    file_bytes=1,
+    step="creating",
+    input_file_id="gs%3A%2F%2Fb%2Fours",
+    watermark="7",
+)
+EMPTY = wire.JobList((), has_more=False)
+REACHES = wire.JobList((("8", "gs://b/other"), ("7", "gs://b/older")), has_more=True)
+BURIED = wire.JobList((("9", "gs://b/other"), ("8", "gs://b/older")), has_more=True)
+FOUND = wire.JobList((("9", "gs://b/ours"), ("8", "gs://b/older")), has_more=True)
+
+
+@pytest.mark.parametrize("absent", [EMPTY, REACHES])
+def test_a_job_is_absent_only_when_two_looks_after_settling_say_so(absent: wire.JobList) -> None:
+    before = settle(INTENT, absent, settled=False, at=AT)
+    assert before == INTENT
+    once = settle(before, absent, settled=True, at=AT)
+    assert once.step == "creating"
+    twice = settle(once, absent, settled=True, at=AT)
+    assert (twice.step, twice.submission) == ("planned", INTENT.submission + 1)
+    assert twice.file_name != INTENT.file_name
+
+
+@pytest.mark.parametrize("blind", [BURIED, None])
+def test_looks_that_cannot_tell_never_say_absent(blind: wire.JobList | None) -> None:
+    job = INTENT
+    for _ in range(5):
+        job = settle(job, blind, settled=True, at=AT)
+        assert job.step == "creating"
+    assert undecidable(job)
+    assert settle(job, FOUND, settled=True, at=AT).batch_id == "9"
+
+
+def test_without_a_watermark_only_a_whole_list_says_absent() -> None:
+    job = msgspec.structs.replace(INTENT, watermark=None)
+    assert settle(job, REACHES, settled=True, at=AT).looks == 0
+    assert settle(job, EMPTY, settled=True, at=AT).looks == 1
+    job = msgspec.structs.replace(INTENT, watermark="")
+    assert settle(job, REACHES, settled=True, at=AT).looks == 0
+
+
+@pytest.mark.parametrize("settled", [True, False])
+def test_a_job_that_the_list_shows_is_adopted_at_once(settled: bool) -> None:
+    found = settle(INTENT, FOUND, settled=settled, at=AT)
+    assert (found.step, found.batch_id) == ("live", "9")
 
 
 # --- what the list can tell -----------------------------------------------------------------

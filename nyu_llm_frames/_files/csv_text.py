@@ -131,7 +131,8 @@ class CsvSource:
         while more:
             if isinstance(lines, _Lines):
                 read, some = 0, []
-                for read, row in enumerate(islice(reader, _STEP), 1):
+                for row in islice(reader, _STEP):
+                    read += 1  # noqa: SIM113 - counts the blank lines too, and stays 0 at the end
                     text = "".join(lines.take()).rstrip("\r\n")
                     if row:
                         some.append(row)

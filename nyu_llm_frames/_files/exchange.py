@@ -142,8 +142,7 @@ def read_output(path: str | Path) -> pd.DataFrame:
             parsed = parse_lines([line])
             answers += parsed.answers
             answers += [
-                no_answer(o.custom_id or "", "failed", o.reason, o.raw)
-                for o in parsed.orphans
+                no_answer(o.custom_id or "", "failed", o.reason, o.raw) for o in parsed.orphans
             ]
     out: dict[str, object] = {
         "custom_id": text_column(pa.array([a.custom_id or None for a in answers], pa.string())),

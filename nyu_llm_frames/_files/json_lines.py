@@ -102,7 +102,7 @@ def _joined(known: pa.DataType, values: Sequence[object]) -> pa.DataType:
     if pa.types.is_string(known):
         return known
     try:
-        found = pa.infer_type(values)
+        found = pa.array(values).type
         schemas = [pa.schema([("x", known)]), pa.schema([("x", found)])]
         return pa.unify_schemas(schemas, promote_options="permissive").field("x").type
     except (pa.ArrowException, OverflowError):

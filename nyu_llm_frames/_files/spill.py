@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from nyu_llm_frames._sidecar.storage import make_folder
+
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 
 LIMIT_BYTES = 24 << 20
@@ -54,7 +56,8 @@ class Spill:
             self._flush()
 
     def _flush(self) -> None:
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(self._folder.parent)  # prompts lie here in the clear: for nobody else
+        make_folder(self._folder)
         for number, tables in self._held.items():
             with (
                 self._path(number).open("ab") as file,

@@ -9,16 +9,14 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from nyu_llm_frames._sidecar.storage import draft_path, left_behind, make_folder
+from nyu_llm_frames._sidecar.storage import draft_path, left_behind
 
 
 def work_folder(output: Path) -> Path:
-    """Make a folder of this process for one output."""
+    """Name a folder of this process for one output; it is made when something goes into it."""
     for old in _left(output):
         shutil.rmtree(old, ignore_errors=True)
-    folder = draft_path(output.with_name(f"{output.name}.work"))
-    make_folder(folder)
-    return folder
+    return draft_path(output.with_name(f"{output.name}.work"))
 
 
 def _left(output: Path) -> Iterator[Path]:

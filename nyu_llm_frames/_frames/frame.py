@@ -19,6 +19,15 @@ from nyu_llm_frames.errors import ColumnExistsError, ConfigurationError, Missing
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
 
+def own_copy(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return a copy that later changes of the given frame do not reach, nor the other way round.
+
+    Where pandas copies on write a shallow one is enough; pandas 2 does so only on demand.
+    """
+    old = int(pd.__version__.partition(".")[0]) < 3
+    return frame.copy(deep=old and pd.get_option("mode.copy_on_write") is not True)
+
+
 def check_frame(frame: pd.DataFrame) -> None:
     """Refuse columns that cannot be named in a template.
 
@@ -116,7 +125,7 @@ def with_columns(frame: pd.DataFrame, columns: Mapping[str, Any]) -> pd.DataFram
 
     Values go in by position: the index may have duplicates, and is left alone.
     """
-    out = frame.copy(deep=False)
+    out = own_copy(frame)
     for name, values in columns.items():
         places = _places(out, name)
         if not places:

@@ -46,6 +46,11 @@ class Runner(Planner):
     report : Reporter
     retries : int
         Attempts per request beyond the first.
+
+    Attributes
+    ----------
+    trouble : GatewayUnavailableError or None
+        What kept the last step from going on.
     """
 
     def __init__(
@@ -62,7 +67,7 @@ class Runner(Planner):
         ctx = Context(sidecar, gateway, options, clock, report, len(requests), gateway.realm)
         super().__init__(name, requests, ctx, retries)
         self._reader = reading.Reader(ctx)
-        self._trouble: GatewayUnavailableError | None = None
+        self.trouble: GatewayUnavailableError | None = None
         self._idle = 0
         self._since: float | None = None
         self._changed_at = clock.monotonic()
@@ -86,7 +91,7 @@ class Runner(Planner):
         AuthenticationError, GatewayError, UncertainSubmissionError
         """
         moved = False
-        self._trouble = None
+        self.trouble = None
         for job in [*self._uncertain_of_others(), *self.active()]:
             try:
                 after = self._act(job)
@@ -106,8 +111,8 @@ class Runner(Planner):
 
     def _worry(self, e: GatewayUnavailableError) -> None:
         """Keep the trouble that asks for the longest pause."""
-        if self._trouble is None or (e.retry_after_s or 0) >= (self._trouble.retry_after_s or 0):
-            self._trouble = e
+        if self.trouble is None or (e.retry_after_s or 0) >= (self.trouble.retry_after_s or 0):
+            self.trouble = e
 
     def _act(self, job: Job) -> Job:
         """Take the one step that a job asks for."""
@@ -163,7 +168,7 @@ class Runner(Planner):
         now = ctx.clock.monotonic()
         self._since = now if self._since is None else self._since
         jitter = random.uniform(0.9, 1.1)
-        pause = pace.pause_s(ctx.options, self._idle, active, self._trouble, jitter)
+        pause = pace.pause_s(ctx.options, self._idle, active, self.trouble, jitter)
         if deadline is not None and now + pause >= deadline:
             ctx.clock.sleep(max(0.0, deadline - now))
             raise _timeout(active)
@@ -174,7 +179,7 @@ class Runner(Planner):
                 waited_s=now - self._since,
                 quiet_s=now - self._changed_at,
                 pause=pause,
-                trouble=self._trouble,
+                trouble=self.trouble,
                 at=ctx.clock.now(),
             )
         )

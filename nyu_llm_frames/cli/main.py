@@ -15,7 +15,11 @@ import nyu_llm_frames
 from nyu_llm_frames import _options
 from nyu_llm_frames.cli import exits, files, server, show, sidecar
 from nyu_llm_frames.cli.doctor import doctor
-from nyu_llm_frames.errors import LLMFramesError, UncertainSubmissionError
+from nyu_llm_frames.errors import (
+    LLMFramesError,
+    PartialResultWarning,
+    UncertainSubmissionError,
+)
 
 _CODES = "\n".join(f"  {code:>3}  {meaning}" for code, meaning in exits.MEANING.items())
 _EPILOG = f"""\b
@@ -39,6 +43,7 @@ class _Group(click.Group):
         try:
             with _options.set_options(**chosen), warnings.catch_warnings():
                 warnings.showwarning = _warn
+                warnings.simplefilter("always", PartialResultWarning)
                 return super().invoke(ctx)
         except LLMFramesError as error:
             show.note(click.style("Error: ", fg="red", bold=True) + str(error))

@@ -180,7 +180,7 @@ def export(sidecar: Path, path: Path, prompts: bool) -> None:
     """
     if path.suffix in _WRITERS:
         _write(StoredRun(sidecar).answers(prompts=prompts), path)
-    elif path.suffix:
+    elif path.suffix in _OTHER_TABLES:
         raise click.UsageError(f"{path}: a table ends in {', '.join(_WRITERS)}; else it is a copy.")
     else:
         from nyu_llm_frames import open_sidecar
@@ -190,6 +190,7 @@ def export(sidecar: Path, path: Path, prompts: bool) -> None:
 
 
 _WRITERS = (".csv", ".parquet", ".jsonl")
+_OTHER_TABLES = (".json", ".tsv", ".txt", ".xls", ".xlsx", ".feather", ".gz", ".zip")
 
 
 def _write(frame: pd.DataFrame, path: Path) -> None:

@@ -74,9 +74,7 @@ class Connection:
             yield data[start : start + (1 << 16)]
 
     def prepare_outputs(self) -> None:
-        self.outputs = [
-            b"".join(map(output_line, file.splitlines())) for file in self.files
-        ]
+        self.outputs = [b"".join(map(output_line, file.splitlines())) for file in self.files]
 
 
 CONNECTION = Connection()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import ssl
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -85,10 +86,15 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
 
 
 @pytest.fixture
-def gateway(stand_in: StandIn, clock: FakeClock) -> Iterator[StandIn]:
+def gateway(
+    stand_in: StandIn, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[StandIn]:
     """The stand-in as the gateway of all calls, without waiting and without progress lines."""
     import nyu_llm_frames as llm
 
+    # Every client reads the system's certificates twice, a third of a test's time; no TLS here.
+    nothing = lambda *args, **kwargs: None  # noqa: E731
+    monkeypatch.setattr(ssl.SSLContext, "load_verify_locations", nothing)
     with llm.set_options(gateway=llm.Gateway(**stand_in.settings), progress=False):
         yield stand_in
 

@@ -24,6 +24,7 @@ from nyu_llm_frames.errors import (
     PartialResultError,
     PartialResultWarning,
     RunTimeoutError,
+    UncertainSubmissionError,
 )
 
 MODEL = "gemini-3-flash-preview"
@@ -508,6 +509,28 @@ def test_trouble_that_passes_is_waited_out(gateway: StandIn, call: str, status: 
 @pytest.mark.parametrize("call", ["upload", "list", "create", "poll", "output"])
 def test_a_lost_connection_makes_no_second_job(gateway: StandIn, call: str, mode: Any) -> None:
     gateway.script.add(call, mode)
+    assert ask()["response"].tolist() == RIGHT
+    assert len(gateway.jobs) == 1
+
+
+@pytest.mark.parametrize("foreign", [0, 50, 150])
+def test_a_job_counts_as_never_made_only_when_the_list_reaches_back_far_enough(
+    gateway: StandIn, foreign: int
+) -> None:
+    gateway.add_foreign(200)
+    gateway.script.add("create", "reset", hook=lambda: gateway.add_foreign(foreign))
+    if foreign <= 100:
+        assert ask()["response"].tolist() == RIGHT
+        assert len(gateway.jobs) == 1
+        return
+    # The list shows a hundred jobs, all newer than the last one that was seen before.
+    with pytest.raises(UncertainSubmissionError, match="reach back"):
+        ask()
+    with pytest.raises(UncertainSubmissionError) as caught:
+        ask(DF.assign(x="other " + DF["x"]))  # nothing else is submitted before it is settled
+    assert gateway.jobs == []
+    assert caught.value.run is not None
+    caught.value.run.resolve(resubmit=True)
     assert ask()["response"].tolist() == RIGHT
     assert len(gateway.jobs) == 1
 

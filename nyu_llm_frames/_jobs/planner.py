@@ -7,8 +7,8 @@ under the lock; jobs of others that carry the same requests are waited for, not 
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, Protocol
 
 import numpy as np
@@ -41,25 +41,26 @@ class Wanted(Protocol):
 
 
 class _Driven:
-    """The runs that a thread of this process drives right now."""
+    """The runs that a thread of this process drives right now: from their plan to the last step.
+
+    Weak: a call that was interrupted in between is forgotten with its run.
+    """
 
     def __init__(self) -> None:
-        self._runs: list[str] = []
+        self._runs: weakref.WeakSet[Planner] = weakref.WeakSet()
         self._lock = threading.Lock()
 
-    @contextmanager
-    def __call__(self, run: str) -> Iterator[None]:
+    def add(self, run: Planner) -> None:
         with self._lock:
-            self._runs.append(run)
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._runs.remove(run)
+            self._runs.add(run)
 
-    def __contains__(self, run: str) -> bool:
+    def discard(self, run: Planner) -> None:
         with self._lock:
-            return run in self._runs
+            self._runs.discard(run)
+
+    def __contains__(self, name: str) -> bool:
+        with self._lock:
+            return any(run.name == name for run in self._runs)
 
 
 driven = _Driven()
@@ -157,7 +158,8 @@ class Planner:
         send = _planning.to_send(standing, self.retries, again=again)
         if not (send.any() or standing.carried.any()):
             return 0  # over: neither a lock nor a writable folder is needed
-        with driven(self.name), self.ctx.locked():
+        with self.ctx.locked():
+            driven.add(self)
             self.ctx.sidecar.tidy()
             every = self.ctx.sidecar.jobs()
             self._withdraw(every)
@@ -169,7 +171,10 @@ class Planner:
             chosen = np.flatnonzero(send)
             if len(chosen):
                 self._write_plan(chosen)
-        return int(standing.carried.sum()) + len(chosen)
+        under_way = int(standing.carried.sum()) + len(chosen)
+        if not under_way:
+            driven.discard(self)
+        return under_way
 
     def _withdraw(self, every: dict[str, Job]) -> None:
         """Take back jobs that were never made, when nobody drives them and they carry more.

@@ -90,6 +90,12 @@ class Runner(Planner):
         ------
         AuthenticationError, GatewayError, UncertainSubmissionError
         """
+        try:
+            return self._advance()
+        finally:
+            driven.discard(self)
+
+    def _advance(self) -> bool:
         moved = False
         self.trouble = None
         for job in [*self._uncertain_of_others(), *self.active()]:
@@ -149,9 +155,10 @@ class Runner(Planner):
         RunTimeoutError
             When `deadline` (monotonic seconds) passes first.
         """
-        with driven(self.name):
+        driven.add(self)
+        try:
             while True:
-                moved = self.advance()
+                moved = self._advance()
                 active = self.active()
                 if not active:
                     return
@@ -162,6 +169,8 @@ class Runner(Planner):
                 self._idle = 0
                 if deadline is not None and self.ctx.clock.monotonic() >= deadline:
                     raise _timeout(active)
+        finally:
+            driven.discard(self)
 
     def _pause(self, active: list[Job], deadline: float | None) -> None:
         ctx = self.ctx

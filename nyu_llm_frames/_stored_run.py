@@ -22,7 +22,7 @@ from nyu_llm_frames._gateway import gateway as _gateway
 from nyu_llm_frames._gateway.gateway import Gateway
 from nyu_llm_frames._jobs.job import Job
 from nyu_llm_frames._jobs.runner import Runner
-from nyu_llm_frames._progress import Reporter
+from nyu_llm_frames._progress import Progress, Reporter
 from nyu_llm_frames._sidecar.answer_store import gather, positions
 from nyu_llm_frames._sidecar.folder import Sidecar, new_name
 from nyu_llm_frames._sidecar.stored import StoredRequests
@@ -183,6 +183,7 @@ class StoredRun:
                 for _ in range(3):
                     if not runner.advance():
                         break
+                self._tell_trouble(runner)
             for runner in runners:
                 if not runner.active():
                     runner.raise_failed()
@@ -216,7 +217,15 @@ class StoredRun:
                 under_way += runner.plan(again=True)
                 runner.advance()
                 runner.advance()
+                self._tell_trouble(runner)
             return under_way
+
+    def _tell_trouble(self, runner: Runner) -> None:
+        """Say what kept a single step from going on; a run that waits says so by itself."""
+        if runner.trouble is not None:
+            self.report(
+                Progress("note", f"trouble: {runner.trouble} Nothing is lost: try again later.")
+            )
 
     def cancel(self) -> list[str]:
         """Cancel the batch jobs that are not over; what they finish before is kept."""

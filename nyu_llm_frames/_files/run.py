@@ -209,6 +209,10 @@ class FileRun:
         for _ in range(3):
             if not self._driver.advance():
                 break
+        if self._driver.trouble is not None:
+            self._tell(
+                f"trouble: {self._driver.trouble} Nothing is lost: make the same call again."
+            )
         if not self._driver.active():
             self._driver.raise_failed()
 

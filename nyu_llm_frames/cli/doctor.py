@@ -23,11 +23,13 @@ from nyu_llm_frames._options import NYU_CONTACT
 from nyu_llm_frames.cli import exits, options, show
 from nyu_llm_frames.errors import (
     AuthenticationError,
+    BatchJobFailedError,
     ConfigurationError,
     GatewayError,
     GatewayUnavailableError,
     LLMFramesError,
     RunTimeoutError,
+    UncertainSubmissionError,
 )
 
 State = Literal["ok", "failed", "skipped", "pending"]
@@ -78,7 +80,7 @@ def doctor(
         found.append(finding)
         if not json_:
             _print(finding)
-    sound = all(f.state != "failed" for f in found)
+    sound = all(f.state != "failed" for f in found if f.step != "job list")  # goes without
     last = _send(gateway, model, sidecar, timeout, wanted=send, sound=sound)
     found.append(last)
     if json_:
@@ -108,7 +110,7 @@ def examine(gateway: Gateway, model: str) -> Iterator[Finding]:
         try:
             findings = list(step(gateway, connection, model))
         except LLMFramesError as e:
-            findings = [Finding(step.__name__.strip("_"), "failed", str(e), _unreachable(gateway))]
+            findings = [Finding(step.__name__.strip("_"), "failed", str(e), _fix(gateway, e))]
         yield from findings
         if any(f.step in ("gateway", "key") and f.state == "failed" for f in findings):
             return
@@ -136,7 +138,7 @@ def _reach(gateway: Gateway, connection: Connection, model: str) -> Iterator[Fin
             )
         return
     except GatewayUnavailableError as e:
-        yield Finding("gateway", "failed", str(e), _unreachable(gateway))
+        yield Finding("gateway", "failed", str(e), _fix(gateway, e))
         return
     except GatewayError as e:
         yield Finding("gateway", "ok", f"{gateway.identity} answers")
@@ -145,8 +147,9 @@ def _reach(gateway: Gateway, connection: Connection, model: str) -> Iterator[Fin
             "job list",
             "failed",
             str(e),
-            "Without the list an uncertain submit cannot be settled by itself; everything else "
-            "works.",
+            "If the bucket fails as well: is PORTKEY_BASE_URL whole (NYU's ends in /v1/), and "
+            f"{gateway.realm} a provider of the gateway (PORTKEY_PROVIDER)? If the bucket is ok, "
+            "everything works but the list: an uncertain submit cannot be settled by itself.",
         )
         return
     yield Finding("gateway", "ok", f"{gateway.identity} answers")
@@ -177,12 +180,19 @@ def _upload(gateway: Gateway, connection: Connection, model: str) -> Iterator[Fi
                 f"The key may not write to the bucket: ask {NYU_CONTACT}, or set NYU_LLM_BUCKET "
                 "to the bucket that you were given.",
             )
+        except GatewayUnavailableError as e:
+            # A 403 of the storage may come back as a 500.
+            more = f" Or may the key not write to the bucket? Ask {NYU_CONTACT}."
+            yield Finding(
+                "bucket", "failed", str(e), _fix(gateway, e) + (more if e.status_code else "")
+            )
         except GatewayError as e:
             yield Finding(
                 "bucket",
                 "failed",
                 str(e),
-                f"Is NYU_LLM_BUCKET the name of your bucket? It comes from {NYU_CONTACT}.",
+                f"Is NYU_LLM_BUCKET the name of your bucket? It comes from {NYU_CONTACT}. If the "
+                "job list failed as well, begin there.",
             )
         else:
             yield Finding("bucket", "ok", f"uploaded {len(lines)} bytes: {file_id}")
@@ -203,34 +213,51 @@ def _send(
 ) -> Finding:
     """Answer two rows through a real batch job."""
     if not wanted:
-        return Finding("batch", "skipped", "--send makes a batch job of two rows")
+        told = f"{model} was not tried: --send makes a batch job of two rows"
+        return Finding("batch", "skipped", told)
     if not sound:
         return Finding("batch", "skipped", "the steps before have to work first")
     frame = pd.DataFrame(_FRAME)
+    asked: dict[str, Any] = {"model": model, "gateway": gateway, "sidecar": sidecar}
     try:
-        out = frame.llm.batch(
-            _PROMPT,
-            model=model,
-            gateway=gateway,
-            sidecar=sidecar,
-            timeout=timeout,
-            details=True,
-            on_error="keep",
-        )
-    except RunTimeoutError:
-        return Finding(
-            "batch",
-            "pending",
-            f"submitted; not over after {timeout:g} s, which is usual for batch jobs",
-            f"Later: nyu-llm-frames wait {sidecar}",
-        )
+        before = frame.llm.estimate(_PROMPT, **asked)
+        out = frame.llm.batch(_PROMPT, timeout=timeout, details=True, on_error="keep", **asked)
+    except RunTimeoutError as e:
+        return _late(e, sidecar, timeout)
     except LLMFramesError as e:
-        return Finding("batch", "failed", str(e), f"Is {model!r} a model with batch inference?")
+        return Finding("batch", "failed", str(e), _batch_fix(e, model, sidecar))
+    # What an earlier call stored says nothing about today.
+    stored = before.to_pay + before.under_way == 0
+    old = f"nothing was sent, {sidecar} has it from an earlier call: " if stored else ""
+    anew = f"To send again, delete {sidecar}." if stored else ""
     if (out["response_status"] == "ok").all():
         told = "; ".join(f"{c}: {r}" for c, r in zip(out["city"], out["response"], strict=True))
-        return Finding("batch", "ok", " ".join(told.split())[:200])
+        return Finding("batch", "ok", old + " ".join(told.split())[:200], anew)
     errors = "; ".join(out["response_error"].dropna().unique())
-    return Finding("batch", "failed", errors, f"See: nyu-llm-frames failures {sidecar}")
+    look = f"See: nyu-llm-frames failures {sidecar}"
+    return Finding("batch", "failed", old + errors, f"{look}. {anew}" if anew else look)
+
+
+def _late(error: RunTimeoutError, sidecar: Path, timeout: float) -> Finding:
+    """Tell a job that takes its time from one that the gateway did not take yet."""
+    jobs = error.run.status if error.run is not None else pd.DataFrame(columns=["batch_id"])
+    told = f"submitted; not over after {timeout:g} s, which is usual for batch jobs"
+    if jobs["batch_id"].isna().any():
+        reasons = "; ".join(jobs["error"].dropna().unique())
+        told = f"not submitted after {timeout:g} s: {reasons or error}"
+    return Finding("batch", "pending", told, f"Later: nyu-llm-frames wait {sidecar}")
+
+
+def _batch_fix(error: LLMFramesError, model: str, sidecar: Path) -> str:
+    match error:
+        case UncertainSubmissionError():
+            return f"nyu-llm-frames resolve {sidecar} --adopt BATCH_ID, or --resubmit"
+        case AuthenticationError():
+            return f"May the key use {model!r} for batch inference? Ask {NYU_CONTACT}."
+        case BatchJobFailedError() | GatewayError():
+            return f"Is {model!r} a model with batch inference? --model names another one."
+        case _:
+            return ""
 
 
 def _versions() -> str:
@@ -251,7 +278,14 @@ def _settings_fix(gateway: Gateway) -> str:
     return f"{'; '.join(lines)} (the bucket comes from {NYU_CONTACT})"
 
 
-def _unreachable(gateway: Gateway) -> str:
+def _fix(gateway: Gateway, error: LLMFramesError) -> str:
+    if not isinstance(error, GatewayUnavailableError):
+        return ""
+    if error.status_code is not None:
+        return (
+            f"{gateway.identity} was reached, and has trouble of its own: try again in some "
+            f"minutes. If it stays like that, write to {NYU_CONTACT}."
+        )
     return (
         f"Can this machine reach {gateway.identity}? NYU's gateway needs the campus network or "
         "the VPN; another address is set with PORTKEY_BASE_URL."

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nyu_llm_frames._answers.answer import Answer
+from nyu_llm_frames._answers.blocks import BlockSplitter, lines_of
 from nyu_llm_frames._answers.lines import (
-    LineSplitter,
     Orphan,
     _parse_slowly,
     has_replacement,
@@ -26,6 +27,7 @@ from nyu_llm_frames._answers.lines import (
     parse_line,
     parse_lines,
 )
+from nyu_llm_frames._answers.plain import FIELDS, joined, read_block
 
 CASES: dict[str, dict[str, str]] = {
     case["name"]: case
@@ -621,6 +623,52 @@ def test_every_line_becomes_one_answer_or_one_orphan(lines: list[bytes]) -> None
     assert [o.raw for o in parsed.orphans] == [line for line in kept if line not in REAL_ANSWERS]
 
 
+@st.composite
+def blocks(draw: st.DrawFn) -> bytes:
+    """Real and damaged rows, held apart in ways that are right, odd and wrong."""
+    plain = st.sampled_from([line for line in REAL if b"STOP" in line])
+    some = draw(st.lists(plain | mutated_rows() | damaged_rows(), max_size=5))
+    between = st.sampled_from([b"\n"] * 8 + [b"", b" ", b"\n\n", b"\r\n", b"\n ", b"\n{}\n"])
+    out = b"".join(line + draw(between) for line in some)
+    for _ in range(draw(st.sampled_from([0, 0, 0, 1, 2]))):  # newlines inside of objects
+        at = draw(st.integers(0, len(out)))
+        out = out[:at] + b"\n" + out[at:]
+    return out
+
+
+@settings(max_examples=500, deadline=None)
+@given(blocks())
+def test_a_block_says_what_its_lines_say(block: bytes) -> None:
+    rows, others = read_block(block)
+    lines = lines_of(block)
+    taken = rows.raw.to_pylist()
+    assert Counter([*taken, *others]) == Counter(lines)
+    assert [line for line in lines if line in taken] == taken or len(set(lines)) < len(lines)
+    columns = joined([rows, rows])
+    for i, line in enumerate(taken):
+        one = parse_line(line)
+        assert isinstance(one, Answer)
+        assert (one.status, one.error) == ("ok", None)
+        for name in FIELDS:
+            assert columns[name][i] == getattr(one, name)
+
+
+def test_a_block_of_usual_rows_is_read_at_once() -> None:
+    line = real("good")
+    rows, others = read_block(line + b"\n" + line + b"\n" + real("safety"))
+    assert (len(rows), others) == (2, [real("safety")])
+    assert read_block(line)[0].ids == rows.ids[:1]
+    assert [len(read_block(b)[0]) + len(read_block(b)[1]) for b in (b"", b"\n")] == [0, 0]
+
+
+@pytest.mark.parametrize("between", [b"", b" ", b"\n\n", b"\r\n", b"\n \n"])
+def test_only_lines_of_one_object_are_read_at_once(between: bytes) -> None:
+    line = real("good")
+    rows, others = read_block(line + between + line + b"\n")
+    assert len(rows) == 0
+    assert others == lines_of(line + between + line)
+
+
 # --- splitting ---------------------------------------------------------------------------------
 pieces = st.sampled_from(
     [
@@ -639,9 +687,9 @@ pieces = st.sampled_from(
 
 
 def split(chunks: list[bytes], limit: int) -> tuple[list[bytes], bytes, int]:
-    splitter = LineSplitter(limit)
-    lines = [line for chunk in chunks for line in splitter.feed(chunk)]
-    return lines, splitter.close(), splitter.dropped
+    splitter = BlockSplitter(0, limit)
+    lines = [line for chunk in chunks for line in lines_of(splitter.feed(chunk))]
+    return lines, b"".join(lines_of(splitter.close())), splitter.dropped
 
 
 @settings(deadline=None)
@@ -672,29 +720,49 @@ def test_split_lines_are_those_between_newlines(parts: list[bytes], limit: int) 
 def test_line_separators_inside_strings_do_not_split() -> None:
     text = "a\u2028b\u2029c\u0085d\x0b"
     line = json.dumps(row(body(text)), ensure_ascii=False).encode()
-    (only,) = LineSplitter().feed(line + b"\n")
+    (only,) = lines_of(BlockSplitter(0).feed(line + b"\n"))
     assert answer(only).text == text
 
 
 def test_crlf_blank_lines_and_byte_order_mark_go() -> None:
-    splitter = LineSplitter()
-    assert splitter.feed(b"\xef") == []
-    assert splitter.feed(b"\xbb\xbfa\r") == []
-    assert splitter.feed(b"\n\r\n  \n\nb\r\nc") == [b"a", b"b"]
+    splitter = BlockSplitter(0)
+    assert splitter.feed(b"\xef") == b""
+    assert splitter.feed(b"\xbb\xbfa\r") == b""
+    assert lines_of(splitter.feed(b"\n\r\n  \n\nb\r\nc")) == [b"a", b"b"]
     assert splitter.close() == b"c"
     assert splitter.close() == b""
 
 
 def test_unterminated_rest_is_given_at_the_end() -> None:
-    splitter = LineSplitter()
-    assert splitter.feed(b'{"custom_id"') == []
+    splitter = BlockSplitter(0)
+    assert splitter.feed(b'{"custom_id"') == b""
     assert splitter.close() == b'{"custom_id"'
 
 
+def test_rest_without_an_end_goes_when_the_stream_broke() -> None:
+    splitter = BlockSplitter(1000)
+    assert splitter.feed(b'a\n{"custom_id"') == b""
+    assert splitter.cut() == b"a\n"
+    assert splitter.close() == b""
+
+
+@settings(deadline=None)
+@given(st.lists(pieces, max_size=30), st.integers(1, 40), st.integers(0, 30))
+def test_blocks_are_whole_lines_of_the_size_asked_for(
+    parts: list[bytes], step: int, size: int
+) -> None:
+    data = b"".join(parts)
+    splitter = BlockSplitter(size)
+    chunks = [data[i : i + step] for i in range(0, len(data), step)]
+    blocks = [block for chunk in chunks if (block := splitter.feed(chunk))]
+    assert all(block.endswith(b"\n") and len(block) >= size for block in blocks)
+    assert b"".join([*blocks, splitter.close()]) == data.removeprefix(b"\xef\xbb\xbf")
+
+
 def test_overlong_line_is_dropped_and_holds_no_memory() -> None:
-    splitter = LineSplitter(max_line_bytes=10)
+    splitter = BlockSplitter(0, max_line_bytes=10)
     for _ in range(100):
-        assert splitter.feed(b"x" * 8) == []
-        assert sum(map(len, splitter._pending)) <= 10
-    assert splitter.feed(b"x\nok\n") == [b"ok"]
+        assert splitter.feed(b"x" * 8) == b""
+        assert sum(map(len, splitter._tail)) <= 10
+    assert splitter.feed(b"x\nok\n") == b"ok\n"
     assert splitter.dropped == 1

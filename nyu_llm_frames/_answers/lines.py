@@ -1,24 +1,23 @@
 """Output lines to answers: what one line of a batch output, or one live answer, amounts to.
 
-Comes in: the bytes of an output file in chunks of any size, or the body of a chat completion.
-Goes out: an `Answer` per line that carries an id, an `Orphan` for every other line. Nothing that
-can stand in the bytes raises.
+Comes in: lines of an output file, or the body of a chat completion. Goes out: an `Answer` per line
+that carries an id, an `Orphan` for every other line. Nothing that can stand in the bytes raises.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 
 from nyu_llm_frames._answers.answer import Answer
+from nyu_llm_frames._answers.blocks import BOM
+from nyu_llm_frames._answers.plain import plain_answer
 from nyu_llm_frames._answers.row_errors import http_code, read_json, storable
-from nyu_llm_frames._answers.verdict import MAX_TOKENS_COUNT, first, get, judge, no_answer
+from nyu_llm_frames._answers.verdict import first, get, judge, no_answer
 
-MAX_LINE_BYTES = 64 * 1024 * 1024
-
-_BOM = b"\xef\xbb\xbf"
+_decode_any = msgspec.json.Decoder().decode
 
 
 class Orphan(msgspec.Struct, frozen=True, gc=False):
@@ -44,124 +43,6 @@ class Parsed(msgspec.Struct, frozen=True):
 
     answers: list[Answer]
     orphans: list[Orphan]
-
-
-class LineSplitter:
-    r"""
-    Split a stream of bytes into lines, at ``\n`` alone.
-
-    ``bytes.splitlines`` and the line iterators of HTTP clients also break at U+2028, U+0085 and
-    others, which are legal inside JSON strings. A byte order mark at the start, one trailing
-    ``\r`` and blank lines go. A line of more than `max_line_bytes` is dropped and counted, so
-    that an endless line cannot fill the memory.
-
-    Parameters
-    ----------
-    max_line_bytes : int, default 64 MiB
-
-    Attributes
-    ----------
-    dropped : int
-        Number of lines dropped for their length.
-    """
-
-    def __init__(self, max_line_bytes: int = MAX_LINE_BYTES) -> None:
-        self.max_line_bytes = max_line_bytes
-        self.dropped = 0
-        self._pending: list[bytes] = []  # pieces of the unfinished line, joined once
-        self._size = 0
-        self._at_start = True
-
-    def feed(self, chunk: bytes) -> list[bytes]:
-        """Take the next bytes and return the lines that they complete."""
-        first, *rest = chunk.split(b"\n")
-        self._keep(first)
-        if not rest:
-            return []
-        lines = [self._take()]
-        lines += [self._trim(line) for line in rest[:-1]]
-        self._keep(rest[-1])
-        return [line for line in lines if line and not line.isspace()]
-
-    def close(self) -> bytes:
-        """Return what stood after the last newline, and be ready for another stream."""
-        line = self._take()
-        self._at_start = True
-        return b"" if line.isspace() else line
-
-    def _keep(self, piece: bytes) -> None:
-        self._size += len(piece)
-        if self._size > self.max_line_bytes:
-            self._pending.clear()  # the size goes on counting: the rest of the line goes too
-        elif piece:
-            self._pending.append(piece)
-
-    def _take(self) -> bytes:
-        line, size = b"".join(self._pending), self._size
-        self._pending.clear()
-        self._size = 0
-        return self._trim(line, size)
-
-    def _trim(self, line: bytes, size: int | None = None) -> bytes:
-        first, self._at_start = self._at_start, False
-        if (len(line) if size is None else size) > self.max_line_bytes:
-            self.dropped += 1
-            return b""
-        if first:
-            line = line.removeprefix(_BOM)
-        return line.removesuffix(b"\r")
-
-
-# The plain good row, typed: decoding stops at the first surprise and the slow way takes over.
-_Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_TOKENS_COUNT)] | None
-
-
-class _CompletionDetails(msgspec.Struct, gc=False):
-    reasoning_tokens: _Count = None
-
-
-class _PromptDetails(msgspec.Struct, gc=False):
-    cached_tokens: _Count = None
-
-
-class _Usage(msgspec.Struct, gc=False):
-    prompt_tokens: _Count = None
-    completion_tokens: _Count = None
-    completion_tokens_details: _CompletionDetails | None = None
-    prompt_tokens_details: _PromptDetails | None = None
-
-
-class _Message(msgspec.Struct, gc=False):
-    content: str
-
-
-class _Choice(msgspec.Struct, gc=False):
-    message: _Message
-    finish_reason: str | None = None
-
-
-class _Body(msgspec.Struct, gc=False):
-    choices: list[_Choice]
-    usage: _Usage | None = None
-    model: str | None = None
-    error: None = None
-
-
-class _Response(msgspec.Struct, gc=False):
-    body: _Body
-
-
-class _Row(msgspec.Struct, gc=False):
-    custom_id: str
-    response: _Response
-    error: str | None = None
-
-
-_decode_row = msgspec.json.Decoder(_Row).decode
-_decode_any = msgspec.json.Decoder().decode
-_PLAIN = frozenset({"STOP", "stop", None})
-_NO_COMPLETION_DETAILS, _NO_PROMPT_DETAILS = _CompletionDetails(), _PromptDetails()
-_NO_USAGE = _Usage()
 
 
 def parse_line(line: bytes) -> Answer | Orphan:
@@ -191,31 +72,7 @@ def parse_line(line: bytes) -> Answer | Orphan:
     'custom_id is not a string'
     """
     line = line.rstrip(b"\r\n")
-    try:
-        row = _decode_row(line)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return _parse_slowly(line)
-    custom_id, body = row.custom_id, row.response.body
-    choices = body.choices
-    if row.error or not choices or not custom_id or not custom_id.isascii():
-        return _parse_slowly(line)
-    choice = choices[0]
-    if choice.finish_reason not in _PLAIN:
-        return _parse_slowly(line)
-    usage = body.usage or _NO_USAGE
-    return Answer(
-        custom_id,
-        "ok",
-        choice.message.content,
-        None,
-        choice.finish_reason,
-        usage.prompt_tokens,
-        usage.completion_tokens,
-        (usage.completion_tokens_details or _NO_COMPLETION_DETAILS).reasoning_tokens,
-        (usage.prompt_tokens_details or _NO_PROMPT_DETAILS).cached_tokens,
-        body.model or None,
-        line,
-    )
+    return plain_answer(line) or _parse_slowly(line)
 
 
 def parse_lines(lines: Iterable[bytes]) -> Parsed:
@@ -305,7 +162,7 @@ def _loads(data: bytes) -> Any:
     try:
         return _decode_any(data)
     except (msgspec.MsgspecError, ValueError, RecursionError):
-        return read_json(data.removeprefix(_BOM).decode("utf-8", "replace"))
+        return read_json(data.removeprefix(BOM).decode("utf-8", "replace"))
 
 
 def _parse_slowly(line: bytes) -> Answer | Orphan:

@@ -15,7 +15,8 @@ import pandas as pd
 import pyarrow as pa
 
 from nyu_llm_frames._answers.answer import RANK, Answer
-from nyu_llm_frames._answers.lines import LineSplitter, Parsed, has_replacement, parse_lines
+from nyu_llm_frames._answers.blocks import BlockSplitter, lines_of
+from nyu_llm_frames._answers.lines import Parsed, has_replacement, parse_lines
 from nyu_llm_frames._answers.verdict import no_answer
 from nyu_llm_frames._call import Call
 from nyu_llm_frames._clock import SystemClock
@@ -162,15 +163,14 @@ def _check(path: Path) -> None:
 
 
 def _lines(path: Path) -> Iterator[list[bytes]]:
-    splitter = LineSplitter()
+    splitter = BlockSplitter()
     try:
         with path.open("rb") as file:
             while chunk := file.read(_CHUNK_BYTES):
-                yield splitter.feed(chunk)
+                yield lines_of(splitter.feed(chunk))
     except OSError as e:
         raise ConfigurationError(f"{path} cannot be read: {e.strerror or e}.") from None
-    rest = splitter.close()
-    yield [rest] if rest else []
+    yield lines_of(splitter.close())
 
 
 def _parsed(path: Path) -> Iterator[Parsed]:

@@ -15,12 +15,13 @@ from typing import Protocol
 import msgspec
 
 from nyu_llm_frames._answers.answer import RANK, Answer
+from nyu_llm_frames._answers.blocks import BlockSplitter, lines_of
 from nyu_llm_frames._answers.google_rows import parse_google_row
-from nyu_llm_frames._answers.lines import LineSplitter, has_replacement, parse_lines
+from nyu_llm_frames._answers.lines import has_replacement, parse_lines
+from nyu_llm_frames._answers.plain import PlainRows, read_block
 from nyu_llm_frames._jobs.job import Job
 from nyu_llm_frames.errors import AuthenticationError, GatewayError
 
-_CHUNK_BYTES = 1 << 20
 _CLEAN_READS = 4
 # No answer at all from where the output lies: not a short output, but no look.
 _OUTAGE = frozenset({None, 429, 502, 503, 504})
@@ -37,7 +38,7 @@ class Streams(Protocol):
 class Sink(Protocol):
     """Where answers go."""
 
-    def write(self, answers: list[Answer]) -> None: ...
+    def write(self, answers: list[Answer] | PlainRows) -> None: ...
 
 
 @dataclass(slots=True)
@@ -92,18 +93,27 @@ class Harvest:
         """
         assert job.batch_id
         self.looks += 1
-        seen: set[str] = set()
+        unseen = set(self.expected)
         lines, orphans, duplicates = 0, 0, 0
         cut = False
         try:
-            for batch in _batches(streams.output(job.batch_id)):
-                parsed = parse_lines(batch)
+            for block in _blocks(streams.output(job.batch_id)):
+                rows, others = read_block(block)
+                parsed = parse_lines(others)
+                ids = set(rows.ids)
+                if self._are_new(ids, rows, parsed.answers, unseen):
+                    lines += len(rows)
+                    unseen -= ids
+                    self.rank.update(dict.fromkeys(ids, RANK["ok"]))
+                    sink.write(rows)
+                else:
+                    parsed = parse_lines(lines_of(block))
                 ours = [a for a in parsed.answers if a.custom_id in self.expected]
                 orphans += len(parsed.orphans) + len(parsed.answers) - len(ours)
                 lines += len(ours)
                 for answer in ours:
-                    duplicates += answer.custom_id in seen
-                    seen.add(answer.custom_id)
+                    duplicates += answer.custom_id not in unseen
+                    unseen.discard(answer.custom_id)
                 self._take(ours, sink, keep_all=self.looks == 1)
         except AuthenticationError:
             raise
@@ -113,7 +123,7 @@ class Harvest:
             cut = True  # broken in the middle, or 500, which is also said where there is no output
         self.orphans, self.duplicates = orphans, duplicates
         # Ids, not lines: a row that comes twice must not hide one that the gateway left out.
-        fewer = job.counted is None or len(seen) < job.counted
+        fewer = job.counted is None or len(self.expected) - len(unseen) < job.counted
         short = bool(self.unanswered) and (cut or fewer)
         if short or self.suspects:
             if job.has_output_file:
@@ -123,6 +133,20 @@ class Harvest:
         self.whole = not short or not self.unanswered or self.stored_read
         readable = not self.suspects or self.stored_read or self.looks >= _CLEAN_READS
         return self.whole and readable
+
+    def _are_new(
+        self, ids: set[str], rows: PlainRows, others: list[Answer], unseen: set[str]
+    ) -> bool:
+        """Whether good rows can be written as they are: expected, seen nowhere else, undamaged."""
+        return (
+            len(ids) == len(rows)
+            and unseen.issuperset(ids)
+            # What this look has not seen can only be known from an earlier one.
+            and (self.looks == 1 or self.rank.keys().isdisjoint(ids))
+            and (self.looks == 1 or self.suspects.keys().isdisjoint(ids))
+            and not any(a.custom_id in ids for a in others)
+            and not rows.damaged
+        )
 
     def _take(self, answers: Iterable[Answer], sink: Sink, *, keep_all: bool) -> None:
         """Write what is new or better, and in the first look also what comes again."""
@@ -159,9 +183,9 @@ class Harvest:
                 yield chunk
 
         try:
-            for batch in _batches(counted(streams.content(job.output_file_id))):
+            for block in _blocks(counted(streams.content(job.output_file_id))):
                 found = []
-                for line in batch:
+                for line in lines_of(block):
                     answer = parse_google_row(line)
                     if answer is None or answer.custom_id not in self.expected:
                         continue
@@ -201,25 +225,19 @@ class Harvest:
         sink.write(flagged)
 
 
-def _batches(chunks: Iterator[bytes]) -> Iterator[list[bytes]]:
-    """Group a stream into lists of whole lines of about a megabyte."""
-    splitter = LineSplitter()
-    lines: list[bytes] = []
-    size = 0
+def _blocks(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """Group a stream into blocks of whole lines."""
+    splitter = BlockSplitter()
     try:
         for chunk in chunks:
-            found = splitter.feed(chunk)
-            lines += found
-            size += len(chunk)
-            if size >= _CHUNK_BYTES and lines:
-                yield lines
-                lines, size = [], 0
+            block = splitter.feed(chunk)
+            if block:
+                yield block
     except GatewayError:
-        if lines:  # what came before the cut is whole
-            yield lines
+        rest = splitter.cut()
+        if rest:  # what came before the cut is whole
+            yield rest
         raise
     rest = splitter.close()
     if rest:
-        lines.append(rest)
-    if lines:
-        yield lines
+        yield rest

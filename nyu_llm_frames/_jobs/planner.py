@@ -94,6 +94,7 @@ class Planner:
         self._waited_for: set[str] = set()
         self._reread: set[str] = set()
         self._me = process_token()
+        self._at: dict[str, Positions] = {}
 
     # --- what stands -----------------------------------------------------------------------
     def standing(self, every: dict[str, Job] | None = None) -> Standing:
@@ -112,7 +113,7 @@ class Planner:
         for job in (self.ctx.sidecar.jobs() if every is None else every).values():
             if job.realm != self.ctx.realm or job.step in ("rejected", "withdrawn"):
                 continue
-            at = positions(self.ctx.sidecar.request_ids(job.name), ids)
+            at = self._positions(job.name)
             at = at[at >= 0]
             if not len(at):
                 continue
@@ -126,6 +127,12 @@ class Planner:
                 standing.barred[at] = True
         self.mine = mine
         return standing
+
+    def _positions(self, name: str) -> Positions:
+        """Where the requests of a job stand among those of this run, -1 where they do not."""
+        if name not in self._at:
+            self._at[name] = positions(self.ctx.sidecar.request_ids(name), self.requests.ids)
+        return self._at[name]
 
     def _follow(self, job: Job) -> None:
         """Remember how the jobs end that this call waits for, whoever sees their end first."""
@@ -185,7 +192,7 @@ class Planner:
         for name, job in list(every.items()):
             if job.realm != self.ctx.realm or job.step not in _jobs.UNMADE:
                 continue
-            at = positions(self.ctx.sidecar.request_ids(name), self.requests.ids)
+            at = self._positions(name)
             hits = int((at >= 0).sum())
             alone = job.run not in driven and owner_is_gone(job, self._me)
             if 0 < hits < len(at) and job.run != self.name and alone:
@@ -203,7 +210,7 @@ class Planner:
                 continue
             if job.complete and (job.answers == 0 or self.ctx.sidecar.has_answers_of(name)):
                 continue
-            at = positions(self.ctx.sidecar.request_ids(name), self.requests.ids)
+            at = self._positions(name)
             if unanswered[at[at >= 0]].any():
                 every[name] = _jobs.anchored(_jobs.reopened(job), "", 0.0)
                 self.ctx.sidecar.save_job(every[name])
@@ -231,6 +238,7 @@ class Planner:
             )
             self.ctx.sidecar.add_requests(job.name, self._batches(part))
             self.ctx.sidecar.save_job(job)
+            self._at[job.name] = part
             self.mine.append(job.name)
 
     def _batches(self, part: Positions, size: int = 8192) -> Iterator[tuple[pa.Array, pa.Array]]:

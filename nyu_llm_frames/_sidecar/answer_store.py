@@ -8,12 +8,12 @@ Files are numbered; the number says which answer was stored first. Within one ra
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from nyu_llm_frames._answers.answer import RANK, Answer
+from nyu_llm_frames._answers.plain import PlainRows, joined
 from nyu_llm_frames._sidecar import storage as _storage
 
 Ints = np.ndarray[Any, np.dtype[np.int64]]
@@ -48,6 +49,9 @@ SCHEMA = _storage.marked(
     )
 )
 
+# What is compressed and written at once: either is enough.
+_GROUP_ROWS, _GROUP_BYTES = 4096, 8 << 20
+
 
 class AnswerWriter:
     """Collects the answers of one reading into a file that is not in place yet.
@@ -71,23 +75,39 @@ class AnswerWriter:
         self._writer: Any = None
         self._thread: ThreadPoolExecutor | None = None
         self._pending: Future[None] | None = None
-        self.count = 0
+        self._group: list[Sequence[Answer] | PlainRows] = []
+        self._group_rows = self._group_bytes = 0
 
-    def write(self, answers: Sequence[Answer]) -> None:
+    def write(self, answers: Sequence[Answer] | PlainRows) -> None:
         """Append answers."""
-        if not answers:
+        if not len(answers):
+            return
+        self._group.append(answers)
+        self._group_rows += len(answers)
+        self._group_bytes += _raw_bytes(answers)
+        if self._group_rows >= _GROUP_ROWS or self._group_bytes >= _GROUP_BYTES:
+            self._hand_over()
+
+    def _hand_over(self) -> None:
+        """Let the thread write what has been collected."""
+        if not self._group:
             return
         with _storage.sidecar_errors(self._folder):
+            # Made here: a thread that needs the interpreter as well would only wait for this one.
+            table = pa.concat_tables(
+                self._table(kind, list(batches)) for kind, batches in groupby(self._group, type)
+            )
+            self._group, self._group_rows, self._group_bytes = [], 0, 0
             self._settle()
             if self._thread is None:
                 self._open()
             assert self._thread is not None
-            self._pending = self._thread.submit(self._write, answers)
-            self.count += len(answers)
+            self._pending = self._thread.submit(self._writer.write_table, table)
 
     def _open(self) -> None:
-        descriptor = os.open(self._draft, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
-        self._file = os.fdopen(descriptor, "wb")
+        _storage.create(self._draft)
+        # Not a file of Python's: each write to one waits for the thread that reads.
+        self._file = pa.OSFile(str(self._draft), "wb")
         self._writer = pq.ParquetWriter(
             self._file,
             SCHEMA,
@@ -97,17 +117,28 @@ class AnswerWriter:
         )
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="answers")
 
-    def _write(self, answers: Sequence[Answer]) -> None:
-        fields = zip(*map(msgspec.structs.astuple, answers), strict=True)
-        columns: list[Any] = [
-            pa.array(values, SCHEMA.field(name).type)
-            for name, values in zip(Answer.__struct_fields__, fields, strict=True)
-        ]
-        columns.append(pa.repeat(pa.scalar(self._job), len(answers)))
-        columns.append(pa.repeat(pa.scalar(self._at, pa.timestamp("us", "UTC")), len(answers)))
-        names = [*Answer.__struct_fields__, "job", "stored_at"]
-        table = pa.Table.from_arrays(columns, names=names).select(SCHEMA.names)
-        self._writer.write_table(table.cast(SCHEMA))
+    def _table(self, kind: type[Any], batches: Sequence[Any]) -> pa.Table:
+        """Make one table of batches of one kind."""
+        columns: dict[str, Any]
+        if kind is PlainRows:
+            columns = joined(batches)
+            n = len(columns["custom_id"])
+            columns["status"] = pa.repeat("ok", n)
+        else:
+            fields = list(map(msgspec.structs.astuple, chain.from_iterable(batches)))
+            n = len(fields)
+            columns = dict(zip(Answer.__struct_fields__, zip(*fields, strict=True), strict=True))
+        columns["job"] = pa.repeat(self._job, n)
+        columns["stored_at"] = pa.repeat(pa.scalar(self._at, SCHEMA.field("stored_at").type), n)
+        arrays = []
+        for field in SCHEMA:
+            values = columns.get(field.name)
+            if values is None:
+                values = pa.nulls(n, field.type)
+            elif not isinstance(values, pa.Array | pa.ChunkedArray):
+                values = _array(values, field.type)
+            arrays.append(values)
+        return pa.Table.from_arrays(arrays, schema=SCHEMA)
 
     def _settle(self) -> None:
         """Wait for what is being written, and raise what went wrong with it."""
@@ -117,6 +148,7 @@ class AnswerWriter:
 
     def commit(self) -> None:
         """Put the file in place, after all files that are there. Only under the lock."""
+        self._hand_over()
         if self._thread is None:
             return
         with _storage.sidecar_errors(self._folder):
@@ -124,9 +156,8 @@ class AnswerWriter:
             self._thread.shutdown()
             self._thread = None
             self._writer.close()
-            self._file.flush()
-            os.fsync(self._file.fileno())
             self._file.close()
+            _storage.sync_file(self._draft)
             numbers = [int(p.name[:6]) for p in _storage.parquet_files(self._folder)]
             number = max(numbers, default=0) + 1
             self._draft.replace(self._folder / f"{number:06d}-{self._job}.parquet")
@@ -142,6 +173,18 @@ class AnswerWriter:
                 with suppress(OSError, pa.ArrowException):
                     part.close()
         self._draft.unlink(missing_ok=True)
+
+
+def _raw_bytes(answers: Sequence[Answer] | PlainRows) -> int:
+    if isinstance(answers, PlainRows):
+        return answers.raw_bytes
+    return sum(len(a.raw) for a in answers)
+
+
+def _array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
+    if kind == pa.string() and len(set(values)) == 1:  # as models and finish reasons mostly are
+        return pa.repeat(pa.scalar(values[0], kind), len(values))
+    return pa.array(values, kind)
 
 
 @dataclass(frozen=True, slots=True)

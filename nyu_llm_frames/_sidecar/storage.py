@@ -100,17 +100,29 @@ def draft_path(path: Path) -> Path:
     return path.with_name(f".{path.name}.{_HOST}-{os.getpid()}-{uuid.uuid4().hex[:8]}")
 
 
+def create(path: Path) -> None:
+    """Make an empty file that only its owner can read."""
+    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+
+
+def sync_file(path: Path) -> None:
+    """Make what was written to a closed file durable."""
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 @contextmanager
-def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """Write a file that appears whole, with all it held, or not at all."""
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Lend a path to write to; the file then appears whole under its own name, or not at all."""
     draft = draft_path(path)
     with sidecar_errors(path):
         try:
-            descriptor = os.open(draft, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
+            create(draft)
+            yield draft
+            sync_file(draft)
             # Kernels stamp files by a clock that ticks every few milliseconds; readers tell two
             # versions of a file apart by its time.
             now = time.time_ns()
@@ -120,6 +132,13 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
         except BaseException:
             draft.unlink(missing_ok=True)
             raise
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """Write a file that appears whole, with all it held, or not at all."""
+    with atomic_path(path) as draft, draft.open("wb") as file:
+        yield file
 
 
 @contextmanager
@@ -168,7 +187,9 @@ def write_batches(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatc
     One thread makes the next batch while the other compresses and writes the last one.
     """
     with (
-        atomic_file(path) as file,
+        atomic_path(path) as draft,
+        # Not a file of Python's: each write to one waits for the thread that makes the batches.
+        pa.OSFile(str(draft), "wb") as file,
         pq.ParquetWriter(
             file, marked(schema), compression="lz4", use_dictionary=False, write_statistics=False
         ) as writer,

@@ -200,12 +200,14 @@ def _render(
     data: dict[Hashable, list[object]] = values
     texts = template.render(data, index, len(kept), labels)
     preflight.check_texts(texts, template.roles, labels)
-    contents = {}
+    fragments: Any
     if pictures:
         sources = row_sources(pictures, labels, rules, _images.look)
         at = max(i for i, role in enumerate(template.roles) if role == "user")
-        contents[at] = image_contents(texts[at], sources, rules, _images.read)
-    fragments = _requests.fragments(template.roles, texts, contents)
+        contents = {at: image_contents(texts[at], sources, rules, _images.read)}
+        fragments = _requests.fragments_with_images(template.roles, texts, contents)
+    else:
+        fragments = _requests.fragments(template.roles, texts)
     ids = _requests.custom_ids(realm, shape, fragments)
     return _requests.distinct(ids, fragments, shape, kept, n)
 

@@ -26,6 +26,7 @@ from nyu_llm_frames._requests.bodies import (
     custom_ids,
     distinct,
     fragments,
+    fragments_with_images,
     request_lines,
 )
 
@@ -53,7 +54,8 @@ def by_stages(realm: str, body: dict[str, Any]) -> str:
         plain.append([content if isinstance(content, str) else ""])
         if not isinstance(content, str):
             parts[i] = [json.dumps(content, separators=(",", ":"))]
-    (custom_id,) = custom_ids(realm, shape, fragments(roles, plain, parts)).to_pylist()
+    made = fragments_with_images(roles, plain, parts) if parts else fragments(roles, plain)
+    (custom_id,) = custom_ids(realm, shape, made).to_pylist()
     found: str = custom_id
     return found
 
@@ -108,6 +110,30 @@ def test_the_fast_way_agrees_with_the_definition(
         **params,
     }
     assert by_stages(realm, body) == definition(realm, body)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(
+        st.text(st.characters(exclude_categories=())) | st.text(st.characters(max_codepoint=127)),
+        min_size=1,
+    )
+)
+def test_messages_are_encoded_as_json_encodes_them(texts: list[str]) -> None:
+    # Half surrogate pairs, control characters and newlines too, with and without images.
+    expected = [
+        json.dumps({"role": "user", "content": text}, separators=(",", ":")) for text in texts
+    ]
+    assert fragments(("user",), [texts]).to_pylist() == expected
+    assert fragments_with_images(("user",), [texts], {}) == expected
+    two = fragments(("system", "user"), [texts, texts]).to_pylist()
+    assert two == [f"{one.replace('user', 'system', 1)},{one}" for one in expected]
+
+
+def test_many_rows_keep_their_order() -> None:
+    texts = [f"{i} é" if i % 3 else f"{i}" for i in range(10_000)]
+    made = fragments(("user",), [texts]).to_pylist()
+    assert [json.loads(one)["content"] for one in made] == texts
 
 
 @settings(max_examples=150, deadline=None)

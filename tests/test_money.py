@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -30,7 +31,7 @@ from nyu_llm_frames._money.estimate import (
 from nyu_llm_frames._money.prices import FREE, Price, Rate, Rates, price_of
 from nyu_llm_frames._money.projection import interval
 from nyu_llm_frames._money.tokens import DEFAULT, calibrated, weigh_text, weights
-from nyu_llm_frames._requests.bodies import fragments
+from nyu_llm_frames._requests.bodies import fragments, fragments_with_images
 from nyu_llm_frames.errors import BudgetError, ConfigurationError
 
 AT = datetime(2026, 11, 1, tzinfo=UTC)
@@ -139,8 +140,9 @@ def test_a_prompt_weighs_the_same_as_json_and_as_text(texts: list[str]) -> None:
 
 def test_image_data_is_not_counted_as_text() -> None:
     url = f'{{"type":"image_url","image_url":{{"url":"data:image/png;base64,{"A" * 90_000}"}}}}'
-    parts = fragments(("user",), [[""]], {0: [f'[{{"type":"text","text":"what is this"}},{url}]']})
-    assert weights(parts, ("user",))[0] < 1_300
+    content = f'[{{"type":"text","text":"what is this"}},{url}]'
+    parts = pa.array(fragments_with_images(("user",), [[""]], {0: [content]}), pa.large_string())
+    assert weights(parts, ("user",), images=True)[0] < 1_300
 
 
 @given(st.lists(st.tuples(st.integers(1, 500), st.integers(1, 900)), min_size=1, max_size=40))

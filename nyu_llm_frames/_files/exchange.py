@@ -118,7 +118,7 @@ def from_jsonl(call: Call, paths: Sequence[Path]) -> pd.DataFrame:
 
 def _judged(answer: Answer, call: Call, place: int) -> Answer:
     """Flag a text with damaged characters that its prompt does not have."""
-    if not has_replacement(answer.text) or "\\ufffd" in call.requests.fragments[place]:
+    if not has_replacement(answer.text) or "\\ufffd" in call.requests.fragments[place].as_py():
         return answer
     return msgspec.structs.replace(answer, status="damaged", error=_DAMAGED)
 

@@ -21,7 +21,7 @@ from nyu_llm_frames._call import Call, prepare
 from nyu_llm_frames._files.source import Piece, Source
 from nyu_llm_frames._files.spill import LIMIT_BYTES, Ints, Spill
 from nyu_llm_frames._frames.frame import missing_value_error
-from nyu_llm_frames._requests.bodies import LINE_OVERHEAD, BodyShape
+from nyu_llm_frames._requests.bodies import Requests, first_of_each
 from nyu_llm_frames.errors import MissingValueError
 
 PREFIX = 1 << 24
@@ -36,63 +36,6 @@ _SCHEMA = pa.schema(
 )
 
 
-class _Texts(Sequence[str]):
-    """A large string array as a sequence of strings."""
-
-    def __init__(self, array: pa.Array) -> None:
-        self._array = array
-
-    def __len__(self) -> int:
-        return len(self._array)
-
-    def __getitem__(self, at: Any) -> Any:
-        if isinstance(at, slice):
-            return self._array[at].to_pylist()
-        return self._array[at].as_py()
-
-
-@dataclass(frozen=True, slots=True)
-class BandRequests:
-    """The distinct requests of one band; what a planner needs of a run's requests.
-
-    Attributes
-    ----------
-    ids : pyarrow.StringArray
-        Distinct custom ids, by first appearance; shape (m,).
-    codes : numpy.ndarray
-        Position in `ids` for each row of the band; shape (n,).
-    texts : pyarrow.LargeStringArray
-        Messages of each distinct request; shape (m,).
-    shape : BodyShape
-    """
-
-    ids: pa.Array
-    codes: Ints
-    texts: pa.Array
-    shape: BodyShape
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    @property
-    def fragments(self) -> Sequence[str]:
-        """The same messages as Python strings, made when one is asked for."""
-        return _Texts(self.texts)
-
-    def bodies(self, positions: Ints) -> pa.Array:
-        """Return the bodies of some requests as they are sent."""
-        head, tail = (pa.scalar(part, pa.large_string()) for part in self.shape.wire)
-        chosen = self.texts.take(pa.array(positions))
-        nothing = pa.scalar("", pa.large_string())
-        return pc.binary_join_element_wise(head, chosen, tail, nothing)
-
-    def line_bytes(self) -> Ints:
-        """Return the size of every request line in bytes."""
-        constant = sum(map(len, self.shape.wire)) + LINE_OVERHEAD
-        lengths = np.asarray(pc.binary_length(self.texts).to_numpy(zero_copy_only=False))
-        return lengths.astype(np.int64) + constant
-
-
 @dataclass(frozen=True, slots=True)
 class Band:
     """A part of the requests: ids whose prefix is in ``[low, high)``.
@@ -101,13 +44,13 @@ class Band:
     ----------
     rows : numpy.ndarray
         Numbers of the rows in the file, shape (n,).
-    requests : BandRequests
+    requests : Requests
     """
 
     low: int
     high: int
     rows: Ints
-    requests: BandRequests
+    requests: Requests
 
 
 def prefixes(ids: pa.Array) -> Ints:
@@ -225,8 +168,8 @@ class RequestBands:
         for start, stop in _grouped([self._sizes.get(n, (0, 0)) for n in range(self._parts)]):
             low = -(-start * PREFIX // self._parts)
             high = -(-stop * PREFIX // self._parts)
-            shape = self.head.requests.shape
-            yield _band(self._load(start, stop), low, high, shape)
+            empty = replace(self.head.requests, images=bool(self.asked.images))
+            yield _band(self._load(start, stop), low, high, empty)
             pa.default_memory_pool().release_unused()
 
     def _load(self, start: int, stop: int) -> pa.Table:
@@ -257,7 +200,7 @@ def _rows(call: Call, first: int) -> pa.Table:
     _, firsts = np.unique(chosen, return_index=True)
     repeated = np.ones(len(chosen), dtype=np.bool_)
     repeated[firsts] = False
-    fragments = pa.array(call.requests.fragments, pa.large_string())
+    fragments = call.requests.fragments
     return pa.Table.from_arrays(
         [
             pa.array(kept + first, pa.int64()),
@@ -268,23 +211,19 @@ def _rows(call: Call, first: int) -> pa.Table:
     )
 
 
-def _band(table: pa.Table, low: int, high: int, shape: BodyShape) -> Band:
+def _band(table: pa.Table, low: int, high: int, empty: Requests) -> Band:
+    """Make a band of its rows; `empty` gives what the requests of all bands have in common."""
     table = table.combine_chunks()
     if not table.num_rows:
-        nothing = np.zeros(0, np.int64)
-        texts = pa.array([], pa.large_string())
-        return Band(
-            low, high, nothing, BandRequests(pa.array([], pa.string()), nothing, texts, shape)
-        )
-    encoded = table["custom_id"].chunk(0).dictionary_encode()
-    codes = np.asarray(encoded.indices.to_numpy(zero_copy_only=False), dtype=np.int64)
+        return Band(low, high, np.zeros(0, np.int64), empty)
+    ids, codes, first = first_of_each(table["custom_id"].chunk(0))
     texts = table["fragment"].chunk(0)
-    if len(encoded.dictionary) < len(texts):
+    if len(ids) < len(texts):
+        # The prompt stands at one of equal rows of a piece, so not always at the first of all.
         given = np.flatnonzero(texts.is_valid().to_numpy(zero_copy_only=False))
-        first = np.empty(len(encoded.dictionary), dtype=np.int64)
         first[codes[given][::-1]] = given[::-1]
         texts = texts.take(pa.array(first))
-    requests = BandRequests(encoded.dictionary, codes, texts, shape)
+    requests = replace(empty, ids=ids, codes=codes, fragments=texts)
     return Band(low, high, np.asarray(table["row"].to_numpy()), requests)
 
 

@@ -172,7 +172,7 @@ class FileRun:
         call = replace(
             self._head,
             frame=pd.DataFrame(index=pd.Index(band.rows)),
-            requests=band.requests,  # type: ignore[arg-type]
+            requests=band.requests,
         )
         sidecar = BandSidecar(self.sidecar, band.low, band.high)
         part = Run(call, self._clock, self._retries, part_of=(self.name, sidecar))

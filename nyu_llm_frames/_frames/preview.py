@@ -5,7 +5,6 @@ Comes in: a prepared call. Goes out: a frame with ids and messages; no effect at
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -19,10 +18,9 @@ if TYPE_CHECKING:
 def preview(call: Call) -> pd.DataFrame:
     """Return ``custom_id`` and ``messages`` of every row of a call."""
     requests = call.requests
-    messages = [
-        json.loads(f"[{requests.fragments[code]}]") if code >= 0 else None
-        for code in call.codes.tolist()
-    ]
+    asked = call.codes >= 0
+    given = iter(requests.messages(call.codes[asked]))
+    messages = [next(given) if one else None for one in asked.tolist()]
     ids = _columns.text_column(_columns.spread(requests.ids, call.codes))
     out = pd.DataFrame(index=call.frame.index)
     out.insert(0, "custom_id", ids)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
 import numpy as np
@@ -26,6 +27,8 @@ from nyu_llm_frames._sidecar.answer_store import positions
 from nyu_llm_frames._sidecar.folder import new_name, owner_is_gone
 
 Positions = np.ndarray[Any, np.dtype[np.int64]]
+
+_WRITERS = 2
 
 
 class Wanted(Protocol):
@@ -224,10 +227,19 @@ class Planner:
         now = self.ctx.clock.now()
         base = new_name(now)
         ranges = _shards.split(sizes, options.max_requests_per_file, options.max_bytes_per_file)
+        jobs: dict[str, Positions] = {}
         for number, (start, stop) in enumerate(ranges, 1):
-            part = chosen[start:stop]
+            jobs[f"{base}-{number}"] = chosen[start:stop]
+        sidecar = self.ctx.sidecar
+        with ThreadPoolExecutor(_WRITERS, thread_name_prefix="plan") as threads:
+            written = {
+                name: threads.submit(sidecar.add_requests, name, self._batches(part))
+                for name, part in jobs.items()
+            }
+        for (name, part), (start, stop) in zip(jobs.items(), ranges, strict=True):
+            written[name].result()
             job = Job(
-                name=f"{base}-{number}",
+                name=name,
                 run=self.name,
                 owner=self._me,
                 realm=self.ctx.realm,
@@ -236,10 +248,9 @@ class Planner:
                 file_bytes=int(sizes[start:stop].sum()),
                 planned_at=now,
             )
-            self.ctx.sidecar.add_requests(job.name, self._batches(part))
-            self.ctx.sidecar.save_job(job)
-            self._at[job.name] = part
-            self.mine.append(job.name)
+            sidecar.save_job(job)
+            self._at[name] = part
+            self.mine.append(name)
 
     def _batches(self, part: Positions, size: int = 8192) -> Iterator[tuple[pa.Array, pa.Array]]:
         for start in range(0, len(part), size):

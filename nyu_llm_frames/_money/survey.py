@@ -112,16 +112,14 @@ def _whole(value: object) -> int | None:
 
 
 def _weights(requests: Requests, chosen: Ints) -> Floats:
-    fragments = [requests.fragments[i] for i in chosen.tolist()]
-    return _tokens.weights(fragments, requests.shape.roles)
+    fragments = requests.some_fragments(chosen)
+    return _tokens.weights(fragments, requests.shape.roles, images=requests.images)
 
 
 def _by_tokenizer(requests: Requests, chosen: Ints) -> Scale | None:
     """Count a sample of the prompts themselves."""
     sample = chosen[np.linspace(0, len(chosen) - 1, min(len(chosen), _SAMPLE)).astype(np.int64)]
-    texts = [
-        _tokens.message_texts(json.loads(f"[{requests.fragments[i]}]")) for i in sample.tolist()
-    ]
+    texts = [_tokens.message_texts(messages) for messages in requests.messages(sample)]
     found = tokenizer.count(requests.shape.model, texts)
     if found is None:
         return None

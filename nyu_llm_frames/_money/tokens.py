@@ -15,6 +15,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+
+from nyu_llm_frames._requests.bodies import text_buffers
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -53,34 +56,35 @@ DEFAULT = Scale(
 )
 
 
-def weights(fragments: Sequence[str], roles: Sequence[str]) -> Floats:
+def weights(
+    fragments: pa.LargeStringArray, roles: Sequence[str], *, images: bool = False
+) -> Floats:
     """Weigh prompts: tokens by the rule of thumb, shape (m,).
 
     Parameters
     ----------
-    fragments : sequence of str
-        JSON of the messages, ASCII, without the brackets around them.
+    fragments : pyarrow.LargeStringArray
+        JSON of the messages, ASCII, without the brackets around them; shape (m,).
     roles : sequence of str
         Of the messages of each prompt.
+    images : bool
+        Whether to look for images among them.
     """
-    m = len(fragments)
-    images = np.zeros(m)
-    if any(_IMAGE_MARK in f for f in fragments):
-        images = _counts(f.count(_IMAGE_MARK) for f in fragments)
-        fragments = [_IMAGE_PART.sub("", f) for f in fragments]
+    pictures = np.zeros(len(fragments))
+    if images:
+        texts = fragments.to_pylist()
+        pictures = np.array([float(text.count(_IMAGE_MARK)) for text in texts])
+        fragments = pa.array([_IMAGE_PART.sub("", text) for text in texts], pa.large_string())
     frame = sum(len(json.dumps({"role": r, "content": ""}, separators=(",", ":"))) for r in roles)
-    # The methods of str beat arrow's kernels here by far, and plain text has no backslash.
-    size = _counts(map(len, fragments))
-    slashes = _counts(f.count("\\") for f in fragments)
-    escaped = np.zeros(m)
-    for i in np.flatnonzero(slashes).tolist():
-        escaped[i] = fragments[i].count("\\u")
-    plain = size - frame - 6 * escaped - (slashes - escaped)
-    return np.asarray(np.maximum(_weight(plain, escaped) + images * _IMAGE, 1.0))
-
-
-def _counts(values: Iterable[int]) -> Floats:
-    return np.fromiter(values, np.float64)
+    where, data = text_buffers(fragments)
+    first, last = int(where[0]), int(where[-1])
+    slashes = np.flatnonzero(data[first:last] == ord("\\")) + first
+    rows = np.searchsorted(where[1:], slashes, side="right")
+    beyond = data[slashes + 1] == ord("u")  # no text ends with a backslash
+    escaped = np.bincount(rows[beyond], minlength=len(fragments))
+    others = np.bincount(rows[~beyond], minlength=len(fragments))
+    plain = np.diff(where) - frame - 6 * escaped - others
+    return np.asarray(np.maximum(_weight(plain, escaped) + pictures * _IMAGE, 1.0))
 
 
 def _weight(plain: Any, other: Any) -> Any:

@@ -46,9 +46,9 @@ def check_roles(roles: Sequence[str], way: Route) -> None:
 def check_texts(texts: Sequence[Sequence[str]], roles: Sequence[str], labels: Any) -> None:
     """Refuse messages without text: the model would refuse them, or be asked nothing."""
     for role, column in zip(roles, texts, strict=True):
-        empty = [i for i, text in enumerate(column) if not text or text.isspace()]
-        if not empty:
+        if all(map(str.strip, column)):
             continue
+        empty = [i for i, text in enumerate(column) if not text or text.isspace()]
         row = shown_label(labels[empty[0]])
         what = "prompt" if role == "user" else f"{role} message"
         raise RequestError(

@@ -219,7 +219,8 @@ class Sidecar:
             with _storage.reading(path) as file, _storage.scratch_file(lines_path) as out:
                 if "body" not in file.schema_arrow.names:
                     raise SidecarDamagedError(f"{path} has no prompts any more.", path=str(path))
-                for batch in file.iter_batches(20_000, columns=["custom_id", "body"]):
+                batches = file.iter_batches(8_192, columns=["custom_id", "body"])
+                for batch in _storage.one_ahead(batches):
                     out.write(request_lines(batch.column(0), batch.column(1)))
             yield lines_path
         finally:

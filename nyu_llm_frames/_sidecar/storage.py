@@ -16,12 +16,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nyu_llm_frames.errors import SidecarDamagedError, SidecarError, SidecarVersionError
+
+T = TypeVar("T")
 
 FORMAT = 1
 _FORMAT_KEY = b"nyu_llm_frames.format"
@@ -202,6 +204,17 @@ def write_batches(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatc
             pending = thread.submit(writer.write_batch, batch)
         if pending is not None:
             pending.result()
+
+
+def one_ahead(items: Iterable[T]) -> Iterator[T]:
+    """Yield items while a thread makes the next one."""
+    source = iter(items)
+    end: list[T] = []
+    with ThreadPoolExecutor(1, thread_name_prefix="ahead") as thread:
+        pending = thread.submit(lambda: next(source, end))
+        while (item := pending.result()) is not end:
+            pending = thread.submit(lambda: next(source, end))
+            yield item  # type: ignore[misc]
 
 
 def _check_format(path: Path, metadata: Mapping[bytes, bytes] | None) -> None:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from nyu_llm_frames._jobs.job import Job
-from nyu_llm_frames._requests.bodies import LINE_OVERHEAD, BodyShape
+from nyu_llm_frames._requests.bodies import LINE_OVERHEAD, BodyShape, first_of_each
 from nyu_llm_frames._sidecar.folder import Sidecar
 
 Ints = np.ndarray[Any, np.dtype[np.int64]]
@@ -43,11 +43,8 @@ class StoredRequests:
         self.shape = BodyShape(jobs[0].model if jobs else "", (), {})
         carried = [sidecar.request_ids(name) for name in self._jobs]
         every = pa.concat_arrays(carried) if carried else pa.array([], pa.string())
-        encoded = every.dictionary_encode()
-        self.ids: pa.Array = encoded.dictionary
-        place = np.asarray(encoded.indices.to_numpy(zero_copy_only=False), dtype=np.int64)
-        first = np.full(len(self.ids), -1, dtype=np.int64)
-        first[place[::-1]] = np.arange(len(place) - 1, -1, -1)
+        self.ids: pa.Array
+        self.ids, _, first = first_of_each(every)
         starts = np.cumsum([0, *map(len, carried)])
         self._job: Ints = np.searchsorted(starts, first, side="right") - 1
         self._row: Ints = first - starts[self._job] if len(first) else first

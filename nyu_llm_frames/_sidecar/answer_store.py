@@ -8,6 +8,7 @@ Files are numbered; the number says which answer was stored first. Within one ra
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -51,6 +52,7 @@ SCHEMA = _storage.marked(
 
 # What is compressed and written at once: either is enough.
 _GROUP_ROWS, _GROUP_BYTES = 4096, 8 << 20
+_GROUPS_AHEAD = 2
 
 
 class AnswerWriter:
@@ -74,7 +76,7 @@ class AnswerWriter:
         self._file: Any = None
         self._writer: Any = None
         self._thread: ThreadPoolExecutor | None = None
-        self._pending: Future[None] | None = None
+        self._pending: deque[Future[None]] = deque()
         self._group: list[Sequence[Answer] | PlainRows] = []
         self._group_rows = self._group_bytes = 0
 
@@ -98,11 +100,11 @@ class AnswerWriter:
                 self._table(kind, list(batches)) for kind, batches in groupby(self._group, type)
             )
             self._group, self._group_rows, self._group_bytes = [], 0, 0
-            self._settle()
+            self._settle(_GROUPS_AHEAD)
             if self._thread is None:
                 self._open()
             assert self._thread is not None
-            self._pending = self._thread.submit(self._writer.write_table, table)
+            self._pending.append(self._thread.submit(self._writer.write_table, table))
 
     def _open(self) -> None:
         _storage.create(self._draft)
@@ -140,11 +142,10 @@ class AnswerWriter:
             arrays.append(values)
         return pa.Table.from_arrays(arrays, schema=SCHEMA)
 
-    def _settle(self) -> None:
-        """Wait for what is being written, and raise what went wrong with it."""
-        if self._pending is not None:
-            pending, self._pending = self._pending, None
-            pending.result()
+    def _settle(self, left: int = 0) -> None:
+        """Wait until no more than some groups are to be written, and raise what went wrong."""
+        while len(self._pending) > left:
+            self._pending.popleft().result()
 
     def commit(self) -> None:
         """Put the file in place, after all files that are there. Only under the lock."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from nyu_llm_frames._money.estimate import dollars
 from nyu_llm_frames._progress import duration
 from nyu_llm_frames._summary import Summary
+from nyu_llm_frames._words import count
 
 if TYPE_CHECKING:
     from nyu_llm_frames._money.estimate import Estimate
@@ -64,7 +65,7 @@ def _short(text: str) -> str:
 def _facts(summary: Summary) -> list[tuple[str, str]]:
     """Names and values that both forms show."""
     cost = "unknown: no price for this model" if summary.cost is None else dollars(summary.cost)
-    facts = [("model", summary.model), ("cost so far", cost)]
+    facts = [("model", summary.models), ("cost so far", cost)]
     times = summary.times()
     for name, at in times:
         facts.append((name, f"{at:%Y-%m-%d %H:%M} UTC"))
@@ -118,7 +119,7 @@ def run_html(summary: Summary) -> str:
         '<div class="nlf">',
         f"<h4>{escape(summary.state.capitalize())} <small>run {escape(summary.name)}</small></h4>",
         _track(summary),
-        f"<div>{summary.rows:,} rows: {counts or 'none'}</div>",
+        f"<div>{count(summary.rows, 'row')}: {counts or 'none'}</div>",
         _table(_facts(summary)),
     ]
     if summary.examples:

@@ -12,6 +12,7 @@ import numpy as np
 from nyu_llm_frames._jobs.pace import state_word
 from nyu_llm_frames._money.estimate import dollars
 from nyu_llm_frames._summary import QUIET, Summary
+from nyu_llm_frames._words import count
 from nyu_llm_frames.errors import ConfigurationError
 
 _OK, _BAD, _WAIT = "#2a9d5c", "#d1603d", "#9aa3ad"
@@ -38,7 +39,7 @@ def plot(summary: Summary) -> Any:
     # constrained_layout keeps long status names and dates inside the figure
     figure, grid = plt.subplots(2, 2, figsize=(10, 6.5), layout="constrained")
     axes = grid.ravel()
-    figure.suptitle(f"{summary.model}: {summary.rows:,} rows, {summary.state}", fontsize=11)
+    figure.suptitle(f"{summary.models}: {count(summary.rows, 'row')}, {summary.state}", fontsize=11)
     _jobs(axes[0], summary)
     _statuses(axes[1], summary)
     _distribution(axes[2], summary)
@@ -71,7 +72,7 @@ def _jobs(ax: Any, summary: Summary) -> None:
         ax.barh(row, max(end - start, 1e-9), left=start, color=colour, height=0.6)
         word = job.outcome or state_word(job)
         ax.annotate(
-            f" {job.requests:,} requests, {word}",
+            f" {count(job.requests, 'request')}, {word}",
             (end, row),
             va="center",
             fontsize=8,

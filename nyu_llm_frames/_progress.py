@@ -15,7 +15,16 @@ from typing import Any, Literal
 logger = logging.getLogger("nyu_llm_frames")
 
 Phase = Literal[
-    "planned", "uploading", "submitting", "settling", "waiting", "asking", "reading", "done", "note"
+    "planned",
+    "uploading",
+    "submitting",
+    "settling",
+    "waiting",
+    "asking",
+    "reading",
+    "done",
+    "note",
+    "interrupted",
 ]
 MOVING: frozenset[Phase] = frozenset({"waiting", "asking"})
 """Phases that tell the same again and again; a display overwrites its line."""

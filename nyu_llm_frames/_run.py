@@ -24,7 +24,7 @@ from nyu_llm_frames._progress import Progress, Reporter
 from nyu_llm_frames._requests.routes import route
 from nyu_llm_frames._requests.thinking import advice
 from nyu_llm_frames._sidecar.folder import RunRecord, Sidecar, new_name
-from nyu_llm_frames._summary import QUIET, Summary, summarize
+from nyu_llm_frames._summary import QUIET, Summary, models_of, summarize
 from nyu_llm_frames.errors import (
     BatchJobFailedError,
     ConfigurationError,
@@ -271,12 +271,11 @@ class Run(Collected):
     def provenance(self) -> dict[str, Any]:
         """Return what a methods section needs: template, parameters, models, versions, times."""
         call, outcome = self._call, self.outcome()
-        models = {m for m in outcome.answers["model"].to_pylist() if m}
         return {
             "sidecar": str(self.sidecar.path),
             "template": json.loads(template_text(call.template)),
             "model": call.asked.model,
-            "models_that_answered": sorted(models),
+            "models_that_answered": list(models_of(outcome.answers)),
             "params": call.requests.shape.params,
             "realm": self._runner.ctx.realm,
             "rows": len(call.frame),
@@ -374,7 +373,12 @@ class _HandsOver:
         if isinstance(error, UncertainSubmissionError | BatchJobFailedError | RunTimeoutError):
             error.run = self._run
         if isinstance(error, KeyboardInterrupt):
-            self._run._tell(
-                "interrupted: batch jobs at the gateway go on. Make the same call again to pick "
-                f"them up, now or in another kernel (sidecar {self._run.sidecar.path})."
+            self._run.report(
+                Progress(
+                    "interrupted",
+                    "interrupted: batch jobs at the gateway go on. Make the same call again to "
+                    "pick them up, now or in another kernel "
+                    f"(sidecar {self._run.sidecar.path}).",
+                    requests=len(self._run._call.requests),
+                )
             )

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from nyu_llm_frames import _options
 from nyu_llm_frames._clock import Clock, SystemClock
@@ -22,24 +24,36 @@ from nyu_llm_frames._gateway import gateway as _gateway
 from nyu_llm_frames._gateway.gateway import Gateway
 from nyu_llm_frames._jobs.job import Job
 from nyu_llm_frames._jobs.runner import Runner
+from nyu_llm_frames._money.survey import answer_costs
 from nyu_llm_frames._progress import Progress, Reporter
-from nyu_llm_frames._sidecar.answer_store import gather, positions
+from nyu_llm_frames._sidecar.answer_store import Best, gather, positions
 from nyu_llm_frames._sidecar.folder import Sidecar, new_name
 from nyu_llm_frames._sidecar.stored import StoredRequests
 from nyu_llm_frames.errors import ConfigurationError, SidecarError
 
 # What was never sent, or never will be: only the call that wants it can plan it anew.
 _NEVER_MADE = frozenset({"withdrawn", "rejected"})
-_COLUMNS = [
-    "status",
-    "text",
-    "error",
-    "finish_reason",
-    "prompt_tokens",
-    "completion_tokens",
-    "reasoning_tokens",
-    "model",
-]
+_TOKENS = ("prompt_tokens", "completion_tokens", "reasoning_tokens")
+_COLUMNS = ["status", "text", "error", "finish_reason", *_TOKENS, "model"]
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What the requests of a sidecar amount to.
+
+    Attributes
+    ----------
+    counts : dict of str to int
+        Distinct requests per status.
+    usage : dict of str to int
+        Tokens of their answers, each request counted once.
+    cost : float or None
+        US dollars by that usage; None where a price is not known.
+    """
+
+    counts: dict[str, int]
+    usage: dict[str, int]
+    cost: float | None
 
 
 class StoredRun:
@@ -121,16 +135,27 @@ class StoredRun:
 
     def counts(self) -> dict[str, int]:
         """Return the number of distinct requests per status."""
-        out: Counter[str] = Counter()
-        for jobs in self._groups().values():
+        return self.totals().counts
+
+    def totals(self) -> Totals:
+        """Return the number of distinct requests per status, and what their answers took."""
+        counts: Counter[str] = Counter()
+        usage = dict.fromkeys(_TOKENS, 0)
+        cost: float | None = 0.0
+        for (realm, model), jobs in self._groups().items():
             requests = StoredRequests(self.sidecar, jobs)
-            out.update(self._status(requests, jobs)[0].tolist())
-        return dict(out)
+            best = self.sidecar.best_answers(requests.ids)
+            status, answers, _ = self._status(requests, jobs, best)
+            counts.update(status.tolist())
+            for name in _TOKENS:
+                usage[name] += pc.sum(answers[name]).as_py() or 0
+            costs, unpriced = answer_costs(best, realm, model)
+            cost = None if cost is None or unpriced else cost + (pc.sum(costs).as_py() or 0.0)
+        return Totals(dict(counts), usage, cost)
 
     def _status(
-        self, requests: StoredRequests, jobs: Sequence[Job]
+        self, requests: StoredRequests, jobs: Sequence[Job], best: Best
     ) -> tuple[np.ndarray[Any, np.dtype[np.object_]], pa.Table, list[str | None]]:
-        best = self.sidecar.best_answers(requests.ids)
         answers = gather(best, _COLUMNS)
         status = np.array(answers["status"].to_pylist(), dtype=object)
         reasons: list[str | None] = [None] * len(requests)
@@ -155,7 +180,8 @@ class StoredRun:
     def _answers(
         self, requests: StoredRequests, jobs: Sequence[Job], prompts: bool
     ) -> pd.DataFrame:
-        status, answers, reasons = self._status(requests, jobs)
+        best = self.sidecar.best_answers(requests.ids)
+        status, answers, reasons = self._status(requests, jobs, best)
         error = [r or e for r, e in zip(reasons, answers["error"].to_pylist(), strict=True)]
         out: dict[str, Any] = {
             "custom_id": text_column(requests.ids),
@@ -164,7 +190,7 @@ class StoredRun:
             "error": text_column(pa.array(error, pa.string())),
             "finish_reason": text_column(answers["finish_reason"].combine_chunks()),
         }
-        for name in ("prompt_tokens", "completion_tokens", "reasoning_tokens"):
+        for name in _TOKENS:
             out[name] = pd.array(answers[name].to_pylist(), dtype="Int64")
         out["model"] = text_column(answers["model"].combine_chunks())
         if prompts:

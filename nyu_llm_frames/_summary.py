@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from nyu_llm_frames._answers.answer import RANK, RETRYABLE, STATUSES
 from nyu_llm_frames._jobs.job import Job
@@ -51,6 +52,8 @@ class Summary:
         US dollars per answered request; None where no price is known.
     at : datetime
         UTC.
+    answered_by : tuple of str
+        Names of the models that the answers tell.
     """
 
     name: str
@@ -63,6 +66,14 @@ class Summary:
     tokens: dict[str, Floats]
     costs: Floats | None
     at: datetime
+    answered_by: tuple[str, ...] = ()
+
+    @property
+    def models(self) -> str:
+        """The model that was asked, and those that answered where they are others."""
+        if all(_bare(name) == _bare(self.model) for name in self.answered_by):
+            return self.model
+        return f"asked {self.model}, answered by {', '.join(self.answered_by)}"
 
     @property
     def cost(self) -> float | None:
@@ -126,9 +137,19 @@ class Summary:
         return steps
 
 
+def _bare(model: str) -> str:
+    """Return the name alone: one model has longer names, as ``publishers/google/models/...``."""
+    return model.strip().rpartition("/")[2]
+
+
 def _told(answers: pa.Table, name: str) -> Floats:
     values = np.asarray(answers[name].to_pandas(), dtype=np.float64)
     return np.asarray(values[~np.isnan(values)])
+
+
+def models_of(answers: pa.Table) -> tuple[str, ...]:
+    """Return the names of the models that answered, in order."""
+    return tuple(sorted(m for m in pc.unique(answers["model"]).to_pylist() if m))
 
 
 def summarize(
@@ -153,4 +174,16 @@ def summarize(
     dollars = None
     if costs is not None:
         dollars = np.asarray(costs.drop_null().to_numpy(zero_copy_only=False), dtype=np.float64)
-    return Summary(name, sidecar, model, rows, counts, examples, tuple(jobs), tokens, dollars, at)
+    return Summary(
+        name=name,
+        sidecar=sidecar,
+        model=model,
+        rows=rows,
+        counts=counts,
+        examples=examples,
+        jobs=tuple(jobs),
+        tokens=tokens,
+        costs=dollars,
+        at=at,
+        answered_by=models_of(answers),
+    )

@@ -24,6 +24,8 @@ from support.stand_in import StandIn
 
 import nyu_llm_frames as llm
 from nyu_llm_frames import errors
+from nyu_llm_frames._clock import SystemClock
+from nyu_llm_frames._money.estimate import dollars
 from nyu_llm_frames.cli import exits
 from nyu_llm_frames.cli.demo import DRUGS, sample
 from nyu_llm_frames.cli.main import cli
@@ -78,6 +80,30 @@ def test_no_wait_says_pending_until_it_is_done(run: Run, stand_in: StandIn) -> N
     run("wait", "out.llm")
     run(*BATCH, "--no-wait")
     assert len(stand_in.jobs) == 1
+
+
+def test_one_row_is_told_in_the_singular(run: Run) -> None:
+    Path("in.csv").write_text("id,text\n1,c\n")
+    result = run(*BATCH)
+    assert result.stdout.endswith("out.csv: 1 row: 1 ok\n")
+    assert "uploading 1 request (" in result.stderr
+    assert "\n1 request: 1 ok\n" in run("status", "out.llm").stdout
+    assert "0 requests under way" in run("retry", "out.llm").stderr
+
+
+@pytest.mark.parametrize("words", [BATCH, ("wait", "out.llm"), ("-q", *BATCH)])
+def test_ctrl_c_is_told_once_with_the_way_back(
+    run: Run, stand_in: StandIn, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    def press(clock: SystemClock, seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    stand_in.behaviour.running_polls = -1
+    run(*BATCH, "--no-wait", code=exits.PENDING)
+    monkeypatch.setattr(SystemClock, "sleep", press)
+    result = run(*words, code=exits.INTERRUPTED)
+    assert result.stderr.lower().count("interrupted") == 1
+    assert result.stderr.endswith("the same command picks them up.\n")
 
 
 def test_rows_without_a_good_answer_have_an_exit_code(run: Run, stand_in: StandIn) -> None:
@@ -187,6 +213,59 @@ def test_wait_then_failures_then_export(run: Run, sidecar: Path, stand_in: Stand
     run("status", "copy.llm")
 
 
+def test_wait_says_at_its_timeout_that_the_gateway_is_not_there(
+    run: Run, sidecar: Path, stand_in: StandIn
+) -> None:
+    stand_in.stop()
+    result = run("wait", str(sidecar), "--timeout", "0.05", code=exits.PENDING)
+    assert f"no answer from {stand_in.base_url}" in result.stderr
+    assert "Nothing is lost" in result.stderr
+
+
+def test_a_job_that_was_refused_for_now_has_no_time_of_its_submit(
+    run: Run, stand_in: StandIn
+) -> None:
+    stand_in.script.add("create", status=429, times=-1)
+    run(*BATCH, "--no-wait", code=exits.PENDING)
+    (job,) = json.loads(run("status", "out.llm", "--json", code=exits.PENDING).stdout)["jobs"]
+    assert (job["step"], job["batch_id"], job["submitted_at"]) == ("uploaded", None, None)
+    assert "429" in job["error"]
+
+
+def test_what_came_back_is_told_in_tokens_and_dollars(run: Run, stand_in: StandIn) -> None:
+    stand_in.behaviour.running_polls = -1
+    stand_in.behaviour.row = rows.pick({"Say c": rows.blocked}, rows.thinking)
+    run(*BATCH, "--no-wait", code=exits.PENDING)
+    found = json.loads(run("collect", "out.llm", "--json", code=exits.PENDING).stdout)
+    assert (sum(found["usage"].values()), found["cost_usd"]) == (0, 0.0)
+    assert "tokens" not in run("status", "out.llm", code=exits.PENDING).stdout
+    stand_in.finish()
+    found = json.loads(run("wait", "out.llm", "--json", code=exits.NO_GOOD_ANSWER).stdout)
+    with llm.set_options(progress=False):
+        frame = pd.read_csv("in.csv")
+        seen = frame.llm.submit("Say {{ text }}", model=MODEL, sidecar="out.llm")
+    assert found["usage"] == seen.usage
+    assert found["usage"]["reasoning_tokens"] == 17
+    assert found["cost_usd"] == pytest.approx(seen.cost)
+    assert found["cost_usd"] > 0
+    prompt, output, thinking = found["usage"].values()
+    line = (
+        f"tokens: {prompt} prompt, {output} output, {thinking} thinking; cost so far: "
+        f"{dollars(found['cost_usd'])}\n"
+    )
+    assert run("status", "out.llm").stdout.endswith(line)
+    assert run("collect", "out.llm", code=exits.NO_GOOD_ANSWER).stdout.endswith(line)
+    shown = json.loads(run("status", "out.llm", "--json").stdout)
+    assert (shown["usage"], shown["cost_usd"]) == (found["usage"], found["cost_usd"])
+
+
+def test_an_unknown_price_is_no_price(run: Run) -> None:
+    nobody = ("--model", "model-of-nobody", "--out", "out.csv")
+    run("batch", "in.csv", "--prompt", "Say {{ text }}", *nobody)
+    assert "cost so far: unknown, no price for this model" in run("status", "out.llm").stdout
+    assert json.loads(run("status", "out.llm", "--json").stdout)["cost_usd"] is None
+
+
 def test_collect_takes_one_step_and_writes_a_table(
     run: Run, sidecar: Path, stand_in: StandIn
 ) -> None:
@@ -286,19 +365,61 @@ def test_doctor_says_what_to_fix(
     run: Run, stand_in: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PORTKEY_API_KEY", "wrong-key")
-    found = json.loads(run("doctor", "--json", code=exits.ERROR).stdout)
+    found = json.loads(run("doctor", "--json", code=exits.NOT_ALLOWED).stdout)
     [bad] = [f for f in found if f["state"] == "failed"]
     assert (bad["step"], "PORTKEY_API_KEY" in bad["fix"]) == ("key", True)
+    assert bad["code"] == exits.NOT_ALLOWED
     monkeypatch.delenv("NYU_LLM_BUCKET")
-    found = json.loads(run("doctor", "--json", code=exits.ERROR).stdout)
+    found = json.loads(run("doctor", "--json", code=exits.USAGE).stdout)
     [bad] = [f for f in found if f["state"] == "failed"]
     assert bad["step"] == "settings"
     assert "NYU_LLM_BUCKET" in bad["fix"]
     stand_in.stop()
     monkeypatch.setenv("NYU_LLM_BUCKET", "bucket")
-    result = run("doctor", code=exits.ERROR)
+    result = run("doctor", code=exits.TRY_LATER)
     assert "VPN" in result.stdout
     assert "wrong-key" not in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("call", "status", "code"),
+    [
+        ("list", 401, exits.NOT_ALLOWED),
+        ("list", 403, exits.NOT_ALLOWED),
+        ("list", 404, exits.ERROR),
+        ("list", 503, exits.TRY_LATER),
+        ("upload", 403, exits.NOT_ALLOWED),
+        ("upload", 404, exits.ERROR),
+        ("upload", 500, exits.ERROR),  # the storage's 403 may look like that
+        ("create", 403, exits.NOT_ALLOWED),
+        ("create", 404, exits.ERROR),
+    ],
+)
+def test_doctor_ends_with_the_code_of_the_first_step_that_failed(
+    run: Run, stand_in: StandIn, call: str, status: int, code: int
+) -> None:
+    stand_in.script.add(call, status=status, times=-1)
+    found = json.loads(run("doctor", "--send", "--json", code=code).stdout)
+    first = next(f for f in found if f["state"] == "failed")
+    assert first["code"] == code
+    assert all(f["code"] == exits.OK for f in found if f["state"] in ("ok", "skipped"))
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "code"),
+    [
+        ({"row": rows.blocked}, exits.NO_GOOD_ANSWER),
+        ({"terminal": "failed"}, exits.JOB_FAILED),
+        ({"running_polls": -1}, exits.PENDING),
+    ],
+)
+def test_doctor_ends_with_the_code_that_batch_would_have(
+    run: Run, stand_in: StandIn, behaviour: dict[str, Any], code: int
+) -> None:
+    for name, value in behaviour.items():
+        setattr(stand_in.behaviour, name, value)
+    found = json.loads(run("doctor", "--send", "--timeout", "1", "--json", code=code).stdout)
+    assert found[-1]["code"] == code
 
 
 # --- the embedded gateway ---------------------------------------------------------------------
@@ -346,6 +467,26 @@ def test_the_program_keeps_results_and_reports_apart(run: Run, stand_in: StandIn
     assert json.loads(done.stdout)["rows"] == 3
     assert "uploading" in done.stderr
     assert stand_in.api_key not in done.stdout + done.stderr
+
+
+def test_ctrl_c_while_the_program_is_loaded_is_no_traceback() -> None:
+    code = """
+import sys
+from nyu_llm_frames.cli import main
+
+class Press:
+    def find_spec(self, name, *rest):
+        if name == "nyu_llm_frames.cli.main":
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Press())
+main()
+"""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    words = [sys.executable, "-c", code, "status"]
+    done = subprocess.run(words, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == exits.INTERRUPTED
+    assert (done.stdout, done.stderr) == ("", "Interrupted before anything was done.\n")
 
 
 def test_completion_is_there(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -87,6 +87,15 @@ def test_a_finished_run_reads_as_text() -> None:
     )
 
 
+def test_a_run_names_the_models_that_answered_only_where_they_are_others() -> None:
+    asked = "publishers/google/models/gemini-3-flash-preview"
+    assert summary(answered_by=(MODEL,)).models == MODEL
+    assert summary(model=asked, answered_by=(MODEL,)).models == asked
+    both = summary(answered_by=(MODEL, "small"))
+    assert both.models == f"asked {MODEL}, answered by {MODEL}, small"
+    assert f"  model        {both.models}\n" in run_text(both)
+
+
 def test_a_waiting_run_says_for_how_long_and_how_to_go_on() -> None:
     waiting = summary(counts={"pending": 200}, examples={}, jobs=(job(1), done(2)), costs=None)
     text = run_text(waiting)
@@ -148,7 +157,13 @@ def test_foreign_text_never_becomes_markup(text: str, attack: str) -> None:
     evil = text + attack
     tags = parsed(
         run_html(
-            summary(name=evil, sidecar=evil, model=evil, examples={"failed": (repr(evil), evil)})
+            summary(
+                name=evil,
+                sidecar=evil,
+                model=evil,
+                answered_by=(evil[::-1],),
+                examples={"failed": (repr(evil), evil)},
+            )
         )
     )
     assert tags.seen <= KNOWN

@@ -26,6 +26,7 @@ TIERS: dict[str, tuple[str, ...]] = {
         "_requests",
         "_answers",
         "_schema",
+        "_words",
         "_gateway.wire",
         "_jobs.job",
     ),

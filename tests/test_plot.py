@@ -68,6 +68,12 @@ def test_a_run_without_answers_is_drawn(gateway: StandIn, plt: Any) -> None:
     axes[0].figure.canvas.draw()
 
 
+def test_the_title_names_the_model_that_answered(gateway: StandIn, plt: Any) -> None:
+    gateway.behaviour.row = lambda id_, body: rows.good(id_, {**body, "model": "small"})
+    title = submit().wait().plot()[0].figure.get_suptitle()
+    assert title == f"asked {MODEL}, answered by small: 25 rows, finished"
+
+
 def test_an_unknown_price_is_said(plt: Any) -> None:
     axes = submit("model-of-nobody").wait().plot()
     assert [text.get_text() for text in axes[3].texts] == ["no price is known for this model"]

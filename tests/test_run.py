@@ -98,6 +98,32 @@ def test_timeout_leaves_the_job_running_and_the_next_call_picks_it_up(
     assert gateway.count("create") == 1
 
 
+@pytest.mark.parametrize("status", [None, 429])
+def test_a_timeout_says_what_kept_the_run_from_going_on(
+    gateway: StandIn, clock: FakeClock, status: int | None
+) -> None:
+    told: list[llm.Progress] = []
+    gateway.behaviour.running_polls = -1
+    run = submit()
+    if status is None:
+        gateway.stop()
+    else:
+        gateway.script.add("poll", status=status, times=-1)
+    with llm.set_options(progress=told.append), pytest.raises(RunTimeoutError) as caught:
+        run.wait(timeout=1)
+    assert not any(p.phase == "waiting" for p in told)  # the time was over before the first line
+    said = f"no answer from {gateway.base_url}" if status is None else "the gateway answered 429"
+    trouble = f"Trouble: Polling batch job {gateway.jobs[0].id}: {said}"
+    assert trouble in str(caught.value)
+    assert ".." not in str(caught.value)
+    if status is None:
+        gateway.start()
+    gateway.script.clear()
+    with pytest.raises(RunTimeoutError) as caught:
+        run.wait(timeout=1)
+    assert "Trouble" not in str(caught.value)
+
+
 def test_polling_backs_off_between_its_two_intervals(gateway: StandIn, clock: FakeClock) -> None:
     gateway.behaviour.running_polls = 30
     with llm.set_options(poll_interval_s=10, max_poll_interval_s=100):
@@ -121,6 +147,7 @@ def test_ctrl_c_leaves_the_job_running_and_says_how_to_come_back(
     clock.on_sleep = press
     with llm.set_options(progress=told.append), pytest.raises(KeyboardInterrupt):
         ask()
+    assert told[-1].phase == "interrupted"
     assert "the same call again" in told[-1].message
     assert "llm_sidecar" in told[-1].message
     clock.on_sleep = None
@@ -159,6 +186,19 @@ def test_progress_tells_where_the_sidecar_is_and_never_what_is_in_it(
     assert "echo:" not in everything
     assert gateway.api_key not in everything
     assert "submitted as batch job" in caplog.text
+
+
+def test_one_thing_is_told_in_the_singular(gateway: StandIn) -> None:
+    told: list[str] = []
+    gateway.behaviour.counts = "real"
+    with llm.set_options(progress=lambda p: told.append(p.message)):
+        ask(DF.iloc[:1])
+        gateway.behaviour.terminal = "failed"
+        with pytest.raises(BatchJobFailedError) as caught:
+            ask(DF.iloc[1:2])
+    assert sum(text.startswith("uploading 1 request (") for text in told) == 2
+    assert any(text.endswith("completed: 1 answer") for text in told)
+    assert str(caught.value).startswith("1 batch job with 1 request failed without an answer. ")
 
 
 def test_a_hook_gets_frozen_records(gateway: StandIn) -> None:
@@ -482,7 +522,7 @@ def test_an_unknown_model_is_named_and_nothing_is_paid(gateway: StandIn) -> None
     with pytest.raises(GatewayError, match="'gemini-missing'") as caught:
         ask(model="gemini-missing")
     assert caught.value.status_code == 404
-    assert "Nothing was submitted" in str(caught.value)
+    assert "gemini-missing does not exist. Nothing was submitted" in str(caught.value)
     assert gateway.jobs == []
     assert ask()["response"].tolist() == RIGHT
 
@@ -649,6 +689,27 @@ def test_submit_returns_at_once_and_a_run_shows_where_it_stands(
     assert found["model"] == MODEL
     assert found["batch_jobs"] == [gateway.jobs[0].id]
     assert found["counts"] == {"ok": 4}
+
+
+def test_a_run_names_the_model_that_answered_where_it_is_another(gateway: StandIn) -> None:
+    def another(custom_id: str, body: rows.Body) -> list[bytes]:
+        return rows.good(custom_id, {**body, "model": "another-model-001"})
+
+    gateway.behaviour.row = another
+    run = submit()
+    assert f"\n  model        {MODEL}\n" in repr(run)  # nobody has answered
+    run.wait()
+    assert f"asked {MODEL}, answered by another-model-001\n" in repr(run)
+    assert f"asked {MODEL}, answered by another-model-001<" in run._repr_html_()
+    assert run.provenance()["models_that_answered"] == ["another-model-001"]
+    path = f"publishers/google/models/{MODEL}"  # another name of the same model
+
+    def same(custom_id: str, body: rows.Body) -> list[bytes]:
+        return rows.good(custom_id, {**body, "model": path})
+
+    gateway.behaviour.row = same
+    run = submit(DF.assign(x=DF["x"] * 2)).wait()
+    assert f"\n  model        {MODEL}\n" in repr(run)
 
 
 def test_two_runs_share_one_job(gateway: StandIn) -> None:

@@ -7,6 +7,7 @@ the number of POSTs are what is looked at.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,15 @@ from nyu_llm_frames import Progress
 from nyu_llm_frames._gateway import connection as connection_module
 from nyu_llm_frames._gateway import wire
 from nyu_llm_frames._gateway.connection import Connection
-from nyu_llm_frames._jobs.job import Job, settle, undecidable
+from nyu_llm_frames._jobs.job import (
+    Job,
+    doubted,
+    not_created,
+    rejected,
+    resubmitted,
+    settle,
+    undecidable,
+)
 from nyu_llm_frames.errors import (
     AuthenticationError,
     GatewayError,
@@ -75,6 +84,21 @@ def test_a_refused_submit_is_one_post_and_no_job(
     assert stand_in.count("create") == 1
     assert stand_in.jobs == []
     ends_well(stand_in, sidecar, posts=2)
+
+
+@pytest.mark.parametrize("status", [401, 404, 429])
+def test_a_job_that_never_was_has_no_time_of_its_submit(
+    status: int, stand_in: StandIn, sidecar: Path
+) -> None:
+    stand_in.script.add("create", status=status, times=-1)
+    with suppress(GatewayError):
+        batch(stand_in, sidecar, wait=False)
+    assert stand_in.count("create") == 1
+    (job,) = llm.open_sidecar(sidecar).jobs().to_dict("records")
+    assert pd.isna(job["submitted_at"])
+    stand_in.script.clear()
+    ends_well(stand_in, sidecar, posts=2)
+    assert llm.open_sidecar(sidecar).jobs()["submitted_at"].notna().sum() == 1
 
 
 def test_a_full_quota_waits_as_long_as_it_is_asked_to(stand_in: StandIn, sidecar: Path) -> None:
@@ -218,6 +242,13 @@ EMPTY = wire.JobList((), has_more=False)
 REACHES = wire.JobList((("8", "gs://b/other"), ("7", "gs://b/older")), has_more=True)
 BURIED = wire.JobList((("9", "gs://b/other"), ("8", "gs://b/older")), has_more=True)
 FOUND = wire.JobList((("9", "gs://b/ours"), ("8", "gs://b/older")), has_more=True)
+
+
+def test_only_a_submit_that_may_have_made_a_job_keeps_its_time() -> None:
+    sent = msgspec.structs.replace(INTENT, submitted_at=AT)
+    assert doubted(sent, "no answer", epoch="e", from_s=0.0).submitted_at == AT
+    for after in (not_created(sent, "busy"), rejected(sent, "no", AT), resubmitted(sent)):
+        assert after.submitted_at is None
 
 
 @pytest.mark.parametrize("absent", [EMPTY, REACHES])

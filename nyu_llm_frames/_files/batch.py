@@ -18,6 +18,7 @@ from nyu_llm_frames._files.run import FileOutcome, FileRun
 from nyu_llm_frames._files.sink import check_output
 from nyu_llm_frames._files.source import open_source
 from nyu_llm_frames._money.budget import check_max_cost
+from nyu_llm_frames._words import count
 from nyu_llm_frames.errors import ConfigurationError, PartialResultError, PartialResultWarning
 
 
@@ -42,7 +43,9 @@ class FileResult:
 
     def __repr__(self) -> str:
         told = ", ".join(f"{n:,} {s}" for s, n in sorted(self.counts.items(), key=lambda x: -x[1]))
-        return f"<{self.output}: {self.rows:,} rows ({told or 'none'}); sidecar {self.sidecar}>"
+        return (
+            f"<{self.output}: {count(self.rows, 'row')} ({told or 'none'}); sidecar {self.sidecar}>"
+        )
 
 
 def run_file(

@@ -113,9 +113,13 @@ class FileRun:
             # Only the sidecar is left to work with; it is enough to resolve, wait and cancel.
             error.run = StoredRun(self.sidecar.path, gateway=self._head.gateway)  # type: ignore[assignment]
         if isinstance(error, KeyboardInterrupt):
-            self._tell(
-                "interrupted: batch jobs at the gateway go on. Make the same call again to pick "
-                "them up."
+            self.report(
+                Progress(
+                    "interrupted",
+                    "interrupted: batch jobs at the gateway go on. Make the same call again to "
+                    "pick them up.",
+                    requests=self.requests,
+                )
             )
 
     def _tell(self, message: str) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from nyu_llm_frames._gateway import wire as _wire
 from nyu_llm_frames._gateway.masking import Mask
+from nyu_llm_frames._words import sentence
 from nyu_llm_frames.errors import (
     AuthenticationError,
     GatewayError,
@@ -89,16 +90,16 @@ class Translated:
         shown = body[:1000].decode("utf-8", "replace")
         if status in (401, 403):
             return AuthenticationError(
-                f"{text}. Check PORTKEY_API_KEY, the provider and the bucket; jobs that were "
-                "submitted go on, and the same call picks them up.",
+                f"{sentence(text)} Check PORTKEY_API_KEY, the provider and the bucket; jobs that "
+                "were submitted go on, and the same call picks them up.",
                 status_code=status,
                 body=shown,
             )
         if status >= 500 or status in _RETRIED_STATUS:
-            error = GatewayUnavailableError(text + ".", status_code=status, body=shown)
+            error = GatewayUnavailableError(sentence(text), status_code=status, body=shown)
             error.retry_after_s = _retry_after(headers)
             return error
-        return GatewayError(text + ".", status_code=status, body=shown)
+        return GatewayError(sentence(text), status_code=status, body=shown)
 
     def _ours(self, error: BaseException) -> GatewayError | None:
         """Make our error of the client's; None for what is not the gateway's doing."""

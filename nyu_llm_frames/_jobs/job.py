@@ -92,6 +92,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
         What its output held.
     complete : bool
         Whether the output is known to be whole.
+    submitted_at : datetime or None
+        When the submit was sent that made the job, or may have made it.
     """
 
     name: str
@@ -202,12 +204,12 @@ def adopted(job: Job, batch_id: str, at: datetime) -> Job:
 
 def not_created(job: Job, reason: str) -> Job:
     """The submit certainly made no job, for now."""
-    return _move(job, "uploaded", error=reason)
+    return _move(job, "uploaded", submitted_at=None, error=reason)
 
 
 def rejected(job: Job, reason: str, at: datetime) -> Job:
     """The gateway will not make a job of this."""
-    return _move(job, "rejected", error=reason, done_at=at)
+    return _move(job, "rejected", submitted_at=None, error=reason, done_at=at)
 
 
 def doubted(job: Job, reason: str, *, epoch: str, from_s: float) -> Job:
@@ -257,6 +259,7 @@ def resubmitted(job: Job) -> Job:
         watermark=None,
         looks=0,
         blind_looks=0,
+        submitted_at=None,
         error=None,
     )
 

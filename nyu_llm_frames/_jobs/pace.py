@@ -12,6 +12,7 @@ from datetime import datetime
 from nyu_llm_frames._jobs.job import Job
 from nyu_llm_frames._options import Options
 from nyu_llm_frames._progress import Progress, duration
+from nyu_llm_frames._words import count
 from nyu_llm_frames.errors import GatewayUnavailableError
 
 STUCK_S = 3600.0
@@ -79,7 +80,7 @@ def waiting(
     if "queued" in states:
         parts.append("the queue may last 72 h")
     if counted:
-        parts.append(f"{counted:,} of {sum(job.requests for job in active):,} requests done")
+        parts.append(f"{counted:,} of {count(sum(job.requests for job in active), 'request')} done")
     if quiet_s >= STUCK_S:
         parts.append(f"no progress for {duration(quiet_s)}")
     parts.append(f"next poll in {duration(pause)}")

@@ -10,6 +10,7 @@ from nyu_llm_frames._jobs import job as _jobs
 from nyu_llm_frames._jobs.context import Context
 from nyu_llm_frames._jobs.harvest import Harvest
 from nyu_llm_frames._jobs.job import Job
+from nyu_llm_frames._words import count
 from nyu_llm_frames.errors import AuthenticationError, GatewayError, GatewayUnavailableError
 
 
@@ -114,13 +115,13 @@ class Reader:
 
 def _told(job: Job) -> str:
     missing = job.requests - job.answers
-    text = f"batch job {job.batch_id} {job.status}: {job.answers:,} answers"
+    text = f"batch job {job.batch_id} {job.status}: {count(job.answers, 'answer')}"
     if missing:
-        text += f", {missing:,} requests without one"
+        text += f", {count(missing, 'request')} without one"
     if job.orphans:
-        text += f", {job.orphans:,} lines that belong to no request"
+        text += f", {count(job.orphans, 'line')} without a request"
     if job.duplicates:
-        text += f", {job.duplicates:,} duplicates"
+        text += f", {count(job.duplicates, 'duplicate')}"
     if not job.complete:
         text += "; the output is not known to be whole"
     return text

@@ -23,6 +23,7 @@ from nyu_llm_frames._jobs.planner import Planner, Wanted, driven
 from nyu_llm_frames._options import Options
 from nyu_llm_frames._progress import Reporter
 from nyu_llm_frames._sidecar.folder import Sidecar
+from nyu_llm_frames._words import count, sentence
 from nyu_llm_frames.errors import (
     BatchJobFailedError,
     GatewayError,
@@ -168,7 +169,7 @@ class Runner(Planner):
                     continue
                 self._idle = 0
                 if deadline is not None and self.ctx.clock.monotonic() >= deadline:
-                    raise _timeout(active)
+                    raise _timeout(active, self.trouble)
         finally:
             driven.discard(self)
 
@@ -180,7 +181,7 @@ class Runner(Planner):
         pause = pace.pause_s(ctx.options, self._idle, active, self.trouble, jitter)
         if deadline is not None and now + pause >= deadline:
             ctx.clock.sleep(max(0.0, deadline - now))
-            raise _timeout(active)
+            raise _timeout(active, self.trouble)
         ctx.report(
             pace.waiting(
                 active,
@@ -206,8 +207,9 @@ class Runner(Planner):
         told = "; ".join(f"{batch}: {text}" for batch, text in messages.items())
         rows = sum(job.requests for job in self.failed.values())
         raise BatchJobFailedError(
-            f"{len(messages)} batch job(s) with {rows:,} requests failed without an answer. "
-            f"{told}. Everything else is saved. The next call submits these rows anew.",
+            f"{count(len(messages), 'batch job')} with {count(rows, 'request')} failed without an "
+            f"answer. {sentence(told)} Everything else is saved. The next call submits these rows "
+            "anew.",
             jobs=messages,
         )
 
@@ -253,9 +255,10 @@ class Runner(Planner):
             )
 
 
-def _timeout(active: list[Job]) -> RunTimeoutError:
+def _timeout(active: list[Job], trouble: GatewayUnavailableError | None) -> RunTimeoutError:
     states = ", ".join(f"{j.batch_id or j.name}: {pace.state_word(j)}" for j in active)
+    why = f" Trouble: {sentence(str(trouble))}" if trouble is not None else ""
     return RunTimeoutError(
-        f"timeout= is over while batch jobs go on ({states}). Nothing is lost: the same call "
+        f"timeout= is over while batch jobs go on ({states}).{why} Nothing is lost: the same call "
         "picks them up, and pays nothing again."
     )

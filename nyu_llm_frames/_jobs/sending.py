@@ -13,6 +13,7 @@ from nyu_llm_frames._gateway.wire import Busy, Created, JobList, Refused, Uncert
 from nyu_llm_frames._jobs import job as _jobs
 from nyu_llm_frames._jobs.context import Context
 from nyu_llm_frames._jobs.job import Job
+from nyu_llm_frames._words import count
 from nyu_llm_frames.errors import (
     AuthenticationError,
     GatewayError,
@@ -30,7 +31,7 @@ def upload(ctx: Context, name: str) -> Job:
         connection = ctx.connection
         ctx.say(
             "uploading",
-            f"uploading {job.requests:,} requests ({job.file_bytes / 1e6:,.1f} MB)",
+            f"uploading {count(job.requests, 'request')} ({job.file_bytes / 1e6:,.1f} MB)",
         )
         with ctx.sidecar.request_file(name) as path:
             file_id = connection.upload(path, job.file_name, job.model)
@@ -151,7 +152,7 @@ def settle(ctx: Context, job: Job) -> Job:
 
 def _uncertain(ctx: Context, job: Job, why: str) -> UncertainSubmissionError:
     return UncertainSubmissionError(
-        f"A submit of {job.requests:,} requests ended without a certain answer "
+        f"A submit of {count(job.requests, 'request')} ended without a certain answer "
         f"({job.error or 'the process died during it'}): the batch job may or may not exist. "
         f"{why} Nothing more is submitted from {ctx.sidecar.path} until this is settled. "
         f"Look for a job with the input file {job.input_file_id}; then call "

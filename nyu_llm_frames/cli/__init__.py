@@ -4,9 +4,17 @@ Comes in: the words of a command line. Goes out: tables or JSON on standard outp
 standard error, and an exit code that means something (`nyu_llm_frames.cli.exits`).
 """
 
+import sys
+
 
 def main() -> None:
     """Run the command line; the console script."""
-    from nyu_llm_frames.cli.main import cli
+    try:
+        from nyu_llm_frames.cli.main import cli
+    except KeyboardInterrupt:
+        # Only what is imported here: pandas comes with the package itself, before any of its code.
+        from nyu_llm_frames.cli.exits import INTERRUPTED
 
+        print("Interrupted before anything was done.", file=sys.stderr)
+        raise SystemExit(INTERRUPTED) from None
     cli()

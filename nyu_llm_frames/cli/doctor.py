@@ -20,6 +20,7 @@ from nyu_llm_frames._gateway import gateway as _gateway
 from nyu_llm_frames._gateway.connection import Connection
 from nyu_llm_frames._gateway.gateway import Gateway
 from nyu_llm_frames._options import NYU_CONTACT
+from nyu_llm_frames._words import count
 from nyu_llm_frames.cli import exits, options, show
 from nyu_llm_frames.errors import (
     AuthenticationError,
@@ -49,12 +50,21 @@ class Finding:
     found : str
     fix : str
         What to do; empty when nothing is to be done.
+    code : int
+        What the command's exit code would be by this step alone.
     """
 
     step: str
     state: State
     found: str
     fix: str = ""
+    code: int = exits.OK
+
+
+def _failed(step: str, error: LLMFramesError, fix: str, *, code: int | None = None) -> Finding:
+    """Make a finding of an error; its exit code is the error's, unless the cause is not clear."""
+    code = exits.of_error(error) if code is None else code
+    return Finding(step, "failed", str(error), fix, code)
 
 
 @click.command()
@@ -72,7 +82,8 @@ def doctor(
     """Check settings, gateway, key, job list and bucket step by step; say what to fix.
 
     Uploads a file of two lines to the bucket. With --send also makes a real batch job of two
-    rows, which shows that the model answers.
+    rows, which shows that the model answers. The exit code is that of the first step that failed,
+    and of the job list only when nothing else did.
     """
     gateway = _gateway.resolve(options.take_gateway(given))
     found = []
@@ -87,10 +98,8 @@ def doctor(
         show.as_json([asdict(f) for f in found])
     else:
         _print(last)
-    if any(f.state == "failed" for f in found):
-        raise click.exceptions.Exit(exits.ERROR)
-    if last.state == "pending":
-        raise click.exceptions.Exit(exits.PENDING)
+    found.sort(key=lambda f: f.step == "job list")  # everything else works without it
+    raise click.exceptions.Exit(next((f.code for f in found if f.code != exits.OK), exits.OK))
 
 
 def examine(gateway: Gateway, model: str) -> Iterator[Finding]:
@@ -100,9 +109,9 @@ def examine(gateway: Gateway, model: str) -> Iterator[Finding]:
     try:
         connection = gateway.connect()
     except ConfigurationError as e:
-        yield Finding("settings", "failed", str(e), _settings_fix(gateway))
+        yield _failed("settings", e, _settings_fix(gateway))
     except GatewayUnavailableError as e:
-        yield Finding("settings", "failed", str(e), "Look at the log that the message names.")
+        yield _failed("settings", e, "Look at the log that the message names.")
     if connection is None:
         return
     yield Finding("settings", "ok", f"{gateway!r}; {gateway.identity}, provider {gateway.realm}")
@@ -110,7 +119,7 @@ def examine(gateway: Gateway, model: str) -> Iterator[Finding]:
         try:
             findings = list(step(gateway, connection, model))
         except LLMFramesError as e:
-            findings = [Finding(step.__name__.strip("_"), "failed", str(e), _fix(gateway, e))]
+            findings = [_failed(step.__name__.strip("_"), e, _fix(gateway, e))]
         yield from findings
         if any(f.step in ("gateway", "key") and f.state == "failed" for f in findings):
             return
@@ -126,27 +135,25 @@ def _reach(gateway: Gateway, connection: Connection, model: str) -> Iterator[Fin
     except AuthenticationError as e:
         yield Finding("gateway", "ok", f"{gateway.identity} answers")
         if e.status_code == 401:
-            yield Finding("key", "failed", str(e), "Set PORTKEY_API_KEY to a key that is valid.")
+            yield _failed("key", e, "Set PORTKEY_API_KEY to a key that is valid.")
         else:
             yield Finding("key", "ok", "not refused")
-            yield Finding(
+            yield _failed(
                 "job list",
-                "failed",
-                str(e),
+                e,
                 "Without the list an uncertain submit cannot be settled by itself; everything "
                 f"else works. Ask {NYU_CONTACT} for the right to list batch jobs.",
             )
         return
     except GatewayUnavailableError as e:
-        yield Finding("gateway", "failed", str(e), _fix(gateway, e))
+        yield _failed("gateway", e, _fix(gateway, e))
         return
     except GatewayError as e:
         yield Finding("gateway", "ok", f"{gateway.identity} answers")
         yield Finding("key", "ok", "not refused")
-        yield Finding(
+        yield _failed(
             "job list",
-            "failed",
-            str(e),
+            e,
             "If the bucket fails as well: is PORTKEY_BASE_URL whole (NYU's ends in /v1/), and "
             f"{gateway.realm} a provider of the gateway (PORTKEY_PROVIDER)? If the bucket is ok, "
             "everything works but the list: an uncertain submit cannot be settled by itself.",
@@ -155,7 +162,9 @@ def _reach(gateway: Gateway, connection: Connection, model: str) -> Iterator[Fin
     yield Finding("gateway", "ok", f"{gateway.identity} answers")
     yield Finding("key", "ok", "accepted")
     more = ", and older ones that the list does not show" if jobs.has_more else ""
-    yield Finding("job list", "ok", f"{len(jobs.batches):,} batch jobs of this provider{more}")
+    yield Finding(
+        "job list", "ok", f"{count(len(jobs.batches), 'batch job')} of this provider{more}"
+    )
 
 
 def _upload(gateway: Gateway, connection: Connection, model: str) -> Iterator[Finding]:
@@ -173,24 +182,23 @@ def _upload(gateway: Gateway, connection: Connection, model: str) -> Iterator[Fi
         try:
             file_id = connection.upload(path, name, model)
         except AuthenticationError as e:
-            yield Finding(
+            yield _failed(
                 "bucket",
-                "failed",
-                str(e),
+                e,
                 f"The key may not write to the bucket: ask {NYU_CONTACT}, or set NYU_LLM_BUCKET "
                 "to the bucket that you were given.",
             )
         except GatewayUnavailableError as e:
-            # A 403 of the storage may come back as a 500.
+            if e.status_code is None:
+                yield _failed("bucket", e, _fix(gateway, e))
+                return
+            # A 403 of the storage may come back as a 500: then trying later would not help.
             more = f" Or may the key not write to the bucket? Ask {NYU_CONTACT}."
-            yield Finding(
-                "bucket", "failed", str(e), _fix(gateway, e) + (more if e.status_code else "")
-            )
+            yield _failed("bucket", e, _fix(gateway, e) + more, code=exits.ERROR)
         except GatewayError as e:
-            yield Finding(
+            yield _failed(
                 "bucket",
-                "failed",
-                str(e),
+                e,
                 f"Is NYU_LLM_BUCKET the name of your bucket? It comes from {NYU_CONTACT}. If the "
                 "job list failed as well, begin there.",
             )
@@ -225,7 +233,7 @@ def _send(
     except RunTimeoutError as e:
         return _late(e, sidecar, timeout)
     except LLMFramesError as e:
-        return Finding("batch", "failed", str(e), _batch_fix(e, model, sidecar))
+        return _failed("batch", e, _batch_fix(e, model, sidecar))
     # What an earlier call stored says nothing about today.
     stored = before.to_pay + before.under_way == 0
     old = f"nothing was sent, {sidecar} has it from an earlier call: " if stored else ""
@@ -235,7 +243,8 @@ def _send(
         return Finding("batch", "ok", old + " ".join(told.split())[:200], anew)
     errors = "; ".join(out["response_error"].dropna().unique())
     look = f"See: nyu-llm-frames failures {sidecar}"
-    return Finding("batch", "failed", old + errors, f"{look}. {anew}" if anew else look)
+    fix = f"{look}. {anew}" if anew else look
+    return Finding("batch", "failed", old + errors, fix, exits.NO_GOOD_ANSWER)
 
 
 def _late(error: RunTimeoutError, sidecar: Path, timeout: float) -> Finding:
@@ -245,7 +254,7 @@ def _late(error: RunTimeoutError, sidecar: Path, timeout: float) -> Finding:
     if jobs["batch_id"].isna().any():
         reasons = "; ".join(jobs["error"].dropna().unique())
         told = f"not submitted after {timeout:g} s: {reasons or error}"
-    return Finding("batch", "pending", told, f"Later: nyu-llm-frames wait {sidecar}")
+    return Finding("batch", "pending", told, f"Later: nyu-llm-frames wait {sidecar}", exits.PENDING)
 
 
 def _batch_fix(error: LLMFramesError, model: str, sidecar: Path) -> str:

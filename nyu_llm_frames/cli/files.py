@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from nyu_llm_frames._words import count
 from nyu_llm_frames.cli import exits, options, show
 from nyu_llm_frames.errors import PartialResultWarning
 
@@ -69,7 +70,7 @@ def batch(
     if json_:
         show.as_json(asdict(result))
     else:
-        click.echo(f"{result.output}: {result.rows:,} rows: {show.counts(result.counts)}")
+        click.echo(f"{result.output}: {count(result.rows, 'row')}: {show.counts(result.counts)}")
     raise click.exceptions.Exit(exits.of_statuses(result.counts))
 
 

@@ -46,6 +46,8 @@ class Report:
         self._display = Display()
 
     def __call__(self, progress: Progress) -> None:
+        if progress.phase == "interrupted":
+            return  # said once, by the group of all commands, in the words of a command line
         with contextlib.redirect_stdout(sys.stderr):
             self._display(progress)
 

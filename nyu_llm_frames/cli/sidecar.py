@@ -13,7 +13,9 @@ import click
 import msgspec
 import pandas as pd
 
-from nyu_llm_frames._stored_run import StoredRun
+from nyu_llm_frames._money.estimate import dollars
+from nyu_llm_frames._stored_run import StoredRun, Totals
+from nyu_llm_frames._words import count
 from nyu_llm_frames.cli import exits, options, show
 
 _SHOWN = ["batch_id", "status", "step", "model", "requests", "answers", "submitted_at", "error"]
@@ -38,19 +40,35 @@ def _jobs_frame(stored: StoredRun) -> pd.DataFrame:
 
 def _report(stored: StoredRun, *, json_: bool) -> int:
     """Print where the requests stand; return the exit code that says the same."""
-    numbers = stored.counts()
+    totals = stored.totals()
     if json_:
         show.as_json(
             {
                 "sidecar": str(stored.sidecar.path),
-                "requests": sum(numbers.values()),
-                "counts": numbers,
+                "requests": sum(totals.counts.values()),
+                **_as_json(totals),
                 "jobs_pending": stored.pending,
             }
         )
     else:
-        click.echo(f"{sum(numbers.values()):,} requests: {show.counts(numbers)}")
-    return exits.PENDING if stored.pending else exits.of_statuses(numbers)
+        _print(totals)
+    return exits.PENDING if stored.pending else exits.of_statuses(totals.counts)
+
+
+def _as_json(totals: Totals) -> dict[str, Any]:
+    return {"counts": totals.counts, "usage": totals.usage, "cost_usd": totals.cost}
+
+
+def _print(totals: Totals) -> None:
+    """Print where the requests stand, and what came back took."""
+    click.echo(f"{count(sum(totals.counts.values()), 'request')}: {show.counts(totals.counts)}")
+    if any(totals.usage.values()):
+        prompt, output, thinking = totals.usage.values()
+        cost = "unknown, no price for this model" if totals.cost is None else dollars(totals.cost)
+        click.echo(
+            f"tokens: {prompt:,} prompt, {output:,} output, {thinking:,} thinking; "
+            f"cost so far: {cost}"
+        )
 
 
 @click.command()
@@ -67,7 +85,7 @@ def status(json_: bool, **given: Any) -> None:
         show.as_json(
             {
                 "sidecar": str(stored.sidecar.path),
-                "counts": stored.counts(),
+                **_as_json(stored.totals()),
                 "jobs_pending": stored.pending,
                 "jobs": show.records(jobs),
             }
@@ -75,8 +93,7 @@ def status(json_: bool, **given: Any) -> None:
     else:
         click.echo(str(stored.sidecar.path))
         show.frame(jobs[_SHOWN], json_=False, empty="no batch jobs")
-        numbers = stored.counts()
-        click.echo(f"{sum(numbers.values()):,} requests: {show.counts(numbers)}")
+        _print(stored.totals())
     if stored.pending:
         raise click.exceptions.Exit(exits.PENDING)
 
@@ -125,7 +142,7 @@ def retry(json_: bool, **given: Any) -> None:
     """Send failed, missing and damaged requests once more, however often they were tried."""
     stored = _open(given)
     under_way = stored.retry()
-    show.note(f"{under_way:,} requests under way")
+    show.note(f"{count(under_way, 'request')} under way")
     raise click.exceptions.Exit(_report(stored, json_=json_))
 
 

@@ -1,11 +1,11 @@
-"""File to file: peak memory must not grow with the rows.
+"""File to file: time must grow with the rows in a straight line, and peak memory not at all.
 
-    python tests/benchmarks/files.py 1_000_000 10_000_000 [--folder /somewhere/with/space]
+    python tests/benchmarks/files.py 10_000 100_000 1_000_000 10_000_000 --plot linear.svg
 
 For each number of rows a process of its own makes a CSV of 300 characters a row, answers it with
 `batch_file` through a gateway in the same process (answers made on the fly), checks the output
-row by row, and reports seconds and peak memory. The first line of the output is a bare start of
-the same process, for comparison.
+row by row, and reports seconds and peak memory. `--folder` names a place with space, about 15 GB
+for the largest; `--plot` needs matplotlib.
 """
 
 from __future__ import annotations
@@ -206,23 +206,79 @@ def peak_mb() -> float:
     )
 
 
+def measured(rows: int, parent: Path | None) -> dict[str, float]:
+    """Run one size in a process of its own, and pass on what it says."""
+    folder = Path(tempfile.mkdtemp(dir=parent))
+    command = [sys.executable, __file__, str(rows), "--here", "--folder", str(folder)]
+    try:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+            assert child.stdout
+            for line in child.stdout:
+                print(line, end="", flush=True)
+        assert child.returncode == 0
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    found: dict[str, float] = json.loads(line)
+    return found
+
+
+def table(results: list[dict[str, float]]) -> str:
+    """Return the results as the README has them."""
+    lines = [
+        "| rows | first call | called again | µs a row | peak memory |",
+        "| ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for r in results:
+        lines.append(
+            f"| {r['rows']:,} | {r['first_s']:,.1f} s | {r['again_s']:,.1f} s "
+            f"| {r['us_per_row']:.0f} | {r['peak_mb']:.0f} MB |"
+        )
+    return "\n".join(lines)
+
+
+def plot(results: list[dict[str, float]], path: Path) -> None:
+    """Draw time and peak memory against rows; a straight line through zero for comparison."""
+    import matplotlib as mpl
+
+    mpl.use("svg")
+    mpl.rcParams["svg.hashsalt"] = "benchmarks"
+    from matplotlib import pyplot as plt
+
+    rows = [r["rows"] for r in results]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
+    for name, label in (("first_s", "first call"), ("again_s", "called again")):
+        left.loglog(rows, [r[name] for r in results], "o-", label=label)
+    each = results[-1]["first_s"] / rows[-1]
+    left.loglog(
+        rows, [n * each for n in rows], ":", color="gray", label=f"{each * 1e6:.0f} µs a row"
+    )
+    left.set(xlabel="rows", ylabel="seconds", title="Time, file to file")
+    left.legend()
+    right.semilogx(rows, [r["peak_mb"] for r in results], "o-")
+    right.set(xlabel="rows", ylabel="MB", title="Peak memory", ylim=(0, 650))
+    right.axhline(600, color="gray", linestyle=":")
+    for axis in (left, right):
+        axis.grid(alpha=0.3)
+    figure.savefig(path, metadata={"Date": None})
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("rows", nargs="*", type=int, default=[1_000_000])
     parser.add_argument("--folder", type=Path, default=None)
+    parser.add_argument("--plot", type=Path, default=None)
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.here:
         one(given.rows[0], given.folder)
         return
+    results = []
     for rows in given.rows:
-        folder = Path(tempfile.mkdtemp(dir=given.folder))
         print(f"{rows:,} rows", flush=True)
-        try:
-            command = [sys.executable, __file__, str(rows), "--here", "--folder", str(folder)]
-            subprocess.run(command, check=True)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+        results.append(measured(rows, given.folder))
+    print(f"\n{table(results)}")
+    if given.plot is not None:
+        plot(results, given.plot)
 
 
 if __name__ == "__main__":

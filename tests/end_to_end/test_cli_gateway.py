@@ -131,7 +131,11 @@ def test_a_job_goes_on_with_the_sidecar_alone(
     finish(real_gateway)
     said = terminal.program("wait", SIDECAR, "--json")
     assert (said.json["counts"], said.json["jobs_pending"]) == ({"ok": asked_for}, 0)
+    assert said.json["usage"]["completion_tokens"] > 0
+    assert said.json["cost_usd"] > 0
     terminal.here("collect", SIDECAR, "--out", "answers.jsonl", "--prompts")
+    told = pd.read_json("answers.jsonl", lines=True)
+    assert {name: told[name].sum() for name in said.json["usage"]} == said.json["usage"]
     check_table(pd.read_json("answers.jsonl", lines=True), rows)
     assert "completed" in terminal.here("status", SIDECAR).stdout
 
@@ -267,6 +271,7 @@ def test_what_is_refused_has_its_code_and_makes_no_job(
     assert not real_gateway.log()
     other = ("--prompt", "{{ offense }}", "--model", "gemini-missing", "--out", "y.csv")
     said = terminal.here("batch", "in.csv", *other, code=exits.ERROR)
+    assert "does not exist. Nothing was submitted" in said.stderr
     assert "model='gemini-missing'" in said.stderr
     assert not real_gateway.jobs()
 
@@ -307,6 +312,8 @@ def test_a_stopped_gateway_has_its_code(breakable_gateway: Harness, rows: pd.Dat
     said = terminal.here("cancel", SIDECAR, code=exits.TRY_LATER)
     assert breakable_gateway.base_url in said.stderr
     assert submits(breakable_gateway) == 1
+    said = terminal.here("wait", SIDECAR, "--timeout", "0.05", code=exits.PENDING)
+    assert f"no answer from {breakable_gateway.base_url} (ConnectError" in said.stderr
     # A single step says what kept it from going on.
     more = (*BATCH[:-1], "more.csv", "--no-wait")
     for words in (("collect", SIDECAR), more, ("retry", "more.llm")):
@@ -326,6 +333,7 @@ def test_ctrl_c_while_waiting_leaves_the_job_and_the_same_command_finishes(
             said = terminal.ended(process, exits.INTERRUPTED, told)
         assert "Ctrl-C is safe" in said.stderr
         assert said.stderr.endswith("; the same command picks them up.\n")
+        assert said.stderr.lower().count("interrupted") == 1
         assert said.stdout == ""
     assert not Path("out.csv").exists()
     (job,) = real_gateway.jobs()
@@ -346,6 +354,7 @@ def test_ctrl_c_during_the_submit_pays_once(
         process.send_signal(signal.SIGINT)
         said = terminal.ended(process, exits.INTERRUPTED)
     assert "the same command" in said.stderr
+    assert said.stderr.lower().count("interrupted") == 1
     assert "submitted as batch job" not in said.stderr
     said = terminal.program("status", SIDECAR, "--json", code=exits.PENDING, keyless=True)
     assert [(job["step"], job["batch_id"]) for job in said.json["jobs"]] == [("creating", None)]

@@ -1,0 +1,16 @@
+"""Small words: numbers with their nouns, and the end of a sentence.
+
+Comes in: counts and texts, foreign ones too. Goes out: text as people write it.
+"""
+
+from __future__ import annotations
+
+
+def count(n: int, noun: str) -> str:
+    """Write a number of things: ``1 request``, ``2,000 requests``."""
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
+def sentence(text: str) -> str:
+    """End a text with a full stop, unless it ends as a sentence does: foreign words often do."""
+    return text if text.endswith((".", "!", "?", "…")) else f"{text}."

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from nyu_llm_frames import _options
 from nyu_llm_frames._asked import Asked
@@ -34,6 +35,8 @@ from nyu_llm_frames._requests.parameters import body_params, check_number
 from nyu_llm_frames._requests.routes import route
 from nyu_llm_frames._schema.schema import Schema, compile_schema
 from nyu_llm_frames.errors import ConfigurationError, TemplateError
+
+_ROWS_AT_ONCE = 4096  # texts, JSON and digests of so many rows stay in a processor's cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,18 +201,25 @@ def _render(
         index = [index[i] for i in chosen] if index is not None else None
         labels = frame.index[kept]
     data: dict[Hashable, list[object]] = values
-    texts = template.render(data, index, len(kept), labels)
-    preflight.check_texts(texts, template.roles, labels)
-    fragments: Any
     if pictures:
+        texts = template.render(data, index, len(kept), labels)
+        preflight.check_texts(list(map(preflight.empty_texts, texts)), template.roles, labels)
         sources = row_sources(pictures, labels, rules, _images.look)
         at = max(i for i, role in enumerate(template.roles) if role == "user")
         contents = {at: image_contents(texts[at], sources, rules, _images.read)}
-        fragments = _requests.fragments_with_images(template.roles, texts, contents)
-    else:
-        fragments = _requests.fragments(template.roles, texts)
-    ids = _requests.custom_ids(realm, shape, fragments)
-    return _requests.distinct(ids, fragments, shape, kept, n)
+        made = _requests.fragments_with_images(template.roles, texts, contents)
+        return _requests.distinct(_requests.custom_ids(realm, shape, made), made, shape, kept, n)
+    empty: list[list[int]] = [[] for _ in template.roles]
+    parts, ids = [], []
+    for first, texts in template.pieces(data, index, len(kept), labels, _ROWS_AT_ONCE):
+        for places, column in zip(empty, texts, strict=True):
+            places += [first + i for i in preflight.empty_texts(column)]
+        parts.append(_requests.fragments(template.roles, texts))
+        ids.append(_requests.custom_ids(realm, shape, parts[-1]))
+    preflight.check_texts(empty, template.roles, labels)
+    every = pa.concat_arrays(ids) if ids else pa.array([], pa.string())
+    fragments = pa.concat_arrays(parts) if parts else pa.array([], pa.large_string())
+    return _requests.distinct(every, fragments, shape, kept, n)
 
 
 def versions() -> str:

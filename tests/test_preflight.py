@@ -13,7 +13,13 @@ from hypothesis import strategies as st
 
 import nyu_llm_frames as llm
 from nyu_llm_frames._requests.bodies import BodyShape, custom_ids, distinct, fragments
-from nyu_llm_frames._requests.preflight import check_ids, check_roles, check_sizes, check_texts
+from nyu_llm_frames._requests.preflight import (
+    check_ids,
+    check_roles,
+    check_sizes,
+    check_texts,
+    empty_texts,
+)
 from nyu_llm_frames.errors import ConfigurationError, RequestError
 
 MODEL = "gemini-3-flash-preview"
@@ -29,10 +35,10 @@ def preview(frame: pd.DataFrame, template: Any, **asked: Any) -> pd.DataFrame:
 def test_exactly_the_rows_without_text_are_counted(texts: list[str]) -> None:
     empty = [i for i, text in enumerate(texts) if not text.strip()]
     if not empty:
-        check_texts([texts], ["user"], range(len(texts)))
+        check_texts([empty_texts(texts)], ["user"], range(len(texts)))
         return
     with pytest.raises(RequestError) as caught:
-        check_texts([texts], ["user"], range(len(texts)))
+        check_texts([empty_texts(texts)], ["user"], range(len(texts)))
     assert (caught.value.row, caught.value.count) == (empty[0], len(empty))
 
 

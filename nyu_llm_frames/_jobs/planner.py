@@ -23,7 +23,7 @@ from nyu_llm_frames._requests import planning as _planning
 from nyu_llm_frames._requests import shards as _shards
 from nyu_llm_frames._requests.bodies import BodyShape
 from nyu_llm_frames._requests.planning import Standing
-from nyu_llm_frames._sidecar.answer_store import positions
+from nyu_llm_frames._sidecar.answer_store import positions_of_each
 from nyu_llm_frames._sidecar.folder import new_name, owner_is_gone
 
 Positions = np.ndarray[Any, np.dtype[np.int64]]
@@ -113,9 +113,14 @@ class Planner:
         if standing.final.all():
             return standing
         mine = []
-        for job in (self.ctx.sidecar.jobs() if every is None else every).values():
-            if job.realm != self.ctx.realm or job.step in ("rejected", "withdrawn"):
-                continue
+        every = self.ctx.sidecar.jobs() if every is None else every
+        jobs = [
+            job
+            for job in every.values()
+            if job.realm == self.ctx.realm and job.step not in ("rejected", "withdrawn")
+        ]
+        self._look_up([job.name for job in jobs])
+        for job in jobs:
             at = self._positions(job.name)
             at = at[at >= 0]
             if not len(at):
@@ -133,9 +138,15 @@ class Planner:
 
     def _positions(self, name: str) -> Positions:
         """Where the requests of a job stand among those of this run, -1 where they do not."""
-        if name not in self._at:
-            self._at[name] = positions(self.ctx.sidecar.request_ids(name), self.requests.ids)
+        self._look_up([name])
         return self._at[name]
+
+    def _look_up(self, names: list[str]) -> None:
+        new = [name for name in names if name not in self._at]
+        if new:
+            ids = [self.ctx.sidecar.request_ids(name) for name in new]
+            found = positions_of_each(ids, self.requests.ids)
+            self._at.update(zip(new, found, strict=True))
 
     def _follow(self, job: Job) -> None:
         """Remember how the jobs end that this call waits for, whoever sees their end first."""
@@ -228,8 +239,9 @@ class Planner:
         base = new_name(now)
         ranges = _shards.split(sizes, options.max_requests_per_file, options.max_bytes_per_file)
         jobs: dict[str, Positions] = {}
+        digits = len(str(len(ranges)))  # so that names sort as the rows stand
         for number, (start, stop) in enumerate(ranges, 1):
-            jobs[f"{base}-{number}"] = chosen[start:stop]
+            jobs[f"{base}-{number:0{digits}}"] = chosen[start:stop]
         sidecar = self.ctx.sidecar
         with ThreadPoolExecutor(_WRITERS, thread_name_prefix="plan") as threads:
             written = {

@@ -139,8 +139,9 @@ class Compiled:
         index: Sequence[object] | None,
         n: int,
         labels: Sequence[Hashable] | None,
+        first: int = 0,
     ) -> list[str]:
-        """Render `n` rows."""
+        """Render `n` rows; the first of them has the position `first` among `labels`."""
         found: list[str] = []
         append = found.append
         try:
@@ -158,7 +159,7 @@ class Compiled:
         except Exception as error:
             # One text came out for each row before the one that failed.
             line = _line(error, self._template)
-            raise row_failure(error, self.source, line, len(found), labels) from error
+            raise row_failure(error, self.source, line, first + len(found), labels) from error
         return found
 
     def _pieces(self, variables: dict[str, Any]) -> Iterator[str]:

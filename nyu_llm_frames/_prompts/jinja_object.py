@@ -63,6 +63,7 @@ class TemplateObject:
         index: Sequence[object] | None,
         n: int,
         labels: Sequence[Hashable] | None,
+        first: int = 0,
     ) -> list[str]:
         rows = rows_as_dicts(data, self._columns, n) if self._row else None
         found: list[str] = []
@@ -75,7 +76,7 @@ class TemplateObject:
             try:
                 found.append(self._template.render(context))
             except Exception as error:
-                raise row_failure(error, "", None, i, labels) from error
+                raise row_failure(error, "", None, first + i, labels) from error
         return found
 
 

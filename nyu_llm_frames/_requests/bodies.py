@@ -110,7 +110,6 @@ class BodyShape:
 
 
 _encoder = msgspec.json.Encoder()
-_ROWS_AT_ONCE = 4096
 
 
 def _ascii_lines(texts: Sequence[str]) -> bytes:
@@ -131,7 +130,7 @@ def _ascii_lines(texts: Sequence[str]) -> bytes:
 
 def _quoted(texts: Sequence[str]) -> pa.LargeStringArray:
     """Encode strings as ASCII JSON, each with the brace that ends a message."""
-    data = np.frombuffer(_ascii_lines(texts), np.uint8).copy()
+    data = np.array(memoryview(_ascii_lines(texts)), np.uint8)
     ends = np.flatnonzero(data == ord("\n"))
     data[ends] = ord("}")
     offsets = np.zeros(len(ends) + 1, np.int64)
@@ -157,12 +156,8 @@ def fragments(roles: Sequence[str], texts: Sequence[Sequence[str]]) -> pa.LargeS
     texts : sequence of sequence of str
         One sequence of n strings per message.
     """
-    heads = _heads(roles)
-    parts = []
-    for start in range(0, len(texts[0]), _ROWS_AT_ONCE):
-        some = [_quoted(column[start : start + _ROWS_AT_ONCE]) for column in texts]
-        parts.append(_join(*itertools.chain.from_iterable(zip(heads, some, strict=True))))
-    return pa.concat_arrays(parts) if parts else pa.array([], pa.large_string())
+    quoted = map(_quoted, texts)
+    return _join(*itertools.chain.from_iterable(zip(_heads(roles), quoted, strict=True)))
 
 
 def _heads(roles: Sequence[str]) -> list[str]:

@@ -43,19 +43,31 @@ def check_roles(roles: Sequence[str], way: Route) -> None:
         )
 
 
-def check_texts(texts: Sequence[Sequence[str]], roles: Sequence[str], labels: Any) -> None:
-    """Refuse messages without text: the model would refuse them, or be asked nothing."""
-    for role, column in zip(roles, texts, strict=True):
-        if all(map(str.strip, column)):
+def empty_texts(texts: Sequence[str]) -> list[int]:
+    """Return the positions of texts that are empty or blank."""
+    if all(map(str.strip, texts)):
+        return []
+    return [i for i, text in enumerate(texts) if not text.strip()]
+
+
+def check_texts(empty: Sequence[Sequence[int]], roles: Sequence[str], labels: Any) -> None:
+    """Refuse messages without text: the model would refuse them, or be asked nothing.
+
+    Parameters
+    ----------
+    empty : sequence of sequence of int
+        For each message the positions of the rows where it is empty.
+    """
+    for role, places in zip(roles, empty, strict=True):
+        if not places:
             continue
-        empty = [i for i, text in enumerate(column) if not text or text.isspace()]
-        row = shown_label(labels[empty[0]])
+        row = shown_label(labels[places[0]])
         what = "prompt" if role == "user" else f"{role} message"
         raise RequestError(
-            f"The {what} is empty in {len(empty):,} of {len(column):,} rows, first in row {row!r}. "
-            "Drop these rows first, or let the template say something.",
+            f"The {what} is empty in {len(places):,} of {len(labels):,} rows, first in row "
+            f"{row!r}. Drop these rows first, or let the template say something.",
             row=row,
-            count=len(empty),
+            count=len(places),
         )
 
 

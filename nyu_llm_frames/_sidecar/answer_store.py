@@ -217,6 +217,15 @@ def positions(ids: pa.Array | pa.ChunkedArray, among: pa.Array) -> Ints:
     return np.asarray(found.to_numpy(zero_copy_only=False), dtype=np.int64)
 
 
+def positions_of_each(parts: Sequence[pa.Array | pa.ChunkedArray], among: pa.Array) -> list[Ints]:
+    """Do the same for many parts at once: `among` is hashed anew at every call."""
+    chunks: list[pa.Array] = []
+    for part in parts:
+        chunks += part.chunks if isinstance(part, pa.ChunkedArray) else [part]
+    found = positions(pa.chunked_array(chunks, among.type), among)
+    return np.split(found, np.cumsum([len(part) for part in parts])[:-1]) if parts else []
+
+
 def _ranks(status: pa.ChunkedArray) -> Ints:
     encoded = status.combine_chunks().dictionary_encode()
     table = np.array([RANK.get(s, 0) for s in encoded.dictionary.to_pylist()] or [0])
@@ -229,9 +238,9 @@ def find_best(folder: Path, ids: pa.Array, among: Sequence[Path] | None = None) 
     m = len(ids)
     rank, file, row = np.full(m, -1), np.full(m, -1), np.full(m, -1)
     stored = 0
-    for number, path in enumerate(files):
-        table = _storage.read_table(path, ["custom_id", "status"])
-        at = positions(table["custom_id"], ids)
+    tables = [_storage.read_table(path, ["custom_id", "status"]) for path in files]
+    places = positions_of_each([table["custom_id"] for table in tables], ids)
+    for number, (table, at) in enumerate(zip(tables, places, strict=True)):
         rows = np.flatnonzero(at >= 0)
         if not len(rows):
             continue

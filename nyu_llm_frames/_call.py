@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import platform
+from collections import Counter
 from collections.abc import Hashable
 from dataclasses import dataclass
 from pathlib import Path
@@ -180,46 +181,93 @@ def _render(
     realm: str,
     rules: Rules,
 ) -> Requests:
+    """Render a few thousand rows at a time: a column of texts for all of them is never held."""
+    images = _images.image_columns(frame, asked.images)
+    if images:
+        return _render_with_images(frame, asked, template, shape, realm, rules, images)
+    n = len(frame)
+    strict = [c for c in template.columns if c not in template.tested]
+    holes = np.zeros(n, dtype=np.bool_)
+    missing: Counter[Hashable] = Counter()
+    empty: list[list[int]] = [[] for _ in template.roles]
+    parts: list[pa.Array] = []
+    ids: list[pa.Array] = []
+    done = 0
+    for start in range(0, n, _ROWS_AT_ONCE):
+        piece = frame.iloc[start : start + _ROWS_AT_ONCE]
+        values = _frame.column_values(piece, template.columns)
+        blank, counts = _frame.rows_with_na(values, strict, len(piece))
+        holes[start : start + len(piece)] = blank
+        missing.update(counts)
+        if missing and asked.missing == "error":
+            continue  # what is missing further down is counted, and nothing else is done
+        index = _frame.index_values(piece) if template.uses_index else None
+        labels: Any = piece.index
+        if counts:
+            values, index, labels = _without(blank, values, index, labels)
+        texts = template.render(values, index, len(labels), labels, done)
+        for places, column in zip(empty, texts, strict=True):
+            places += [done + i for i in preflight.empty_texts(column)]
+        parts.append(_requests.fragments(template.roles, texts))
+        ids.append(_requests.custom_ids(realm, shape, parts[-1]))
+        done += len(labels)
+    if missing and asked.missing == "error":
+        told = {column: missing[column] for column in strict if missing[column]}
+        raise _frame.missing_value_error(frame, holes, told)
+    kept = np.flatnonzero(~holes)
+    if any(empty):
+        preflight.check_texts(empty, template.roles, frame.index[kept])
+    every = pa.concat_arrays(ids) if ids else pa.array([], pa.string())
+    return _requests.distinct(every, pa.chunked_array(parts, pa.large_string()), shape, kept, n)
+
+
+def _without(
+    holes: np.ndarray[Any, np.dtype[np.bool_]],
+    values: dict[Hashable, list[object]],
+    index: list[object] | None,
+    labels: Any,
+) -> tuple[dict[Hashable, list[object]], list[object] | None, Any]:
+    """Leave rows out."""
+    kept = np.flatnonzero(~holes)
+    chosen = kept.tolist()
+    return (
+        {c: [column[i] for i in chosen] for c, column in values.items()},
+        None if index is None else [index[i] for i in chosen],
+        labels[kept],
+    )
+
+
+def _render_with_images(
+    frame: pd.DataFrame,
+    asked: Asked,
+    template: PromptTemplate,
+    shape: BodyShape,
+    realm: str,
+    rules: Rules,
+    images: tuple[Hashable, ...],
+) -> Requests:
     n = len(frame)
     values = _frame.column_values(frame, template.columns)
     strict = [c for c in template.columns if c not in template.tested]
     holes, counts = _frame.rows_with_na(values, strict, n)
     if counts and asked.missing == "error":
         raise _frame.missing_value_error(frame, holes, counts)
-    pictures = _images.image_cells(frame, _images.image_columns(frame, asked.images))
+    pictures = _images.image_cells(frame, images)
     blank, counts = _frame.rows_with_na(pictures, tuple(pictures), n)
     if counts and asked.missing == "error":
         raise _images.missing_image_error(frame, blank, counts)
     holes |= blank
-    kept = np.flatnonzero(~holes)
     index = _frame.index_values(frame) if template.uses_index else None
-    labels: Any = frame.index
-    if len(kept) < n:
-        chosen = kept.tolist()
-        values = {c: [column[i] for i in chosen] for c, column in values.items()}
-        pictures = {c: [column[i] for i in chosen] for c, column in pictures.items()}
-        index = [index[i] for i in chosen] if index is not None else None
-        labels = frame.index[kept]
-    data: dict[Hashable, list[object]] = values
-    if pictures:
-        texts = template.render(data, index, len(kept), labels)
-        preflight.check_texts(list(map(preflight.empty_texts, texts)), template.roles, labels)
-        sources = row_sources(pictures, labels, rules, _images.look)
-        at = max(i for i, role in enumerate(template.roles) if role == "user")
-        contents = {at: image_contents(texts[at], sources, rules, _images.read)}
-        made = _requests.fragments_with_images(template.roles, texts, contents)
-        return _requests.distinct(_requests.custom_ids(realm, shape, made), made, shape, kept, n)
-    empty: list[list[int]] = [[] for _ in template.roles]
-    parts, ids = [], []
-    for first, texts in template.pieces(data, index, len(kept), labels, _ROWS_AT_ONCE):
-        for places, column in zip(empty, texts, strict=True):
-            places += [first + i for i in preflight.empty_texts(column)]
-        parts.append(_requests.fragments(template.roles, texts))
-        ids.append(_requests.custom_ids(realm, shape, parts[-1]))
-    preflight.check_texts(empty, template.roles, labels)
-    every = pa.concat_arrays(ids) if ids else pa.array([], pa.string())
-    fragments = pa.concat_arrays(parts) if parts else pa.array([], pa.large_string())
-    return _requests.distinct(every, fragments, shape, kept, n)
+    values, index, labels = _without(holes, values, index, frame.index)
+    pictures, _, _ = _without(holes, pictures, None, frame.index)
+    texts = template.render(values, index, len(labels), labels)
+    preflight.check_texts(list(map(preflight.empty_texts, texts)), template.roles, labels)
+    sources = row_sources(pictures, labels, rules, _images.look)
+    at = max(i for i, role in enumerate(template.roles) if role == "user")
+    contents = {at: image_contents(texts[at], sources, rules, _images.read)}
+    made = _requests.fragments_with_images(template.roles, texts, contents)
+    ids = _requests.custom_ids(realm, shape, made)
+    return _requests.distinct(ids, made, shape, np.flatnonzero(~holes), n)
 
 
 def versions() -> str:

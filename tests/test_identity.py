@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -145,7 +146,7 @@ def test_the_line_that_is_sent_says_what_was_asked(
     shape = BodyShape("m", roles, params)
     parts = fragments(roles, list(zip(*texts, strict=True)))
     ids = custom_ids("@vertexai", shape, parts)
-    requests = distinct(ids, parts, shape, np.arange(len(texts)), len(texts))
+    requests = distinct(ids, pa.chunked_array([parts]), shape, np.arange(len(texts)), len(texts))
     everything = np.arange(len(requests))
     data = request_lines(requests.ids, requests.bodies(everything)).to_pybytes()
     assert data.isascii()

@@ -130,7 +130,7 @@ def test_this_machine_answers_for_free() -> None:
 @given(st.lists(st.text(max_size=60), min_size=1, max_size=5))
 def test_a_prompt_weighs_the_same_as_json_and_as_text(texts: list[str]) -> None:
     plain = [t.replace("\\", "/") for t in texts]  # an escaped backslash is a plain character
-    by_json = weights(fragments(("user",), [plain]), ("user",))
+    by_json = weights(pa.chunked_array([fragments(("user",), [plain])]), ("user",))
     # The short escapes of JSON are seen as one character, \u escapes as what they stand for.
     by_text = [weigh_text(t) for t in plain]
     control = [sum((c < " " and c not in "\b\f\n\r\t") or c == "\x7f" for c in t) for t in plain]
@@ -141,7 +141,8 @@ def test_a_prompt_weighs_the_same_as_json_and_as_text(texts: list[str]) -> None:
 def test_image_data_is_not_counted_as_text() -> None:
     url = f'{{"type":"image_url","image_url":{{"url":"data:image/png;base64,{"A" * 90_000}"}}}}'
     content = f'[{{"type":"text","text":"what is this"}},{url}]'
-    parts = pa.array(fragments_with_images(("user",), [[""]], {0: [content]}), pa.large_string())
+    made = fragments_with_images(("user",), [[""]], {0: [content]})
+    parts = pa.chunked_array([made], pa.large_string())
     assert weights(parts, ("user",), images=True)[0] < 1_300
 
 

@@ -20,7 +20,12 @@ from nyu_llm_frames._requests.preflight import (
     check_texts,
     empty_texts,
 )
-from nyu_llm_frames.errors import ConfigurationError, RequestError
+from nyu_llm_frames.errors import (
+    ConfigurationError,
+    MissingValueError,
+    RequestError,
+    TemplateError,
+)
 
 MODEL = "gemini-3-flash-preview"
 
@@ -40,6 +45,30 @@ def test_exactly_the_rows_without_text_are_counted(texts: list[str]) -> None:
     with pytest.raises(RequestError) as caught:
         check_texts([empty_texts(texts)], ["user"], range(len(texts)))
     assert (caught.value.row, caught.value.count) == (empty[0], len(empty))
+
+
+def test_many_rows_are_checked_as_one() -> None:
+    # Rows are rendered a few thousand at a time; errors count and name them all the same.
+    n = 10_000
+    data = pd.DataFrame({"a": ["x"] * n, "b": range(n)}, index=[f"row {i}" for i in range(n)])
+    data.loc[["row 4100", "row 9000"], "a"] = " "
+    with pytest.raises(RequestError) as empty:
+        preview(data, "{{ a }}", n=n)
+    assert (empty.value.row, empty.value.count) == ("row 4100", 2)
+    data.loc[["row 17", "row 8192", "row 9999"], "a"] = None
+    with pytest.raises(MissingValueError) as missing:
+        preview(data, "{{ b }} {{ a }}", n=n)
+    assert missing.value.columns == {"a": 3}
+    assert missing.value.rows == ["row 17", "row 8192", "row 9999"]
+    with pytest.raises(RequestError) as empty:
+        preview(data, "{{ a }}", missing="skip", n=n)
+    assert (empty.value.row, empty.value.count) == ("row 4100", 2)
+    with pytest.raises(TemplateError) as failed:
+        preview(data, "{{ 1 // (b - 8200) }} {{ index }}", n=n)
+    assert (failed.value.row, failed.value.position) == ("row 8200", 8200)
+    shown = preview(data.assign(a="y"), "{{ index }}: {{ b }} {{ a }}", n=n)
+    asked = [m[0]["content"] for m in shown["messages"]]
+    assert asked == [f"row {i}: {i} y" for i in range(n)]
 
 
 @pytest.mark.parametrize("role", ["system", "assistant"])
@@ -99,7 +128,11 @@ def test_exactly_what_is_above_the_limit_is_refused(texts: list[str], limit: int
     shape = BodyShape(MODEL, ("user",), {})
     made = fragments(("user",), [texts])
     requests = distinct(
-        custom_ids("@v", shape, made), made, shape, np.arange(len(texts)), len(texts)
+        custom_ids("@v", shape, made),
+        pa.chunked_array([made]),
+        shape,
+        np.arange(len(texts)),
+        len(texts),
     )
     large = [i for i, code in enumerate(requests.codes) if requests.line_bytes()[code] > limit]
     if not large:

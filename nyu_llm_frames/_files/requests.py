@@ -223,7 +223,8 @@ def _band(table: pa.Table, low: int, high: int, empty: Requests) -> Band:
         given = np.flatnonzero(texts.is_valid().to_numpy(zero_copy_only=False))
         first[codes[given][::-1]] = given[::-1]
         texts = texts.take(pa.array(first))
-    requests = replace(empty, ids=ids, codes=codes, fragments=texts)
+    fragments = pa.chunked_array([texts])
+    requests = replace(empty, ids=ids, codes=codes, fragments=fragments)
     return Band(low, high, np.asarray(table["row"].to_numpy()), requests)
 
 

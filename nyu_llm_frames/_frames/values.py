@@ -29,7 +29,7 @@ def series_to_python(series: pd.Series) -> list[object]:
     dtype = series.dtype
     if isinstance(dtype, np.dtype):
         return _from_numpy(series, dtype)
-    if isinstance(dtype, pd.CategoricalDtype):
+    if isinstance(dtype, pd.CategoricalDtype) and len(dtype.categories) <= len(series):
         # One conversion per category; code -1 is NA and reads the last entry.
         values = [*index_to_python(dtype.categories), None]
         return [values[code] for code in series.cat.codes.tolist()]

@@ -56,26 +56,29 @@ DEFAULT = Scale(
 )
 
 
-def weights(
-    fragments: pa.LargeStringArray, roles: Sequence[str], *, images: bool = False
-) -> Floats:
+def weights(fragments: pa.ChunkedArray, roles: Sequence[str], *, images: bool = False) -> Floats:
     """Weigh prompts: tokens by the rule of thumb, shape (m,).
 
     Parameters
     ----------
-    fragments : pyarrow.LargeStringArray
+    fragments : pyarrow.ChunkedArray of large_string
         JSON of the messages, ASCII, without the brackets around them; shape (m,).
     roles : sequence of str
         Of the messages of each prompt.
     images : bool
         Whether to look for images among them.
     """
+    frame = sum(len(json.dumps({"role": r, "content": ""}, separators=(",", ":"))) for r in roles)
+    parts = [_chunk_weights(chunk, frame, images) for chunk in fragments.chunks]
+    return np.concatenate(parts) if parts else np.zeros(0)
+
+
+def _chunk_weights(fragments: pa.LargeStringArray, frame: int, images: bool) -> Floats:
     pictures = np.zeros(len(fragments))
     if images:
         texts = fragments.to_pylist()
         pictures = np.array([float(text.count(_IMAGE_MARK)) for text in texts])
         fragments = pa.array([_IMAGE_PART.sub("", text) for text in texts], pa.large_string())
-    frame = sum(len(json.dumps({"role": r, "content": ""}, separators=(",", ":"))) for r in roles)
     where, data = text_buffers(fragments)
     first, last = int(where[0]), int(where[-1])
     slashes = np.flatnonzero(data[first:last] == ord("\\")) + first

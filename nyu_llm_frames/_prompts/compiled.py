@@ -141,7 +141,7 @@ class Compiled:
         labels: Sequence[Hashable] | None,
         first: int = 0,
     ) -> list[str]:
-        """Render `n` rows; the first of them has the position `first` among `labels`."""
+        """Render `n` rows."""
         found: list[str] = []
         append = found.append
         try:
@@ -159,7 +159,7 @@ class Compiled:
         except Exception as error:
             # One text came out for each row before the one that failed.
             line = _line(error, self._template)
-            raise row_failure(error, self.source, line, first + len(found), labels) from error
+            raise row_failure(error, self.source, line, len(found), labels, first) from error
         return found
 
     def _pieces(self, variables: dict[str, Any]) -> Iterator[str]:

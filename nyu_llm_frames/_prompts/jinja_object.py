@@ -76,7 +76,7 @@ class TemplateObject:
             try:
                 found.append(self._template.render(context))
             except Exception as error:
-                raise row_failure(error, "", None, first + i, labels) from error
+                raise row_failure(error, "", None, i, labels, first) from error
         return found
 
 

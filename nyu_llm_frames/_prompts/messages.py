@@ -162,14 +162,19 @@ def row_failure(
     line: int | None,
     position: int,
     labels: Sequence[Hashable] | None,
+    first: int = 0,
 ) -> TemplateError:
-    """The error for a row at which rendering failed; the failure's own text is cut short."""
+    """The error for a row at which rendering failed; the failure's own text is cut short.
+
+    `position` is counted in `labels`, whose first row has the position `first` for the user.
+    """
     reason = str(error).strip()
     if len(reason) > _SHOWN_REASON:
         reason = reason[: _SHOWN_REASON - 1] + "…"
     label = None if labels is None else labels[position]
     if isinstance(label, np.generic):
         label = label.item()  # or it would read `np.int64(5)`
+    position += first
     where = f"position {position}" if labels is None else f"row {label!r} (position {position})"
     at = f", line {line}" if line else ""
     return TemplateError(

@@ -6,7 +6,7 @@ of plain Python values. Goes out: one list of texts per message.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -101,6 +101,7 @@ class PromptTemplate:
         index: Sequence[object] | None,
         n: int,
         labels: Sequence[Hashable] | None = None,
+        first: int = 0,
     ) -> list[list[str]]:
         """Render all rows.
 
@@ -114,6 +115,8 @@ class PromptTemplate:
             Number of rows.
         labels : sequence, optional
             Index labels, for errors only.
+        first : int
+            Position of the first row, for errors only.
 
         Returns
         -------
@@ -123,27 +126,9 @@ class PromptTemplate:
         Raises
         ------
         TemplateError
-            At one row; its `position` is counted from 0 in what was given here.
+            At one row; its `position` is counted from `first` in what was given here.
         """
-        return [part.texts(data, index, n, labels) for part in self._parts]
-
-    def pieces(
-        self,
-        data: Mapping[Hashable, Sequence[object]],
-        index: Sequence[object] | None,
-        n: int,
-        labels: Sequence[Hashable] | None,
-        size: int,
-    ) -> Iterator[tuple[int, list[list[str]]]]:
-        """Render some rows at a time; yield the first one's position, and what `render` returns."""
-        for start in range(0, n, size):
-            stop = min(start + size, n)
-            some = {label: column[start:stop] for label, column in data.items()}
-            names = range(start, stop) if index is None else index[start:stop]
-            yield (
-                start,
-                [part.texts(some, names, stop - start, labels, start) for part in self._parts],
-            )
+        return [part.texts(data, index, n, labels, first) for part in self._parts]
 
     def __repr__(self) -> str:
         return f"<PromptTemplate {', '.join(self.roles)}: {len(self.columns)} columns>"

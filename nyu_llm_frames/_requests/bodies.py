@@ -231,7 +231,7 @@ class Requests:
         Distinct custom ids, by first appearance; shape (m,).
     codes : numpy.ndarray
         Position in `ids` for each row, -1 for a row that is skipped; shape (n,), int64.
-    fragments : pyarrow.LargeStringArray
+    fragments : pyarrow.ChunkedArray of large_string
         Messages of each distinct request; shape (m,).
     shape : BodyShape
     images : bool
@@ -240,18 +240,18 @@ class Requests:
 
     ids: pa.Array
     codes: Positions
-    fragments: pa.Array
+    fragments: pa.ChunkedArray
     shape: BodyShape
     images: bool = False
 
     def __len__(self) -> int:
         return len(self.ids)
 
-    def some_fragments(self, positions: Positions) -> pa.Array:
+    def some_fragments(self, positions: Positions) -> pa.ChunkedArray:
         """Return the messages of some requests; neighbours are not copied."""
         n = len(positions)
         if n and positions[-1] - positions[0] == n - 1 and (np.diff(positions) == 1).all():
-            return self.fragments.slice(positions[0], n)
+            return self.fragments.slice(int(positions[0]), n)
         return self.fragments.take(pa.array(positions))
 
     def messages(self, positions: Positions) -> list[list[dict[str, Any]]]:
@@ -261,17 +261,17 @@ class Requests:
     def bodies(self, positions: Positions) -> pa.Array:
         """Return the bodies of some requests as they are sent."""
         head, tail = self.shape.wire
-        return _join(head, self.some_fragments(positions), tail)
+        return _join(head, self.some_fragments(positions), tail).combine_chunks()
 
     def line_bytes(self) -> Positions:
         """Return the size of every request line in bytes."""
         constant = sum(map(len, self.shape.wire)) + LINE_OVERHEAD
-        return np.asarray(np.diff(text_buffers(self.fragments)[0]) + constant)
+        return np.asarray(pc.binary_length(self.fragments).to_numpy()) + constant
 
 
 def distinct(
     ids: pa.StringArray,
-    fragments: pa.LargeStringArray | list[str],
+    fragments: pa.ChunkedArray | list[str],
     shape: BodyShape,
     kept: Positions,
     rows: int,
@@ -291,12 +291,12 @@ def distinct(
     codes = np.full(rows, -1, dtype=np.int64)
     dictionary, inner, first = first_of_each(ids)
     codes[kept] = inner
-    if isinstance(fragments, pa.Array):
+    if isinstance(fragments, pa.ChunkedArray):
         texts = fragments if len(first) == len(fragments) else fragments.take(pa.array(first))
         return Requests(dictionary, codes, texts, shape)
     chosen = [fragments[i] for i in first.tolist()]
     fragments.clear()
-    return Requests(dictionary, codes, _packed(chosen), shape, images=True)
+    return Requests(dictionary, codes, pa.chunked_array([_packed(chosen)]), shape, images=True)
 
 
 def _packed(texts: list[str]) -> pa.LargeStringArray:

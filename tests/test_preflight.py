@@ -59,7 +59,7 @@ def test_many_rows_are_checked_as_one() -> None:
     with pytest.raises(MissingValueError) as missing:
         preview(data, "{{ b }} {{ a }}", n=n)
     assert missing.value.columns == {"a": 3}
-    assert missing.value.rows == ["row 17", "row 8192", "row 9999"]
+    assert missing.value.rows == ("row 17", "row 8192", "row 9999")
     with pytest.raises(RequestError) as empty:
         preview(data, "{{ a }}", missing="skip", n=n)
     assert (empty.value.row, empty.value.count) == ("row 4100", 2)

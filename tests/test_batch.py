@@ -514,6 +514,14 @@ def test_files_are_split_at_the_limits_and_joined_again(gateway: StandIn) -> Non
     assert_joined(out, other, [f"Say {x}" for x in other["x"]])
 
 
+def test_many_files_are_sent_in_the_order_of_the_rows(gateway: StandIn) -> None:
+    df = pd.DataFrame({"x": [f"{i:03d}" for i in range(12)]})
+    with llm.set_options(max_requests_per_file=1):
+        ask(df)
+    sent = [body["messages"][0]["content"] for job in gateway.jobs for _, body in job.requests]
+    assert sent == [f"Say {x}" for x in df["x"]]
+
+
 # --- preview ----------------------------------------------------------------------------------
 def test_preview_shows_what_would_be_sent_and_touches_nothing(
     gateway: StandIn, tmp_path: Any

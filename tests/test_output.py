@@ -9,9 +9,11 @@ from __future__ import annotations
 import itertools
 import json
 from collections import Counter
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -28,6 +30,8 @@ from nyu_llm_frames._answers.lines import (
     parse_lines,
 )
 from nyu_llm_frames._answers.plain import FIELDS, joined, read_block
+from nyu_llm_frames._sidecar.answer_store import AnswerWriter
+from nyu_llm_frames._sidecar.storage import parquet_files, read_table
 
 CASES: dict[str, dict[str, str]] = {
     case["name"]: case
@@ -667,6 +671,28 @@ def test_only_lines_of_one_object_are_read_at_once(between: bytes) -> None:
     rows, others = read_block(line + between + line + b"\n")
     assert len(rows) == 0
     assert others == lines_of(line + between + line)
+
+
+@pytest.mark.parametrize("again", [1, 300])
+def test_what_is_stored_of_a_line_is_what_the_line_says(tmp_path: Path, again: int) -> None:
+    """Blocks of usual rows and single answers, in one group and over several."""
+    lines = [line for line in REAL_ANSWERS for _ in range(again)]
+    writer = AnswerWriter(tmp_path, "job", datetime(2026, 1, 1, tzinfo=UTC))
+    written = []
+    for start in range(0, len(lines), 7):
+        rows, others = read_block(b"\n".join(lines[start : start + 7]) + b"\n")
+        writer.write(rows)
+        writer.write([a for a in map(parse_line, others) if isinstance(a, Answer)])
+        written += [*rows.raw.to_pylist(), *others]
+    writer.commit()
+    (path,) = parquet_files(tmp_path)
+    stored = read_table(path).to_pylist()
+    assert [row["raw"] for row in stored] == written
+    for row in stored:
+        assert (row.pop("job"), row.pop("stored_at").year) == ("job", 2026)
+        one = parse_line(row["raw"])
+        assert isinstance(one, Answer)
+        assert row == msgspec.structs.asdict(one)
 
 
 # --- splitting ---------------------------------------------------------------------------------

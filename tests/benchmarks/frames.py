@@ -36,21 +36,22 @@ DATA = Path(__file__).parent.parent / "data"
 
 
 class InProcess(llm.Gateway):
-    """A gateway without a network: takes request files and streams prepared output lines."""
+    """A gateway without a network: takes request files and streams prepared output files."""
 
     def connect(self) -> Any:
         return CONNECTION
 
 
 class Connection:
-    """Keeps uploaded lines and answers each one."""
+    """Keeps uploaded lines, and answers each one in a file for each job."""
 
     def close(self) -> None:
         """Nothing to close."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path = Path()) -> None:
+        self.folder = folder
         self.files: list[bytes] = []
-        self.outputs: list[bytes] = []
+        self.outputs: list[Path] = []
 
     def upload(self, path: Path, file_name: str, model: str) -> str:
         self.files.append(path.read_bytes())
@@ -69,12 +70,15 @@ class Connection:
         return self._batch(int(batch_id[1:]))
 
     def output(self, batch_id: str) -> Iterator[bytes]:
-        data = self.outputs[int(batch_id[1:])]
-        for start in range(0, len(data), 1 << 16):
-            yield data[start : start + (1 << 16)]
+        with self.outputs[int(batch_id[1:])].open("rb", buffering=0) as file:
+            while chunk := file.read(1 << 16):
+                yield chunk
 
     def prepare_outputs(self) -> None:
-        self.outputs = [b"".join(map(output_line, file.splitlines())) for file in self.files]
+        for number, lines in enumerate(self.files):
+            self.outputs.append(self.folder / f"output-{number}.jsonl")
+            with self.outputs[-1].open("wb") as file:
+                file.writelines(map(output_line, lines.splitlines()))
 
 
 CONNECTION = Connection()
@@ -153,12 +157,15 @@ def by_hand_build(df: pd.DataFrame, path: Path) -> None:
             file.write(json.dumps(line) + "\n")
 
 
-def by_hand_collect(df: pd.DataFrame, ids: list[str], lines: list[bytes]) -> pd.DataFrame:
-    """Join output lines by hand: a dict, a frame, a reindex."""
+def by_hand_collect(df: pd.DataFrame, ids: list[str], outputs: list[Path]) -> pd.DataFrame:
+    """Join output files by hand: a dict, a frame, a reindex."""
     answers = {}
-    for line in lines:
-        row = json.loads(line)
-        answers[row["custom_id"]] = row["response"]["body"]["choices"][0]["message"]["content"]
+    for path in outputs:
+        with path.open() as lines:
+            for line in lines:
+                row = json.loads(line)
+                content = row["response"]["body"]["choices"][0]["message"]["content"]
+                answers[row["custom_id"]] = content
     joined = pd.DataFrame({"response": pd.Series(answers)}).reindex(ids)
     return df.assign(response=joined["response"].to_numpy())
 
@@ -184,7 +191,7 @@ def measure(rows: int, repeat: int) -> list[tuple[str, float, float]]:
     work = Path(tempfile.mkdtemp())
     try:
         for turn in range(repeat):
-            CONNECTION.__init__()  # type: ignore[misc]
+            CONNECTION.__init__(work)  # type: ignore[misc]
             sidecar = work / f"s{turn}"
             ours, run = timed(lambda s=sidecar: df.llm.submit(**call, sidecar=s))
             hand, _ = timed(lambda: by_hand_build(df, work / "by_hand.jsonl"))
@@ -195,13 +202,12 @@ def measure(rows: int, repeat: int) -> list[tuple[str, float, float]]:
             best["build"] = [min(best["build"][0], ours), min(best["build"][1], hand)]
 
             CONNECTION.prepare_outputs()
-            lines = [line for out in CONNECTION.outputs for line in out.splitlines()]
             ids = run._call.requests.ids.take(pa.array(run._call.codes)).to_pylist()
             ours, joined = timed(lambda r=run: r.wait().result())
-            hand, expected = timed(lambda i=ids, ls=lines: by_hand_collect(df, i, ls))
+            hand, expected = timed(lambda i=ids: by_hand_collect(df, i, CONNECTION.outputs))
             assert (joined["response"].to_numpy() == expected["response"].to_numpy()).all()
             best["collect"] = [min(best["collect"][0], ours), min(best["collect"][1], hand)]
-            del lines, expected, run
+            del expected, run
 
             ours, again = timed(lambda s=sidecar: df.llm.batch(**call, sidecar=s))
             hand, _ = timed(lambda: by_hand_render(df))

@@ -241,7 +241,7 @@ def plot(results: list[dict[str, float]], path: Path) -> None:
     import matplotlib as mpl
 
     mpl.use("svg")
-    mpl.rcParams["svg.hashsalt"] = "benchmarks"
+    mpl.rcParams.update({"svg.hashsalt": "benchmarks", "svg.fonttype": "none"})
     from matplotlib import pyplot as plt
 
     rows = [r["rows"] for r in results]

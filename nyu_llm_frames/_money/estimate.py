@@ -13,6 +13,7 @@ import numpy as np
 
 from nyu_llm_frames._money.prices import Price, max_output_tokens
 from nyu_llm_frames._money.tokens import Scale
+from nyu_llm_frames._words import count
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -122,7 +123,7 @@ class Estimate:
 
     def line(self) -> str:
         """Return what is printed before an upload: one line."""
-        parts = [f"{self.rows:,} rows, {self.requests:,} distinct requests"]
+        parts = [f"{count(self.rows, 'row')}, {count(self.requests, 'distinct request')}"]
         parts.append(f"{self.answered:,} already answered")
         if self.under_way:
             parts.append(f"{self.under_way:,} under way")

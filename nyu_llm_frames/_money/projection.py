@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from nyu_llm_frames._money.estimate import Range, dollars, dollars_range
+from nyu_llm_frames._words import count
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -68,7 +69,7 @@ class Trial:
 
     def lines(self) -> list[str]:
         """Return what is printed."""
-        head = f"trial: {self.rows:,} rows, {self.asked:,} asked in {self.seconds:.1f} s"
+        head = f"trial: {count(self.rows, 'row')}, {self.asked:,} asked in {self.seconds:.1f} s"
         if self.already_answered:
             head += f", {self.already_answered:,} answered before"
         if self.under_way:

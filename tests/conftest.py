@@ -22,6 +22,7 @@ from support.stand_in import StandIn
 from nyu_llm_frames._clock import SystemClock
 
 CONTROL = ("NYU_LLM_GATEWAY_TESTS", "NYU_LLM_REQUIRE_MODEL")
+KEPT = (*CONTROL, "PORTKEY_GATEWAY")  # where the real gateway lies: a fixture may start it late
 REQUIRE_GATEWAY, REQUIRE_MODEL = (os.environ.get(name) == "1" for name in CONTROL)
 REAL_HOME = Path.home()
 
@@ -53,7 +54,7 @@ def _clean_environment(
 ) -> None:
     """Let nothing leak in or out: no settings, an empty home, an empty working directory."""
     for name in list(os.environ):
-        if name.startswith(("PORTKEY_", "NYU_LLM_")) and name not in CONTROL:
+        if name.startswith(("PORTKEY_", "NYU_LLM_")) and name not in KEPT:
             monkeypatch.delenv(name)
     home = tmp_path_factory.mktemp("home")
     cache = os.environ.get("XDG_CACHE_HOME", str(REAL_HOME / ".cache"))

@@ -431,3 +431,33 @@ def test_a_disk_that_fails_at_any_write_loses_nothing(
             assert TROUBLE[number] in str(e)  # noqa: PT017
     assert ask()["response"].tolist() == [answer(str(i)) for i in range(6)]
     assert len(gateway.jobs) == 1
+
+
+def test_no_file_takes_its_name_before_its_bytes_are_flushed(
+    gateway: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A killed process does not show it: what it wrote is with the system, not yet on the disk."""
+    flush, rename = os.fsync, os.replace
+    flushed: dict[int, int] = {}
+    renamed: list[tuple[str, bool]] = []
+    folders: set[int] = set()
+
+    def fsync(descriptor: int) -> None:
+        flush(descriptor)
+        stat = os.fstat(descriptor)
+        flushed[stat.st_ino] = stat.st_size
+        folders.discard(stat.st_ino)
+
+    def replace(source: Path, target: Path) -> None:
+        stat = source.stat()
+        whole = flushed.pop(stat.st_ino, -1) == stat.st_size > 0
+        renamed.append((target.parent.name, whole))
+        rename(source, target)
+        folders.add(target.parent.stat().st_ino)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "replace", replace)
+    assert ask()["response"].tolist() == [answer(str(i)) for i in range(6)]
+    assert {folder for folder, _ in renamed} >= {"jobs", "requests", "answers", "runs"}
+    assert all(whole for _, whole in renamed)
+    assert not folders

@@ -258,7 +258,9 @@ class Runner(Planner):
 def _timeout(active: list[Job], trouble: GatewayUnavailableError | None) -> RunTimeoutError:
     states = ", ".join(f"{j.batch_id or j.name}: {pace.state_word(j)}" for j in active)
     why = f" Trouble: {sentence(str(trouble))}" if trouble is not None else ""
+    unmade = all(job.step in _jobs.UNMADE for job in active)
+    what = "and nothing was submitted yet" if unmade else "while batch jobs go on"
     return RunTimeoutError(
-        f"timeout= is over while batch jobs go on ({states}).{why} Nothing is lost: the same call "
-        "picks them up, and pays nothing again."
+        f"timeout= is over {what} ({states}).{why} Nothing is lost: the same call picks them up, "
+        "and pays nothing again."
     )

@@ -1,0 +1,158 @@
+"""Reading an output by the block says what reading it line by line says.
+
+Comes in: outputs of any rows (good, failed, damaged, twice, torn, of strangers), in one look or
+more. Goes out: the same answers and the same counts both ways.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from nyu_llm_frames._answers import plain
+from nyu_llm_frames._answers.answer import Answer, better
+from nyu_llm_frames._answers.blocks import lines_of
+from nyu_llm_frames._answers.lines import parse_line
+from nyu_llm_frames._answers.plain import PlainRows
+from nyu_llm_frames._jobs import harvest as _harvest
+from nyu_llm_frames._jobs.harvest import Harvest
+from nyu_llm_frames._jobs.job import Job
+
+OURS = [f"r-{i:032x}" for i in range(6)]
+
+
+class Outputs:
+    """Gives one output after the other, the last one for ever; the stored file is not there."""
+
+    def __init__(self, outputs: list[bytes], step: int) -> None:
+        self._outputs, self._step = list(outputs), step
+
+    def output(self, batch_id: str) -> Iterator[bytes]:
+        data = self._outputs.pop(0) if len(self._outputs) > 1 else self._outputs[0]
+        return (data[i : i + self._step] for i in range(0, len(data), self._step))
+
+    def content(self, file_id: str) -> Iterator[bytes]:
+        return iter(())
+
+    def stored_bytes(self, file_id: str) -> int | None:
+        return None
+
+
+class Kept:
+    """Keeps what is written, as answers."""
+
+    def __init__(self) -> None:
+        self.answers: list[Answer] = []
+        self.blocks = 0
+
+    def write(self, answers: list[Answer] | PlainRows) -> None:
+        if isinstance(answers, PlainRows):
+            self.blocks += 1
+            read = map(parse_line, answers.raw.to_pylist())
+            self.answers += [a for a in read if isinstance(a, Answer)]
+        else:
+            self.answers += answers
+
+
+def line(custom_id: str, kind: str, text: str) -> bytes:
+    if kind == "torn":
+        return b'{"custom_id": "'
+    if kind == "blank":
+        return b" "
+    body: Any = {"choices": [{"message": {"content": text}, "finish_reason": "STOP"}]}
+    if kind == "cut":
+        body["choices"][0]["finish_reason"] = "MAX_TOKENS"
+    # Not quite the usual form, and good all the same.
+    error = " " if kind == "odd" else ""
+    row = {"custom_id": custom_id, "response": {"body": body}, "error": error}
+    if kind == "failed":
+        row |= {"response": {"body": False}, "error": {"error": {"code": 429, "message": "m"}}}
+    return json.dumps(row, ensure_ascii=False).encode()
+
+
+rows = st.builds(
+    line,
+    st.sampled_from([*OURS, "r-" + "f" * 32, "request-1"]),
+    st.sampled_from(["good"] * 6 + ["odd", "odd", "cut", "failed", "torn", "blank"]),
+    st.sampled_from(["one", "two", "dam\ufffdged"]),
+)
+outputs = st.builds(
+    lambda lines, end: b"\n".join(lines) + end,
+    st.lists(rows, max_size=12),
+    st.sampled_from([b"\n", b""]),
+)
+
+
+def ended(counted: int | None) -> Job:
+    return Job(
+        name="j",
+        run="r",
+        owner="o",
+        realm="@v",
+        model="m",
+        requests=len(OURS),
+        file_bytes=1,
+        step="ended",
+        batch_id="b",
+        counted=counted,
+        outcome="completed",
+    )
+
+
+def read(looks: list[bytes], step: int, counted: int | None) -> tuple[list[Answer], list[Any]]:
+    """Look as often as there are outputs; return what was written, and what each look said."""
+    harvest = Harvest(set(OURS), set)
+    job = ended(counted)
+    sink, said = Kept(), []
+    source = Outputs(looks, step)
+    for _ in looks:
+        enough = harvest.look(job, source, sink)
+        said.append((enough, harvest.orphans, harvest.duplicates, harvest.answers, harvest.whole))
+    harvest.finish(sink)
+    said.append(sorted(harvest.rank.items()))
+    return sink.answers, said
+
+
+def best(answers: list[Answer]) -> dict[str, tuple[Answer, int]]:
+    """Return for each id the answer that counts, and how many were written."""
+    out: dict[str, tuple[Answer, int]] = {}
+    for answer in answers:
+        known = out.get(answer.custom_id)
+        out[answer.custom_id] = (
+            (answer, 1) if known is None else (better(known[0], answer), known[1] + 1)
+        )
+    return out
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    st.lists(outputs, min_size=1, max_size=3),
+    st.integers(1, 400),
+    st.none() | st.integers(0, 7),
+    st.sampled_from([1, 300, 1 << 19]),
+)
+@example([line(OURS[0], "odd", "one") + b"\n" + line(OURS[0], "good", "two")], 400, 1, 1 << 19)
+def test_blocks_and_lines_give_the_same_answers_and_counts(
+    looks: list[bytes], step: int, counted: int | None, block: int
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        make = _harvest.BlockSplitter
+        patch.setattr(_harvest, "BlockSplitter", lambda: make(block))
+        fast, said = read(looks, step, counted)
+        patch.setattr(_harvest, "read_block", lambda data: (plain._NOTHING, lines_of(data)))
+        slow, expected = read(looks, step, counted)
+    assert said == expected
+    assert best(fast) == best(slow)
+    assert {answer.custom_id for answer in fast} <= set(OURS)
+
+
+def test_usual_rows_are_written_by_the_block() -> None:
+    sink = Kept()
+    data = b"".join(line(custom_id, "good", "x") + b"\n" for custom_id in OURS)
+    assert Harvest(set(OURS), set).look(ended(6), Outputs([data], 1000), sink)
+    assert (sink.blocks, len(sink.answers)) == (1, 6)

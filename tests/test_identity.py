@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import nyu_llm_frames as llm
@@ -129,6 +129,21 @@ def test_messages_are_encoded_as_json_encodes_them(texts: list[str]) -> None:
     assert fragments_with_images(("user",), [texts], {}) == expected
     two = fragments(("system", "user"), [texts, texts]).to_pylist()
     assert two == [f"{one.replace('user', 'system', 1)},{one}" for one in expected]
+
+
+@given(st.lists(st.integers(0, 5)))
+@example([0, 1, 1, 3])
+@example([2, 3, 4])
+def test_bodies_are_those_of_the_positions(positions: list[int]) -> None:
+    shape = BodyShape("m", ("user",), {})
+    texts = [f"text {i}" for i in range(6)]
+    half = [fragments(("user",), [texts[:3]]), fragments(("user",), [texts[3:]])]
+    ids = custom_ids("@v", shape, pa.concat_arrays(half))
+    requests = distinct(ids, pa.chunked_array(half), shape, np.arange(6), 6)
+    made = requests.bodies(np.array(positions, np.int64)).to_pylist()
+    assert [json.loads(body)["messages"][0]["content"] for body in made] == [
+        texts[i] for i in positions
+    ]
 
 
 def test_many_rows_keep_their_order() -> None:

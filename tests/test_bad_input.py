@@ -16,6 +16,8 @@ import pytest
 from support.stand_in import StandIn, answer
 
 import nyu_llm_frames as llm
+from nyu_llm_frames._jobs import harvest as _harvest
+from nyu_llm_frames._sidecar import answer_store as _answer_store
 from nyu_llm_frames.errors import (
     AuthenticationError,
     ConfigurationError,
@@ -461,3 +463,32 @@ def test_no_file_takes_its_name_before_its_bytes_are_flushed(
     assert {folder for folder, _ in renamed} >= {"jobs", "requests", "answers", "runs"}
     assert all(whole for _, whole in renamed)
     assert not folders
+
+
+@pytest.mark.parametrize("group", [1, 2, 3])
+def test_a_disk_that_is_full_while_answers_are_written_loses_none(
+    gateway: StandIn, monkeypatch: pytest.MonkeyPatch, group: int
+) -> None:
+    """The thread that writes fails, at any of three groups; nothing of it takes a name."""
+    monkeypatch.setattr(_answer_store, "_GROUP_ROWS", 2)
+    # Blocks of a line or a few, so that there are groups to write one after the other.
+    splitter = _harvest.BlockSplitter
+    monkeypatch.setattr(_harvest, "BlockSplitter", lambda: splitter(1))
+    write, count = pq.ParquetWriter.write_table, 0
+
+    def full(self: Any, table: pa.Table, *args: Any, **options: Any) -> None:
+        nonlocal count
+        if "raw" in table.schema.names:
+            count += 1
+            if count == group:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write(self, table, *args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pq.ParquetWriter, "write_table", full)
+        text = said(SidecarError, ask)
+        assert TROUBLE[errno.ENOSPC] in text
+        assert count >= group
+        assert list(Path("llm_sidecar/answers").iterdir()) == []
+    assert ask()["response"].tolist() == [answer(str(i)) for i in range(6)]
+    assert len(gateway.jobs) == 1

@@ -229,7 +229,7 @@ class Sidecar:
     def drop_bodies(self, name: str) -> None:
         """Forget the prompts of a job that is over; its ids stay."""
         table = _storage.read_table(self._requests(name), ["custom_id"])
-        _storage.write_table(self._requests(name), table, strings=False)
+        _storage.write_table(self._requests(name), table)
 
     # --- answers ----------------------------------------------------------------------------
     @property

@@ -118,6 +118,8 @@ def _weights(requests: Requests, chosen: Ints) -> Floats:
 
 def _by_tokenizer(requests: Requests, chosen: Ints) -> Scale | None:
     """Count a sample of the prompts themselves."""
+    if not tokenizer.fits(requests.shape.model):
+        return None
     sample = chosen[np.linspace(0, len(chosen) - 1, min(len(chosen), _SAMPLE)).astype(np.int64)]
     texts = [_tokens.message_texts(messages) for messages in requests.messages(sample)]
     found = tokenizer.count(requests.shape.model, texts)

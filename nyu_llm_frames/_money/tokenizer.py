@@ -26,6 +26,12 @@ def _gemma() -> Any:
         return None
 
 
+def fits(model: str) -> bool:
+    """Whether there is a tokenizer for a model."""
+    name = model.strip().rpartition("/")[2].lower()
+    return name.startswith("gemini-") and _gemma() is not None
+
+
 def count(model: str, texts: Sequence[str]) -> tuple[Floats, str] | None:
     """Count the tokens of texts.
 
@@ -34,12 +40,9 @@ def count(model: str, texts: Sequence[str]) -> tuple[Floats, str] | None:
     tuple of (numpy.ndarray, str) or None
         Counts of shape (n,), and the name of the tokenizer; None without a fitting one.
     """
-    name = model.strip().rpartition("/")[2].lower()
-    if not name.startswith("gemini-"):
+    if not fits(model):
         return None
     tokenizer = _gemma()
-    if tokenizer is None:
-        return None
     whole = [text.encode("utf-8", "replace").decode() for text in texts]  # no lone surrogates
     counts = [len(tokenizer.encode(text)) for text in whole]
     return np.array(counts, dtype=np.float64), "Gemma 3's tokenizer"

@@ -219,11 +219,13 @@ def positions(ids: pa.Array | pa.ChunkedArray, among: pa.Array) -> Ints:
 
 def positions_of_each(parts: Sequence[pa.Array | pa.ChunkedArray], among: pa.Array) -> list[Ints]:
     """Do the same for many parts at once: `among` is hashed anew at every call."""
+    if not parts:
+        return []
     chunks: list[pa.Array] = []
     for part in parts:
         chunks += part.chunks if isinstance(part, pa.ChunkedArray) else [part]
     found = positions(pa.chunked_array(chunks, among.type), among)
-    return np.split(found, np.cumsum([len(part) for part in parts])[:-1]) if parts else []
+    return np.split(found, np.cumsum([len(part) for part in parts])[:-1])
 
 
 def _ranks(status: pa.ChunkedArray) -> Ints:

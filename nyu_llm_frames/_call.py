@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import platform
 from collections import Counter
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,10 +23,12 @@ from nyu_llm_frames._asked import Asked
 from nyu_llm_frames._frames import frame as _frame
 from nyu_llm_frames._frames import images as _images
 from nyu_llm_frames._frames.columns import Codes, new_names
+from nyu_llm_frames._frames.frame import Mask
 from nyu_llm_frames._gateway import gateway as _gateway
 from nyu_llm_frames._gateway.gateway import Gateway
 from nyu_llm_frames._options import Options
 from nyu_llm_frames._prompts.template import PromptTemplate, compile_template
+from nyu_llm_frames._prompts.texts import Texts
 from nyu_llm_frames._requests import bodies as _requests
 from nyu_llm_frames._requests import preflight
 from nyu_llm_frames._requests.bodies import BodyShape, Requests
@@ -36,8 +38,6 @@ from nyu_llm_frames._requests.parameters import body_params, check_number
 from nyu_llm_frames._requests.routes import route
 from nyu_llm_frames._schema.schema import Schema, compile_schema
 from nyu_llm_frames.errors import ConfigurationError, TemplateError
-
-_ROWS_AT_ONCE = 4096  # texts, JSON and digests of so many rows stay in a processor's cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +153,6 @@ def prepare(frame: pd.DataFrame, asked: Asked, *, check_columns: bool = True) ->
     shape = BodyShape(asked.model, template.roles, params)
     rules = Rules(way, options.max_bytes_per_file)
     requests = _render(frame, asked, template, shape, realm, rules)
-    preflight.check_ids(requests.ids)
     preflight.check_sizes(requests, options.max_bytes_per_file, frame.index)
     return Call(asked, _frame.own_copy(frame), template, schema, requests, gateway, options, path)
 
@@ -193,24 +192,24 @@ def _render(
     parts: list[pa.Array] = []
     ids: list[pa.Array] = []
     done = 0
-    for start in range(0, n, _ROWS_AT_ONCE):
-        piece = frame.iloc[start : start + _ROWS_AT_ONCE]
-        values = _frame.column_values(piece, template.columns)
-        blank, counts = _frame.rows_with_na(values, strict, len(piece))
+    for start in range(0, n, _requests.ROWS_AT_ONCE):
+        piece = frame.iloc[start : start + _requests.ROWS_AT_ONCE]
+        cells = _frame.column_texts(piece, template.columns) if template.is_straight else None
+        values = _frame.column_values(piece, template.columns) if cells is None else {}
+        blank, counts = _frame.rows_with_na(values if cells is None else cells, strict, len(piece))
         holes[start : start + len(piece)] = blank
         missing.update(counts)
         if missing and asked.missing == "error":
             continue  # what is missing further down is counted, and nothing else is done
-        index = _frame.index_values(piece) if template.uses_index else None
-        labels: Any = piece.index
-        if counts:
-            values, index, labels = _without(blank, values, index, labels)
-        texts = template.render(values, index, len(labels), labels, done)
+        if cells is not None:
+            texts = _filled(template, cells, blank)
+        else:
+            texts = _rendered(template, values, piece, blank, done)
         for places, column in zip(empty, texts, strict=True):
             places += [done + i for i in preflight.empty_texts(column)]
         parts.append(_requests.fragments(template.roles, texts))
         ids.append(_requests.custom_ids(realm, shape, parts[-1]))
-        done += len(labels)
+        done += len(texts[0])
     if missing and asked.missing == "error":
         told = {column: missing[column] for column in strict if missing[column]}
         raise _frame.missing_value_error(frame, holes, told)
@@ -218,11 +217,35 @@ def _render(
     if any(empty):
         preflight.check_texts(empty, template.roles, frame.index[kept])
     every = pa.concat_arrays(ids) if ids else pa.array([], pa.string())
-    return _requests.distinct(every, pa.chunked_array(parts, pa.large_string()), shape, kept, n)
+    messages = pa.chunked_array(parts, pa.large_string())
+    return _requests.distinct(every, messages, shape, kept, n)
+
+
+def _filled(
+    template: PromptTemplate, cells: dict[Hashable, pa.LargeStringArray], holes: Mask
+) -> Sequence[Texts]:
+    if holes.any():
+        kept = pa.array(~holes)
+        cells = {label: column.filter(kept) for label, column in cells.items()}
+    return template.fill(cells, int(np.count_nonzero(~holes)))
+
+
+def _rendered(
+    template: PromptTemplate,
+    values: dict[Hashable, list[object]],
+    piece: pd.DataFrame,
+    holes: Mask,
+    first: int,
+) -> Sequence[Texts]:
+    index = _frame.index_values(piece) if template.uses_index else None
+    labels: Any = piece.index
+    if holes.any():
+        values, index, labels = _without(holes, values, index, labels)
+    return template.render(values, index, len(labels), labels, first)
 
 
 def _without(
-    holes: np.ndarray[Any, np.dtype[np.bool_]],
+    holes: Mask,
     values: dict[Hashable, list[object]],
     index: list[object] | None,
     labels: Any,

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nyu_llm_frames._frames.values import index_to_python, series_to_python
+from nyu_llm_frames._frames.values import index_to_python, series_to_python, series_to_text
 from nyu_llm_frames._prompts.scalars import to_python
 
 
@@ -168,6 +168,8 @@ COLUMNS: dict[str, tuple[st.SearchStrategy[list[Any]], Any]] = {
     "bool": (st.lists(st.booleans()), "bool"),
     "int64": (st.lists(small), "int64"),
     "uint8": (st.lists(st.integers(0, 255)), "uint8"),
+    "uint64": (st.lists(st.integers(0, 2**64 - 1)), "uint64"),
+    "big-endian int": (st.lists(small), ">i4"),
     "float64": (optional(floats), "float64"),
     "float32": (optional(st.floats(width=32)), "float32"),
     "complex": (st.lists(st.complex_numbers()), "complex128"),
@@ -223,22 +225,41 @@ COLUMNS: dict[str, tuple[st.SearchStrategy[list[Any]], Any]] = {
 }
 
 
+def column(kind: str, data: st.DataObject) -> pd.Series:
+    values, dtype = COLUMNS[kind]
+    drawn = data.draw(values)
+    if dtype is not object:
+        return pd.Series(drawn, dtype=dtype)
+    series = pd.Series(pd.Index([]).tolist() + [None] * len(drawn), dtype=object)
+    for i, value in enumerate(drawn):
+        series.iat[i] = value
+    return series
+
+
 @pytest.mark.parametrize("kind", COLUMNS)
 @given(data=st.data())
 @settings(max_examples=25, deadline=None)
 def test_fast_path_agrees_with_cell_by_cell(kind: str, data: st.DataObject) -> None:
-    values, dtype = COLUMNS[kind]
-    drawn = data.draw(values)
-    if dtype is object:
-        series = pd.Series(pd.Index([]).tolist() + [None] * len(drawn), dtype=object)
-        for i, value in enumerate(drawn):
-            series.iat[i] = value
-    else:
-        series = pd.Series(drawn, dtype=dtype)
+    series = column(kind, data)
     fast, slow = series_to_python(series), to_python(list(series))
     assert list(map(repr, fast)) == list(map(repr, slow))
     assert list(map(type, fast)) == list(map(type, slow))
-    assert len(fast) == len(drawn)
+    assert len(fast) == len(series)
+
+
+@pytest.mark.parametrize("kind", COLUMNS)
+@given(data=st.data())
+@settings(max_examples=25, deadline=None)
+def test_texts_are_what_str_makes_of_the_values(kind: str, data: st.DataObject) -> None:
+    series = column(kind, data)
+    expected = [None if v is None else str(v) for v in to_python(list(series))]
+    try:
+        found = series_to_text(series)
+    except UnicodeEncodeError:
+        assert not all(text is None or text.isprintable() for text in expected)
+    else:
+        assert found.to_pylist() == expected
+        assert series_to_text(series[1:]).to_pylist() == expected[1:]
 
 
 def test_one_missing_value_leaves_the_others_whole() -> None:

@@ -6,13 +6,14 @@ new frame with the same index, order, dtypes and columns, and the answers beside
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
-from nyu_llm_frames._frames.values import index_to_python, series_to_python
+from nyu_llm_frames._frames.values import index_to_python, series_to_python, series_to_text
 from nyu_llm_frames._requests.preflight import shown_label
 from nyu_llm_frames.errors import ColumnExistsError, ConfigurationError, MissingValueError
 
@@ -44,9 +45,30 @@ def check_frame(frame: pd.DataFrame) -> None:
 
 def column_values(frame: pd.DataFrame, columns: Sequence[Hashable]) -> dict[Hashable, list[object]]:
     """Return plain Python values of some columns, NA as None."""
+    return {label: series_to_python(series) for label, series in _columns(frame, columns)}
+
+
+def column_texts(
+    frame: pd.DataFrame, columns: Sequence[Hashable]
+) -> dict[Hashable, pa.LargeStringArray] | None:
+    """Return what `str` makes of the cells of some columns, NA as null.
+
+    None where it makes nothing of one of them: rendering row by row will tell which, and why.
+    """
+    try:
+        return {label: series_to_text(series) for label, series in _columns(frame, columns)}
+    except Exception:
+        return None
+
+
+def _columns(
+    frame: pd.DataFrame, columns: Sequence[Hashable]
+) -> Iterator[tuple[Hashable, pd.Series]]:
+    # By position: a label may be anything, also what `frame[label]` takes for something else.
     at: dict[Hashable, int] = {label: place for place, label in enumerate(frame.columns)}
     anything: Any = frame.iloc
-    return {label: series_to_python(anything[:, at[label]]) for label in columns}
+    for label in columns:
+        yield label, anything[:, at[label]]
 
 
 def index_values(frame: pd.DataFrame) -> list[object]:
@@ -55,13 +77,19 @@ def index_values(frame: pd.DataFrame) -> list[object]:
 
 
 def rows_with_na(
-    values: Mapping[Hashable, Sequence[object]], columns: Sequence[Hashable], rows: int
+    values: Mapping[Hashable, Sequence[object] | pa.Array], columns: Sequence[Hashable], rows: int
 ) -> tuple[Mask, dict[Hashable, int]]:
     """Return which rows have a missing value in one of the columns, and how many per column."""
     missing = np.zeros(rows, dtype=np.bool_)
     counts: dict[Hashable, int] = {}
     for label in columns:
-        holes = np.fromiter((v is None for v in values[label]), np.bool_, rows)
+        column = values[label]
+        if isinstance(column, pa.Array):
+            if not column.null_count:
+                continue
+            holes = column.is_null().to_numpy(zero_copy_only=False)
+        else:
+            holes = np.fromiter((v is None for v in column), np.bool_, rows)
         if holes.any():
             counts[label] = int(holes.sum())
             missing |= holes

@@ -6,9 +6,12 @@ Comes in: a Series or Index of any dtype. Goes out: a list that agrees element b
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import pyarrow as pa
 
 from nyu_llm_frames._prompts.scalars import LARGEST_WHOLE_FLOAT, to_python
 
@@ -35,9 +38,7 @@ def series_to_python(series: pd.Series) -> list[object]:
         return [values[code] for code in series.cat.codes.tolist()]
     if isinstance(dtype, pd.DatetimeTZDtype):
         return _from_times(series)
-    if isinstance(dtype, pd.StringDtype) or (
-        isinstance(dtype, pd.ArrowDtype) and dtype.type is str and dtype.kind != "O"
-    ):
+    if _is_text(dtype):
         return _fill(series, series.to_numpy(dtype=object).tolist())
     if _is_plain_number(dtype):
         if dtype.kind == "f":
@@ -49,11 +50,40 @@ def series_to_python(series: pd.Series) -> list[object]:
     return to_python(series.tolist())
 
 
+def series_to_text(series: pd.Series) -> pa.LargeStringArray:
+    """Return what `str` makes of a column's plain Python values, null where they are NA.
+
+    Raises
+    ------
+    Exception
+        Any that the `str` of a cell raises, or UnicodeEncodeError for half a surrogate pair.
+    """
+    dtype = series.dtype
+    found: Any
+    if isinstance(dtype, np.dtype) and dtype.kind in "iu" and dtype.isnative:
+        found = pa.array(series.to_numpy())
+    elif _is_text(dtype):
+        found = pa.array(series)
+    else:
+        values = series_to_python(series)
+        if set(map(type, values)) - {str, type(None)}:
+            values = [None if value is None else str(value) for value in values]
+        found = pa.array(values, pa.large_string())
+    found = found.cast(pa.large_string())
+    return found.combine_chunks() if isinstance(found, pa.ChunkedArray) else found
+
+
 def index_to_python(index: pd.Index) -> list[object]:
     """Convert index labels to plain Python values; a label of a MultiIndex becomes a list."""
     if isinstance(index, pd.MultiIndex):
         return to_python(index.tolist())
     return series_to_python(pd.Series(index, index=range(len(index))))
+
+
+def _is_text(dtype: object) -> bool:
+    return isinstance(dtype, pd.StringDtype) or (
+        isinstance(dtype, pd.ArrowDtype) and dtype.type is str and dtype.kind != "O"
+    )
 
 
 def _is_plain_number(dtype: object) -> bool:

@@ -21,7 +21,7 @@ from nyu_llm_frames._jobs.context import Context
 from nyu_llm_frames._jobs.job import Job
 from nyu_llm_frames._requests import planning as _planning
 from nyu_llm_frames._requests import shards as _shards
-from nyu_llm_frames._requests.bodies import BodyShape
+from nyu_llm_frames._requests.bodies import ROWS_AT_ONCE, BodyShape
 from nyu_llm_frames._requests.planning import Standing
 from nyu_llm_frames._sidecar.answer_store import positions_of_each
 from nyu_llm_frames._sidecar.folder import new_name, owner_is_gone
@@ -264,9 +264,9 @@ class Planner:
             self._at[name] = part
             self.mine.append(name)
 
-    def _batches(self, part: Positions, size: int = 8192) -> Iterator[tuple[pa.Array, pa.Array]]:
-        for start in range(0, len(part), size):
-            some = part[start : start + size]
+    def _batches(self, part: Positions) -> Iterator[tuple[pa.Array, pa.Array]]:
+        for start in range(0, len(part), ROWS_AT_ONCE):
+            some = part[start : start + ROWS_AT_ONCE]
             yield self.requests.ids.take(pa.array(some)), self.requests.bodies(some)
 
     def _forget_prompts(self) -> None:

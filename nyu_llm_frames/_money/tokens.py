@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from nyu_llm_frames._requests.bodies import text_buffers
+from nyu_llm_frames._prompts.texts import text_buffers
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -82,10 +82,9 @@ def _chunk_weights(fragments: pa.LargeStringArray, frame: int, images: bool) -> 
     where, data = text_buffers(fragments)
     first, last = int(where[0]), int(where[-1])
     slashes = np.flatnonzero(data[first:last] == ord("\\")) + first
-    rows = np.searchsorted(where[1:], slashes, side="right")
     beyond = data[slashes + 1] == ord("u")  # no text ends with a backslash
-    escaped = np.bincount(rows[beyond], minlength=len(fragments))
-    others = np.bincount(rows[~beyond], minlength=len(fragments))
+    escaped = np.diff(np.searchsorted(slashes[beyond], where))
+    others = np.diff(np.searchsorted(slashes[~beyond], where))
     plain = np.diff(where) - frame - 6 * escaped - others
     return np.asarray(np.maximum(_weight(plain, escaped) + pictures * _IMAGE, 1.0))
 

@@ -25,6 +25,7 @@ from nyu_llm_frames._prompts.messages import (
     unknown_word,
 )
 from nyu_llm_frames._prompts.names import Names, UnknownName, resolve
+from nyu_llm_frames._prompts.texts import Cell
 from nyu_llm_frames.errors import TemplateError
 
 _FILENAME = "<prompt template>"
@@ -93,9 +94,12 @@ class Compiled:
     ----------
     names
         What the source uses.
+    pieces
+        What each text consists of, where the source is constants and cells that are printed as
+        they are, one after the other; otherwise None.
     """
 
-    __slots__ = ("_columns", "_loops", "_targets", "_template", "names", "source")
+    __slots__ = ("_columns", "_loops", "_targets", "_template", "names", "pieces", "source")
 
     def __init__(self, source: str, columns: Sequence[Hashable]) -> None:
         self.source = source
@@ -106,6 +110,7 @@ class Compiled:
             raise missing_column(error.name, error.line, source, columns) from None
         except RecursionError:
             raise _too_deep() from None
+        self.pieces = _pieces(tree, self.names)
         tree = _Rewriter(self.names.swaps).visit(tree)
         tree.set_environment(ENVIRONMENT)
         self._columns = tuple(columns)
@@ -205,6 +210,22 @@ def _parse(source: str, columns: Sequence[Hashable]) -> nodes.Template:
                 "filter" if is_filter else "test", word.name, word.lineno, source, spelled
             )
     return tree
+
+
+def _pieces(tree: nodes.Template, names: Names) -> tuple[str | Cell, ...] | None:
+    labels = dict(names.targets)
+    found: list[str | Cell] = []
+    for node in tree.body:
+        if not isinstance(node, nodes.Output):
+            return None
+        for child in node.nodes:
+            if isinstance(child, nodes.TemplateData):
+                found.append(child.data)
+            elif id(child) in names.swaps:
+                found.append(Cell(labels[names.swaps[id(child)].name]))
+            else:
+                return None
+    return tuple(found)
 
 
 def _load(tree: nodes.Template) -> Template:

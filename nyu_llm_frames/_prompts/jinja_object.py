@@ -33,6 +33,8 @@ class TemplateObject:
     filters and globals; columns, `row` and `index` come before its globals.
     """
 
+    pieces = None  # its environment decides what is printed
+
     def __init__(self, template: Template, columns: Sequence[Hashable]) -> None:
         self._template = template
         found = lookups(template)

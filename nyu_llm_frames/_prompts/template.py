@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import jinja2
+import pyarrow as pa
 
 from nyu_llm_frames._prompts.compiled import Compiled
 from nyu_llm_frames._prompts.jinja_object import TemplateObject
 from nyu_llm_frames._prompts.names import Names
+from nyu_llm_frames._prompts.texts import Cell, JoinedTexts, fill
 from nyu_llm_frames.errors import ConfigurationError
 
 ROLES = ("system", "user", "assistant")
@@ -38,6 +40,8 @@ class Message:
 class _Part(Protocol):
     @property
     def names(self) -> Names: ...
+    @property
+    def pieces(self) -> tuple[str | Cell, ...] | None: ...
 
     def texts(
         self,
@@ -91,6 +95,11 @@ class PromptTemplate:
         _refuse_duplicates(self.columns, columns)
 
     @property
+    def is_straight(self) -> bool:
+        """Whether all texts are constants and cells as they are, so that `fill` can make them."""
+        return all(part.pieces is not None for part in self._parts)
+
+    @property
     def uses_anything(self) -> bool:
         """Whether the text can differ from one row to the next."""
         return bool(self.columns) or self.uses_index
@@ -129,6 +138,18 @@ class PromptTemplate:
             At one row; its `position` is counted from `first` in what was given here.
         """
         return [part.texts(data, index, n, labels, first) for part in self._parts]
+
+    def fill(self, cells: Mapping[Hashable, pa.LargeStringArray], n: int) -> list[JoinedTexts]:
+        """Say the same as `render` of a straight template, without a step for each row.
+
+        Parameters
+        ----------
+        cells : mapping of label to pyarrow.LargeStringArray
+            What `str` makes of the cells of `columns`, shape (n,), without nulls.
+        n : int
+            Number of rows.
+        """
+        return [fill(part.pieces or (), cells, n) for part in self._parts]
 
     def __repr__(self) -> str:
         return f"<PromptTemplate {', '.join(self.roles)}: {len(self.columns)} columns>"

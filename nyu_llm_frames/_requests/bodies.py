@@ -25,11 +25,12 @@ from itertools import repeat
 from json.encoder import encode_basestring_ascii
 from typing import Any
 
-import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from nyu_llm_frames._prompts.texts import Texts, joined, text_buffers
+from nyu_llm_frames._requests.escapes import escaped
 from nyu_llm_frames.errors import ConfigurationError
 
 ENDPOINT = "/v1/chat/completions"
@@ -40,6 +41,9 @@ ID_PATTERN = r"^r-[0-9a-f]{32}$"
 # HTTP 200 and no word about it.
 _LINE = ('{"custom_id": "', f'", "method": "POST", "url": "{ENDPOINT}", "body": ', "}\n")
 LINE_OVERHEAD = sum(map(len, _LINE)) + 34
+
+ROWS_AT_ONCE = 8192
+"""Texts, JSON and digests of so many rows stay in a processor's cache."""
 
 
 Positions = np.ndarray[Any, np.dtype[np.int64]]
@@ -109,55 +113,19 @@ class BodyShape:
         return encode({key: fields[key] for key in sorted(fields)})
 
 
-_encoder = msgspec.json.Encoder()
-
-
-def _ascii_lines(texts: Sequence[str]) -> bytes:
-    """Encode strings as `json.dumps` does, each with a newline.
-
-    A newline within a text is escaped, so newlines show where each text ends.
-    """
-    if all(map(str.isascii, texts)):  # four times as fast, and but for one character the same
-        return _encoder.encode_lines(texts).replace(b"\x7f", b"\\u007f")
-    lines = [
-        _encoder.encode(text).decode("ascii")
-        if text.isascii() and "\x7f" not in text
-        else encode_basestring_ascii(text)
-        for text in texts
-    ]
-    return "\n".join([*lines, ""]).encode("ascii")
-
-
-def _quoted(texts: Sequence[str]) -> pa.LargeStringArray:
-    """Encode strings as ASCII JSON, each with the brace that ends a message."""
-    data = np.array(memoryview(_ascii_lines(texts)), np.uint8)
-    ends = np.flatnonzero(data == ord("\n"))
-    data[ends] = ord("}")
-    offsets = np.zeros(len(ends) + 1, np.int64)
-    offsets[1:] = ends + 1
-    return pa.LargeStringArray.from_buffers(len(ends), pa.py_buffer(offsets), pa.py_buffer(data))
-
-
-def text_buffers(array: pa.LargeStringArray) -> tuple[Positions, np.ndarray[Any, Any]]:
-    """Return where each string starts and ends, shape (n + 1,), and the bytes of all, uint8."""
-    if not len(array):
-        return np.zeros(1, np.int64), np.zeros(0, np.uint8)
-    _, offsets, data = array.buffers()
-    where = np.frombuffer(offsets, np.int64, len(array) + 1, array.offset * 8)
-    return where, np.frombuffer(data, np.uint8) if data else np.zeros(0, np.uint8)
-
-
-def fragments(roles: Sequence[str], texts: Sequence[Sequence[str]]) -> pa.LargeStringArray:
+def fragments(roles: Sequence[str], texts: Sequence[Texts]) -> pa.LargeStringArray:
     """Encode the messages of every row: what stands between the brackets of ``messages``.
 
     Parameters
     ----------
     roles : sequence of str
-    texts : sequence of sequence of str
-        One sequence of n strings per message.
+    texts : sequence of Texts
+        n texts for each message.
     """
-    quoted = map(_quoted, texts)
-    return _join(*itertools.chain.from_iterable(zip(_heads(roles), quoted, strict=True)))
+    parts: list[Any] = []
+    for head, column in zip(_heads(roles), texts, strict=True):
+        parts += [head, '"', *escaped(column), '"}']
+    return joined(parts, len(texts[0]))
 
 
 def _heads(roles: Sequence[str]) -> list[str]:
@@ -216,9 +184,8 @@ def _named(digests: bytes) -> pa.StringArray:
     text = np.empty((n, 34), np.uint8)
     text[:, 0], text[:, 1] = ord("r"), ord("-")
     text[:, 2:] = np.frombuffer(hexlify(digests), np.uint8).reshape(n, 32)
-    offsets = np.arange(0, 34 * (n + 1), 34, dtype=np.int64)
-    wide = pa.LargeStringArray.from_buffers(n, pa.py_buffer(offsets), pa.py_buffer(text))
-    return wide.cast(pa.string())
+    offsets = np.arange(0, 34 * (n + 1), 34, dtype=np.int32)
+    return pa.StringArray.from_buffers(n, pa.py_buffer(offsets), pa.py_buffer(text))
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,7 +228,8 @@ class Requests:
     def bodies(self, positions: Positions) -> pa.Array:
         """Return the bodies of some requests as they are sent."""
         head, tail = self.shape.wire
-        return _join(head, self.some_fragments(positions), tail).combine_chunks()
+        found = joined([head, self.some_fragments(positions), tail], len(positions))
+        return found.combine_chunks()
 
     def line_bytes(self) -> Positions:
         """Return the size of every request line in bytes."""
@@ -332,17 +300,11 @@ def first_of_each(ids: pa.StringArray) -> tuple[pa.StringArray, Positions, Posit
     return encoded.dictionary, places, first
 
 
-def _join(*parts: Any) -> Any:
-    """Concatenate constant strings and large_string arrays, element by element."""
-    large = [pa.scalar(p, pa.large_string()) if isinstance(p, str) else p for p in (*parts, "")]
-    return pc.binary_join_element_wise(*large)
-
-
 def request_lines(ids: pa.Array, bodies: pa.Array) -> pa.Buffer:
     """Return request lines as one buffer of ASCII JSON lines, in NYU's form."""
     ids = ids.cast(pa.large_string())
     bodies = bodies.cast(pa.large_string())
-    lines = _join(_LINE[0], ids, _LINE[1], bodies, _LINE[2])
+    lines = joined([_LINE[0], ids, _LINE[1], bodies, _LINE[2]], len(ids))
     if len(lines) == 0:
         return pa.py_buffer(b"")
     offsets = np.frombuffer(lines.buffers()[1], np.int64, len(lines) + 1, lines.offset * 8)

@@ -10,10 +10,9 @@ from collections.abc import Hashable, Sequence
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
-from nyu_llm_frames._requests.bodies import ID_PATTERN, Requests
+from nyu_llm_frames._prompts.texts import JoinedTexts, Texts
+from nyu_llm_frames._requests.bodies import Requests
 from nyu_llm_frames._requests.routes import Route
 from nyu_llm_frames.errors import RequestError
 
@@ -43,8 +42,10 @@ def check_roles(roles: Sequence[str], way: Route) -> None:
         )
 
 
-def empty_texts(texts: Sequence[str]) -> list[int]:
+def empty_texts(texts: Texts) -> list[int]:
     """Return the positions of texts that are empty or blank."""
+    if isinstance(texts, JoinedTexts):
+        return texts.blank()
     if all(map(str.strip, texts)):
         return []
     return [i for i, text in enumerate(texts) if not text.strip()]
@@ -86,12 +87,3 @@ def check_sizes(requests: Requests, max_bytes: int, labels: Any) -> None:
         row=row,
         count=len(rows),
     )
-
-
-def check_ids(ids: pa.Array) -> None:
-    """Refuse ids that come back changed: numeric, empty, not ASCII, or twice."""
-    wrong = pc.invert(pc.match_substring_regex(ids, ID_PATTERN))
-    count = int(pc.sum(wrong).as_py() or 0)
-    if count:
-        first = ids[pc.index(wrong, True).as_py()].as_py()
-        raise RequestError(f"{count:,} ids are out of form, first {first!r}.", count=count)

@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from nyu_llm_frames._clock import Clock, is_dead
 from nyu_llm_frames._jobs.job import Job
-from nyu_llm_frames._requests.bodies import reads_as_replacement, request_lines
+from nyu_llm_frames._requests.bodies import ROWS_AT_ONCE, reads_as_replacement, request_lines
 from nyu_llm_frames._sidecar import answer_store as _answer_store
 from nyu_llm_frames._sidecar import storage as _storage
 from nyu_llm_frames._sidecar.lock import SidecarLock
@@ -219,7 +219,9 @@ class Sidecar:
             with _storage.reading(path) as file, _storage.scratch_file(lines_path) as out:
                 if "body" not in file.schema_arrow.names:
                     raise SidecarDamagedError(f"{path} has no prompts any more.", path=str(path))
-                batches = file.iter_batches(8_192, columns=["custom_id", "body"])
+                batches = file.iter_batches(
+                    ROWS_AT_ONCE, columns=["custom_id", "body"], use_threads=False
+                )
                 for batch in _storage.one_ahead(batches):
                     out.write(request_lines(batch.column(0), batch.column(1)))
             yield lines_path

@@ -180,6 +180,10 @@ class Line:
     def cells(self, column: pa.ChunkedArray) -> list[str]:
         """Return a column's cells; null is empty, an empty text is quoted."""
         special = self._special
+        if pa.types.is_integer(column.type):  # nothing in them to be quoted
+            return ["" if v is None else v for v in column.cast(pa.string()).to_pylist()]
+        if pa.types.is_dictionary(column.type):
+            column = column.cast(column.type.value_type)
         if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
             return [
                 "" if v is None else '"' + v.replace('"', '""') + '"' if special(v) else v or '""'

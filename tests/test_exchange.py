@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from support.stand_in import StandIn
 
@@ -59,9 +60,17 @@ def _vllm_line(custom_id: str, text: str) -> str:
     return json.dumps({"id": "vllm-1", "custom_id": custom_id, "response": response, "error": None})
 
 
+@pytest.mark.parametrize(("at_once", "groups"), [(1 << 24, 1), (1, 2)])
 def test_request_files_are_what_batch_uploads(
-    tmp_path: Path, frame: pd.DataFrame, stand_in: StandIn
+    tmp_path: Path,
+    frame: pd.DataFrame,
+    stand_in: StandIn,
+    monkeypatch: pytest.MonkeyPatch,
+    at_once: int,
+    groups: int,
 ) -> None:
+    # Long documents are written a few at a time: nothing of it shows in what is sent.
+    monkeypatch.setattr("nyu_llm_frames._jobs.planner._BYTES_AT_ONCE", at_once)
     gateway = llm.Gateway(**stand_in.settings)
     [path] = frame.llm.to_jsonl(
         tmp_path / "requests.jsonl", TEMPLATE, model=MODEL, gateway=gateway, max_tokens=9
@@ -70,6 +79,8 @@ def test_request_files_are_what_batch_uploads(
     assert not (tmp_path / "llm_sidecar").exists()
     frame.llm.batch(TEMPLATE, model=MODEL, gateway=gateway, max_tokens=9)
     assert [path.read_bytes()] == list(stand_in.uploads.values())
+    [kept] = Path("llm_sidecar/requests").glob("*.parquet")
+    assert pq.ParquetFile(kept).num_row_groups == groups
 
 
 def test_request_files_keep_the_limits_of_one_file(tmp_path: Path, frame: pd.DataFrame) -> None:

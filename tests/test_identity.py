@@ -11,6 +11,7 @@ import re
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -139,15 +140,20 @@ PROSE = st.lists(st.text(max_size=3), max_size=6).map(("plain words, " * 4).join
 
 @settings(max_examples=300, deadline=None)
 @given(
-    texts=st.lists(PROSE | st.text(max_size=30), min_size=1, max_size=8), start=st.integers(0, 8)
+    texts=st.lists(PROSE | st.text(max_size=30), min_size=1, max_size=8),
+    start=st.integers(0, 8),
+    at_once=st.sampled_from([1, 60, 1 << 20]),
 )
-@example(texts=["ends with é", "é begins", "", '"'], start=0)
-@example(texts=["x" * 99 + "é", "é" + "x" * 99, "\x7f" + "x" * 99], start=1)
-def test_columns_are_escaped_as_json_escapes_them(texts: list[str], start: int) -> None:
+@example(texts=["ends with é", "é begins", "", '"'], start=0, at_once=1 << 20)
+@example(texts=["x" * 99 + "é", "é" + "x" * 99, "\x7f" + "x" * 99], start=1, at_once=1 << 20)
+def test_columns_are_escaped_as_json_escapes_them(
+    texts: list[str], start: int, at_once: int
+) -> None:
     # Also a part of a column, whose bytes do not start with its first text.
     column = pa.array(texts, pa.large_string())[start:]
     expected = [json.dumps(text)[1:-1] for text in texts[start:]]
-    found = escape_column(column)
+    with mock.patch("nyu_llm_frames._requests.escapes._BYTES_AT_ONCE", at_once):
+        found = escape_column(column)
     found.validate(full=True)
     assert found.to_pylist() == expected
     joined = JoinedTexts(("<é>", column, '"', column), len(column))

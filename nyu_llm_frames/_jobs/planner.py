@@ -29,6 +29,7 @@ from nyu_llm_frames._sidecar.folder import new_name, owner_is_gone
 Positions = np.ndarray[Any, np.dtype[np.int64]]
 
 _WRITERS = 2
+_BYTES_AT_ONCE = 16 << 20
 
 
 class Wanted(Protocol):
@@ -238,17 +239,17 @@ class Planner:
         now = self.ctx.clock.now()
         base = new_name(now)
         ranges = _shards.split(sizes, options.max_requests_per_file, options.max_bytes_per_file)
-        jobs: dict[str, Positions] = {}
+        jobs: dict[str, tuple[Positions, Positions]] = {}
         digits = len(str(len(ranges)))  # so that names sort as the rows stand
         for number, (start, stop) in enumerate(ranges, 1):
-            jobs[f"{base}-{number:0{digits}}"] = chosen[start:stop]
+            jobs[f"{base}-{number:0{digits}}"] = chosen[start:stop], sizes[start:stop]
         sidecar = self.ctx.sidecar
         with ThreadPoolExecutor(_WRITERS, thread_name_prefix="plan") as threads:
             written = {
-                name: threads.submit(sidecar.add_requests, name, self._batches(part))
+                name: threads.submit(sidecar.add_requests, name, self._batches(*part))
                 for name, part in jobs.items()
             }
-        for (name, part), (start, stop) in zip(jobs.items(), ranges, strict=True):
+        for name, (part, bytes_of_each) in jobs.items():
             written[name].result()
             job = Job(
                 name=name,
@@ -257,16 +258,16 @@ class Planner:
                 realm=self.ctx.realm,
                 model=self.requests.shape.model,
                 requests=len(part),
-                file_bytes=int(sizes[start:stop].sum()),
+                file_bytes=int(bytes_of_each.sum()),
                 planned_at=now,
             )
             sidecar.save_job(job)
             self._at[name] = part
             self.mine.append(name)
 
-    def _batches(self, part: Positions) -> Iterator[tuple[pa.Array, pa.Array]]:
-        for start in range(0, len(part), ROWS_AT_ONCE):
-            some = part[start : start + ROWS_AT_ONCE]
+    def _batches(self, part: Positions, sizes: Positions) -> Iterator[tuple[pa.Array, pa.Array]]:
+        for start, stop in _shards.split(sizes, ROWS_AT_ONCE, _BYTES_AT_ONCE):
+            some = part[start:stop]
             yield self.requests.ids.take(pa.array(some)), self.requests.bodies(some)
 
     def _forget_prompts(self) -> None:

@@ -16,9 +16,23 @@ import pyarrow.compute as pc
 from nyu_llm_frames._prompts.texts import JoinedTexts, Texts, text_buffers
 
 Positions = np.ndarray[Any, np.dtype[np.int64]]
+Bytes = np.ndarray[Any, np.dtype[np.uint8]]
+Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
+# What is looked at at once: long documents would need their size several times over.
+_BYTES_AT_ONCE = 4 << 20
 # Escaping a run of characters by itself takes as long as walking over so many bytes.
 _BYTES_PER_RUN = 24
+
+
+def _size(byte: int) -> int:
+    """Return the size of an escaped character by the first byte of it; of other bytes 0."""
+    if byte < 0x80:
+        return len(encode_basestring_ascii(chr(byte))) - 2
+    return 0 if byte < 0xC0 else 6 if byte < 0xF0 else 12  # a pair of surrogates
+
+
+_SIZES = bytes(map(_size, range(256)))
 
 
 def escape(text: str) -> str:
@@ -39,26 +53,46 @@ def escaped(texts: Texts) -> list[Any]:
 def escape_column(texts: pa.LargeStringArray) -> pa.LargeStringArray:
     """Escape an array of texts without nulls.
 
-    Only the runs of characters that change are looked at one by one. In prose that is a quotation
-    mark or a letter with an accent here and there; where it is every other word, each text is
-    escaped as a whole.
+    Prose has a quotation mark or a letter with an accent here and there: only the runs of such
+    characters are looked at. Where they are every other word, all is escaped in one go.
     """
     where, every = text_buffers(texts)
+    if where[-1] - where[0] > _BYTES_AT_ONCE and len(texts) > 1:
+        half = len(texts) // 2
+        return pa.concat_arrays([escape_column(texts[:half]), escape_column(texts[half:])])
     data = every[where[0] : where[-1]]
     where = where - where[0]
     # Unsigned, so that what is below the blank is above the tilde.
     beyond = data - np.uint8(ord(" ")) > ord("~") - ord(" ")
-    at = np.flatnonzero(beyond | (data == ord('"')) | (data == ord("\\")))
-    if not len(at):
+    changes = beyond | (data == ord('"')) | (data == ord("\\"))
+    runs = np.count_nonzero(changes[1:] > changes[:-1]) + int(changes[:1].any())
+    if not runs:
         return texts
+    made = _escape_all if runs * _BYTES_PER_RUN > len(data) else _escape_runs
+    offsets, buffer = made(data, where, changes)
+    return pa.LargeStringArray.from_buffers(len(texts), pa.py_buffer(offsets), buffer)
+
+
+def _escape_all(data: Bytes, where: Positions, changes: Mask) -> tuple[Positions, pa.Buffer]:
+    """Escape all texts as one, and find their new ends by the sizes of their characters."""
+    raw = data.tobytes()
+    sizes = np.frombuffer(raw.translate(_SIZES), np.uint8)
+    some = np.flatnonzero(np.diff(where))
+    offsets = np.zeros(len(where), np.int64)
+    offsets[some + 1] = np.add.reduceat(sizes, where[some], dtype=np.int64)
+    text = encode_basestring_ascii(raw.decode()).encode("ascii")
+    return np.cumsum(offsets), pa.py_buffer(text).slice(1, len(text) - 2)
+
+
+def _escape_runs(data: Bytes, where: Positions, changes: Mask) -> tuple[Positions, pa.Buffer]:
+    """Escape the runs of characters that change, and copy the rest in bulk."""
+    at = np.flatnonzero(changes)
     # A run starts after a gap, and anew in each text.
     begins = np.ones(len(at), np.bool_)
     begins[1:] = np.diff(at) > 1
     firsts = np.searchsorted(at, where[1:-1])
     begins[firsts[firsts < len(at)]] = True
     starts = at[begins]
-    if len(starts) * _BYTES_PER_RUN > len(data):
-        return pa.array(list(map(escape, texts.to_pylist())), pa.large_string())
     stops = np.append(at[np.flatnonzero(begins)[1:] - 1], at[-1]) + 1
     edges = np.empty(2 * len(starts) + 2, np.int64)
     edges[0], edges[1:-1:2], edges[2:-1:2], edges[-1] = 0, starts, stops, len(data)
@@ -76,5 +110,4 @@ def escape_column(texts: pa.LargeStringArray) -> pa.LargeStringArray:
         pa.concat_arrays([changed, pa.array([""], pa.large_string())]),
         pa.scalar("", pa.large_string()),
     )
-    offsets = where + growth[np.searchsorted(starts, where)]
-    return pa.LargeStringArray.from_buffers(len(texts), pa.py_buffer(offsets), whole.buffers()[2])
+    return where + growth[np.searchsorted(starts, where)], whole.buffers()[2]

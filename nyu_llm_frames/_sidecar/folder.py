@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from nyu_llm_frames._clock import Clock, is_dead
 from nyu_llm_frames._jobs.job import Job
-from nyu_llm_frames._requests.bodies import ROWS_AT_ONCE, reads_as_replacement, request_lines
+from nyu_llm_frames._requests.bodies import reads_as_replacement, request_lines
 from nyu_llm_frames._sidecar import answer_store as _answer_store
 from nyu_llm_frames._sidecar import storage as _storage
 from nyu_llm_frames._sidecar.lock import SidecarLock
@@ -205,8 +205,8 @@ class Sidecar:
         with _storage.reading(self._requests(name)) as file:
             if "body" not in file.schema_arrow.names:
                 return set(self.request_ids(name).to_pylist())
-            for batch in file.iter_batches(20_000, columns=["custom_id", "body"]):
-                ids, bodies = batch.column(0).to_pylist(), batch.column(1).to_pylist()
+            for batch in _storage.groups(file, ["custom_id", "body"]):
+                ids, bodies = batch["custom_id"].to_pylist(), batch["body"].to_pylist()
                 found |= {i for i, b in zip(ids, bodies, strict=True) if reads_as_replacement(b)}
         return found
 
@@ -219,11 +219,9 @@ class Sidecar:
             with _storage.reading(path) as file, _storage.scratch_file(lines_path) as out:
                 if "body" not in file.schema_arrow.names:
                     raise SidecarDamagedError(f"{path} has no prompts any more.", path=str(path))
-                batches = file.iter_batches(
-                    ROWS_AT_ONCE, columns=["custom_id", "body"], use_threads=False
-                )
-                for batch in _storage.one_ahead(batches):
-                    out.write(request_lines(batch.column(0), batch.column(1)))
+                for batch in _storage.one_ahead(_storage.groups(file, ["custom_id", "body"])):
+                    ids, bodies = (column.combine_chunks() for column in batch.columns)
+                    out.write(request_lines(ids, bodies))
             yield lines_path
         finally:
             lines_path.unlink(missing_ok=True)

@@ -245,6 +245,13 @@ def reading(path: Path) -> Iterator[pq.ParquetFile]:
             raise
 
 
+def groups(file: pq.ParquetFile, columns: list[str]) -> Iterator[pa.Table]:
+    """Yield a file's row groups: as much at once as was written at once."""
+    for number in range(file.num_row_groups):
+        # Two columns are read before the threads are awake.
+        yield file.read_row_group(number, columns=columns, use_threads=False)
+
+
 def damaged(path: Path, reason: object) -> SidecarDamagedError:
     """Return the error that names a file, what is wrong with it, and the way out."""
     told = " ".join(str(reason).replace(str(path), "it").split())[:120]

@@ -17,12 +17,11 @@ from nyu_llm_frames._prompts.texts import JoinedTexts, Texts, text_buffers
 
 Positions = np.ndarray[Any, np.dtype[np.int64]]
 Bytes = np.ndarray[Any, np.dtype[np.uint8]]
-Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
 # What is looked at at once: long documents would need their size several times over.
 _BYTES_AT_ONCE = 4 << 20
-# Escaping a run of characters by itself takes as long as walking over so many bytes.
-_BYTES_PER_RUN = 24
+# Escaping a run of characters by itself, with two edges, takes as long as all of so many bytes.
+_BYTES_PER_EDGE = 12
 
 
 def _size(byte: int) -> int:
@@ -65,15 +64,18 @@ def escape_column(texts: pa.LargeStringArray) -> pa.LargeStringArray:
     # Unsigned, so that what is below the blank is above the tilde.
     beyond = data - np.uint8(ord(" ")) > ord("~") - ord(" ")
     changes = beyond | (data == ord('"')) | (data == ord("\\"))
-    runs = np.count_nonzero(changes[1:] > changes[:-1]) + int(changes[:1].any())
-    if not runs:
+    # Where what changes begins and ends, in turn.
+    edges = np.flatnonzero(np.diff(changes, prepend=False, append=False))
+    if not len(edges):
         return texts
-    made = _escape_all if runs * _BYTES_PER_RUN > len(data) else _escape_runs
-    offsets, buffer = made(data, where, changes)
+    if len(edges) * _BYTES_PER_EDGE > len(data):
+        offsets, buffer = _escape_all(data, where)
+    else:
+        offsets, buffer = _escape_runs(data, where, edges)
     return pa.LargeStringArray.from_buffers(len(texts), pa.py_buffer(offsets), buffer)
 
 
-def _escape_all(data: Bytes, where: Positions, changes: Mask) -> tuple[Positions, pa.Buffer]:
+def _escape_all(data: Bytes, where: Positions) -> tuple[Positions, pa.Buffer]:
     """Escape all texts as one, and find their new ends by the sizes of their characters."""
     raw = data.tobytes()
     sizes = np.frombuffer(raw.translate(_SIZES), np.uint8)
@@ -84,21 +86,18 @@ def _escape_all(data: Bytes, where: Positions, changes: Mask) -> tuple[Positions
     return np.cumsum(offsets), pa.py_buffer(text).slice(1, len(text) - 2)
 
 
-def _escape_runs(data: Bytes, where: Positions, changes: Mask) -> tuple[Positions, pa.Buffer]:
+def _escape_runs(data: Bytes, where: Positions, edges: Positions) -> tuple[Positions, pa.Buffer]:
     """Escape the runs of characters that change, and copy the rest in bulk."""
-    at = np.flatnonzero(changes)
-    # A run starts after a gap, and anew in each text.
-    begins = np.ones(len(at), np.bool_)
-    begins[1:] = np.diff(at) > 1
-    firsts = np.searchsorted(at, where[1:-1])
-    begins[firsts[firsts < len(at)]] = True
-    starts = at[begins]
-    stops = np.append(at[np.flatnonzero(begins)[1:] - 1], at[-1]) + 1
-    edges = np.empty(2 * len(starts) + 2, np.int64)
-    edges[0], edges[1:-1:2], edges[2:-1:2], edges[-1] = 0, starts, stops, len(data)
+    # A run that goes on in the next text ends with its own.
+    ends = where[1:-1]
+    inside = ends[np.searchsorted(edges, ends) % 2 == 1]
+    if len(inside):
+        edges = np.sort(np.concatenate([edges, inside, inside]))
+    starts, stops = edges[::2], edges[1::2]
     # What stays and what changes, in turn.
+    bounds = np.concatenate([[0], edges, [len(data)]])
     pieces = pa.LargeStringArray.from_buffers(
-        len(edges) - 1, pa.py_buffer(edges), pa.py_buffer(data)
+        len(bounds) - 1, pa.py_buffer(bounds), pa.py_buffer(data)
     )
     runs = pieces.take(pa.array(np.arange(1, len(pieces), 2))).dictionary_encode()
     known = pa.array(list(map(escape, runs.dictionary.to_pylist())), pa.large_string())

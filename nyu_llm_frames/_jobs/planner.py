@@ -29,7 +29,7 @@ from nyu_llm_frames._sidecar.folder import new_name, owner_is_gone
 Positions = np.ndarray[Any, np.dtype[np.int64]]
 
 _WRITERS = 2
-_BYTES_AT_ONCE = 16 << 20
+_BYTES_AT_ONCE = 16 << 20  # of long documents; of short ones it is rows that count
 
 
 class Wanted(Protocol):

@@ -7,13 +7,14 @@ from unittest import mock
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import nyu_llm_frames  # noqa: F401  (df.llm)
 from nyu_llm_frames._prompts.template import PromptTemplate, compile_template
-from nyu_llm_frames.errors import LLMFramesError, TemplateError
+from nyu_llm_frames.errors import LLMFramesError, RequestError, TemplateError
 
 MODEL = "gemini-3-flash-preview"
 
@@ -160,3 +161,15 @@ def test_a_cell_without_a_text_is_named() -> None:
     frame = pd.DataFrame({"a": ["x", Broken()]}, index=["first", "second"])
     with pytest.raises(TemplateError, match="row 'second'"):
         frame.llm.preview("{{ a }}", model=MODEL)
+
+
+@pytest.mark.parametrize("template", ["{{ a }}", "{{ a | upper }}"])
+@pytest.mark.parametrize("plain", [0, 200])
+def test_half_a_character_never_moves_to_the_row_before(template: str, plain: int) -> None:
+    # As arrow's readers may leave it: together the two rows are UTF-8, each by itself is not.
+    rows = [b"x" * plain + b"caf\xc3", b"\xa9 x"]
+    column = pa.array(rows, pa.binary()).view(pa.string())
+    frame = pd.DataFrame({"a": pd.arrays.ArrowExtensionArray(pa.chunked_array([column]))})
+    with pytest.raises(RequestError, match="column 'a', row 0, is not UTF-8") as caught:
+        frame.llm.preview(template, model=MODEL)
+    assert caught.value.row == 0

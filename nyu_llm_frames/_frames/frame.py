@@ -15,7 +15,12 @@ import pyarrow as pa
 
 from nyu_llm_frames._frames.values import index_to_python, series_to_python, series_to_text
 from nyu_llm_frames._requests.preflight import shown_label
-from nyu_llm_frames.errors import ColumnExistsError, ConfigurationError, MissingValueError
+from nyu_llm_frames.errors import (
+    ColumnExistsError,
+    ConfigurationError,
+    MissingValueError,
+    RequestError,
+)
 
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
@@ -44,8 +49,34 @@ def check_frame(frame: pd.DataFrame) -> None:
 
 
 def column_values(frame: pd.DataFrame, columns: Sequence[Hashable]) -> dict[Hashable, list[object]]:
-    """Return plain Python values of some columns, NA as None."""
-    return {label: series_to_python(series) for label, series in _columns(frame, columns)}
+    """Return plain Python values of some columns, NA as None.
+
+    Raises
+    ------
+    RequestError
+        A text is not UTF-8, as arrow's readers may leave one; pandas cannot show it either.
+    """
+    values = {}
+    for label, series in _columns(frame, columns):
+        try:
+            values[label] = series_to_python(series)
+        except (pa.ArrowException, UnicodeDecodeError):
+            _check_utf8(label, series)
+            raise
+    return values
+
+
+def _check_utf8(label: Hashable, series: pd.Series) -> None:
+    for row, cell in zip(series.index, pa.chunked_array(pa.array(series)), strict=True):
+        try:
+            cell.as_py()
+        except UnicodeDecodeError as e:
+            raise RequestError(
+                f"The text in column {label!r}, row {shown_label(row)!r}, is not UTF-8 "
+                f"({e.reason} at byte {e.start}). Read the file again with the encoding that it "
+                'has, as pandas.read_csv(path, encoding="latin-1").',
+                row=shown_label(row),
+            ) from None
 
 
 def column_texts(

@@ -57,7 +57,8 @@ def series_to_text(series: pd.Series) -> pa.LargeStringArray:
     Raises
     ------
     Exception
-        Any that the `str` of a cell raises, or UnicodeEncodeError for half a surrogate pair.
+        Any that the `str` of a cell raises; UnicodeEncodeError for half a surrogate pair,
+        pyarrow.ArrowInvalid for bytes that are not UTF-8.
     """
     dtype = series.dtype
     found: Any
@@ -71,6 +72,7 @@ def series_to_text(series: pd.Series) -> pa.LargeStringArray:
             values = [None if value is None else str(value) for value in values]
         found = pa.array(values, pa.large_string())
     found = found.cast(pa.large_string())
+    found.validate(full=True)  # nobody else looks at the bytes of a column of text
     return found.combine_chunks() if isinstance(found, pa.ChunkedArray) else found
 
 

@@ -414,6 +414,13 @@ def test_a_file_that_is_not_utf_8_is_refused_with_a_way_out(tmp_path: Path) -> N
         llm.batch_file(tmp_path / "in.csv", tmp_path / "o.csv", "{{ a }}", model=MODEL)
 
 
+def test_parquet_that_is_not_utf_8_is_refused_with_its_row(tmp_path: Path) -> None:
+    texts = pa.array([b"ok", b"caf\xc3", b"\xa9 x"], pa.binary()).view(pa.string())
+    pq.write_table(pa.table({"a": texts}), tmp_path / "in.parquet")
+    with pytest.raises(ConfigurationError, match="column 'a', row 1: the text is not UTF-8"):
+        llm.batch_file(tmp_path / "in.parquet", tmp_path / "o.csv", "{{ a }}", model=MODEL)
+
+
 # --- runs -------------------------------------------------------------------------------------
 def test_a_second_call_pays_nothing_and_needs_no_key(
     tmp_path: Path, gateway: llm.Gateway, stand_in: StandIn

@@ -49,10 +49,21 @@ class ParquetSource:
         names = [*columns, *(n for n in extra if n not in columns)]
         done = 0
         for batch in self._batches(names):
-            values = {name: batch[name].to_pylist() for name in columns}
+            values = {name: self._values(name, batch[name], done) for name in columns}
             labels = self._index.labels(batch, done) if index else None
             done += batch.num_rows
             yield Piece(batch.num_rows, values, labels, done / max(self.rows, 1))
+
+    def _values(self, name: str, column: pa.ChunkedArray, first: int) -> list[object]:
+        try:
+            values: list[object] = column.to_pylist()
+        except UnicodeDecodeError as e:
+            row = first + next(i for i, cell in enumerate(column) if not _is_readable(cell))
+            raise ConfigurationError(
+                f"{self.path}, column {name!r}, row {row:,}: the text is not UTF-8 ({e.reason}). "
+                "Write the file again from where it came, read with the encoding that it has."
+            ) from None
+        return values
 
     def schema(self) -> pa.Schema:
         return self._schema
@@ -98,6 +109,14 @@ def _parts(file: Any, names: list[str], size: int) -> Iterator[tuple[int, dict[s
         return
     for start in range(0, file.metadata.num_rows, size):
         yield min(size, file.metadata.num_rows - start), {}
+
+
+def _is_readable(cell: pa.Scalar) -> bool:
+    try:
+        cell.as_py()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 class _Index:

@@ -83,6 +83,16 @@ def test_request_files_are_what_batch_uploads(
     assert pq.ParquetFile(kept).num_row_groups == groups
 
 
+def test_a_job_knows_the_size_of_its_own_file(frame: pd.DataFrame, stand_in: StandIn) -> None:
+    longer = frame.assign(city=["Bonn", "Shanghai " * 9, "Bonn"])
+    with llm.set_options(max_requests_per_file=1):
+        longer.llm.batch("{{ city }}", model=MODEL, gateway=llm.Gateway(**stand_in.settings))
+    records = sorted(Path("llm_sidecar/jobs").glob("*.parquet"))
+    told = [pq.read_table(path)["file_bytes"][0].as_py() for path in records]
+    assert told == list(map(len, stand_in.uploads.values()))
+    assert told[0] < told[1]
+
+
 def test_request_files_keep_the_limits_of_one_file(tmp_path: Path, frame: pd.DataFrame) -> None:
     with llm.set_options(max_requests_per_file=1):
         paths = frame.llm.to_jsonl(tmp_path / "requests.jsonl", TEMPLATE, model=MODEL)

@@ -26,6 +26,7 @@ from nyu_llm_frames._files import requests as _requests
 from nyu_llm_frames._files import spill as _spill
 from nyu_llm_frames._files.cells import MISSING, Guess, plain
 from nyu_llm_frames._files.requests import prefixes
+from nyu_llm_frames._files.sink import Line
 from nyu_llm_frames._files.source import open_source
 from nyu_llm_frames._files.spill import Spill
 from nyu_llm_frames.errors import (
@@ -199,6 +200,24 @@ def test_any_csv_is_read_as_pythons_csv_reads_it(tmp_path: Path, table: list[lis
     again = list(csv.reader(f"{text}\n" for text in texts if "\n" not in text))
     assert again == [row for row in table if "\n" not in "".join(row)]
     assert len(texts) == len(table)
+
+
+@given(
+    st.lists(st.none() | st.integers(-(2**63), 2**63 - 1)),
+    st.lists(st.none() | st.sampled_from(["yes", "a,b", 'a "b"', "a\nb"])),
+)
+def test_new_csv_cells_read_back_and_null_is_empty(
+    numbers: list[int | None], choices: list[str | None]
+) -> None:
+    line = Line(",")
+    for values, array in (
+        (numbers, pa.array(numbers, pa.int64())),
+        (choices, pa.array(choices, pa.string())),
+        (choices, pa.array(choices, pa.string()).dictionary_encode()),
+    ):
+        cells = line.cells(pa.chunked_array([array]))
+        expected = ["" if v is None else str(v) for v in values]
+        assert next(csv.reader([",".join(["first", *cells])])) == ["first", *expected]
 
 
 def test_short_records_are_filled_and_long_ones_refused(

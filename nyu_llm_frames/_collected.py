@@ -87,7 +87,7 @@ class Collected:
         standing = runner.standing()
         best = self.sidecar.best_answers(ids)
         answers = gather(best, _ANSWER_COLUMNS)
-        status = np.array(answers["status"].to_pylist(), dtype=object)
+        status = _columns.objects(answers["status"])
         reasons: list[str | None] = [None] * len(ids)
         without = np.flatnonzero(best.rank < 0)
         if len(without):

@@ -665,6 +665,36 @@ def test_a_block_of_usual_rows_is_read_at_once() -> None:
     assert [len(read_block(b)[0]) + len(read_block(b)[1]) for b in (b"", b"\n")] == [0, 0]
 
 
+def usual(custom_id: str = "r1", error: Any = "", **more: Any) -> bytes:
+    """Return a plain good row, but for what is given: fields of the row, then of its body."""
+    return json.dumps(row(body() | more, error) | {"custom_id": custom_id}).encode()
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        usual(""),
+        usual("r\u00e9"),
+        usual(error="quota exceeded"),
+        usual(error={"error": {"code": 429}}),
+        json.dumps(row(body() | {"error": {"message": "m"}})).encode(),
+        json.dumps(row(body() | {"error": {}})).encode(),
+        usual(error=None, choices=[]),
+        usual(choices=[{"message": None, "finish_reason": "STOP"}]),
+        usual(choices=[{"message": {"content": None}, "finish_reason": "STOP"}]),
+        usual(choices=[{"message": {"content": "cut"}, "finish_reason": "MAX_TOKENS"}]),
+        json.dumps(row(False, "refused")).encode(),
+        json.dumps({"custom_id": "r1", "response": None, "error": ""}).encode(),
+    ],
+)
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_one_odd_row_in_a_block_of_usual_ones_is_left_out(odd: bytes, place: int) -> None:
+    lines = [usual(), usual("r2")]
+    assert read_block(b"\n".join(lines))[1] == []
+    rows, others = read_block(b"\n".join([*lines[:place], odd, *lines[place:]]))
+    assert (rows.ids, rows.raw.to_pylist(), others) == (["r1", "r2"], lines, [odd])
+
+
 @pytest.mark.parametrize("between", [b"", b" ", b"\n\n", b"\r\n", b"\n \n"])
 def test_only_lines_of_one_object_are_read_at_once(between: bytes) -> None:
     line = real("good")

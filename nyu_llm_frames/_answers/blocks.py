@@ -37,9 +37,9 @@ class BlockSplitter:
     ) -> None:
         self.block_bytes, self.max_line_bytes = block_bytes, max_line_bytes
         self.dropped = 0
-        self._whole: list[bytes] = []
+        self._whole: list[memoryview] = []
         self._whole_size = 0
-        self._tail: list[bytes] = []  # pieces of the unfinished line, joined once
+        self._tail: list[memoryview] = []  # pieces of the unfinished line, joined once
         self._tail_size = 0
         self._at_start = True
 
@@ -47,7 +47,7 @@ class BlockSplitter:
         """Take the next bytes; return whole lines, or nothing until there are enough of them."""
         step = self.max_line_bytes
         for start in range(0, len(chunk), step):
-            self._take(chunk[start : start + step])
+            self._take(chunk, start, min(start + step, len(chunk)))
         return self._block() if self._whole_size >= self.block_bytes else b""
 
     def cut(self) -> bytes:
@@ -63,19 +63,21 @@ class BlockSplitter:
         self._at_start = True
         return self._block()
 
-    def _take(self, chunk: bytes) -> None:
-        cut = chunk.rfind(b"\n") + 1
-        start = 0
+    def _take(self, chunk: bytes, start: int, stop: int) -> None:
+        pieces = memoryview(chunk)  # copied once, with the block
+        cut = chunk.rfind(b"\n", start, stop) + 1
         if cut and self._tail_size:
-            start = chunk.index(b"\n") + 1
-            self._grow(chunk[:start], without_end=True)
+            first = chunk.index(b"\n", start) + 1
+            self._grow(pieces[start:first], without_end=True)
             self._finish_line()
+            start = first
         if cut > start:
-            self._keep(chunk[start:cut])
-        if cut < len(chunk):
-            self._grow(chunk[cut:])
+            self._keep(pieces[start:cut])
+            start = cut
+        if start < stop:
+            self._grow(pieces[start:stop])
 
-    def _grow(self, piece: bytes, *, without_end: bool = False) -> None:
+    def _grow(self, piece: memoryview, *, without_end: bool = False) -> None:
         self._tail_size += len(piece) - without_end
         if self._tail_size > self.max_line_bytes:
             self._tail.clear()  # the size goes on counting: the rest of the line goes too
@@ -87,20 +89,20 @@ class BlockSplitter:
             self.dropped += 1
             self._at_start = False
         else:
-            self._keep(b"".join(self._tail))
+            self._keep(memoryview(b"".join(self._tail)))
         self._tail.clear()
         self._tail_size = 0
 
-    def _keep(self, data: bytes) -> None:
+    def _keep(self, lines: memoryview) -> None:
         if self._at_start:
             self._at_start = False
-            data = data.removeprefix(BOM)
-        if data:
-            self._whole.append(data)
-            self._whole_size += len(data)
+            lines = lines[len(BOM) :] if lines[: len(BOM)] == BOM else lines
+        if lines:
+            self._whole.append(lines)
+            self._whole_size += len(lines)
 
     def _block(self) -> bytes:
-        block = self._whole[0] if len(self._whole) == 1 else b"".join(self._whole)
+        block = b"".join(self._whole)
         self._whole.clear()
         self._whole_size = 0
         return block

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from operator import attrgetter
 from typing import Annotated, Any
 
 import msgspec
@@ -69,6 +70,7 @@ _decoder = msgspec.json.Decoder(_Row)
 _FINISHED = frozenset({"STOP", "stop", None})
 _NO_COMPLETION_DETAILS, _NO_PROMPT_DETAILS = _CompletionDetails(), _PromptDetails()
 _NO_USAGE = _Usage()
+_error = attrgetter("error")
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 FIELDS = (
@@ -95,17 +97,35 @@ def _is_plain(row: _Row) -> bool:
     return message is not None and message.content is not None and choice.finish_reason in _FINISHED
 
 
-def _columns(rows: Sequence[_Row]) -> list[list[Any]]:
-    """Return `FIELDS` of plain rows, a list for each: a tuple for each row would take longer."""
-    bodies: list[Any] = [row.response.body for row in rows]  # type: ignore[union-attr]
-    choices = [body.choices[0] for body in bodies]
+def _columns(rows: Sequence[_Row]) -> list[list[Any]] | None:
+    """Return `FIELDS` of plain rows, a list for each; None unless all of them are plain.
+
+    The same checks as in `_is_plain`, by the column: a call for each row would take longer.
+    """
+    try:
+        bodies: list[Any] = [row.response.body for row in rows]  # type: ignore[union-attr]
+        choices = [body.choices[0] for body in bodies]
+        texts = [choice.message.content for choice in choices]
+    except (AttributeError, IndexError):
+        return None
+    ids = [row.custom_id for row in rows]
+    reasons = [choice.finish_reason for choice in choices]
+    if (
+        any(map(_error, rows))
+        or not all(ids)
+        or not "".join(ids).isascii()
+        or list(map(_error, bodies)).count(None) < len(bodies)
+        or None in texts
+        or not _FINISHED.issuperset(reasons)
+    ):
+        return None
     usages = [body.usage or _NO_USAGE for body in bodies]
     written = [usage.completion_tokens_details or _NO_COMPLETION_DETAILS for usage in usages]
     read = [usage.prompt_tokens_details or _NO_PROMPT_DETAILS for usage in usages]
     return [
-        [row.custom_id for row in rows],
-        [choice.message.content for choice in choices],
-        [choice.finish_reason for choice in choices],
+        ids,
+        texts,
+        reasons,
         [usage.prompt_tokens for usage in usages],
         [usage.completion_tokens for usage in usages],
         [details.reasoning_tokens for details in written],
@@ -207,13 +227,15 @@ def read_block(block: bytes) -> tuple[PlainRows, list[bytes]]:
         return _NOTHING, lines_of(block)
     if len(rows) != len(ends):
         return _NOTHING, lines_of(block)
-    plain = [row for row in rows if _is_plain(row)]
-    if len(plain) == len(rows):
-        return PlainRows(_columns(rows), _cut(block, ends), len(block)), []
+    columns = _columns(rows)
+    if columns is not None:
+        return PlainRows(columns, _cut(block, ends), len(block)), []
     lines = list(zip(rows, lines_of(block), strict=True))
+    columns = _columns([row for row in rows if _is_plain(row)])
     raw = pa.array([line for row, line in lines if _is_plain(row)], pa.large_binary())
     others = [line for row, line in lines if not _is_plain(row)]
-    return PlainRows(_columns(plain), raw, raw.nbytes), others
+    assert columns is not None
+    return PlainRows(columns, raw, raw.nbytes), others
 
 
 def _line_ends(block: bytes) -> list[int] | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from nyu_llm_frames._schema.schema import Schema
 
 Codes = np.ndarray[Any, np.dtype[np.int64]]
+Column: TypeAlias = "pa.Array | pa.ChunkedArray"
 
 DETAILS = (
     "status",
@@ -76,20 +77,27 @@ def read_schema(outcome: Outcome, schema: Schema) -> Outcome:
     )
 
 
-def spread(values: pa.Array | pa.ChunkedArray, codes: Codes) -> pa.Array:
+def spread(values: Column, codes: Codes) -> Column:
     """Give every row the value of its request; null where a row has none (code -1)."""
     if len(codes) == len(values) and (codes == np.arange(len(codes))).all():
-        return _whole(values)  # every row has a request of its own
-    taken = values.take(pa.array(codes, mask=codes < 0))
-    return taken.combine_chunks() if isinstance(taken, pa.ChunkedArray) else taken
+        return values  # every row has a request of its own
+    return values.take(pa.array(codes, mask=codes < 0))
 
 
-def _from_arrow(dtype: Any, values: pa.Array) -> Any:
+def _from_arrow(dtype: Any, values: Column) -> Any:
     """Make a pandas array of a nullable dtype, as pandas itself reads Arrow."""
     return dtype.__from_arrow__(values)
 
 
-def text_column(values: pa.Array) -> Any:
+def objects(values: pa.ChunkedArray) -> np.ndarray[Any, np.dtype[np.object_]]:
+    """Return texts, of which there are few, as Python's; null as None."""
+    encoded = values.combine_chunks().dictionary_encode()
+    every = np.array([*encoded.dictionary.to_pylist(), None], dtype=object)
+    texts: np.ndarray[Any, np.dtype[np.object_]] = every[encoded.indices.fill_null(-1).to_numpy()]
+    return texts
+
+
+def text_column(values: Column) -> Any:
     """Return a pandas string array with `pandas.NA`."""
     return _from_arrow(pd.StringDtype(), values.cast(pa.large_string()))
 
@@ -100,7 +108,7 @@ def status_column(status: Sequence[str]) -> pd.Categorical:
     return pd.Categorical(values, categories=list(STATUSES))
 
 
-def _integers(values: pa.Array) -> Any:
+def _integers(values: Column) -> Any:
     return _from_arrow(pd.Int64Dtype(), values.cast(pa.int64()))
 
 
@@ -163,15 +171,15 @@ def _rows(values: Any, codes: Codes) -> Any:
     return values.take(codes, allow_fill=True)
 
 
-def shown_text(outcome: Outcome) -> pa.Array:
+def shown_text(outcome: Outcome) -> Column:
     """Return the text that stands in the column."""
-    return _whole(outcome.answers["text"])
+    return outcome.answers["text"]
 
 
-def shown_error(outcome: Outcome) -> pa.Array:
+def shown_error(outcome: Outcome) -> Column:
     """Return the reason why there is no good answer, null where there is one."""
     reasons = pa.array(list(outcome.reasons), pa.string())
-    return pc.coalesce(reasons, _whole(outcome.answers["error"]).cast(pa.string()))
+    return pc.coalesce(reasons, outcome.answers["error"].cast(pa.string()))
 
 
 def detail_columns(outcome: Outcome, ids: pa.Array, codes: Codes, output: str) -> dict[str, Any]:
@@ -187,7 +195,3 @@ def detail_columns(outcome: Outcome, ids: pa.Array, codes: Codes, output: str) -
     columns[f"{output}_model"] = text_column(spread(answers["model"], codes))
     columns[f"{output}_custom_id"] = text_column(spread(ids, codes))
     return columns
-
-
-def _whole(column: pa.ChunkedArray | pa.Array) -> pa.Array:
-    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column

@@ -183,7 +183,7 @@ def _raw_bytes(answers: Sequence[Answer] | PlainRows) -> int:
 
 
 def _array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
-    if kind == pa.string() and len(set(values)) == 1:  # as models and finish reasons mostly are
+    if values[0] == values[-1] and len(set(values)) == 1:  # as models and finish reasons mostly are
         return pa.repeat(pa.scalar(values[0], kind), len(values))
     return pa.array(values, kind)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, compress
 from operator import attrgetter
 from typing import Annotated, Any
 
@@ -230,11 +230,12 @@ def read_block(block: bytes) -> tuple[PlainRows, list[bytes]]:
     columns = _columns(rows)
     if columns is not None:
         return PlainRows(columns, _cut(block, ends), len(block)), []
-    lines = list(zip(rows, lines_of(block), strict=True))
-    columns = _columns([row for row in rows if _is_plain(row)])
-    raw = pa.array([line for row, line in lines if _is_plain(row)], pa.large_binary())
-    others = [line for row, line in lines if not _is_plain(row)]
+    plain = list(map(_is_plain, rows))
+    columns = _columns(list(compress(rows, plain)))
     assert columns is not None
+    lines = lines_of(block)
+    raw = pa.array(list(compress(lines, plain)), pa.large_binary())
+    others = [line for line, is_plain in zip(lines, plain, strict=True) if not is_plain]
     return PlainRows(columns, raw, raw.nbytes), others
 
 

@@ -13,6 +13,7 @@ import gc
 import json
 import os
 import platform
+import random
 import resource
 import shutil
 import subprocess
@@ -84,13 +85,15 @@ class Connection:
 
 
 CONNECTION = Connection()
+RANDOM = random.Random(1)
 
 
 def output_line(line: bytes) -> bytes:
-    """Answer a request line in the gateway's form."""
+    """Answer a request line in the gateway's form, with ids and counts of its own."""
     request = json.loads(line)
     text = f"echo: {request['body']['messages'][-1]['content']}"
-    job = "batch-7284652661620604928--aOKVaZmJGItT7OsPu-WByQc"
+    job = f"batch-7284652661620604928-{RANDOM.getrandbits(92):023x}"
+    read, written = len(text) // 5, len(text) // 4
     row = {
         "id": job,
         "custom_id": request["custom_id"],
@@ -98,9 +101,9 @@ def output_line(line: bytes) -> bytes:
             "status_code": 200,
             "request_id": job,
             "body": {
-                "id": "portkey-66109dHQ7PrBtM5Bzi37wXu97lr8m",
+                "id": f"chatcmpl-{RANDOM.getrandbits(120):030x}",
                 "object": "chat.completion",
-                "created": 1771430797,
+                "created": 1771430797 + RANDOM.randrange(3600),
                 "model": MODEL,
                 "provider": "vertex-ai",
                 "choices": [
@@ -115,17 +118,17 @@ def output_line(line: bytes) -> bytes:
                     }
                 ],
                 "usage": {
-                    "prompt_tokens": 60,
-                    "completion_tokens": 65,
-                    "total_tokens": 125,
-                    "completion_tokens_details": {"reasoning_tokens": 0},
-                    "prompt_tokens_details": {"cached_tokens": 0},
+                    "prompt_tokens": read,
+                    "completion_tokens": written,
+                    "total_tokens": read + written,
+                    "completion_tokens_details": {"reasoning_tokens": 0, "audio_tokens": 0},
+                    "prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": 0},
                 },
             },
         },
         "error": "",
     }
-    return json.dumps(row, ensure_ascii=False).encode() + b"\n"
+    return json.dumps(row, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
 
 
 def frame(rows: int) -> pd.DataFrame:

@@ -7,10 +7,10 @@ command line works through it; joining to rows needs the call that made the jobs
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -19,21 +19,29 @@ import pyarrow.compute as pc
 
 from nyu_llm_frames import _options
 from nyu_llm_frames._clock import Clock, SystemClock
-from nyu_llm_frames._frames.columns import status_column, text_column
+from nyu_llm_frames._frames.columns import objects, status_column, text_column
 from nyu_llm_frames._gateway import gateway as _gateway
 from nyu_llm_frames._gateway.gateway import Gateway
 from nyu_llm_frames._jobs.job import Job
+from nyu_llm_frames._jobs.planner import Counted, Planner, driven
 from nyu_llm_frames._jobs.runner import Runner
 from nyu_llm_frames._money.survey import answer_costs
 from nyu_llm_frames._progress import Progress, Reporter
-from nyu_llm_frames._sidecar.answer_store import Best, gather, positions
+from nyu_llm_frames._requests import shards
+from nyu_llm_frames._requests.bodies import BodyShape
+from nyu_llm_frames._requests.planning import to_send
+from nyu_llm_frames._sidecar.answer_store import Best, gather, positions_of_each
+from nyu_llm_frames._sidecar.bands import WholeSidecar
 from nyu_llm_frames._sidecar.folder import Sidecar, new_name
 from nyu_llm_frames._sidecar.stored import StoredRequests
 from nyu_llm_frames.errors import ConfigurationError, SidecarError
 
+# What is looked at at once: a sidecar may hold more requests than fit into memory.
+_REQUESTS_AT_ONCE = 200_000
 # What was never sent, or never will be: only the call that wants it can plan it anew.
 _NEVER_MADE = frozenset({"withdrawn", "rejected"})
 _TOKENS = ("prompt_tokens", "completion_tokens", "reasoning_tokens")
+_Key: TypeAlias = tuple[str, str]  # realm and model
 _COLUMNS = ["status", "text", "error", "finish_reason", *_TOKENS, "model"]
 
 
@@ -54,6 +62,14 @@ class Totals:
     counts: dict[str, int]
     usage: dict[str, int]
     cost: float | None
+
+
+class _Part(NamedTuple):
+    """Some distinct requests of a sidecar, and what they can see of it."""
+
+    jobs: Sequence[Job]
+    requests: StoredRequests
+    sidecar: Sidecar
 
 
 class StoredRun:
@@ -87,7 +103,7 @@ class StoredRun:
         clock: Clock | None = None,
     ) -> None:
         self._clock = clock or SystemClock()
-        self.sidecar = Sidecar(Path(path), self._clock, create=False)
+        self.sidecar = WholeSidecar(Path(path), self._clock, create=False)
         self._run, self._given, self._retries = run, gateway, retries
         self.report = Reporter(_options.current().progress)
         if run is not None and not any(job.run == run for job in self.sidecar.jobs().values()):
@@ -97,7 +113,7 @@ class StoredRun:
                 f"{', '.join(known) or 'none'}.",
                 path=str(self.sidecar.path),
             )
-        self._runners: dict[tuple[str, str], Runner] = {}
+        self._runners: dict[_Key, Runner] = {}
 
     # --- what there is ----------------------------------------------------------------------
     def jobs(self) -> list[Job]:
@@ -118,20 +134,26 @@ class StoredRun:
         prompts : bool, default False
             Whether to add the request's body, as JSON; NA where prompts are not kept.
         """
-        frames = [
-            self._answers(StoredRequests(self.sidecar, jobs), jobs, prompts)
-            for jobs in self._groups().values()
-        ]
-        if frames:
-            return pd.concat(frames, ignore_index=True)
-        empty = StoredRequests(self.sidecar, [])
-        return self._answers(empty, [], prompts)
+        return pd.concat(self.iter_answers(prompts=prompts), ignore_index=True)
+
+    def iter_answers(self, *, prompts: bool = False) -> Iterator[pd.DataFrame]:
+        """Yield the same in parts that fit into memory; one at least, which may be empty."""
+        none = True
+        for jobs in self._groups().values():
+            for part in self._parts(jobs):
+                yield self._answers(part, jobs, prompts)
+                none = False
+        if none:
+            nothing = _Part([], StoredRequests(self.sidecar, []), self.sidecar)
+            yield self._answers(nothing, [], prompts)
 
     def failures(self, *, prompts: bool = False) -> pd.DataFrame:
         """Return the requests without a good answer; pending ones are no failures."""
-        frame = self.answers(prompts=prompts)
-        bad = ~frame["status"].isin(["ok", "pending"])
-        return frame.loc[bad].reset_index(drop=True)
+        bad = [
+            frame.loc[~frame["status"].isin(["ok", "pending"])]
+            for frame in self.iter_answers(prompts=prompts)
+        ]
+        return pd.concat(bad, ignore_index=True)
 
     def counts(self) -> dict[str, int]:
         """Return the number of distinct requests per status."""
@@ -143,59 +165,75 @@ class StoredRun:
         usage = dict.fromkeys(_TOKENS, 0)
         cost: float | None = 0.0
         for (realm, model), jobs in self._groups().items():
-            requests = StoredRequests(self.sidecar, jobs)
-            best = self.sidecar.best_answers(requests.ids)
-            status, answers, _ = self._status(requests, jobs, best)
-            counts.update(status.tolist())
-            for name in _TOKENS:
-                usage[name] += pc.sum(answers[name]).as_py() or 0
-            costs, unpriced = answer_costs(best, realm, model)
-            cost = None if cost is None or unpriced else cost + (pc.sum(costs).as_py() or 0.0)
+            for part in self._parts(jobs):
+                best = part.sidecar.best_answers(part.requests.ids)
+                answers = gather(best, ["status", *_TOKENS])
+                status, _ = self._status(part, jobs, best, answers)
+                counts.update(status.tolist())
+                for name in _TOKENS:
+                    usage[name] += pc.sum(answers[name]).as_py() or 0
+                costs, unpriced = answer_costs(best, realm, model)
+                cost = None if cost is None or unpriced else cost + (pc.sum(costs).as_py() or 0.0)
         return Totals(dict(counts), usage, cost)
 
+    def _parts(self, jobs: Sequence[Job]) -> Iterator[_Part]:
+        """Yield the distinct requests of some jobs by first appearance, not too many at once."""
+        sizes = np.array([job.requests for job in jobs], np.int64)
+        ranges = shards.split(sizes, len(jobs), _REQUESTS_AT_ONCE)
+        for start, stop in ranges:
+            some = jobs[start:stop]
+            whole = len(ranges) == 1
+            sidecar = self.sidecar if whole else self.sidecar.band_of(job.name for job in some)
+            seen = sidecar.jobs()
+            before = [job for job in jobs[:start] if job.name in seen]
+            yield _Part(some, StoredRequests(sidecar, some, before=before), sidecar)
+
     def _status(
-        self, requests: StoredRequests, jobs: Sequence[Job], best: Best
-    ) -> tuple[np.ndarray[Any, np.dtype[np.object_]], pa.Table, list[str | None]]:
-        answers = gather(best, _COLUMNS)
-        status = np.array(answers["status"].to_pylist(), dtype=object)
-        reasons: list[str | None] = [None] * len(requests)
+        self, part: _Part, jobs: Sequence[Job], best: Best, answers: pa.Table
+    ) -> tuple[np.ndarray[Any, np.dtype[np.object_]], list[str | None]]:
+        ids = part.requests.ids
+        status = objects(answers["status"])
+        reasons: list[str | None] = [None] * len(ids)
         without = best.rank < 0
         if without.any():
             status[without] = "pending"
-            carried = np.zeros(len(requests), dtype=np.bool_)
-            for job in jobs:
-                at = positions(self.sidecar.request_ids(job.name), requests.ids)
+            carried = np.zeros(len(ids), dtype=np.bool_)
+            seen = part.sidecar.jobs()
+            theirs = ((job, self.sidecar.request_ids(job.name)) for job in jobs if job.name in seen)
+            for job, at in positions_of_each(theirs, ids):
+                mine = at[at >= 0]
                 if job.carries:
-                    carried[at] = True
+                    carried[mine] = True
                     continue
                 said = f": {job.error}" if job.error else ""
-                for i in at[without[at]].tolist():
+                for i in mine[without[mine]].tolist():
                     reasons[i] = f"batch job {job.batch_id} {job.outcome} without an answer{said}"
             lost = without & ~carried
             status[lost] = "missing"
             for i in np.flatnonzero(without & carried).tolist():
                 reasons[i] = None
-        return status, answers, reasons
+        return status, reasons
 
-    def _answers(
-        self, requests: StoredRequests, jobs: Sequence[Job], prompts: bool
-    ) -> pd.DataFrame:
-        best = self.sidecar.best_answers(requests.ids)
-        status, answers, reasons = self._status(requests, jobs, best)
+    def _answers(self, part: _Part, jobs: Sequence[Job], prompts: bool) -> pd.DataFrame:
+        requests = part.requests
+        best = part.sidecar.best_answers(requests.ids)
+        answers = gather(best, _COLUMNS)
+        status, reasons = self._status(part, jobs, best, answers)
         error = [r or e for r, e in zip(reasons, answers["error"].to_pylist(), strict=True)]
         out: dict[str, Any] = {
             "custom_id": text_column(requests.ids),
             "status": status_column(status.tolist()),
-            "text": text_column(answers["text"].combine_chunks()),
+            "text": text_column(answers["text"]),
             "error": text_column(pa.array(error, pa.string())),
-            "finish_reason": text_column(answers["finish_reason"].combine_chunks()),
+            "finish_reason": text_column(answers["finish_reason"]),
         }
         for name in _TOKENS:
             out[name] = pd.array(answers[name].to_pylist(), dtype="Int64")
-        out["model"] = text_column(answers["model"].combine_chunks())
+        out["model"] = text_column(answers["model"])
         if prompts:
             every = np.arange(len(requests))
-            bodies = requests.bodies(every) if requests.kept else pa.nulls(len(every), pa.string())
+            kept = self._kept(part.jobs)
+            bodies = requests.bodies(every) if kept else pa.nulls(len(every), pa.string())
             out["body"] = text_column(bodies)
         return pd.DataFrame(out)
 
@@ -203,9 +241,8 @@ class StoredRun:
     def poll(self) -> None:
         """Advance every batch job by one step: upload, submit, ask or read. Never waits."""
         with _Closing(self.report):
-            runners = self._active()
+            runners = [self._surveyed(key) for key in self._active()]
             for runner in runners:
-                runner.standing()
                 for _ in range(3):
                     if not runner.advance():
                         break
@@ -224,23 +261,26 @@ class StoredRun:
         """
         deadline = None if timeout is None else self._clock.monotonic() + timeout
         with _Closing(self.report):
-            runners = self._active(also_over=self._retries > 0)
-            for runner in runners:
-                runner.standing()
-            for runner in runners:
+            also_over = self._retries > 0
+            runners = {key: self._surveyed(key) for key in self._active(also_over=also_over)}
+            for key, runner in runners.items():
                 while True:
                     runner.drive(deadline)
-                    if not self._can_plan(runner) or not runner.plan():
+                    if not also_over or not self._kept(self._groups()[key]):
                         break
-            for runner in runners:
+                    if not self._plan(key, runner):
+                        break
+            for runner in runners.values():
                 runner.raise_failed()
 
     def retry(self) -> int:
         """Send failed, missing and damaged requests once more; return how many are under way."""
         with _Closing(self.report):
             under_way = 0
-            for runner in self._active(also_over=True):
-                under_way += runner.plan(again=True)
+            for key in self._active(also_over=True):
+                runner = self._runner(key)
+                runner.forget_failures()
+                under_way += self._plan(key, runner, again=True)
                 runner.advance()
                 runner.advance()
                 self._tell_trouble(runner)
@@ -257,9 +297,8 @@ class StoredRun:
         """Cancel the batch jobs that are not over; what they finish before is kept."""
         with _Closing(self.report):
             out = []
-            for runner in self._active():
-                runner.standing()
-                out += runner.cancel()
+            for key in self._active():
+                out += self._surveyed(key).cancel()
             return out
 
     def resolve(self, adopt: str | None = None, resubmit: bool = False) -> None:
@@ -275,39 +314,95 @@ class StoredRun:
             self._runner((uncertain[0].realm, uncertain[0].model)).resolve(adopt, resubmit)
 
     # --- the runners ------------------------------------------------------------------------
-    def _groups(self) -> dict[tuple[str, str], list[Job]]:
+    def _groups(self) -> dict[_Key, list[Job]]:
         """Sort the jobs by who answers; a runner sends to one realm and one model."""
-        groups: dict[tuple[str, str], list[Job]] = {}
+        groups: dict[_Key, list[Job]] = {}
         for job in self.jobs():
             if job.step not in _NEVER_MADE:
                 groups.setdefault((job.realm, job.model), []).append(job)
         return groups
 
-    def _active(self, *, also_over: bool = False) -> list[Runner]:
+    def _active(self, *, also_over: bool = False) -> list[_Key]:
         return [
-            self._runner(key)
+            key
             for key, jobs in self._groups().items()
             if also_over or any(job.carries for job in jobs)
         ]
 
-    def _can_plan(self, runner: Runner) -> bool:
-        requests = runner.requests
-        return self._retries > 0 and isinstance(requests, StoredRequests) and requests.kept
+    def _kept(self, jobs: Sequence[Job]) -> bool:
+        """Whether every job still has its prompts."""
+        return all(self.sidecar.has_bodies(job.name) for job in jobs)
 
-    def _runner(self, key: tuple[str, str]) -> Runner:
+    def _runner(self, key: _Key) -> Runner:
+        """Return a runner that drives the jobs of a group; what it sends is planned in parts."""
         if key not in self._runners:
-            jobs = self._groups()[key]
             self._runners[key] = Runner(
                 self._run or new_name(self._clock.now()),
-                StoredRequests(self.sidecar, jobs),
+                Counted(0, BodyShape(key[1], (), {})),
                 self.sidecar,
-                self._gateway_of(jobs),
+                self._gateway_of(self._groups()[key]),
                 _options.current(),
                 self._clock,
                 self.report,
                 self._retries,
             )
         return self._runners[key]
+
+    def _surveyed(self, key: _Key) -> Runner:
+        """Return the runner of a group, and let it know which jobs have something left to do."""
+        runner = self._runner(key)
+        mine: dict[str, None] = {}
+        count = 0
+        for part in self._parts(self._groups()[key]):
+            planner = self._planner(runner, part)
+            planner.standing()
+            mine.update(dict.fromkeys(planner.mine))
+            count += len(part.requests)
+        runner.mine = list(mine)
+        runner.ctx.requests = count
+        runner.requests = Counted(count, runner.requests.shape)
+        return runner
+
+    def _planner(self, runner: Runner, part: _Part) -> Planner:
+        ctx = replace(runner.ctx, sidecar=part.sidecar)
+        planner = Planner(runner.name, part.requests, ctx, self._retries)
+        planner.share_with(runner)
+        return planner
+
+    def _plan(self, key: _Key, runner: Runner, *, again: bool = False) -> int:
+        """Plan what has to be sent; return how many requests are under way.
+
+        Looked for in parts, and sent together: few large jobs beat many small ones.
+        """
+        driven.add(runner)
+        jobs = self._groups()[key]
+        mine: dict[str, None] = {}
+        found: list[pa.Array] = []
+        under_way = 0
+
+        def send() -> int:
+            requests = StoredRequests(self.sidecar, jobs, among=pa.concat_arrays(found))
+            planner = self._planner(runner, _Part(jobs, requests, self.sidecar))
+            found.clear()
+            planned = planner.plan(again=again)
+            mine.update(dict.fromkeys(planner.mine))
+            return planned
+
+        for part in self._parts(jobs):
+            planner = self._planner(runner, part)
+            standing = planner.standing()
+            mine.update(dict.fromkeys(planner.mine))
+            under_way += int(standing.carried.sum())
+            chosen = to_send(standing, self._retries, again=again)
+            found.append(part.requests.ids.filter(pa.array(chosen)))
+            if sum(map(len, found)) >= _REQUESTS_AT_ONCE:
+                under_way += send()
+        if any(map(len, found)):
+            under_way += send()
+        runner.mine = list(mine)
+        if not under_way:
+            driven.discard(runner)
+        return under_way
 
     def _gateway_of(self, jobs: Sequence[Job]) -> Gateway:
         """Choose the gateway by the jobs' realm, and refuse one that cannot know them.

@@ -25,10 +25,10 @@ import nyu_llm_frames as llm
 from nyu_llm_frames._files import requests as _requests
 from nyu_llm_frames._files import spill as _spill
 from nyu_llm_frames._files.cells import MISSING, Guess, plain
-from nyu_llm_frames._files.requests import prefixes
 from nyu_llm_frames._files.sink import Line
 from nyu_llm_frames._files.source import open_source
 from nyu_llm_frames._files.spill import Spill
+from nyu_llm_frames._sidecar.bands import prefixes
 from nyu_llm_frames.errors import (
     BatchJobFailedError,
     ColumnExistsError,

@@ -22,10 +22,8 @@ from nyu_llm_frames._files.source import Piece, Source
 from nyu_llm_frames._files.spill import LIMIT_BYTES, Ints, Spill
 from nyu_llm_frames._frames.frame import missing_value_error
 from nyu_llm_frames._requests.bodies import Requests, first_of_each
+from nyu_llm_frames._sidecar.bands import PREFIX, prefixes
 from nyu_llm_frames.errors import MissingValueError
-
-PREFIX = 1 << 24
-"""Ids are told apart by their first six hex digits where only their band matters."""
 
 _PART_BYTES = 8 << 20
 _BAND_BYTES = 32 << 20
@@ -51,19 +49,6 @@ class Band:
     high: int
     rows: Ints
     requests: Requests
-
-
-def prefixes(ids: pa.Array) -> Ints:
-    """Return the first six hex digits of ``r-<32 hex digits>`` as numbers."""
-    if not len(ids):
-        return np.zeros(0, np.int64)
-    offsets = np.frombuffer(ids.buffers()[1], np.int32, len(ids) + 1, ids.offset * 4)
-    data = np.frombuffer(ids.buffers()[2], np.uint8)
-    out = np.zeros(len(ids), np.int64)
-    for place in range(2, 8):
-        digit = data[offsets[:-1] + place].astype(np.int64)
-        out = out * 16 + np.where(digit >= 97, digit - 87, digit - 48)
-    return out
 
 
 class RequestBands:

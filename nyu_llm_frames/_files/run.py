@@ -12,10 +12,8 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import pandas as pd
-import pyarrow as pa
 
 from nyu_llm_frames._asked import Asked
 from nyu_llm_frames._call import template_text, versions
@@ -24,14 +22,14 @@ from nyu_llm_frames._files import sink
 from nyu_llm_frames._files.estimate import total
 from nyu_llm_frames._files.join import NewColumns
 from nyu_llm_frames._files.requests import Band, RequestBands
-from nyu_llm_frames._files.sidecar import BandSidecar, WholeSidecar
 from nyu_llm_frames._files.source import Source
 from nyu_llm_frames._files.work import work_folder
+from nyu_llm_frames._jobs.planner import Counted
 from nyu_llm_frames._jobs.runner import Runner
 from nyu_llm_frames._money.budget import check_budget
 from nyu_llm_frames._progress import Progress, Reporter
-from nyu_llm_frames._requests.bodies import BodyShape
 from nyu_llm_frames._run import Run
+from nyu_llm_frames._sidecar.bands import BandSidecar, WholeSidecar
 from nyu_llm_frames._sidecar.folder import RunRecord, new_name
 from nyu_llm_frames._stored_run import StoredRun
 from nyu_llm_frames.errors import (
@@ -39,24 +37,6 @@ from nyu_llm_frames.errors import (
     RunTimeoutError,
     UncertainSubmissionError,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class _Counted:
-    """Stands for all requests where only their number matters: in a runner that plans nothing."""
-
-    count: int
-    shape: BodyShape
-    ids: pa.Array
-
-    def __len__(self) -> int:
-        return self.count
-
-    def bodies(self, positions: Any) -> pa.Array:
-        raise AssertionError("this runner plans nothing")
-
-    def line_bytes(self) -> Any:
-        raise AssertionError("this runner plans nothing")
 
 
 @dataclass(slots=True)
@@ -136,7 +116,7 @@ class FileRun:
         head = self._head
         self._driver = Runner(
             self.name,
-            _Counted(0, head.requests.shape, pa.array([], pa.string())),
+            Counted(0, head.requests.shape),
             self.sidecar,
             head.gateway,
             head.options,
@@ -152,7 +132,7 @@ class FileRun:
         estimate = replace(total(estimates), rows=self.bands.rows)
         self._tell(estimate.line())
         check_budget(estimate, self._max_cost)
-        self._driver.requests = replace(self._driver.requests, count=self.requests)  # type: ignore[type-var]
+        self._driver.requests = Counted(self.requests, head.requests.shape)
         self._driver.ctx.requests = self.requests
         under_way = self.plan()
         if under_way or self.sidecar.is_new:
@@ -180,12 +160,7 @@ class FileRun:
         )
         sidecar = BandSidecar(self.sidecar, band.low, band.high)
         part = Run(call, self._clock, self._retries, part_of=(self.name, sidecar))
-        # What the call has seen of its jobs counts for every band.
-        driver, planner = self._driver, part._runner
-        planner.failed = driver.failed
-        planner._stopped = driver._stopped
-        planner._waited_for = driver._waited_for
-        planner._reread = driver._reread
+        part._runner.share_with(self._driver)
         return part
 
     def _record(self) -> None:

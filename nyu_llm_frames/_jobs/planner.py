@@ -10,6 +10,7 @@ import threading
 import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -42,6 +43,24 @@ class Wanted(Protocol):
     def __len__(self) -> int: ...
     def bodies(self, positions: Positions) -> pa.Array: ...
     def line_bytes(self) -> Positions: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """Stands for all requests where their number alone matters: in a runner that plans nothing."""
+
+    count: int
+    shape: BodyShape
+    ids: pa.Array = field(default_factory=lambda: pa.array([], pa.string()))
+
+    def __len__(self) -> int:
+        return self.count
+
+    def bodies(self, positions: Positions) -> pa.Array:
+        raise AssertionError("this runner plans nothing")
+
+    def line_bytes(self) -> Positions:
+        raise AssertionError("this runner plans nothing")
 
 
 class _Driven:
@@ -100,6 +119,19 @@ class Planner:
         self._me = process_token()
         self._at: dict[str, Positions] = {}
 
+    def share_with(self, other: Planner) -> None:
+        """Plan for a part of what another drives: what the call has seen of its jobs is one."""
+        self.failed = other.failed
+        self._stopped = other._stopped
+        self._waited_for = other._waited_for
+        self._reread = other._reread
+
+    def forget_failures(self) -> None:
+        """Send again also what this call saw fail, or the user stop."""
+        self.failed.clear()
+        self._stopped.clear()
+        self._waited_for.clear()
+
     # --- what stands -----------------------------------------------------------------------
     def standing(self, every: dict[str, Job] | None = None) -> Standing:
         """Where each distinct request stands, by the sidecar as it is now."""
@@ -144,10 +176,8 @@ class Planner:
 
     def _look_up(self, names: list[str]) -> None:
         new = [name for name in names if name not in self._at]
-        if new:
-            ids = [self.ctx.sidecar.request_ids(name) for name in new]
-            found = positions_of_each(ids, self.requests.ids)
-            self._at.update(zip(new, found, strict=True))
+        ids = ((name, self.ctx.sidecar.request_ids(name)) for name in new)
+        self._at.update(positions_of_each(ids, self.requests.ids))
 
     def _follow(self, job: Job) -> None:
         """Remember how the jobs end that this call waits for, whoever sees their end first."""
@@ -171,9 +201,7 @@ class Planner:
         if not len(self.requests):
             return 0
         if again:
-            self.failed.clear()
-            self._stopped.clear()
-            self._waited_for.clear()
+            self.forget_failures()
         if not self.ctx.options.keep_prompts:
             self._forget_prompts()
         standing = self.standing()

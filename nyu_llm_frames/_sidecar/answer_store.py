@@ -9,14 +9,14 @@ Files are numbered; the number says which answer was stored first. Within one ra
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import chain, groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -28,6 +28,7 @@ from nyu_llm_frames._answers.answer import RANK, Answer
 from nyu_llm_frames._answers.plain import PlainRows, joined
 from nyu_llm_frames._sidecar import storage as _storage
 
+T = TypeVar("T")
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 
 SCHEMA = _storage.marked(
@@ -53,6 +54,8 @@ SCHEMA = _storage.marked(
 # What is compressed and written at once: either is enough.
 _GROUP_ROWS, _GROUP_BYTES = 4096, 8 << 20
 _GROUPS_AHEAD = 2
+
+_IDS_AT_ONCE = 1_000_000
 
 
 class AnswerWriter:
@@ -217,15 +220,32 @@ def positions(ids: pa.Array | pa.ChunkedArray, among: pa.Array) -> Ints:
     return np.asarray(found.to_numpy(zero_copy_only=False), dtype=np.int64)
 
 
-def positions_of_each(parts: Sequence[pa.Array | pa.ChunkedArray], among: pa.Array) -> list[Ints]:
-    """Do the same for many parts at once: `among` is hashed anew at every call."""
-    if not parts:
-        return []
+def positions_of_each(
+    parts: Iterable[tuple[T, pa.Array | pa.ChunkedArray]], among: pa.Array
+) -> Iterator[tuple[T, Ints]]:
+    """Do the same for many parts, each with a name: `among` is hashed once for many of them.
+
+    Parts are taken as they come, and no more are held than are looked up at once.
+    """
+    names: list[T] = []
     chunks: list[pa.Array] = []
-    for part in parts:
+    sizes: list[int] = []
+    for name, part in parts:
+        names.append(name)
         chunks += part.chunks if isinstance(part, pa.ChunkedArray) else [part]
+        sizes.append(len(part))
+        if sum(sizes) >= _IDS_AT_ONCE:
+            yield from _split(names, chunks, sizes, among)
+            names, chunks, sizes = [], [], []
+    if names:
+        yield from _split(names, chunks, sizes, among)
+
+
+def _split(
+    names: list[T], chunks: list[pa.Array], sizes: list[int], among: pa.Array
+) -> Iterator[tuple[T, Ints]]:
     found = positions(pa.chunked_array(chunks, among.type), among)
-    return np.split(found, np.cumsum([len(part) for part in parts])[:-1])
+    return zip(names, np.split(found, np.cumsum(sizes)[:-1]), strict=True)
 
 
 def _ranks(status: pa.ChunkedArray) -> Ints:
@@ -240,14 +260,14 @@ def find_best(folder: Path, ids: pa.Array, among: Sequence[Path] | None = None) 
     m = len(ids)
     rank, file, row = np.full(m, -1), np.full(m, -1), np.full(m, -1)
     stored = 0
-    tables = [_storage.read_table(path, ["custom_id", "status"]) for path in files]
-    places = positions_of_each([table["custom_id"] for table in tables], ids)
-    for number, (table, at) in enumerate(zip(tables, places, strict=True)):
+    tables = (_storage.read_table(path, ["custom_id", "status"]) for path in files)
+    parts = (((i, table["status"]), table["custom_id"]) for i, table in enumerate(tables))
+    for (number, status), at in positions_of_each(parts, ids):
         rows = np.flatnonzero(at >= 0)
         if not len(rows):
             continue
         stored += len(rows)
-        at, ranks = at[rows], _ranks(table["status"])[rows]
+        at, ranks = at[rows], _ranks(status)[rows]
         # Highest rank first, then the earliest: the first of each id is its best in this file.
         order = np.lexsort((rows, -ranks))
         _, firsts = np.unique(at[order], return_index=True)

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from nyu_llm_frames._jobs.job import Job
 from nyu_llm_frames._requests.bodies import LINE_OVERHEAD, BodyShape, first_of_each
+from nyu_llm_frames._sidecar.answer_store import positions, positions_of_each
 from nyu_llm_frames._sidecar.folder import Sidecar
 
 Ints = np.ndarray[Any, np.dtype[np.int64]]
@@ -28,6 +29,10 @@ class StoredRequests:
     sidecar : Sidecar
     jobs : sequence of Job
         Of one realm and one model.
+    before : sequence of Job, optional
+        What these carry too is left out.
+    among : pyarrow.StringArray, optional
+        Only these ids.
 
     Attributes
     ----------
@@ -37,25 +42,40 @@ class StoredRequests:
         Holds the model; the rest of a body is in the stored text.
     """
 
-    def __init__(self, sidecar: Sidecar, jobs: Sequence[Job]) -> None:
+    def __init__(
+        self,
+        sidecar: Sidecar,
+        jobs: Sequence[Job],
+        *,
+        before: Sequence[Job] = (),
+        among: pa.Array | None = None,
+    ) -> None:
         self._sidecar = sidecar
         self._jobs = [job.name for job in jobs]
         self.shape = BodyShape(jobs[0].model if jobs else "", (), {})
-        carried = [sidecar.request_ids(name) for name in self._jobs]
-        every = pa.concat_arrays(carried) if carried else pa.array([], pa.string())
+        ids, rows = [pa.array([], pa.string())], [np.zeros(0, np.int64)]
+        for name in self._jobs:
+            carried = sidecar.request_ids(name)
+            chosen = np.arange(len(carried))
+            if among is not None:
+                chosen = np.flatnonzero(positions(carried, among) >= 0)
+                carried = carried.take(pa.array(chosen))
+            ids.append(carried)
+            rows.append(chosen)
+        number = np.repeat(np.arange(len(rows)) - 1, [len(part) for part in rows])
         self.ids: pa.Array
-        self.ids, _, first = first_of_each(every)
-        starts = np.cumsum([0, *map(len, carried)])
-        self._job: Ints = np.searchsorted(starts, first, side="right") - 1
-        self._row: Ints = first - starts[self._job] if len(first) else first
+        self.ids, _, first = first_of_each(pa.concat_arrays(ids))
+        earlier = ((job, sidecar.request_ids(job.name)) for job in before)
+        new = np.ones(len(self.ids), np.bool_)
+        for _, at in positions_of_each(earlier, self.ids):
+            new[at[at >= 0]] = False
+        if not new.all():
+            self.ids, first = self.ids.filter(pa.array(new)), first[new]
+        self._job: Ints = number[first]
+        self._row: Ints = np.concatenate(rows)[first]
 
     def __len__(self) -> int:
         return len(self.ids)
-
-    @property
-    def kept(self) -> bool:
-        """Whether every job still has its prompts."""
-        return all(self._sidecar.has_bodies(name) for name in self._jobs)
 
     def bodies(self, positions: Ints) -> pa.Array:
         """Return the bodies of some requests as they were sent."""

@@ -6,12 +6,15 @@ move them on.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 import msgspec
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from nyu_llm_frames._money.estimate import dollars
 from nyu_llm_frames._stored_run import StoredRun, Totals
@@ -129,7 +132,7 @@ def collect(out: Path | None, prompts: bool, json_: bool, **given: Any) -> None:
     stored = _open(given)
     stored.poll()
     if out is not None:
-        _write(stored.answers(prompts=prompts), out)
+        _write(stored.iter_answers(prompts=prompts), out)
         show.note(f"written: {out}")
     raise click.exceptions.Exit(_report(stored, json_=json_))
 
@@ -196,7 +199,7 @@ def export(sidecar: Path, path: Path, prompts: bool) -> None:
     request with its best answer.
     """
     if path.suffix in _WRITERS:
-        _write(StoredRun(sidecar).answers(prompts=prompts), path)
+        _write(StoredRun(sidecar).iter_answers(prompts=prompts), path)
     elif path.suffix in _OTHER_TABLES:
         raise click.UsageError(f"{path}: a table ends in {', '.join(_WRITERS)}; else it is a copy.")
     else:
@@ -207,21 +210,30 @@ def export(sidecar: Path, path: Path, prompts: bool) -> None:
 
 
 _WRITERS = (".csv", ".parquet", ".jsonl")
+_JSON_ROWS = 10_000
 _OTHER_TABLES = (".json", ".tsv", ".txt", ".xls", ".xlsx", ".feather", ".gz", ".zip")
 
 
-def _write(frame: pd.DataFrame, path: Path) -> None:
+def _write(frames: Iterator[pd.DataFrame], path: Path) -> None:
     from nyu_llm_frames._sidecar.storage import atomic_file
 
     if path.suffix not in _WRITERS:
         raise click.UsageError(f"{path}: a table ends in {', '.join(_WRITERS)}.")
     with atomic_file(path.absolute()) as file:
         if path.suffix == ".csv":
-            frame.to_csv(file, index=False, lineterminator="\n")
-        elif path.suffix == ".parquet":
-            frame.to_parquet(file, index=False)
+            for i, frame in enumerate(frames):
+                frame.to_csv(file, index=False, header=i == 0, lineterminator="\n")
+        elif path.suffix == ".jsonl":
+            for frame in frames:
+                for start in range(0, len(frame), _JSON_ROWS):  # held as one text
+                    some = frame.iloc[start : start + _JSON_ROWS]
+                    some.to_json(file, orient="records", lines=True, force_ascii=False)
         else:
-            frame.to_json(file, orient="records", lines=True, force_ascii=False)
+            first = pa.Table.from_pandas(next(frames), preserve_index=False)
+            with pq.ParquetWriter(file, first.schema) as writer:
+                writer.write_table(first)
+                for frame in frames:
+                    writer.write_table(pa.Table.from_pandas(frame, first.schema, False))
 
 
 COMMANDS = (status, wait, collect, retry, cancel, resolve, failures, export)

@@ -4,8 +4,8 @@
 
 For each number of rows a process of its own makes a CSV of 300 characters a row, answers it with
 `batch_file` through a gateway in the same process (answers made on the fly), checks the output
-row by row, and reports seconds and peak memory. `--folder` names a place with space, about 15 GB
-for the largest; `--plot` needs matplotlib.
+row by row, and reports seconds and peak memory, also of a command on the sidecar alone. `--folder`
+names a place with space, about 15 GB for the largest; `--plot` needs matplotlib.
 """
 
 from __future__ import annotations
@@ -164,6 +164,7 @@ def one(rows: int, folder: Path) -> None:
     used = sum(f.stat().st_size for f in (folder / "out.llm").rglob("*") if f.is_file())
     peak = peak_mb()
     check(source, output)
+    status_s, status_mb = sidecar_command("status", folder / "out.llm")
     print(
         json.dumps(
             {
@@ -178,10 +179,27 @@ def one(rows: int, folder: Path) -> None:
                 "peak_mb_import": round(base),
                 "peak_mb_first": round(first_peak),
                 "peak_mb": round(peak),
+                "status_s": round(status_s, 1),
+                "status_mb": round(status_mb),
             }
         ),
         flush=True,
     )
+
+
+def sidecar_command(name: str, sidecar: Path) -> tuple[float, float]:
+    """Run a command of the command line on a sidecar; return its seconds and its peak memory."""
+    code = "from nyu_llm_frames.cli.main import cli; cli()"
+    start = time.perf_counter()
+    child = os.posix_spawn(
+        sys.executable,
+        [sys.executable, "-c", code, name, str(sidecar), "--json"],
+        {**os.environ, "PYTHONPATH": sys.path[0]},
+        file_actions=[(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)],
+    )
+    _, status, used = os.wait4(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    return time.perf_counter() - start, megabytes(used)
 
 
 class Steps:
@@ -201,9 +219,11 @@ class Steps:
 
 def peak_mb() -> float:
     """Peak resident memory of this process."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
-        1024 if os.uname().sysname != "Darwin" else 1 << 20
-    )
+    return megabytes(resource.getrusage(resource.RUSAGE_SELF))
+
+
+def megabytes(used: resource.struct_rusage) -> float:
+    return used.ru_maxrss / (1024 if os.uname().sysname != "Darwin" else 1 << 20)
 
 
 def measured(rows: int, parent: Path | None) -> dict[str, float]:
@@ -225,13 +245,14 @@ def measured(rows: int, parent: Path | None) -> dict[str, float]:
 def table(results: list[dict[str, float]]) -> str:
     """Return the results as the README has them."""
     lines = [
-        "| rows | first call | called again | µs a row | peak memory |",
-        "| ---: | ---: | ---: | ---: | ---: |",
+        "| rows | first call | called again | µs a row | peak memory | `status`, its peak memory |",
+        "| ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for r in results:
         lines.append(
             f"| {r['rows']:,} | {r['first_s']:,.1f} s | {r['again_s']:,.1f} s "
-            f"| {r['us_per_row']:.0f} | {r['peak_mb']:.0f} MB |"
+            f"| {r['us_per_row']:.0f} | {r['peak_mb']:.0f} MB "
+            f"| {r['status_s']:,.1f} s, {r['status_mb']:.0f} MB |"
         )
     return "\n".join(lines)
 

@@ -1,28 +1,50 @@
-"""A sidecar seen by one band: only the jobs and answers whose ids can be in it.
+"""A sidecar of any size, and what one band of ids sees of it.
 
 Comes in: a sidecar, and the prefixes of a band. Goes out: a sidecar that a planner works with as
-with any other. What a file of ids spans is looked up once and kept as two numbers.
+with any other: only the jobs and answers whose ids can be in the band. What a file of ids spans is
+looked up once and kept as two numbers.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from nyu_llm_frames._clock import Clock
-from nyu_llm_frames._files.requests import PREFIX, prefixes
 from nyu_llm_frames._jobs.job import Job
 from nyu_llm_frames._sidecar import answer_store as _answer_store
 from nyu_llm_frames._sidecar import storage as _storage
 from nyu_llm_frames._sidecar.folder import Sidecar
 
+Ints = np.ndarray[Any, np.dtype[np.int64]]
+
+PREFIX = 1 << 24
+"""Ids are told apart by their first six hex digits where only their band matters."""
+
+
+def prefixes(ids: pa.Array) -> Ints:
+    """Return the first six hex digits of ``r-<32 hex digits>`` as numbers."""
+    if not len(ids):
+        return np.zeros(0, np.int64)
+    offsets = np.frombuffer(ids.buffers()[1], np.int32, len(ids) + 1, ids.offset * 4)
+    data = np.frombuffer(ids.buffers()[2], np.uint8)
+    out = np.zeros(len(ids), np.int64)
+    for place in range(2, 8):
+        digit = data[offsets[:-1] + place].astype(np.int64)
+        out = out * 16 + np.where(digit >= 97, digit - 87, digit - 48)
+    return out
+
 
 class WholeSidecar(Sidecar):
     """A sidecar that keeps no ids in memory, and knows what each of its files spans."""
 
-    def __init__(self, folder: Path, clock: Clock) -> None:
-        super().__init__(folder, clock)
+    def __init__(self, folder: Path, clock: Clock, *, create: bool = True) -> None:
+        super().__init__(folder, clock, create=create)
         self._spans: dict[Path, tuple[int, int]] = {}
 
     def request_ids(self, name: str) -> pa.Array:
@@ -34,10 +56,15 @@ class WholeSidecar(Sidecar):
         """Return the lowest and the highest prefix of a file's ids; files never change."""
         if path not in self._spans:
             ids = _storage.read_table(path, ["custom_id"])["custom_id"].combine_chunks()
-            ours = ids.filter(pa.compute.match_substring_regex(ids, r"^r-[0-9a-f]{32}$"))
+            ours = ids.filter(pc.match_substring_regex(ids, r"^r-[0-9a-f]{32}$"))
             found = prefixes(ours)
             self._spans[path] = (int(found.min()), int(found.max())) if len(found) else (PREFIX, -1)
         return self._spans[path]
+
+    def band_of(self, names: Iterable[str]) -> BandSidecar:
+        """Return what the ids of some jobs can see."""
+        spans = [self.span(self.path / "requests" / f"{name}.parquet") for name in names]
+        return BandSidecar(self, min(low for low, _ in spans), max(high for _, high in spans) + 1)
 
     def spans(self, path: Path, low: int, high: int) -> bool:
         """Whether a file can hold ids of a band."""
@@ -54,6 +81,9 @@ class BandSidecar(Sidecar):
         self.lock = whole.lock
         self._jobs = whole._jobs
         self._whole, self._low, self._high = whole, low, high
+
+    def request_ids(self, name: str) -> pa.Array:
+        return self._whole.request_ids(name)
 
     def jobs(self) -> dict[str, Job]:
         whole, low, high = self._whole, self._low, self._high

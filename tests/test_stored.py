@@ -1,0 +1,226 @@
+"""A sidecar without its frame, looked at in parts: the same as all of it at once.
+
+Comes in: sidecars whose jobs overlap, fail, are retried, hold two models. Goes out: the same
+answers in the same order, counts, cost and jobs, however few requests are looked at at once.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pandas as pd
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support import rows
+from support.callers import FAST, MODEL
+from support.stand_in import Behaviour, StandIn, answer
+
+import nyu_llm_frames as llm
+from nyu_llm_frames import _stored_run
+from nyu_llm_frames._jobs.planner import driven
+from nyu_llm_frames._jobs.runner import Runner
+from nyu_llm_frames._sidecar import answer_store
+from nyu_llm_frames._stored_run import StoredRun
+from nyu_llm_frames.errors import BatchJobFailedError, SidecarError
+
+TEXTS = [f"question {i}" for i in range(12)]
+BAD = {"question 1": rows.failed(429), "question 6": rows.failed(429), "question 7": rows.blocked}
+
+pytestmark = pytest.mark.filterwarnings("ignore::nyu_llm_frames.errors.PartialResultWarning")
+every_size = pytest.mark.parametrize("at_once", [1, 3, 7, 1_000_000])
+
+
+@pytest.fixture(autouse=True)
+def _fast(stand_in: StandIn) -> Iterator[None]:
+    stand_in.behaviour = Behaviour(validating_polls=0, running_polls=0)
+    with llm.set_options(
+        **{**FAST, "gateway": llm.Gateway(**stand_in.settings)}, max_requests_per_file=3
+    ):
+        yield
+
+
+def batch(texts: list[str], *, model: str = MODEL, **more: Any) -> Any:
+    frame = pd.DataFrame({"q": texts})
+    return frame.llm.batch("{{ q }}", model=model, sidecar="s", **more)
+
+
+@pytest.fixture
+def many(stand_in: StandIn) -> None:
+    """Failures with a retry, rows of an earlier call, another model, and a job under way."""
+    stand_in.behaviour.row = rows.pick(BAD)
+    batch(TEXTS[4:8], retries=0)
+    batch(TEXTS, retries=1)
+    batch(TEXTS[:5], model="gemini-3-pro-preview", retries=0)
+    stand_in.behaviour.running_polls = -1
+    pd.DataFrame({"q": ["late 1", "late 2"]}).llm.submit("{{ q }}", model=MODEL, sidecar="s")
+
+
+@every_size
+def test_parts_say_what_the_whole_says(
+    many: None, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    whole = StoredRun("s")
+    totals, answers = whole.totals(), whole.answers(prompts=True)
+    failures = whole.failures()
+    assert totals.counts == {"ok": 13, "failed": 3, "blocked": 1, "pending": 2}
+    monkeypatch.setattr(_stored_run, "_REQUESTS_AT_ONCE", at_once)
+    parts = StoredRun("s")
+    assert parts.totals() == totals
+    pd.testing.assert_frame_equal(parts.answers(prompts=True), answers)
+    pd.testing.assert_frame_equal(parts.failures(), failures)
+    told = answers[answers["status"] == "ok"]
+    for text, body in zip(told["text"], told["body"], strict=True):
+        assert text == answer(rows.last_user_text(json.loads(body)))
+
+
+def test_parts_are_small(many: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_stored_run, "_REQUESTS_AT_ONCE", 3)
+    sizes = [len(frame) for frame in StoredRun("s").iter_answers()]
+    assert max(sizes) == 3
+    assert sum(sizes) == 19
+
+
+@every_size
+def test_what_failed_is_sent_again_together(
+    stand_in: StandIn, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    monkeypatch.setattr(_stored_run, "_REQUESTS_AT_ONCE", at_once)
+    seen: Counter[str] = Counter()
+
+    def at_first(custom_id: str, body: rows.Body) -> list[bytes]:
+        text = rows.last_user_text(body)
+        seen[text] += 1
+        return rows.pick(BAD)(custom_id, body) if seen[text] == 1 else rows.good(custom_id, body)
+
+    stand_in.behaviour.row = at_first
+    batch(TEXTS, retries=0)
+    assert len(stand_in.jobs) == 4
+    StoredRun("s", retries=1).wait()
+    assert {text for text, n in seen.items() if n > 1} == {"question 1", "question 6"}
+    assert StoredRun("s").counts() == {"ok": 11, "blocked": 1}
+    # One of each part would be sent where a part alone is more than is held at once.
+    assert len(stand_in.jobs) == (6 if at_once == 1 else 5)
+
+
+@every_size
+def test_retry_and_cancel_reach_every_part(
+    stand_in: StandIn, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    monkeypatch.setattr(_stored_run, "_REQUESTS_AT_ONCE", at_once)
+    stand_in.behaviour.row = rows.failed(429)
+    batch(TEXTS[:6], retries=0)
+    stand_in.behaviour.running_polls = -1
+    assert StoredRun("s", retries=0).retry() == 6  # however often they were tried
+    assert StoredRun("s").retry() == 6  # under way already
+    assert len(stand_in.jobs) == 4
+    assert len(StoredRun("s").cancel()) == 2
+    assert sum(job.cancel_requested for job in StoredRun("s").jobs()) == 2
+
+
+@every_size
+def test_what_one_object_saw_fail_it_sends_again_when_asked(
+    stand_in: StandIn, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    monkeypatch.setattr(_stored_run, "_REQUESTS_AT_ONCE", at_once)
+    stand_in.behaviour.terminal = "failed"
+    pd.DataFrame({"q": TEXTS[:6]}).llm.submit("{{ q }}", model=MODEL, sidecar="s")
+    run = StoredRun("s")
+    with pytest.raises(BatchJobFailedError, match="2 batch jobs with 6 requests"):
+        run.wait()
+    assert len(stand_in.jobs) == 2  # what failed as a whole is not sent again by itself
+    stand_in.behaviour.terminal = "completed"
+    assert run.retry() == 6
+    run.wait()
+    assert run.counts() == {"ok": 6}
+    assert len(stand_in.jobs) == 4
+
+
+def test_without_prompts_waiting_ends_with_what_there_is(stand_in: StandIn) -> None:
+    stand_in.behaviour.row = rows.pick(BAD)
+    with llm.set_options(keep_prompts=False):
+        batch(TEXTS, retries=0)
+        StoredRun("s").wait()
+        assert StoredRun("s").counts() == {"ok": 9, "failed": 2, "blocked": 1}
+        with pytest.raises(SidecarError, match="no prompts any more"):
+            StoredRun("s").retry()
+
+
+def test_what_was_planned_is_driven_before_anything_is_sent(
+    stand_in: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else another thread of this process could take the plan back."""
+    stand_in.behaviour.row = rows.failed(429)
+    batch(TEXTS[:3], retries=0)
+    told = []
+    advance = Runner.advance
+    monkeypatch.setattr(
+        Runner, "advance", lambda self: (told.append(self.name in driven), advance(self))[1]
+    )
+    StoredRun("s").retry()
+    assert told[0]
+
+
+@every_size
+def test_a_job_that_was_never_made_is_not_sent_when_its_answers_are_there(
+    stand_in: StandIn, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    """As when the output of the same requests was taken in by hand in the meantime."""
+    monkeypatch.setattr(_stored_run, "_REQUESTS_AT_ONCE", at_once)
+    batch(TEXTS[:6])
+    run = StoredRun("s")
+    with run.sidecar.lock.held():
+        for job in run.jobs():
+            ids = run.sidecar.request_ids(job.name)
+            again = f"{job.name}-again"
+            run.sidecar.add_requests(again, [(ids, run.sidecar.bodies(job.name))])
+            planned = {"step": "planned", "batch_id": None, "outcome": "", "answers": 0}
+            run.sidecar.save_job(msgspec.structs.replace(job, name=again, **planned))
+    StoredRun("s").wait()
+    StoredRun("s").poll()
+    assert stand_in.count("create") == 2
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".jsonl"])
+def test_a_table_in_parts_is_the_table(
+    many: None, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    from nyu_llm_frames.cli import sidecar as commands
+
+    read: Any = {
+        ".csv": lambda path: path.read_text(),
+        ".parquet": pd.read_parquet,
+        ".jsonl": lambda path: path.read_text(),
+    }[suffix]
+    whole, parts = Path(f"whole{suffix}"), Path(f"parts{suffix}")
+    commands._write(StoredRun("s").iter_answers(), whole)
+    monkeypatch.setattr(_stored_run, "_REQUESTS_AT_ONCE", 3)
+    monkeypatch.setattr(commands, "_JSON_ROWS", 2)
+    commands._write(StoredRun("s").iter_answers(), parts)
+    a, b = read(whole), read(parts)
+    assert a.equals(b) if isinstance(a, pd.DataFrame) else a == b
+    assert len(a) if isinstance(a, pd.DataFrame) else a.count("\n") >= 19
+
+
+@given(
+    st.lists(st.lists(st.integers(0, 30), max_size=6), max_size=8),
+    st.lists(st.integers(0, 30), unique=True),
+    st.integers(1, 20),
+)
+def test_ids_are_looked_up_in_groups_as_one_by_one(
+    parts: list[list[int]], among: list[int], at_once: int
+) -> None:
+    held = pa.array(map(str, among), pa.string())
+    named = [(i, pa.array(map(str, part), pa.string())) for i, part in enumerate(parts)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(answer_store, "_IDS_AT_ONCE", at_once)
+        found = list(answer_store.positions_of_each(iter(named), held))
+    assert [name for name, _ in found] == list(range(len(parts)))
+    for part, (_, at) in zip(parts, found, strict=True):
+        assert at.tolist() == [among.index(i) if i in among else -1 for i in part]

@@ -142,6 +142,17 @@ def test_what_one_object_saw_fail_it_sends_again_when_asked(
     assert len(stand_in.jobs) == 4
 
 
+def test_a_short_output_is_read_again_once_and_then_sent_again(stand_in: StandIn) -> None:
+    # So that nobody can say that this was all.
+    stand_in.behaviour.content_fails, stand_in.behaviour.counts = 1000, "absent"
+    stand_in.behaviour.row = rows.pick({"question 1": lambda custom_id, body: []})
+    batch(TEXTS[:3], retries=0)
+    stand_in.behaviour.row = rows.good
+    StoredRun("s").wait(timeout=10)  # reading again and again would never end
+    assert StoredRun("s").counts() == {"ok": 3}
+    assert len(stand_in.jobs) == 2
+
+
 def test_without_prompts_waiting_ends_with_what_there_is(stand_in: StandIn) -> None:
     stand_in.behaviour.row = rows.pick(BAD)
     with llm.set_options(keep_prompts=False):

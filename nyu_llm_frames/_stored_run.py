@@ -29,7 +29,7 @@ from nyu_llm_frames._money.survey import answer_costs
 from nyu_llm_frames._progress import Progress, Reporter
 from nyu_llm_frames._requests import shards
 from nyu_llm_frames._requests.bodies import BodyShape
-from nyu_llm_frames._requests.planning import to_send
+from nyu_llm_frames._requests.planning import Standing, to_send
 from nyu_llm_frames._sidecar.answer_store import Best, gather, positions_of_each
 from nyu_llm_frames._sidecar.bands import WholeSidecar
 from nyu_llm_frames._sidecar.folder import Sidecar, new_name
@@ -349,19 +349,24 @@ class StoredRun:
         return self._runners[key]
 
     def _surveyed(self, key: _Key) -> Runner:
-        """Return the runner of a group, and let it know which jobs have something left to do."""
+        """Return the runner of a group, which knows now what jobs have something left to do."""
         runner = self._runner(key)
+        for _ in self._standings(key, runner):
+            pass
+        return runner
+
+    def _standings(self, key: _Key, runner: Runner) -> Iterator[tuple[_Part, Standing]]:
+        """Yield where the requests of each part stand; at the end the runner knows its jobs."""
         mine: dict[str, None] = {}
         count = 0
         for part in self._parts(self._groups()[key]):
             planner = self._planner(runner, part)
-            planner.standing()
+            yield part, planner.standing()
             mine.update(dict.fromkeys(planner.mine))
             count += len(part.requests)
         runner.mine = list(mine)
         runner.ctx.requests = count
         runner.requests = Counted(count, runner.requests.shape)
-        return runner
 
     def _planner(self, runner: Runner, part: _Part) -> Planner:
         ctx = replace(runner.ctx, sidecar=part.sidecar)
@@ -376,22 +381,19 @@ class StoredRun:
         """
         driven.add(runner)
         jobs = self._groups()[key]
-        mine: dict[str, None] = {}
         found: list[pa.Array] = []
+        planned: list[str] = []
         under_way = 0
 
         def send() -> int:
             requests = StoredRequests(self.sidecar, jobs, among=pa.concat_arrays(found))
-            planner = self._planner(runner, _Part(jobs, requests, self.sidecar))
             found.clear()
-            planned = planner.plan(again=again)
-            mine.update(dict.fromkeys(planner.mine))
-            return planned
+            planner = self._planner(runner, _Part(jobs, requests, self.sidecar))
+            sent = planner.plan(again=again)
+            planned.extend(planner.mine)
+            return sent
 
-        for part in self._parts(jobs):
-            planner = self._planner(runner, part)
-            standing = planner.standing()
-            mine.update(dict.fromkeys(planner.mine))
+        for part, standing in self._standings(key, runner):
             under_way += int(standing.carried.sum())
             chosen = to_send(standing, self._retries, again=again)
             found.append(part.requests.ids.filter(pa.array(chosen)))
@@ -399,7 +401,7 @@ class StoredRun:
                 under_way += send()
         if any(map(len, found)):
             under_way += send()
-        runner.mine = list(mine)
+        runner.mine = list(dict.fromkeys([*runner.mine, *planned]))
         if not under_way:
             driven.discard(runner)
         return under_way

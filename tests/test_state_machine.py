@@ -203,10 +203,13 @@ class Runs(RuleBasedStateMachine):
             self.world.clock.sleep(60)
             self.world.pass_time()
         job = self.world.find(e.input_file_id)
-        if job is not None:
-            e.run.resolve(adopt=job.id)
-        else:
-            e.run.resolve(resubmit=True)
+        try:
+            if job is not None:
+                e.run.resolve(adopt=job.id)
+            else:
+                e.run.resolve(resubmit=True)
+        except Crash:  # the user's process can die there, too
+            self._dies()
 
     # --- what may happen --------------------------------------------------------------------
     @initialize(texts=st.lists(TEXTS, min_size=1, max_size=8))

@@ -187,19 +187,26 @@ def one(rows: int, folder: Path) -> None:
     )
 
 
+# A small process between: a child begins with the peak of the process that made it.
+_MEASURED = """
+import json, resource, subprocess, sys, time
+start = time.perf_counter()
+subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL)
+seconds = time.perf_counter() - start
+print(json.dumps([seconds, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss]))
+"""
+
+
 def sidecar_command(name: str, sidecar: Path) -> tuple[float, float]:
     """Run a command of the command line on a sidecar; return its seconds and its peak memory."""
     code = "from nyu_llm_frames.cli.main import cli; cli()"
-    start = time.perf_counter()
-    child = os.posix_spawn(
-        sys.executable,
-        [sys.executable, "-c", code, name, str(sidecar), "--json"],
-        {**os.environ, "PYTHONPATH": sys.path[0]},
-        file_actions=[(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)],
+    command = [sys.executable, "-c", code, name, str(sidecar), "--json"]
+    told = subprocess.check_output(
+        [sys.executable, "-c", _MEASURED, *command],
+        env={**os.environ, "PYTHONPATH": sys.path[0]},
     )
-    _, status, used = os.wait4(child, 0)
-    assert os.waitstatus_to_exitcode(status) == 0
-    return time.perf_counter() - start, megabytes(used)
+    seconds, peak = json.loads(told)
+    return seconds, megabytes(peak)
 
 
 class Steps:
@@ -219,11 +226,12 @@ class Steps:
 
 def peak_mb() -> float:
     """Peak resident memory of this process."""
-    return megabytes(resource.getrusage(resource.RUSAGE_SELF))
+    return megabytes(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
-def megabytes(used: resource.struct_rusage) -> float:
-    return used.ru_maxrss / (1024 if os.uname().sysname != "Darwin" else 1 << 20)
+def megabytes(peak: int) -> float:
+    """Convert what the operating system tells of peak memory."""
+    return peak / (1024 if os.uname().sysname != "Darwin" else 1 << 20)
 
 
 def measured(rows: int, parent: Path | None) -> dict[str, float]:

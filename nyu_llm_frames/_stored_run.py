@@ -298,7 +298,9 @@ class StoredRun:
         with _Closing(self.report):
             out = []
             for key in self._active():
-                out += self._surveyed(key).cancel()
+                runner = self._runner(key)
+                runner.mine = [job.name for job in self._groups()[key]]
+                out += runner.cancel()
             return out
 
     def resolve(self, adopt: str | None = None, resubmit: bool = False) -> None:
@@ -357,9 +359,12 @@ class StoredRun:
 
     def _standings(self, key: _Key, runner: Runner) -> Iterator[tuple[_Part, Standing]]:
         """Yield where the requests of each part stand; at the end the runner knows its jobs."""
-        mine: dict[str, None] = {}
+        jobs = self._groups()[key]
+        # What the gateway has is seen to its end, also where its answers came another way. What it
+        # does not have yet is made only if somebody lacks its answers.
+        mine = {job.name: None for job in jobs if job.carries and job.batch_id}
         count = 0
-        for part in self._parts(self._groups()[key]):
+        for part in self._parts(jobs):
             planner = self._planner(runner, part)
             yield part, planner.standing()
             mine.update(dict.fromkeys(planner.mine))

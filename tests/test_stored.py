@@ -196,6 +196,30 @@ def test_a_job_that_was_never_made_is_not_sent_when_its_answers_are_there(
     StoredRun("s").wait()
     StoredRun("s").poll()
     assert stand_in.count("create") == 2
+    assert StoredRun("s").pending == 2
+    assert StoredRun("s").cancel() == []  # taken back; nobody has to be asked
+    assert StoredRun("s").pending == 0
+
+
+@every_size
+@pytest.mark.parametrize("end", ["wait", "poll", "cancel"])
+def test_a_job_at_the_gateway_is_not_forgotten_when_its_answers_are_there(
+    stand_in: StandIn, monkeypatch: pytest.MonkeyPatch, at_once: int, end: str
+) -> None:
+    """It runs, and may be billed, whoever brought the answers."""
+    monkeypatch.setattr(_stored_run, "_REQUESTS_AT_ONCE", at_once)
+    batch(TEXTS[:6])
+    run = StoredRun("s")
+    with run.sidecar.lock.held():
+        for job in run.jobs():
+            live = {"step": "live", "outcome": "", "answers": 0}
+            run.sidecar.save_job(msgspec.structs.replace(job, **live))
+    if end == "cancel":
+        assert len(StoredRun("s").cancel()) == 2
+    else:
+        getattr(StoredRun("s"), end)()
+        assert StoredRun("s").pending == 0
+    assert stand_in.count("create") == 2
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet", ".jsonl"])

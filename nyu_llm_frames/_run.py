@@ -223,6 +223,7 @@ class Run(Collected):
         """
         with self._carried():
             self._runner.standing()
+            self._jobs()  # also where all answers are there, and nothing is left to wait for
             return self._runner.cancel()
 
     def resolve(self, adopt: str | None = None, resubmit: bool = False) -> Run:

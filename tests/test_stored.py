@@ -222,6 +222,20 @@ def test_a_job_at_the_gateway_is_not_forgotten_when_its_answers_are_there(
     assert stand_in.count("create") == 2
 
 
+def test_a_run_cancels_what_is_at_the_gateway_when_its_answers_are_there(
+    stand_in: StandIn,
+) -> None:
+    batch(TEXTS[:6])
+    stored = StoredRun("s")
+    with stored.sidecar.lock.held():
+        for job in stored.jobs():
+            live = {"step": "live", "outcome": "", "answers": 0}
+            stored.sidecar.save_job(msgspec.structs.replace(job, **live))
+    run = pd.DataFrame({"q": TEXTS[:6]}).llm.submit("{{ q }}", model=MODEL, sidecar="s")
+    assert len(run.cancel()) == 2
+    assert stand_in.count("create") == 2
+
+
 @pytest.mark.parametrize("suffix", [".csv", ".parquet", ".jsonl"])
 def test_a_table_in_parts_is_the_table(
     many: None, monkeypatch: pytest.MonkeyPatch, suffix: str

@@ -23,7 +23,6 @@ from support.callers import FAST, MODEL
 from support.stand_in import Behaviour, StandIn, answer
 
 import nyu_llm_frames as llm
-from nyu_llm_frames import _stored_run
 from nyu_llm_frames._jobs.planner import driven
 from nyu_llm_frames._jobs.runner import Runner
 from nyu_llm_frames._sidecar import answer_store
@@ -70,7 +69,7 @@ def test_parts_say_what_the_whole_says(
     totals, answers = whole.totals(), whole.answers(prompts=True)
     failures = whole.failures()
     assert totals.counts == {"ok": 13, "failed": 3, "blocked": 1, "pending": 2}
-    monkeypatch.setattr(_stored_run, "_REQUESTS_AT_ONCE", at_once)
+    monkeypatch.setattr(StoredRun, "requests_at_once", at_once)
     parts = StoredRun("s")
     assert parts.totals() == totals
     pd.testing.assert_frame_equal(parts.answers(prompts=True), answers)
@@ -81,7 +80,7 @@ def test_parts_say_what_the_whole_says(
 
 
 def test_parts_are_small(many: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_stored_run, "_REQUESTS_AT_ONCE", 3)
+    monkeypatch.setattr(StoredRun, "requests_at_once", 3)
     sizes = [len(frame) for frame in StoredRun("s").iter_answers()]
     assert max(sizes) == 3
     assert sum(sizes) == 19
@@ -91,7 +90,7 @@ def test_parts_are_small(many: None, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_failed_is_sent_again_together(
     stand_in: StandIn, monkeypatch: pytest.MonkeyPatch, at_once: int
 ) -> None:
-    monkeypatch.setattr(_stored_run, "_REQUESTS_AT_ONCE", at_once)
+    monkeypatch.setattr(StoredRun, "requests_at_once", at_once)
     seen: Counter[str] = Counter()
 
     def at_first(custom_id: str, body: rows.Body) -> list[bytes]:
@@ -113,7 +112,7 @@ def test_what_failed_is_sent_again_together(
 def test_retry_and_cancel_reach_every_part(
     stand_in: StandIn, monkeypatch: pytest.MonkeyPatch, at_once: int
 ) -> None:
-    monkeypatch.setattr(_stored_run, "_REQUESTS_AT_ONCE", at_once)
+    monkeypatch.setattr(StoredRun, "requests_at_once", at_once)
     stand_in.behaviour.row = rows.failed(429)
     batch(TEXTS[:6], retries=0)
     stand_in.behaviour.running_polls = -1
@@ -128,7 +127,7 @@ def test_retry_and_cancel_reach_every_part(
 def test_what_one_object_saw_fail_it_sends_again_when_asked(
     stand_in: StandIn, monkeypatch: pytest.MonkeyPatch, at_once: int
 ) -> None:
-    monkeypatch.setattr(_stored_run, "_REQUESTS_AT_ONCE", at_once)
+    monkeypatch.setattr(StoredRun, "requests_at_once", at_once)
     stand_in.behaviour.terminal = "failed"
     pd.DataFrame({"q": TEXTS[:6]}).llm.submit("{{ q }}", model=MODEL, sidecar="s")
     run = StoredRun("s")
@@ -183,7 +182,7 @@ def test_a_job_that_was_never_made_is_not_sent_when_its_answers_are_there(
     stand_in: StandIn, monkeypatch: pytest.MonkeyPatch, at_once: int
 ) -> None:
     """As when the output of the same requests was taken in by hand in the meantime."""
-    monkeypatch.setattr(_stored_run, "_REQUESTS_AT_ONCE", at_once)
+    monkeypatch.setattr(StoredRun, "requests_at_once", at_once)
     batch(TEXTS[:6])
     run = StoredRun("s")
     with run.sidecar.lock.held():
@@ -207,7 +206,7 @@ def test_a_job_at_the_gateway_is_not_forgotten_when_its_answers_are_there(
     stand_in: StandIn, monkeypatch: pytest.MonkeyPatch, at_once: int, end: str
 ) -> None:
     """It runs, and may be billed, whoever brought the answers."""
-    monkeypatch.setattr(_stored_run, "_REQUESTS_AT_ONCE", at_once)
+    monkeypatch.setattr(StoredRun, "requests_at_once", at_once)
     batch(TEXTS[:6])
     run = StoredRun("s")
     with run.sidecar.lock.held():
@@ -249,7 +248,7 @@ def test_a_table_in_parts_is_the_table(
     }[suffix]
     whole, parts = Path(f"whole{suffix}"), Path(f"parts{suffix}")
     commands._write(StoredRun("s").iter_answers(), whole)
-    monkeypatch.setattr(_stored_run, "_REQUESTS_AT_ONCE", 3)
+    monkeypatch.setattr(StoredRun, "requests_at_once", 3)
     monkeypatch.setattr(commands, "_JSON_ROWS", 2)
     commands._write(StoredRun("s").iter_answers(), parts)
     a, b = read(whole), read(parts)
@@ -273,3 +272,32 @@ def test_ids_are_looked_up_in_groups_as_one_by_one(
     assert [name for name, _ in found] == list(range(len(parts)))
     for part, (_, at) in zip(parts, found, strict=True):
         assert at.tolist() == [among.index(i) if i in among else -1 for i in part]
+
+
+def test_no_more_ids_are_held_than_are_looked_up_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answer_store, "_IDS_AT_ONCE", 6)
+    read: list[int] = []
+
+    def files() -> Iterator[tuple[int, pa.Array]]:
+        for i in range(9):
+            read.append(i)
+            yield i, pa.array([str(i)] * 3)
+
+    found = answer_store.positions_of_each(files(), pa.array(["4"]))
+    assert [(next(found)[0], len(read)) for _ in range(9)] == [
+        (i, min(9, i // 2 * 2 + 2)) for i in range(9)
+    ]
+
+
+def test_a_sidecar_alone_keeps_no_ids(many: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(StoredRun, "requests_at_once", 3)
+    run = StoredRun("s")
+    views = [run.sidecar]
+    band_of = run.sidecar.band_of
+    monkeypatch.setattr(
+        run.sidecar, "band_of", lambda names: (views.append(band_of(names)), views[-1])[1]
+    )
+    run.totals()
+    run.poll()
+    assert len(views) > 5
+    assert all(view._ids == {} for view in views)

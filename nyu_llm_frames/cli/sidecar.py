@@ -17,7 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nyu_llm_frames._money.estimate import dollars
-from nyu_llm_frames._stored_run import StoredRun, Totals
+from nyu_llm_frames._stored_answers import Totals
+from nyu_llm_frames._stored_run import StoredRun
 from nyu_llm_frames._words import count
 from nyu_llm_frames.cli import exits, options, show
 

@@ -457,6 +457,24 @@ def test_a_damaged_file_of_answers_is_rebuilt_without_paying(
     assert len(stand_in.jobs) == 1
 
 
+@pytest.mark.parametrize("lose", [Path.unlink, damage_cut])
+def test_without_its_requests_a_job_can_be_forgotten(
+    lose: Callable[[Path], None], stand_in: StandIn, tmp_path: Path
+) -> None:
+    first = batch(stand_in, tmp_path / "s")
+    (path,) = (tmp_path / "s" / "requests").glob("*.parquet")
+    lose(path)
+    with pytest.raises(SidecarDamagedError, match="without one, delete jobs/") as e:
+        batch(stand_in, tmp_path / "s", [*TEXTS, "one more"])
+    assert e.value.path == str(path)
+    (job,) = (tmp_path / "s" / "jobs").glob("*.parquet")
+    assert f"jobs/{job.name}" in str(e.value)
+    job.unlink()
+    pd.testing.assert_frame_equal(batch(stand_in, tmp_path / "s"), first)
+    assert len(batch(stand_in, tmp_path / "s", [*TEXTS, "one more"])) == 41
+    assert [len(job.requests) for job in stand_in.jobs] == [40, 1]
+
+
 @pytest.mark.parametrize("kind", WAY_OUT)
 def test_a_newer_format_is_named(kind: str, stand_in: StandIn, tmp_path: Path) -> None:
     batch(stand_in, tmp_path / "s", TEXTS[:3])

@@ -33,11 +33,11 @@ _HOST = hashlib.blake2b(socket.gethostname().encode(), digest_size=4).hexdigest(
 _REBUILD: Mapping[str, str] = {
     "jobs": (
         "It says which batch job at the gateway holds which rows. Restore it from a backup; "
-        "deleting it forgets the job, and its rows are sent and paid again."
+        "deleting it forgets the job, and its rows without an answer are sent and paid again."
     ),
     "requests": (
-        "It says which rows its batch job carries. Restore it from a backup; deleting it forgets "
-        "that these rows were sent, and those without an answer are paid again."
+        "It says which rows its batch job carries. Restore it from a backup; without one, delete "
+        "jobs/{name}: that forgets the job, and its rows without an answer are sent and paid again."
     ),
     "answers": (
         "Delete it: the next call reads its answers again from the gateway, free of charge, as "
@@ -239,6 +239,10 @@ def reading(path: Path) -> Iterator[pq.ParquetFile]:
             raise  # an OSError too, and one without a number
         except (pa.ArrowException, UnicodeDecodeError, KeyError) as e:
             raise damaged(path, e) from None
+        except FileNotFoundError:
+            raise SidecarDamagedError(
+                f"{path} is missing. {_way_out(path)}".strip(), path=str(path)
+            ) from None
         except OSError as e:
             if e.errno is None:  # pyarrow reports damage as an OSError without a number
                 raise damaged(path, e) from None
@@ -255,8 +259,13 @@ def groups(file: pq.ParquetFile, columns: list[str]) -> Iterator[pa.Table]:
 def damaged(path: Path, reason: object) -> SidecarDamagedError:
     """Return the error that names a file, what is wrong with it, and the way out."""
     told = " ".join(str(reason).replace(str(path), "it").split())[:120]
-    way_out = _REBUILD.get(path.parent.name, "")
-    return SidecarDamagedError(f"{path} is damaged ({told}). {way_out}".strip(), path=str(path))
+    return SidecarDamagedError(
+        f"{path} is damaged ({told}). {_way_out(path)}".strip(), path=str(path)
+    )
+
+
+def _way_out(path: Path) -> str:
+    return _REBUILD.get(path.parent.name, "").format(name=path.name)
 
 
 def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:

@@ -266,10 +266,7 @@ def estimate(demand: Demand, observed: Observed, scale: Scale, price: Price | No
     usd: dict[bool, Range | None] = {False: None, True: None}
     if price is not None:
         for live in usd:
-            each = [
-                price.cost(p, np.full(k, o), live=live)
-                for p, o in zip(prompts, outputs, strict=True)
-            ]
+            each = [price.cost(p, o, live=live) for p, o in zip(prompts, outputs, strict=True)]
             each[2] = each[2] * demand.attempts
             usd[live] = Range(*(float(e.sum()) for e in each))
     unknown = f"no price is known for {demand.model!r}"

@@ -47,8 +47,10 @@ class Rate:
     base: float
     tiers: tuple[tuple[int, float], ...] = ()
 
-    def at(self, prompt_tokens: Floats) -> Floats:
+    def at(self, prompt_tokens: Floats) -> Floats | float:
         """Return the rate for requests with prompts of these sizes."""
+        if not self.tiers:
+            return self.base
         rate = np.full(prompt_tokens.shape, self.base)
         for start, price in self.tiers:
             rate[prompt_tokens > start] = price
@@ -89,14 +91,21 @@ class Price:
         return self is FREE
 
     def cost(
-        self, prompt: Floats, output: Floats, cached: Floats | float = 0.0, *, live: bool = False
+        self,
+        prompt: Floats,
+        output: Floats | float,
+        cached: Floats | float = 0.0,
+        *,
+        live: bool = False,
     ) -> Floats:
         """Return US dollars per request.
 
         Parameters
         ----------
-        prompt, output : numpy.ndarray
-            Tokens per request; `output` with the thinking.
+        prompt : numpy.ndarray
+            Tokens per request.
+        output : numpy.ndarray or float
+            Tokens per request, with the thinking.
         cached : numpy.ndarray or float
             Prompt tokens that were read from a cache; their discount takes precedence.
         live : bool

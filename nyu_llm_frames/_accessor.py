@@ -171,7 +171,7 @@ class FrameMethods:
         """
         from nyu_llm_frames._call import check_retries
         from nyu_llm_frames._clock import SystemClock
-        from nyu_llm_frames._trial import estimate
+        from nyu_llm_frames._estimate import estimate
 
         call = self._prepared(template, model, common)
         return estimate(call, SystemClock(), check_retries(retries))
@@ -254,10 +254,18 @@ class FrameMethods:
         LLMFramesError
             As `batch`.
         """
-        run = self._run(template, model, retries, max_cost, common)
-        if run.plan():
-            run.start()
-        return run
+        from nyu_llm_frames._call import check_retries
+        from nyu_llm_frames._clock import SystemClock
+        from nyu_llm_frames._money.budget import check_max_cost
+        from nyu_llm_frames._run import submit
+
+        call = self._prepared(template, model, common)
+        return submit(
+            call,
+            SystemClock(),
+            retries=check_retries(retries),
+            max_cost=check_max_cost(max_cost, call.options.max_cost),
+        )
 
     @_spelled_out
     def batch(
@@ -357,16 +365,22 @@ class FrameMethods:
             raise ConfigurationError(f"on_error must be 'keep' or 'raise', not {on_error!r}.")
         if not isinstance(wait, bool):
             raise ConfigurationError(f"wait must be True or False, not {wait!r}.")
-        from nyu_llm_frames._call import check_timeout
+        from nyu_llm_frames._call import check_retries, check_timeout
+        from nyu_llm_frames._clock import SystemClock
+        from nyu_llm_frames._money.budget import check_max_cost
+        from nyu_llm_frames._run import batch
 
         seconds = check_timeout(timeout)
-        run = self._run(template, model, retries, max_cost, common)
-        if run.plan():
-            if wait:
-                run.wait(seconds)
-            else:
-                run.poll()
-        return run.finished(on_error)
+        call = self._prepared(template, model, common)
+        return batch(
+            call,
+            SystemClock(),
+            wait=wait,
+            timeout=seconds,
+            retries=check_retries(retries),
+            max_cost=check_max_cost(max_cost, call.options.max_cost),
+            on_error=on_error,
+        )
 
     @_spelled_out
     def to_jsonl(
@@ -434,18 +448,6 @@ class FrameMethods:
         from nyu_llm_frames._call import prepare
 
         return prepare(self._frame, _asked(template, model, common))
-
-    def _run(
-        self, template: Template, model: str, retries: int, max_cost: float | None, common: Common
-    ) -> Run:
-        from nyu_llm_frames._call import check_retries
-        from nyu_llm_frames._clock import SystemClock
-        from nyu_llm_frames._money.budget import check_max_cost
-        from nyu_llm_frames._run import Run
-
-        call = self._prepared(template, model, common)
-        limit = check_max_cost(max_cost, call.options.max_cost)
-        return Run(call, SystemClock(), check_retries(retries), limit)
 
 
 def register(name: str = "llm") -> None:

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from nyu_llm_frames._answers.answer import NO_FAILURE
 from nyu_llm_frames._jobs.pace import state_word
 from nyu_llm_frames._money.estimate import dollars
-from nyu_llm_frames._summary import QUIET, Summary
+from nyu_llm_frames._summary import Summary
 from nyu_llm_frames._words import count
 from nyu_llm_frames.errors import ConfigurationError
 
@@ -95,7 +96,7 @@ def _statuses(ax: Any, summary: Summary) -> None:
         return
     names = [status for status, _ in counts]
     numbers = [n for _, n in counts]
-    colours = [_OK if s == "ok" else _WAIT if s in QUIET else _BAD for s in names]
+    colours = [_OK if s == "ok" else _WAIT if s in NO_FAILURE else _BAD for s in names]
     bars = ax.barh(names, numbers, color=colours, height=0.6)
     ax.bar_label(bars, labels=[f" {n:,}" for n in numbers], fontsize=8)
     ax.set_ylim(max(len(names), _FEWEST) - 0.4, -0.6)

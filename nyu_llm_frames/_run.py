@@ -8,23 +8,25 @@ from __future__ import annotations
 
 import json
 import warnings
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from nyu_llm_frames._call import Call, template_text, versions
 from nyu_llm_frames._clock import Clock
 from nyu_llm_frames._collected import Collected
-from nyu_llm_frames._frames.columns import Outcome
+from nyu_llm_frames._estimate import next_upload
+from nyu_llm_frames._jobs.context import Context
+from nyu_llm_frames._jobs.planner import Planner
 from nyu_llm_frames._jobs.runner import Runner
-from nyu_llm_frames._money.budget import check_budget
-from nyu_llm_frames._money.estimate import Estimate
-from nyu_llm_frames._money.survey import Question, answer_costs, survey
-from nyu_llm_frames._progress import Progress, Reporter
-from nyu_llm_frames._requests.routes import route
-from nyu_llm_frames._requests.thinking import advice
-from nyu_llm_frames._sidecar.folder import RunRecord, Sidecar, new_name
-from nyu_llm_frames._summary import QUIET, Summary, models_of, summarize
+from nyu_llm_frames._launch import planned
+from nyu_llm_frames._money.survey import answer_costs
+from nyu_llm_frames._progress import Reporter
+from nyu_llm_frames._sidecar.folder import Sidecar, new_name
+from nyu_llm_frames._summary import Summary, models_of, summarize
 from nyu_llm_frames.errors import (
     BatchJobFailedError,
     ConfigurationError,
@@ -34,119 +36,89 @@ from nyu_llm_frames.errors import (
     UncertainSubmissionError,
 )
 
-if TYPE_CHECKING:
-    from types import TracebackType
+
+def submit(call: Call, clock: Clock, *, retries: int, max_cost: float | None) -> Run:
+    """Plan, upload and submit, without a poll. See `FrameMethods.submit`."""
+    run = Run(call, clock, retries, max_cost)
+    run._start()
+    return run
 
 
-class Run(Collected):
+def batch(
+    call: Call,
+    clock: Clock,
+    *,
+    wait: bool,
+    timeout: float | None,
+    retries: int,
+    max_cost: float | None,
+    on_error: str,
+) -> pd.DataFrame:
+    """Plan, submit, wait or take one step, and join. See `FrameMethods.batch`."""
+    run = Run(call, clock, retries, max_cost)
+    run._answer(wait, timeout)
+    return run._joined(on_error, stacklevel=4)
+
+
+class Run:
     """One call of ``df.llm.submit`` or ``df.llm.batch``.
 
     Made by those; everything it shows is read from the sidecar.
+
+    Attributes
+    ----------
+    name : str
+        Its name in the sidecar.
     """
 
-    def __init__(
-        self,
-        call: Call,
-        clock: Clock,
-        retries: int,
-        max_cost: float | None = None,
-        *,
-        part_of: tuple[str, Sidecar] | None = None,
-    ) -> None:
-        self._clock, self._retries, self._max_cost = clock, retries, max_cost
-        self.report = Reporter(call.options.progress)
-        # A file is answered in parts: one run, one sidecar, and a `Run` for each part.
-        fresh = part_of is None
-        self.name, sidecar = part_of or (
-            new_name(clock.now()),
+    def __init__(self, call: Call, clock: Clock, retries: int, max_cost: float | None) -> None:
+        self._call, self._max_cost = call, max_cost
+        self.name = new_name(clock.now())
+        self._ctx = Context(
             Sidecar(call.sidecar_path, clock),
-        )
-        runner = Runner(
-            self.name,
-            call.requests,
-            sidecar,
             call.gateway,
             call.options,
             clock,
-            self.report,
-            retries,
+            Reporter(call.options.progress),
+            len(call.requests),
         )
-        super().__init__(call, sidecar, runner)
-        if fresh:
-            self._announce()
+        self._planner = Planner(self.name, call.requests, self._ctx, retries)
+        self._runner = Runner(self.name, self._ctx, self._planner.seen)
+        self._collected = Collected(call, self._planner)
+        self._ctx.announce()
+
+    @property
+    def sidecar(self) -> Path:
+        """Folder of the sidecar."""
+        return self._ctx.sidecar.path
 
     # --- starting ---------------------------------------------------------------------------
-    def _announce(self) -> None:
-        new = "new sidecar" if self.sidecar.is_new else "sidecar"
-        self._tell(f"{new}: {self.sidecar.path}")
-
-    def _tell(self, message: str) -> None:
-        self.report(Progress("note", message, requests=len(self._call.requests)))
-
-    def _tell_trouble(self) -> None:
-        """Say what kept a single step from going on; a run that waits says so by itself."""
-        if self._runner.trouble is not None:
-            self._tell(
-                f"trouble: {self._runner.trouble} Nothing is lost: make the same call again, or "
-                "wait for the run."
-            )
-
-    def plan(self, *, again: bool = False) -> int:
+    def _plan(self, *, again: bool = False) -> int:
         """Decide what to send and write it down; return how many requests are under way."""
-        runner = self._runner
         if again:
-            runner.failed.clear()
-        estimate = self._estimate(again=again)
-        self._tell(estimate.line())
-        check_budget(estimate, self._max_cost)
-        under_way = runner.plan(again=again)
-        if under_way or self.sidecar.is_new:
-            self._record()
-        shape, realm = self._call.requests.shape, self._runner.ctx.realm
-        warned = advice(shape.params, shape.model, route(realm, shape.model))
-        if under_way and warned:
-            self._tell(warned)
-        return under_way
-
-    def _estimate(self, *, again: bool = False) -> Estimate:
-        """What the next upload would cost, by the sidecar as it is now."""
-        call = self._call
-        return survey(
-            call.requests,
-            question(call),
-            len(call.frame),
-            self._runner.standing(),
-            self.sidecar,
-            retries=0 if again else self._retries,
-            at=self._clock.now(),
-            again=again,
+            self._planner.seen.forget_failures()
+        return planned(
+            self._ctx,
+            self._call,
+            self.name,
+            lambda: self._planner.plan(again=again),
+            estimate=next_upload(self._call, self._planner, again=again),
+            max_cost=self._max_cost,
         )
 
-    def _record(self) -> None:
-        call = self._call
-        record = RunRecord(
-            name=self.name,
-            template=template_text(call.template),
-            schema=None if call.schema is None else json.dumps(call.schema.source),
-            params=json.dumps(call.requests.shape.params),
-            model=call.asked.model,
-            realm=self._runner.ctx.realm,
-            gateway=call.gateway.identity,
-            output=call.asked.output,
-            rows=len(call.frame),
-            requests=len(call.requests),
-            versions=versions(),
-            created_at=self._clock.now(),
-        )
-        with self.sidecar.lock.held():
-            self.sidecar.save_run(record)
+    def _start(self) -> None:
+        with self._driving():
+            if self._plan():
+                self._runner.start()
 
-    def start(self) -> None:
-        """Upload and submit, without a poll."""
-        with self._carried():
-            self._runner.advance()
-            self._runner.advance()
-        self._tell_trouble()
+    def _answer(self, wait: bool, timeout: float | None) -> None:
+        with self._driving():
+            if not self._plan():
+                return
+            if wait:
+                self._until_over(timeout)
+            else:
+                self._step()
 
     # --- going on ---------------------------------------------------------------------------
     def poll(self) -> Run:
@@ -161,16 +133,14 @@ class Run(Collected):
         ------
         UncertainSubmissionError, AuthenticationError, GatewayError
         """
-        with self._carried():
-            runner = self._runner
-            runner.standing()
-            for _ in range(3):  # upload, submit and ask follow each other at once
-                if not runner.advance():
-                    break
-            if not runner.active():
-                runner.raise_failed()
-        self._tell_trouble()
+        with self._driving():
+            self._planner.standing()
+            self._step()
         return self
+
+    def _step(self) -> None:
+        self._runner.step()
+        self._runner.raise_failed()
 
     def wait(self, timeout: float | None = None) -> Run:
         """Wait until every request has an answer, or has been tried often enough.
@@ -189,16 +159,14 @@ class Run(Collected):
         ------
         RunTimeoutError, UncertainSubmissionError, BatchJobFailedError, GatewayError
         """
-        deadline = None if timeout is None else self._clock.monotonic() + timeout
-        runner = self._runner
-        with self._carried():
-            runner.standing()
-            while True:
-                runner.drive(deadline)
-                if not runner.plan():
-                    break
-            runner.raise_failed()
+        with self._driving():
+            self._planner.standing()
+            self._until_over(timeout)
         return self
+
+    def _until_over(self, timeout: float | None) -> None:
+        self._runner.until_over(self._planner.plan, timeout)
+        self._runner.raise_failed()
 
     def retry(self) -> Run:
         """Send failed, missing and damaged requests once more, however often they were tried.
@@ -208,9 +176,9 @@ class Run(Collected):
         Run
             The run itself; ``wait()`` waits for it.
         """
-        with self._carried():
-            self.plan(again=True)
-            self._runner.advance()
+        with self._driving():
+            if self._plan(again=True):
+                self._runner.start()
         return self
 
     def cancel(self) -> list[str]:
@@ -221,9 +189,8 @@ class Run(Collected):
         list of str
             Ids of the batch jobs that were asked to stop.
         """
-        with self._carried():
-            self._runner.standing()
-            self._jobs()  # also where all answers are there, and nothing is left to wait for
+        with self._driving():
+            self._planner.find_jobs()  # also where all answers are there, and none is waited for
             return self._runner.cancel()
 
     def resolve(self, adopt: str | None = None, resubmit: bool = False) -> Run:
@@ -243,14 +210,67 @@ class Run(Collected):
         """
         if (adopt is None) == (not resubmit):
             raise ConfigurationError('Give either adopt="<batch id>" or resubmit=True.')
-        with self._carried():
+        with self._driving():
             self._runner.resolve(adopt, resubmit)
         return self
 
-    def _carried(self) -> _HandsOver:
-        return _HandsOver(self)
+    @contextmanager
+    def _driving(self) -> Iterator[None]:
+        """Surround one call of the user; errors that can be answered with the run carry it."""
+        try:
+            with self._runner.driving():
+                yield
+        except (UncertainSubmissionError, BatchJobFailedError, RunTimeoutError) as error:
+            error.run = self
+            raise
 
-    # --- views ------------------------------------------------------------------------------
+    # --- looking ----------------------------------------------------------------------------
+    @property
+    def status(self) -> pd.DataFrame:
+        """One row per batch job: where it stands, counts, times (UTC)."""
+        return self._collected.status()
+
+    def result(self) -> pd.DataFrame:
+        """Return the frame with what is there now; nothing is asked of the gateway.
+
+        Returns
+        -------
+        pandas.DataFrame
+            The input frame, with new columns beside it: same index, order, dtypes and columns.
+        """
+        return self._collected.joined(self._collected.outcome())
+
+    def failures(self) -> pd.DataFrame:
+        """Return the rows without a good answer: the input, ``status`` and ``error``.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Index kept; rows that are pending or were skipped are not failures.
+        """
+        return self._collected.failures()
+
+    def counts(self) -> dict[str, int]:
+        """Return the number of rows per status."""
+        return self._collected.counts(self._collected.outcome())
+
+    @property
+    def usage(self) -> dict[str, int]:
+        """Tokens of the answers, each distinct request counted once.
+
+        ``completion_tokens`` leaves thinking out; what is billed is it and ``reasoning_tokens``.
+        """
+        return self._collected.usage()
+
+    @property
+    def cost(self) -> float | None:
+        """US dollars by the answers' own usage, each distinct request once.
+
+        Rows that share an answer show the same ``_cost``; here it counts once. None where no
+        price is known.
+        """
+        return self._collected.cost()
+
     def plot(self) -> Any:
         """
         Draw the run: batch jobs over time, answers by status, tokens, and cost.
@@ -271,39 +291,39 @@ class Run(Collected):
 
     def provenance(self) -> dict[str, Any]:
         """Return what a methods section needs: template, parameters, models, versions, times."""
-        call, outcome = self._call, self.outcome()
+        call, outcome = self._call, self._collected.outcome()
         return {
-            "sidecar": str(self.sidecar.path),
+            "sidecar": str(self.sidecar),
             "template": json.loads(template_text(call.template)),
             "model": call.asked.model,
             "models_that_answered": list(models_of(outcome.answers)),
             "params": call.requests.shape.params,
-            "realm": self._runner.ctx.realm,
+            "realm": call.gateway.realm,
             "rows": len(call.frame),
             "requests": len(call.requests),
-            "counts": self.counts(outcome),
+            "counts": self._collected.counts(outcome),
             "recovered": outcome.recovered,
-            "batch_jobs": [job.batch_id for job in self._jobs() if job.batch_id],
+            "batch_jobs": [job.batch_id for job in self._planner.find_jobs() if job.batch_id],
             "versions": json.loads(versions()),
         }
 
     def _summary(self) -> Summary:
         """Return what the displays show, by the sidecar as it is now."""
-        call, outcome = self._call, self.outcome()
-        counts = self.counts(outcome)
-        best = self.sidecar.best_answers(call.requests.ids)
-        costs, unpriced = answer_costs(best, self._runner.ctx.realm, call.asked.model)
+        call, outcome = self._call, self._collected.outcome()
+        counts = self._collected.counts(outcome)
+        best = self._ctx.sidecar.best_answers(call.requests.ids)
+        costs, unpriced = answer_costs(best, call.gateway.realm, call.asked.model)
         return summarize(
             name=self.name,
-            sidecar=str(self.sidecar.path),
+            sidecar=str(self.sidecar),
             model=call.asked.model,
             rows=len(call.frame),
             counts=counts,
-            examples=self._examples(outcome, [s for s in counts if s not in QUIET]),
-            jobs=self._jobs(),
+            examples=self._collected.examples(outcome),
+            jobs=self._planner.find_jobs(),
             answers=outcome.answers,
             costs=None if unpriced else costs,
-            at=self._clock.now(),
+            at=self._ctx.clock.now(),
         )
 
     def __repr__(self) -> str:
@@ -317,69 +337,20 @@ class Run(Collected):
         return run_html(self._summary())
 
     # --- endings ----------------------------------------------------------------------------
-    def finished(self, on_error: str, *, stacklevel: int = 3) -> pd.DataFrame:
+    def _joined(self, on_error: str, *, stacklevel: int) -> pd.DataFrame:
         """Return the joined frame, and warn or raise when rows have no good answer.
 
         Parameters
         ----------
+        on_error : {"keep", "raise"}
         stacklevel : int
-            Of the warning, so that it points at the user's line: 3 from a method of the accessor.
+            Of the warning, so that it points at the user's line.
         """
-        outcome = self.outcome()
-        frame = self.joined(outcome)
-        counts = self.counts(outcome)
-        bad = {s: n for s, n in counts.items() if s not in QUIET}
-        if not bad:
-            return frame
-        text = self._partial(outcome, bad, len(frame))
-        if on_error == "raise":
-            raise PartialResultError(text, run=self, frame=frame, counts=counts)
-        warnings.warn(text, PartialResultWarning, stacklevel=stacklevel)
-        return frame
-
-    def _partial(self, outcome: Outcome, bad: dict[str, int], rows: int) -> str:
-        kinds = [
-            f"{bad[kind]:,} {kind} (row {row}: {reason})"
-            for kind, (row, reason) in self._examples(outcome, list(bad)).items()
-        ]
-        return (
-            f"{sum(bad.values()):,} of {rows:,} rows have no good answer: {'; '.join(kinds)}. "
-            f"The reasons stand in {self._call.asked.output}_error."
-        )
-
-
-def question(call: Call) -> Question:
-    """What the call asks, for comparing it with earlier ones."""
-    params = json.dumps(call.requests.shape.params)
-    return Question(template_text(call.template), params, call.asked.model, call.gateway.realm)
-
-
-class _HandsOver:
-    """Gives errors that leave a run the run itself, and says how to come back after Ctrl-C."""
-
-    def __init__(self, run: Run) -> None:
-        self._run = run
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._run.report.close()
-        self._run._runner.ctx.close()
-        if isinstance(error, UncertainSubmissionError | BatchJobFailedError | RunTimeoutError):
-            error.run = self._run
-        if isinstance(error, KeyboardInterrupt):
-            self._run.report(
-                Progress(
-                    "interrupted",
-                    "interrupted: batch jobs at the gateway go on. Make the same call again to "
-                    "pick them up, now or in another kernel "
-                    f"(sidecar {self._run.sidecar.path}).",
-                    requests=len(self._run._call.requests),
-                )
+        result = self._collected.result()
+        if result.trouble and on_error == "raise":
+            raise PartialResultError(
+                result.trouble, run=self, frame=result.frame, counts=result.counts
             )
+        if result.trouble:
+            warnings.warn(result.trouble, PartialResultWarning, stacklevel=stacklevel)
+        return result.frame

@@ -17,6 +17,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from nyu_llm_frames._answers.answer import NO_FAILURE
 from nyu_llm_frames._clock import Clock, SystemClock
 from nyu_llm_frames._frames.columns import objects, status_column, text_column
 from nyu_llm_frames._jobs.job import Job
@@ -136,7 +137,7 @@ class StoredAnswers:
     def failures(self, *, prompts: bool = False) -> pd.DataFrame:
         """Return the requests without a good answer; pending ones are no failures."""
         bad = [
-            frame.loc[~frame["status"].isin(["ok", "pending"])]
+            frame.loc[~frame["status"].isin(NO_FAILURE)]
             for frame in self.iter_answers(prompts=prompts)
         ]
         return pd.concat(bad, ignore_index=True)

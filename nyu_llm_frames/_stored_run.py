@@ -6,8 +6,9 @@ command line works through it; joining to rows needs the call that made the jobs
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,12 @@ from nyu_llm_frames import _options
 from nyu_llm_frames._clock import Clock
 from nyu_llm_frames._gateway import gateway as _gateway
 from nyu_llm_frames._gateway.gateway import Gateway
+from nyu_llm_frames._jobs.context import Context
 from nyu_llm_frames._jobs.job import Job
-from nyu_llm_frames._jobs.planner import Counted, Planner, driven
+from nyu_llm_frames._jobs.planner import Planner
 from nyu_llm_frames._jobs.runner import Runner
-from nyu_llm_frames._progress import Progress, Reporter
-from nyu_llm_frames._requests.bodies import BodyShape
+from nyu_llm_frames._jobs.seen import Seen
+from nyu_llm_frames._progress import Reporter
 from nyu_llm_frames._requests.planning import Standing, to_send
 from nyu_llm_frames._sidecar.folder import new_name
 from nyu_llm_frames._sidecar.stored import StoredRequests
@@ -67,16 +69,11 @@ class StoredRun(StoredAnswers):
     # --- going on ---------------------------------------------------------------------------
     def poll(self) -> None:
         """Advance every batch job by one step: upload, submit, ask or read. Never waits."""
-        with _Closing(self.report):
-            runners = [self._surveyed(key) for key in self._active()]
-            for runner in runners:
-                for _ in range(3):
-                    if not runner.advance():
-                        break
-                self._tell_trouble(runner)
-            for runner in runners:
-                if not runner.active():
-                    runner.raise_failed()
+        runners = {key: self._surveyed(key) for key in self._active()}
+        for runner in runners.values():
+            with runner.driving():
+                runner.step()
+        self._raise_failed(runners.values())
 
     def wait(self, timeout: float | None = None) -> None:
         """Wait until every batch job is over; send again what another attempt may cure.
@@ -87,48 +84,43 @@ class StoredRun(StoredAnswers):
             Seconds; `RunTimeoutError` after that, and the jobs go on.
         """
         deadline = None if timeout is None else self._clock.monotonic() + timeout
-        with _Closing(self.report):
-            also_over = self._retries > 0
-            runners = {key: self._surveyed(key) for key in self._active(also_over=also_over)}
-            for key, runner in runners.items():
-                while True:
-                    runner.drive(deadline)
-                    if not also_over or not self._kept(self._groups()[key]):
-                        break
-                    if not self._plan(key, runner):
-                        break
-            for runner in runners.values():
-                runner.raise_failed()
+        also_over = self._retries > 0
+        runners = {key: self._surveyed(key) for key in self._active(also_over=also_over)}
+        for key, runner in runners.items():
+            with runner.driving():
+                left = None if deadline is None else max(0.0, deadline - self._clock.monotonic())
+                runner.until_over(partial(self._plan_retries, key), left)
+        self._raise_failed(runners.values())
+
+    def _raise_failed(self, runners: Iterable[Runner]) -> None:
+        for runner in runners:
+            runner.raise_failed()
+
+    def _plan_retries(self, key: Key) -> int:
+        if self._retries > 0 and self._kept(self._groups()[key]):
+            return self._plan(key)
+        return 0
 
     def retry(self) -> int:
         """Send failed, missing and damaged requests once more; return how many are under way."""
-        with _Closing(self.report):
-            under_way = 0
-            for key in self._active(also_over=True):
-                runner = self._runner(key)
-                runner.forget_failures()
-                under_way += self._plan(key, runner, again=True)
-                runner.advance()
-                runner.advance()
-                self._tell_trouble(runner)
-            return under_way
-
-    def _tell_trouble(self, runner: Runner) -> None:
-        """Say what kept a single step from going on; a run that waits says so by itself."""
-        if runner.trouble is not None:
-            self.report(
-                Progress("note", f"trouble: {runner.trouble} Nothing is lost: try again later.")
-            )
+        under_way = 0
+        for key in self._active(also_over=True):
+            runner = self._runner(key)
+            with runner.driving():
+                runner.seen.forget_failures()
+                under_way += self._plan(key, again=True)
+                runner.start()
+        return under_way
 
     def cancel(self) -> list[str]:
         """Cancel the batch jobs that are not over; what they finish before is kept."""
-        with _Closing(self.report):
-            out = []
-            for key in self._active():
-                runner = self._runner(key)
-                runner.mine = [job.name for job in self._groups()[key]]
+        out = []
+        for key in self._active():
+            runner = self._runner(key)
+            runner.seen.jobs.update((job.name, None) for job in self._groups()[key])
+            with runner.driving():
                 out += runner.cancel()
-            return out
+        return out
 
     def resolve(self, adopt: str | None = None, resubmit: bool = False) -> None:
         """Settle a submit of which nobody knows whether it made a job."""
@@ -136,11 +128,12 @@ class StoredRun(StoredAnswers):
             raise ConfigurationError(
                 "Give either the id of the batch job, or say that none exists."
             )
-        with _Closing(self.report):
-            uncertain = [job for job in self.jobs() if job.step == "creating"]
-            if not uncertain:
-                raise ConfigurationError(f"No submit of {self.sidecar.path} is uncertain.")
-            self._runner((uncertain[0].realm, uncertain[0].model)).resolve(adopt, resubmit)
+        uncertain = [job for job in self.jobs() if job.step == "creating"]
+        if not uncertain:
+            raise ConfigurationError(f"No submit of {self.sidecar.path} is uncertain.")
+        runner = self._runner((uncertain[0].realm, uncertain[0].model))
+        with runner.driving():
+            runner.resolve(adopt, resubmit)
 
     # --- the runners ------------------------------------------------------------------------
     def _active(self, *, also_over: bool = False) -> list[Key]:
@@ -153,16 +146,11 @@ class StoredRun(StoredAnswers):
     def _runner(self, key: Key) -> Runner:
         """Return a runner that drives the jobs of a group; what it sends is planned in parts."""
         if key not in self._runners:
-            self._runners[key] = Runner(
-                self._run or new_name(self._clock.now()),
-                Counted(0, BodyShape(key[1], (), {})),
-                self.sidecar,
-                self._gateway_of(self._groups()[key]),
-                _options.current(),
-                self._clock,
-                self.report,
-                self._retries,
-            )
+            gateway = self._gateway_of(self._groups()[key])
+            options = _options.current()
+            ctx = Context(self.sidecar, gateway, options, self._clock, self.report, requests=0)
+            name = self._run or new_name(self._clock.now())
+            self._runners[key] = Runner(name, ctx, Seen())
         return self._runners[key]
 
     def _surveyed(self, key: Key) -> Runner:
@@ -177,41 +165,31 @@ class StoredRun(StoredAnswers):
         jobs = self._groups()[key]
         # What the gateway has is seen to its end, also where its answers came another way. What it
         # does not have yet is made only if somebody lacks its answers.
-        mine = {job.name: None for job in jobs if job.carries and job.batch_id}
-        count = 0
+        seen = runner.seen.jobs
+        seen.clear()
+        seen.update((job.name, None) for job in jobs if job.carries and job.batch_id)
+        runner.ctx.requests = 0
         for part in self._parts(jobs):
-            planner = self._planner(runner, part)
-            yield part, planner.standing()
-            mine.update(dict.fromkeys(planner.mine))
-            count += len(part.requests)
-        runner.mine = list(mine)
-        runner.ctx.requests = count
-        runner.requests = Counted(count, runner.requests.shape)
+            runner.ctx.requests += len(part.requests)
+            yield part, self._planner(runner, part).standing()
 
     def _planner(self, runner: Runner, part: Part) -> Planner:
         ctx = replace(runner.ctx, sidecar=part.sidecar)
-        planner = Planner(runner.name, part.requests, ctx, self._retries)
-        planner.share_with(runner)
-        return planner
+        return Planner(runner.name, part.requests, ctx, self._retries, runner.seen)
 
-    def _plan(self, key: Key, runner: Runner, *, again: bool = False) -> int:
+    def _plan(self, key: Key, *, again: bool = False) -> int:
         """Plan what has to be sent; return how many requests are under way.
 
         Looked for in parts, and sent together: few large jobs beat many small ones.
         """
-        driven.add(runner)
-        jobs = self._groups()[key]
+        runner, jobs = self._runner(key), self._groups()[key]
         found: list[pa.Array] = []
-        planned: list[str] = []
         under_way = 0
 
         def send() -> int:
             requests = StoredRequests(self.sidecar, jobs, among=pa.concat_arrays(found))
             found.clear()
-            planner = self._planner(runner, Part(jobs, requests, self.sidecar))
-            sent = planner.plan(again=again)
-            planned.extend(planner.mine)
-            return sent
+            return self._planner(runner, Part(jobs, requests, self.sidecar)).plan(again=again)
 
         for part, standing in self._standings(key, runner):
             under_way += int(standing.carried.sum())
@@ -221,9 +199,6 @@ class StoredRun(StoredAnswers):
                 under_way += send()
         if any(map(len, found)):
             under_way += send()
-        runner.mine = list(dict.fromkeys([*runner.mine, *planned]))
-        if not under_way:
-            driven.discard(runner)
         return under_way
 
     def _gateway_of(self, jobs: Sequence[Job]) -> Gateway:
@@ -261,16 +236,3 @@ def _local(realm: str, told: str) -> Gateway:
     elif realm == "local:echo":
         options["answers"] = "echo"
     return Gateway.local(**options)
-
-
-class _Closing:
-    """Ends the moving line of a report, however a step ends."""
-
-    def __init__(self, report: Reporter) -> None:
-        self._report = report
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, *exc: object) -> None:
-        self._report.close()

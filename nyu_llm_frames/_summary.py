@@ -16,14 +16,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from nyu_llm_frames._answers.answer import RANK, RETRYABLE, STATUSES
+from nyu_llm_frames._answers.answer import NO_FAILURE, RANK, RETRYABLE, STATUSES
 from nyu_llm_frames._jobs.job import Job
 from nyu_llm_frames._jobs.pace import state_word
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
-
-QUIET = frozenset({"ok", "skipped", "pending"})
-"""Statuses that are no failures."""
 
 _ADVICE: Mapping[str, str] = {
     "truncated": "truncated answers: a larger max_tokens= makes a new request of those rows",
@@ -98,7 +95,7 @@ class Summary:
     @property
     def failed(self) -> int:
         """Rows without a good answer."""
-        return sum(n for status, n in self.counts.items() if status not in QUIET)
+        return sum(n for status, n in self.counts.items() if status not in NO_FAILURE)
 
     def ordered_counts(self) -> list[tuple[str, int]]:
         """Return rows per status, the best first."""
@@ -135,6 +132,33 @@ class Summary:
         if not self.active and not self.counts.get("pending"):
             steps.append("run.result() returns the joined frame")
         return steps
+
+
+def failures_text(
+    counts: Mapping[str, int], examples: Mapping[str, tuple[str, str]], where: str
+) -> str:
+    """Say how many rows have no good answer, with an example of each kind; "" if all have one.
+
+    Parameters
+    ----------
+    counts : mapping of str to int
+        Rows per status.
+    examples : mapping of str to (str, str)
+        For each kind of failure a row's label and the reason.
+    where : str
+        Where all reasons stand.
+    """
+    bad = {s: n for s, n in counts.items() if s not in NO_FAILURE}
+    if not bad:
+        return ""
+    kinds = [
+        f"{bad[kind]:,} {kind} (row {examples[kind][0]}: {examples[kind][1]})"
+        for kind in sorted(bad, key=lambda s: (RANK.get(s, 0), s))  # type: ignore[call-overload]
+    ]
+    return (
+        f"{sum(bad.values()):,} of {sum(counts.values()):,} rows have no good answer: "
+        f"{'; '.join(kinds)}. The reasons stand in {where}."
+    )
 
 
 def _bare(model: str) -> str:

@@ -1,8 +1,8 @@
-"""Estimate and trial: know before you pay.
+"""A trial: a few rows answered before the whole is paid.
 
-Comes in: a frame and what the user asked for. Goes out: an `Estimate`, or n rows answered now
-through ``/chat/completions`` with the very same bodies as the batch, their answers stored so that
-the batch does not pay for them again.
+Comes in: a frame and what the user asked for. Goes out: n rows answered now through
+``/chat/completions`` with the very same bodies as the batch, their answers stored so that the
+batch does not pay for them again.
 """
 
 from __future__ import annotations
@@ -17,53 +17,23 @@ from nyu_llm_frames._answers.answer import Answer
 from nyu_llm_frames._asked import Asked
 from nyu_llm_frames._call import Call, prepare
 from nyu_llm_frames._clock import Clock
+from nyu_llm_frames._collected import Collected
+from nyu_llm_frames._estimate import estimate, next_upload
 from nyu_llm_frames._frames.columns import Outcome
 from nyu_llm_frames._frames.frame import check_frame
 from nyu_llm_frames._jobs.asking import Asking
-from nyu_llm_frames._jobs.runner import Runner
-from nyu_llm_frames._money.estimate import Estimate
+from nyu_llm_frames._jobs.context import Context
+from nyu_llm_frames._jobs.planner import Planner
+from nyu_llm_frames._launch import record_of
+from nyu_llm_frames._money.budget import check_budget
 from nyu_llm_frames._money.prices import price_of
 from nyu_llm_frames._money.projection import Trial, interval
-from nyu_llm_frames._money.survey import TRIAL, answer_costs, survey
+from nyu_llm_frames._money.survey import TRIAL, answer_costs
 from nyu_llm_frames._progress import Reporter
 from nyu_llm_frames._requests.planning import Standing
-from nyu_llm_frames._run import Run, question
 from nyu_llm_frames._sidecar.answer_store import gather
-from nyu_llm_frames._sidecar.folder import Sidecar
+from nyu_llm_frames._sidecar.folder import Sidecar, new_name
 from nyu_llm_frames.errors import ConfigurationError
-
-
-def estimate(call: Call, clock: Clock, retries: int) -> Estimate:
-    """Estimate what the batch would pay; a sidecar that is not there is not made."""
-    m = len(call.requests)
-    standing = Standing(
-        rank=np.full(m, -1, np.int64),
-        attempts=np.zeros(m, np.int64),
-        carried=np.zeros(m, np.bool_),
-        barred=np.zeros(m, np.bool_),
-    )
-    sidecar = None
-    if (call.sidecar_path / "jobs").is_dir():
-        sidecar = Sidecar(call.sidecar_path, clock, create=False)
-        standing = Runner(
-            "estimate",
-            call.requests,
-            sidecar,
-            call.gateway,
-            call.options,
-            clock,
-            Reporter(False),
-            retries,
-        ).standing()
-    return survey(
-        call.requests,
-        question(call),
-        len(call.frame),
-        standing,
-        sidecar,
-        retries=retries,
-        at=clock.now(),
-    )
 
 
 def draw(frame: pd.DataFrame, n: int, random_state: Any) -> pd.DataFrame:
@@ -88,24 +58,36 @@ def trial(
     drawn = draw(frame, n, random_state)
     whole = prepare(frame, asked)  # every row is checked, and the projection needs them all
     part = prepare(drawn, asked)
-    run = Run(part, clock, retries=0)
-    run.name = f"{TRIAL}{run.name}"
-    standing = run._runner.standing()
+    ctx = Context(
+        Sidecar(part.sidecar_path, clock),
+        part.gateway,
+        part.options,
+        clock,
+        Reporter(part.options.progress),
+        len(part.requests),
+    )
+    ctx.announce()
+    name = f"{TRIAL}{new_name(clock.now())}"
+    planner = Planner(name, part.requests, ctx, retries=0)
+    standing = planner.standing()
     wanted = np.flatnonzero(standing.open)
-    asking = Asking(run.name, part.requests, run.sidecar, part.gateway, clock, run.report)
+    asking = Asking(name, part.requests, ctx)
     started = clock.monotonic()
     if len(wanted):
-        run._record()
+        check_budget(next_upload(part, planner, again=True), part.options.max_cost, live=True)
+        rows, requests = len(part.frame), len(part.requests)
+        ctx.sidecar.save_run(record_of(part, name, rows=rows, requests=requests, at=clock.now()))
         try:
             asking.ask(wanted)
         finally:
-            run.report.close()
+            ctx.report.close()
     seconds = clock.monotonic() - started
-    outcome = with_unstored(run.outcome(), asking.unstored)
-    out = run.joined(outcome)
-    report = _report(run, part, whole, outcome.status, wanted, standing, seconds, clock)
+    collected = Collected(part, planner)
+    outcome = with_unstored(collected.outcome(), asking.unstored)
+    out = collected.joined(outcome)
+    report = _report(ctx, part, whole, outcome.status, wanted, standing, seconds)
     for line in report.lines():
-        run._tell(line)
+        ctx.say("note", line)
     out.attrs["trial"] = report.record()
     return out
 
@@ -120,29 +102,28 @@ def with_unstored(outcome: Outcome, unstored: dict[int, Answer]) -> Outcome:
 
 
 def _report(
-    run: Run,
+    ctx: Context,
     part: Call,
     whole: Call,
     status: np.ndarray[Any, np.dtype[np.object_]],
     wanted: np.ndarray[Any, np.dtype[np.int64]],
     standing: Standing,
     seconds: float,
-    clock: Clock,
 ) -> Trial:
     realm, model = whole.gateway.realm, whole.asked.model
-    best = run.sidecar.best_answers(part.requests.ids)
+    best = ctx.sidecar.best_answers(part.requests.ids)
     answers = gather(best, ["prompt_tokens", "completion_tokens", "reasoning_tokens"])
     prompt, written, thought = (
         np.nan_to_num(np.asarray(answers[name].to_pandas(), dtype=np.float64))
         for name in answers.column_names
     )
-    ahead = estimate(whole, clock, retries=0)
-    price = price_of(realm, model, clock.now())
+    ahead = estimate(whole, ctx.clock, retries=0)
+    price = price_of(realm, model, ctx.clock.now())
     now = so_far = rest = None
     if price is not None:
         paid = np.nan_to_num(np.asarray(answer_costs(best, realm, model)[0].to_pandas(), float))
         now = float(paid[wanted].sum())
-        every = run.sidecar.best_answers(whole.requests.ids)
+        every = ctx.sidecar.best_answers(whole.requests.ids)
         costs = np.asarray(answer_costs(every, realm, model)[0].to_pandas(), float)
         so_far = float(np.nansum(costs))
         told = prompt > 0

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from nyu_llm_frames._run import Run
+    from nyu_llm_frames._stored_run import StoredRun
 
 
 class LLMFramesError(Exception):
@@ -267,9 +268,13 @@ class GatewayUnavailableError(GatewayError, ConnectionError):
 
 
 class _CarriesRun(LLMFramesError):
-    """An error that hands the `Run` back; the run stays behind when it is pickled."""
+    """An error that hands the `Run` back; the run stays behind when it is pickled.
 
-    def __init__(self, message: str = "", *, run: Run | None = None) -> None:
+    For a file it is a `StoredRun`, which works on the sidecar alone: ``poll``, ``wait``, ``retry``,
+    ``cancel``, ``resolve``, ``failures``.
+    """
+
+    def __init__(self, message: str = "", *, run: Run | StoredRun | None = None) -> None:
         super().__init__(message)
         self.run = run
 
@@ -286,7 +291,7 @@ class UncertainSubmissionError(_CarriesRun, RuntimeError):
 
     Attributes
     ----------
-    run : Run or None
+    run : Run, StoredRun or None
     job : str
         Name of the job in the sidecar.
     input_file_id : str
@@ -297,7 +302,7 @@ class UncertainSubmissionError(_CarriesRun, RuntimeError):
         self,
         message: str = "",
         *,
-        run: Run | None = None,
+        run: Run | StoredRun | None = None,
         job: str = "",
         input_file_id: str = "",
     ) -> None:
@@ -310,7 +315,7 @@ class BatchJobFailedError(_CarriesRun, RuntimeError):
 
     Attributes
     ----------
-    run : Run or None
+    run : Run, StoredRun or None
     jobs : dict of str to str
         The gateway's message per batch job id.
     """
@@ -319,7 +324,7 @@ class BatchJobFailedError(_CarriesRun, RuntimeError):
         self,
         message: str = "",
         *,
-        run: Run | None = None,
+        run: Run | StoredRun | None = None,
         jobs: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message, run=run)
@@ -335,7 +340,7 @@ class PartialResultError(_CarriesRun, RuntimeError):
 
     Attributes
     ----------
-    run : Run or None
+    run : Run, StoredRun or None
     frame : pandas.DataFrame or None
         The joined frame, with everything that was answered.
     counts : dict of str to int
@@ -346,7 +351,7 @@ class PartialResultError(_CarriesRun, RuntimeError):
         self,
         message: str = "",
         *,
-        run: Run | None = None,
+        run: Run | StoredRun | None = None,
         frame: pd.DataFrame | None = None,
         counts: Mapping[str, int] | None = None,
     ) -> None:

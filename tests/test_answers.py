@@ -1,14 +1,26 @@
-"""Which of several answers to one request stays."""
+"""Which of several answers to one request stays: the statuses' ranks, and the stored answers."""
 
 from __future__ import annotations
 
-from functools import reduce
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
 
+import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from nyu_llm_frames._answers.answer import RANK, RETRYABLE, STATUSES, Answer, Status, better
+from nyu_llm_frames._answers.answer import (
+    NO_FAILURE,
+    RANK,
+    RETRYABLE,
+    STATUSES,
+    Answer,
+    Status,
+)
+from nyu_llm_frames._sidecar.answer_store import AnswerWriter, find_best, gather
+from nyu_llm_frames.cli import show
 
 ORDER: tuple[tuple[Status, ...], ...] = (
     ("ok",),
@@ -22,8 +34,8 @@ ORDER: tuple[tuple[Status, ...], ...] = (
 )
 
 
-def answer(status: Status, mark: str = "") -> Answer:
-    return Answer("r1", status, mark, None, None, None, None, None, None, None, b"")
+def answer(status: Status, mark: str = "", custom_id: str = "r1") -> Answer:
+    return Answer(custom_id, status, mark, None, None, None, None, None, None, None, b"")
 
 
 def test_ranks_are_in_the_published_order() -> None:
@@ -43,46 +55,42 @@ def test_only_failed_missing_and_damaged_are_worth_another_attempt() -> None:
     assert {"failed", "missing", "damaged"} == RETRYABLE
 
 
-@pytest.mark.parametrize("status", STATUSES)
-def test_the_first_stored_stays_within_a_status(status: Status) -> None:
-    first, second = answer(status, "first"), answer(status, "second")
-    assert better(first, second) is first
-
-
-def test_blocked_and_refused_do_not_replace_each_other() -> None:
-    blocked, refused = answer("blocked"), answer("refused")
-    assert better(blocked, refused) is blocked
-    assert better(refused, blocked) is refused
-
-
-answers = st.builds(answer, st.sampled_from(STATUSES), st.text(max_size=3))
+files = st.lists(
+    st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(STATUSES)), min_size=1, max_size=5),
+    max_size=4,
+)
 
 
 @settings(deadline=None)
-@given(answers, answers, answers)
-def test_better_is_associative(a: Answer, b: Answer, c: Answer) -> None:
-    assert better(better(a, b), c) is better(a, better(b, c))
+@given(files)
+@example([[("a", "blocked")], [("a", "refused")]])
+@example([[("a", "refused"), ("a", "blocked")]])
+@example([[("a", "ok"), ("a", "ok")], [("a", "ok")]])
+def test_the_first_stored_of_the_highest_rank_stays(stored: list[list[tuple[str, Status]]]) -> None:
+    """Whether answers stand in one file or in many; later ones are kept and counted."""
+    expected: dict[str, Answer] = {}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for number, file in enumerate(stored):
+            writer = AnswerWriter(folder, f"job-{number}", datetime.now(UTC))
+            answers = [answer(s, f"{number}-{row}", i) for row, (i, s) in enumerate(file)]
+            writer.write(answers)
+            writer.commit()
+            for one in answers:
+                kept = expected.setdefault(one.custom_id, one)
+                if RANK[one.status] > RANK[kept.status]:
+                    expected[one.custom_id] = one
+        best = find_best(folder, pa.array(list("cab")))
+        found = gather(best, ["status", "text"]).to_pylist()
+    for i, row in zip("cab", found, strict=True):
+        one = expected.get(i)
+        assert (row["status"], row["text"]) == ((one.status, one.text) if one else (None, None))
+    assert best.stored == sum(map(len, stored))
 
 
-@settings(deadline=None)
-@given(st.permutations([group[0] for group in ORDER]))
-def test_order_of_arrival_does_not_matter_between_ranks(statuses: list[Status]) -> None:
-    assert reduce(better, map(answer, statuses)).status == "ok"
-
-
-@settings(deadline=None)
-@given(st.lists(answers, min_size=1, max_size=8))
-def test_what_stays_is_the_first_of_the_highest_rank(stored: list[Answer]) -> None:
-    highest = max(RANK[a.status] for a in stored)
-    first = next(a for a in stored if RANK[a.status] == highest)
-    assert reduce(better, stored) is first
-
-
-def test_a_later_good_answer_replaces_each_bad_one() -> None:
-    good = answer("ok")
-    for status in STATUSES:
-        if status != "ok":
-            assert better(answer(status), good) is good
+def test_every_status_has_its_place_where_people_see_it() -> None:
+    assert set(show._COLOURS) >= set(STATUSES)
+    assert NO_FAILURE.isdisjoint(RETRYABLE)
 
 
 def test_an_answer_cannot_be_changed() -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from support import rows
 from support.stand_in import StandIn
 
 import nyu_llm_frames as llm
@@ -156,6 +157,20 @@ def test_damaged_characters_are_flagged(tmp_path: Path, frame: pd.DataFrame) -> 
     )
     with pytest.warns(PartialResultWarning, match="3 damaged"):
         frame.llm.from_jsonl(tmp_path / "out.jsonl", TEMPLATE, model=MODEL)
+
+
+def test_damage_is_judged_as_batch_judges_it(tmp_path: Path, stand_in: StandIn) -> None:
+    """A prompt with half a surrogate pair comes back with U+FFFD: that is no damage."""
+    frame = pd.DataFrame({"city": ["half \ud800 pair"]}, dtype=object)
+    stand_in.behaviour.row = rows.says("you wrote \ufffd")
+    gateway = llm.Gateway(**stand_in.settings)
+    call = {"template": TEMPLATE, "model": MODEL, "gateway": gateway}
+    batch = frame.llm.batch(**call, sidecar=tmp_path / "a")
+    (tmp_path / "out.jsonl").write_bytes(b"\n".join(stand_in.jobs[0].output()))
+    taken = frame.llm.from_jsonl(tmp_path / "out.jsonl", **call, sidecar=tmp_path / "b")
+    assert batch["response"].tolist() == ["you wrote \ufffd"]
+    assert batch["response_error"].isna().all()
+    pd.testing.assert_frame_equal(taken, batch)
 
 
 def test_output_of_another_call_is_refused(tmp_path: Path, frame: pd.DataFrame) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import importlib
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,9 @@ from nyu_llm_frames._files.cells import MISSING, Guess, plain
 from nyu_llm_frames._files.sink import Line
 from nyu_llm_frames._files.source import open_source
 from nyu_llm_frames._files.spill import Spill
+from nyu_llm_frames._gateway.connection import Connection
 from nyu_llm_frames._sidecar.bands import prefixes
+from nyu_llm_frames._stored_run import StoredRun
 from nyu_llm_frames.errors import (
     BatchJobFailedError,
     ColumnExistsError,
@@ -84,6 +87,52 @@ def _frame(n: int = 50) -> pd.DataFrame:
 
 
 # --- the same as a frame ----------------------------------------------------------------------
+def test_the_sidecar_and_the_lines_tell_of_a_file_what_they_tell_of_a_frame(
+    tmp_path: Path, gateway: llm.Gateway, stand_in: StandIn
+) -> None:
+    call = {"template": "{{ text }}", "model": MODEL, "gateway": gateway, "max_tokens": 20}
+    stand_in.behaviour.row = rows.says('{"drug": "x"}')
+    file = _csv(tmp_path / "in.csv")
+    schema = {"drug": str}
+    said: dict[str, list[str]] = {"frame": [], "file": []}
+    with llm.set_options(progress=lambda p: said["frame"].append(p.message)):
+        frame = pd.read_csv(file).drop(columns="note")
+        frame.llm.batch(**call, schema=schema, sidecar=tmp_path / "frame.llm")
+    with llm.set_options(progress=lambda p: said["file"].append(p.message)):
+        llm.batch_file(file, tmp_path / "out.csv", schema=schema, **call)
+    for lines, name in ((said["frame"], "frame"), (said["file"], "out")):
+        assert lines[0] == f"new sidecar: {tmp_path / name}.llm"
+        assert sum("thinks unless told otherwise" in line for line in lines) == 1
+    runs = [llm.open_sidecar(tmp_path / f"{name}.llm").runs() for name in ("frame", "out")]
+    same = ["template", "schema", "params", "model", "realm", "gateway", "output", "versions"]
+    pd.testing.assert_frame_equal(*(run[[*same, "rows", "requests"]] for run in runs))
+    assert "drug" in runs[1]["schema"][0]
+
+
+def test_connections_are_closed(
+    tmp_path: Path, gateway: llm.Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count = Counter[str]()
+    for name in ("__init__", "close"):
+        real = getattr(Connection, name)
+
+        def counted(*args: Any, _real: Any = real, _name: str = name, **more: Any) -> Any:
+            count[_name] += 1
+            return _real(*args, **more)
+
+        monkeypatch.setattr(Connection, name, counted)
+    llm.batch_file(_csv(tmp_path / "in.csv"), tmp_path / "out.csv", "{{ text }}", model=MODEL,
+                   gateway=gateway)  # fmt: skip
+    pd.DataFrame({"q": ["a"]}).llm.submit("{{ q }}", model=MODEL, gateway=gateway, sidecar="s")
+    StoredRun("s", gateway=gateway).wait()
+    assert count == {"__init__": 3, "close": 3}
+
+
+def test_a_mistyped_argument_is_named(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match=r"no argument max_token=\. Did you mean max_tokens=\?"):
+        llm.batch_file(_csv(tmp_path / "in.csv"), tmp_path / "o.csv", "x", model="m", max_token=3)
+
+
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".parquet", ".jsonl"])
 def test_a_file_has_the_same_requests_as_the_frame_that_pandas_reads(
     tmp_path: Path, gateway: llm.Gateway, stand_in: StandIn, suffix: str

@@ -15,7 +15,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from nyu_llm_frames._answers import plain
-from nyu_llm_frames._answers.answer import Answer, better
+from nyu_llm_frames._answers.answer import RANK, Answer
 from nyu_llm_frames._answers.blocks import lines_of
 from nyu_llm_frames._answers.lines import parse_line
 from nyu_llm_frames._answers.plain import PlainRows
@@ -122,10 +122,9 @@ def best(answers: list[Answer]) -> dict[str, tuple[Answer, int]]:
     """Return for each id the answer that counts, and how many were written."""
     out: dict[str, tuple[Answer, int]] = {}
     for answer in answers:
-        known = out.get(answer.custom_id)
-        out[answer.custom_id] = (
-            (answer, 1) if known is None else (better(known[0], answer), known[1] + 1)
-        )
+        kept, written = out.get(answer.custom_id, (answer, 0))
+        stays = kept if RANK[kept.status] >= RANK[answer.status] else answer
+        out[answer.custom_id] = stays, written + 1
     return out
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import linecache
 import logging
+import threading
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -16,6 +18,8 @@ from support.clock import FakeClock
 from support.stand_in import StandIn, answer
 
 import nyu_llm_frames as llm
+from nyu_llm_frames._jobs import sending
+from nyu_llm_frames._stored_run import StoredRun
 from nyu_llm_frames.errors import (
     AuthenticationError,
     BatchJobFailedError,
@@ -49,6 +53,54 @@ def submit(frame: pd.DataFrame = DF, **options: Any) -> llm.Run:
 def sent(gateway: StandIn) -> list[list[str]]:
     """Return the prompts of every job."""
     return [[rows.last_user_text(body) for _, body in job.requests] for job in gateway.jobs]
+
+
+# --- sending ----------------------------------------------------------------------------------
+def test_retry_sends_at_once(gateway: StandIn) -> None:
+    """Whoever closes the laptop after it has a job at the gateway."""
+    gateway.behaviour.row = FAILING
+    run = submit(retries=0).wait()
+    run.retry()
+    assert sent(gateway) == [["Say a", "Say b", "Say c", "Say d"]] * 2
+
+
+def retry_from_the_sidecar() -> None:
+    submit(retries=0).wait()
+    StoredRun("llm_sidecar").retry()
+
+
+@pytest.mark.parametrize(
+    ("way", "submits_before"),
+    [
+        (submit, 0),
+        (lambda: ask(wait=False), 0),
+        (ask, 0),
+        (lambda: submit(retries=0).wait().retry(), 1),
+        (retry_from_the_sidecar, 1),
+    ],
+)
+def test_another_thread_cannot_take_back_what_is_being_sent(
+    gateway: StandIn,
+    monkeypatch: pytest.MonkeyPatch,
+    way: Callable[[], Any],
+    submits_before: int,
+) -> None:
+    """One that asks for some of the same rows, between the upload and the submit."""
+    gateway.behaviour.row = lambda *args: (rows.good if len(sent(gateway)) > 1 else FAILING)(*args)
+    submits = itertools.count()
+    real = sending.submit
+
+    def meet_another(ctx: Any, name: str) -> Any:
+        if next(submits) == submits_before:
+            other = threading.Thread(target=submit, args=[DF.iloc[:1]])
+            other.start()
+            other.join()
+        return real(ctx, name)
+
+    monkeypatch.setattr(sending, "submit", meet_another)
+    with contextlib.suppress(BatchJobFailedError):
+        way()
+    assert sent(gateway)[submits_before] == ["Say a", "Say b", "Say c", "Say d"]
 
 
 # --- waiting ----------------------------------------------------------------------------------
@@ -458,6 +510,17 @@ def test_partial_output_is_kept_and_only_the_rest_is_sent(gateway: StandIn, term
     gateway.behaviour.partial_pct = None
     assert ask(retries=1)["response"].tolist() == RIGHT
     assert sent(gateway)[1:] == [["Say c", "Say d"]]
+
+
+def test_cancel_tries_every_job(gateway: StandIn) -> None:
+    gateway.behaviour.running_polls = -1
+    with llm.set_options(max_requests_per_file=1):
+        run = submit()
+        run.poll()
+        gateway.script.add("cancel", status=500)
+        with pytest.raises(GatewayError):
+            run.cancel()
+    assert gateway.count("cancel") == 4
 
 
 def test_cancel_then_the_same_call_sends_what_is_left(gateway: StandIn) -> None:

@@ -23,8 +23,8 @@ from support.callers import FAST, MODEL
 from support.stand_in import Behaviour, StandIn, answer
 
 import nyu_llm_frames as llm
-from nyu_llm_frames._jobs.planner import driven
 from nyu_llm_frames._jobs.runner import Runner
+from nyu_llm_frames._jobs.seen import driven
 from nyu_llm_frames._sidecar import answer_store
 from nyu_llm_frames._stored_run import StoredRun
 from nyu_llm_frames.errors import BatchJobFailedError, SidecarError
@@ -174,7 +174,8 @@ def test_what_was_planned_is_driven_before_anything_is_sent(
         Runner, "advance", lambda self: (told.append(self.name in driven), advance(self))[1]
     )
     StoredRun("s").retry()
-    assert told[0]
+    assert all(told)
+    assert len(told) == 2
 
 
 @every_size

@@ -1,7 +1,8 @@
-"""The record of one answer, the statuses it can have, and which of two answers stays.
+"""The record of one answer, and the statuses that a row can have.
 
-Comes in: answers as parsed, in the order in which they were stored. Goes out: for each id the
-one that counts. Parsing is `lines`'s work, joining to rows is done later.
+A new status is entered here first: in `Status`, `RANK`, and where it belongs to them, in
+`NO_FAILURE` and `RETRYABLE`. What a line says is `verdict`'s work, which answer of an id stays
+`answer_store`'s, joining to rows is done later.
 """
 
 from __future__ import annotations
@@ -48,6 +49,10 @@ RETRYABLE: frozenset[Status] = frozenset({"failed", "missing", "damaged"})
 """Statuses that another attempt with the very same request may cure."""
 
 
+NO_FAILURE: frozenset[Status] = frozenset({"ok", "pending", "skipped"})
+"""Statuses that nobody has to be warned of."""
+
+
 class Answer(msgspec.Struct, frozen=True, gc=False):
     """One answer to one request.
 
@@ -84,25 +89,3 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
     cached_tokens: int | None
     model: str | None
     raw: bytes
-
-
-def better(a: Answer, b: Answer) -> Answer:
-    """
-    Decide which of two answers to the same request stays.
-
-    Within a rank the one stored first stays, so that a published column does not change when
-    a run is repeated.
-
-    Parameters
-    ----------
-    a : Answer
-        The one stored first.
-    b : Answer
-        The later one.
-
-    Returns
-    -------
-    Answer
-        `b` if its rank is higher, else `a`.
-    """
-    return b if RANK[b.status] > RANK[a.status] else a

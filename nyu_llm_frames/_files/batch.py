@@ -10,14 +10,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from nyu_llm_frames import _options
-from nyu_llm_frames._answers.answer import RANK
 from nyu_llm_frames._asked import Asked
 from nyu_llm_frames._call import check_retries, check_timeout
 from nyu_llm_frames._clock import SystemClock
-from nyu_llm_frames._files.run import FileOutcome, FileRun
+from nyu_llm_frames._files.run import FileRun
 from nyu_llm_frames._files.sink import check_output
 from nyu_llm_frames._files.source import open_source
 from nyu_llm_frames._money.budget import check_max_cost
+from nyu_llm_frames._summary import failures_text
 from nyu_llm_frames._words import count
 from nyu_llm_frames.errors import ConfigurationError, PartialResultError, PartialResultWarning
 
@@ -79,30 +79,13 @@ def run_file(
         clock=SystemClock(),
     )
     with run:
-        if run.start():
-            if wait:
-                run.wait(seconds)
-            else:
-                run.poll()
+        run.answer(wait, seconds)
         outcome = run.write()
         result = FileResult(target, run.sidecar.path, run.bands.rows, run.requests, outcome.counts)
-    _report(result, outcome, asked, on_error)
+    where = f"{asked.output}_error of {result.output}"
+    text = failures_text(outcome.counts, outcome.examples, where)
+    if text and on_error == "raise":
+        raise PartialResultError(text, run=run.stored(), counts=result.counts)
+    if text:
+        warnings.warn(text, PartialResultWarning, stacklevel=3)
     return result
-
-
-def _report(result: FileResult, outcome: FileOutcome, asked: Asked, on_error: str) -> None:
-    """Warn or raise when rows have no good answer."""
-    bad = {s: n for s, n in result.counts.items() if s not in ("ok", "skipped", "pending")}
-    if not bad:
-        return
-    kinds = []
-    for kind in sorted(bad, key=lambda s: (RANK.get(s, 0), s)):  # type: ignore[call-overload]
-        row, reason = outcome.examples[kind]
-        kinds.append(f"{bad[kind]:,} {kind} (row {row}: {reason})")
-    text = (
-        f"{sum(bad.values()):,} of {result.rows:,} rows have no good answer: {'; '.join(kinds)}. "
-        f"The reasons stand in {asked.output}_error of {result.output}."
-    )
-    if on_error == "raise":
-        raise PartialResultError(text, counts=result.counts)
-    warnings.warn(text, PartialResultWarning, stacklevel=4)

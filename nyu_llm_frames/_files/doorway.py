@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import pandas as pd
 from typing_extensions import Unpack
 
-from nyu_llm_frames._accessor import Common, Template, _spelled_out
+from nyu_llm_frames._accessor import Common, Template, _asked, _spelled_out
 
 if TYPE_CHECKING:
     from nyu_llm_frames._files.batch import FileResult
@@ -73,13 +73,12 @@ def batch_file(
     >>> llm.batch_file("reviews.csv", "answers.parquet", "Summarise: {{ text }}",
     ...                model="gemini-3-flash-preview")  # doctest: +SKIP
     """
-    from nyu_llm_frames._asked import Asked
     from nyu_llm_frames._files.batch import run_file
 
     return run_file(
         input_path,
         output_path,
-        Asked(template=template, model=model, **common),
+        _asked(template, model, common),
         wait=wait,
         timeout=timeout,
         retries=retries,

@@ -6,6 +6,7 @@ by hand or given to ``vllm run-batch``; answers in the sidecar; a tidy frame.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -20,14 +21,19 @@ from nyu_llm_frames._answers.lines import Parsed, has_replacement, parse_lines
 from nyu_llm_frames._answers.verdict import no_answer
 from nyu_llm_frames._call import Call
 from nyu_llm_frames._clock import SystemClock
+from nyu_llm_frames._collected import Collected
+from nyu_llm_frames._estimate import planner_of
 from nyu_llm_frames._frames.columns import status_column, text_column
-from nyu_llm_frames._progress import Progress
+from nyu_llm_frames._jobs.context import Context
+from nyu_llm_frames._jobs.planner import Planner
+from nyu_llm_frames._launch import record_of
+from nyu_llm_frames._progress import Reporter
 from nyu_llm_frames._requests import shards as _shards
-from nyu_llm_frames._requests.bodies import request_lines
+from nyu_llm_frames._requests.bodies import reads_as_replacement, request_lines
 from nyu_llm_frames._requests.planning import Ints
-from nyu_llm_frames._run import Run
+from nyu_llm_frames._sidecar.folder import Sidecar, new_name
 from nyu_llm_frames._sidecar.storage import atomic_file
-from nyu_llm_frames.errors import ConfigurationError
+from nyu_llm_frames.errors import ConfigurationError, PartialResultWarning
 
 _CHUNK_BYTES = 1 << 20
 _LINES = 8192
@@ -47,8 +53,9 @@ def to_jsonl(call: Call, path: str | Path) -> list[Path]:
         raise ConfigurationError(f"There is no folder {target.parent} for the request file.")
     requests, options = call.requests, call.options
     chosen = np.arange(len(requests), dtype=np.int64)
-    if (call.sidecar_path / "jobs").is_dir():
-        standing = Run(call, SystemClock(), 0)._runner.standing()
+    planner = planner_of(call, SystemClock(), retries=0)
+    if planner is not None:
+        standing = planner.standing()
         chosen = np.flatnonzero(~standing.final & ~standing.carried)
     sizes = requests.line_bytes()[chosen]
     ranges = _shards.split(sizes, options.max_requests_per_file, options.max_bytes_per_file)
@@ -78,10 +85,15 @@ def from_jsonl(call: Call, paths: Sequence[Path]) -> pd.DataFrame:
         _check(path)
     ids = call.requests.ids
     place = {custom_id: i for i, custom_id in enumerate(ids.to_pylist())}
-    run = Run(call, SystemClock(), 0)
-    rank = run.sidecar.best_answers(ids).rank.copy()
+    clock = SystemClock()
+    name = new_name(clock.now())
+    sidecar = Sidecar(call.sidecar_path, clock)
+    report = Reporter(call.options.progress)
+    ctx = Context(sidecar, call.gateway, call.options, clock, report, requests=len(ids))
+    ctx.announce()
+    rank = sidecar.best_answers(ids).rank.copy()
     strange: dict[str, int] = {}
-    writer = run.sidecar.answer_writer(f"import-{run.name}")
+    writer = sidecar.answer_writer(f"import-{name}")
     ours = 0
     try:
         for path in paths:
@@ -99,26 +111,30 @@ def from_jsonl(call: Call, paths: Sequence[Path]) -> pd.DataFrame:
                 writer.write(better)
         if not ours and strange:
             raise _foreign(next(iter(strange)), call, paths)
-        with run.sidecar.lock.held():
+        with ctx.locked():
             writer.commit()
         if ours:
-            run._record()
+            rows, requests = len(call.frame), len(ids)
+            sidecar.save_run(record_of(call, name, rows=rows, requests=requests, at=clock.now()))
     finally:
         writer.discard()
-    run.report(
-        Progress(
-            "reading",
-            f"{ours:,} answers of this call in {', '.join(map(str, paths))}"
-            + (f"; {len(strange):,} ids that belong to no row" if strange else ""),
-            requests=len(ids),
-        )
+    ctx.say(
+        "reading",
+        f"{ours:,} answers of this call in {', '.join(map(str, paths))}"
+        + (f"; {len(strange):,} ids that belong to no row" if strange else ""),
     )
-    return run.finished("keep", stacklevel=4)
+    collected = Collected(call, Planner(name, call.requests, ctx, retries=0))
+    result = collected.result()
+    if result.trouble:
+        warnings.warn(result.trouble, PartialResultWarning, stacklevel=3)
+    return result.frame
 
 
 def _judged(answer: Answer, call: Call, place: int) -> Answer:
     """Flag a text with damaged characters that its prompt does not have."""
-    if not has_replacement(answer.text) or "\\ufffd" in call.requests.fragments[place].as_py():
+    if not has_replacement(answer.text):
+        return answer
+    if reads_as_replacement(call.requests.fragments[place].as_py()):
         return answer
     return msgspec.structs.replace(answer, status="damaged", error=_DAMAGED)
 

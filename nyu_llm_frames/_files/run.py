@@ -6,7 +6,6 @@ file. Planning, driving and reading are the same code as for a frame; only the b
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -16,21 +15,25 @@ from types import TracebackType
 import pandas as pd
 
 from nyu_llm_frames._asked import Asked
-from nyu_llm_frames._call import template_text, versions
+from nyu_llm_frames._call import Call
 from nyu_llm_frames._clock import Clock
+from nyu_llm_frames._collected import Collected
+from nyu_llm_frames._estimate import next_upload
 from nyu_llm_frames._files import sink
 from nyu_llm_frames._files.estimate import total
 from nyu_llm_frames._files.join import NewColumns
 from nyu_llm_frames._files.requests import Band, RequestBands
 from nyu_llm_frames._files.source import Source
 from nyu_llm_frames._files.work import work_folder
-from nyu_llm_frames._jobs.planner import Counted
+from nyu_llm_frames._jobs.context import Context, sidecar_line
+from nyu_llm_frames._jobs.planner import Planner
 from nyu_llm_frames._jobs.runner import Runner
-from nyu_llm_frames._money.budget import check_budget
+from nyu_llm_frames._jobs.seen import Seen
+from nyu_llm_frames._launch import planned
+from nyu_llm_frames._money.estimate import Estimate
 from nyu_llm_frames._progress import Progress, Reporter
-from nyu_llm_frames._run import Run
 from nyu_llm_frames._sidecar.bands import BandSidecar, WholeSidecar
-from nyu_llm_frames._sidecar.folder import RunRecord, new_name
+from nyu_llm_frames._sidecar.folder import new_name
 from nyu_llm_frames._stored_run import StoredRun
 from nyu_llm_frames.errors import (
     BatchJobFailedError,
@@ -73,7 +76,8 @@ class FileRun:
         self._folder = work_folder(output)
         self.bands = RequestBands(source, asked, self._folder / "requests")
         self._head = self.bands.head
-        self.report = Reporter(self._head.options.progress)
+        self._report = Reporter(self._head.options.progress)
+        self._seen = Seen()
         self.name = new_name(clock.now())
         self.requests = 0
 
@@ -86,123 +90,74 @@ class FileRun:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.report.close()
+        self._report.close()
         self.bands.close()
         shutil.rmtree(self._folder, ignore_errors=True)
         if isinstance(error, UncertainSubmissionError | BatchJobFailedError | RunTimeoutError):
-            # Only the sidecar is left to work with; it is enough to resolve, wait and cancel.
-            error.run = StoredRun(self.sidecar.path, gateway=self._head.gateway)  # type: ignore[assignment]
-        if isinstance(error, KeyboardInterrupt):
-            self.report(
-                Progress(
-                    "interrupted",
-                    "interrupted: batch jobs at the gateway go on. Make the same call again to "
-                    "pick them up.",
-                    requests=self.requests,
-                )
-            )
+            error.run = self.stored()
 
-    def _tell(self, message: str) -> None:
-        self.report(Progress("note", message, requests=self.requests))
+    def stored(self) -> StoredRun:
+        """Return what is left to work with: the sidecar. Enough to resolve, wait and cancel."""
+        return StoredRun(self.sidecar.path, gateway=self._head.gateway)
 
-    # --- planning ---------------------------------------------------------------------------
-    def start(self) -> int:
-        """Render, estimate, and plan; return how many requests are under way."""
+    # --- answering --------------------------------------------------------------------------
+    def answer(self, wait: bool, timeout: float | None) -> None:
+        """Render, estimate, plan, and wait or take one step."""
+        head = self._head
+        self._tell(sidecar_line(head.sidecar_path))
         self._tell(f"reading {self.source.path}")
         self.bands.fill()
-        self.sidecar = WholeSidecar(self._head.sidecar_path, self._clock)
-        new = "new sidecar" if self.sidecar.is_new else "sidecar"
-        self._tell(f"{new}: {self.sidecar.path}")
-        head = self._head
-        self._driver = Runner(
-            self.name,
-            Counted(0, head.requests.shape),
-            self.sidecar,
-            head.gateway,
-            head.options,
-            self._clock,
-            self.report,
-            self._retries,
+        self.sidecar = WholeSidecar(head.sidecar_path, self._clock)
+        self._ctx = Context(
+            self.sidecar, head.gateway, head.options, self._clock, self._report, requests=0
         )
-        estimates = []
-        for band in self.bands:
-            self.requests += len(band.requests)
-            estimates.append(self._part(band)._estimate())
-            del band  # before the next one is loaded
-        estimate = replace(total(estimates), rows=self.bands.rows)
-        self._tell(estimate.line())
-        check_budget(estimate, self._max_cost)
-        self._driver.requests = Counted(self.requests, head.requests.shape)
-        self._driver.ctx.requests = self.requests
-        under_way = self.plan()
-        if under_way or self.sidecar.is_new:
-            self._record()
-        return under_way
+        runner = Runner(self.name, self._ctx, self._seen)
+        with runner.driving():
+            estimate = self._estimate()
+            self._ctx.requests = self.requests = estimate.requests
+            under_way = planned(
+                self._ctx,
+                head,
+                self.name,
+                self._plan,
+                estimate=estimate,
+                max_cost=self._max_cost,
+            )
+            if not under_way:
+                return
+            if wait:
+                runner.until_over(self._plan, timeout)
+            else:
+                runner.step()
+            runner.raise_failed()
 
-    def plan(self) -> int:
+    def _tell(self, message: str) -> None:
+        self._report(Progress("note", message))
+
+    def _estimate(self) -> Estimate:
+        parts = []
+        for band in self.bands:
+            call = self._call(band)
+            parts.append(next_upload(call, self._planner(band)))
+            del band, call  # before the next one is loaded
+        return replace(total(parts), rows=self.bands.rows)
+
+    def _plan(self) -> int:
         """Plan what has to be sent, band by band; return how many requests are under way."""
         under_way = 0
-        mine: dict[str, None] = {}
         for band in self.bands:
-            runner = self._part(band)._runner
-            under_way += runner.plan()
-            mine.update(dict.fromkeys(runner.mine))
-            del band, runner
-        self._driver.mine = list(mine)
+            under_way += self._planner(band).plan()
+            del band
         return under_way
 
-    def _part(self, band: Band) -> Run:
-        """Return the run of one band: what a frame of its rows would be."""
-        call = replace(
-            self._head,
-            frame=pd.DataFrame(index=pd.Index(band.rows)),
-            requests=band.requests,
-        )
-        sidecar = BandSidecar(self.sidecar, band.low, band.high)
-        part = Run(call, self._clock, self._retries, part_of=(self.name, sidecar))
-        part._runner.share_with(self._driver)
-        return part
+    def _call(self, band: Band) -> Call:
+        """Return the call of one band: what a frame of its rows would be."""
+        frame = pd.DataFrame(index=pd.Index(band.rows))
+        return replace(self._head, frame=frame, requests=band.requests)
 
-    def _record(self) -> None:
-        head = self._head
-        record = RunRecord(
-            name=self.name,
-            template=template_text(head.template),
-            schema=None,
-            params=json.dumps(head.requests.shape.params),
-            model=head.asked.model,
-            realm=head.gateway.realm,
-            gateway=head.gateway.identity,
-            output=head.asked.output,
-            rows=self.bands.rows,
-            requests=self.requests,
-            versions=versions(),
-            created_at=self._clock.now(),
-        )
-        with self.sidecar.lock.held():
-            self.sidecar.save_run(record)
-
-    # --- going on ---------------------------------------------------------------------------
-    def poll(self) -> None:
-        """Advance every batch job by one step; never waits."""
-        for _ in range(3):
-            if not self._driver.advance():
-                break
-        if self._driver.trouble is not None:
-            self._tell(
-                f"trouble: {self._driver.trouble} Nothing is lost: make the same call again."
-            )
-        if not self._driver.active():
-            self._driver.raise_failed()
-
-    def wait(self, timeout: float | None) -> None:
-        """Wait until every request has an answer, or has been tried often enough."""
-        deadline = None if timeout is None else self._clock.monotonic() + timeout
-        while True:
-            self._driver.drive(deadline)
-            if not self.plan():
-                break
-        self._driver.raise_failed()
+    def _planner(self, band: Band) -> Planner:
+        ctx = replace(self._ctx, sidecar=BandSidecar(self.sidecar, band.low, band.high))
+        return Planner(self.name, band.requests, ctx, self._retries, self._seen)
 
     # --- the end ----------------------------------------------------------------------------
     def write(self) -> FileOutcome:
@@ -213,13 +168,11 @@ class FileRun:
         examples: dict[str, tuple[str, str]] = {}
         try:
             for band in self.bands:
-                part = self._part(band)
+                part = Collected(self._call(band), self._planner(band))
                 outcome = part.outcome()
                 columns.add(band.rows, part.joined(outcome))
-                found = part.counts(outcome)
-                counts.update(found)
-                bad = [s for s in found if s not in ("ok", "pending", "skipped")]
-                examples = part._examples(outcome, bad) | examples
+                counts.update(part.counts(outcome))
+                examples = part.examples(outcome) | examples
                 del band, part, outcome
             sink.write(self.source, self.output, columns)
         finally:

@@ -17,12 +17,10 @@ from nyu_llm_frames._answers.answer import Answer, Status
 from nyu_llm_frames._answers.lines import parse_completion
 from nyu_llm_frames._answers.row_errors import one_line
 from nyu_llm_frames._answers.verdict import no_answer
-from nyu_llm_frames._clock import Clock
 from nyu_llm_frames._gateway.connection import Connection
-from nyu_llm_frames._gateway.gateway import Gateway
-from nyu_llm_frames._progress import Progress, Reporter, duration
+from nyu_llm_frames._jobs.context import Context
+from nyu_llm_frames._progress import Progress, duration
 from nyu_llm_frames._requests.bodies import Requests
-from nyu_llm_frames._sidecar.folder import Sidecar
 from nyu_llm_frames.errors import AuthenticationError, GatewayError, GatewayUnavailableError
 
 Ints = np.ndarray[Any, np.dtype[np.int64]]
@@ -43,10 +41,7 @@ class Asking:
     name : str
         Under which the answers are stored.
     requests : Requests
-    sidecar : Sidecar
-    gateway : Gateway
-    clock : Clock
-    report : Reporter
+    ctx : Context
 
     Attributes
     ----------
@@ -54,17 +49,8 @@ class Asking:
         What came back without an answer, by position: shown, and left to the batch.
     """
 
-    def __init__(
-        self,
-        name: str,
-        requests: Requests,
-        sidecar: Sidecar,
-        gateway: Gateway,
-        clock: Clock,
-        report: Reporter,
-    ) -> None:
-        self._name, self._requests, self._sidecar = name, requests, sidecar
-        self._gateway, self._clock, self._report = gateway, clock, report
+    def __init__(self, name: str, requests: Requests, ctx: Context) -> None:
+        self._name, self._requests, self._ctx = name, requests, ctx
         self._stop = threading.Event()
         self._pace = threading.Lock()
         self._not_before = 0.0
@@ -79,10 +65,10 @@ class Asking:
         ConfigurationError, AuthenticationError, GatewayError
             What was answered before is stored.
         """
-        connection = self._gateway.connect()
+        connection = self._ctx.connection
         ids = self._requests.ids.take(wanted).to_pylist()
         bodies = self._requests.bodies(wanted).to_pylist()
-        stored_at = self._clock.monotonic()
+        stored_at = self._ctx.clock.monotonic()
         done = 0
         pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="nyu-llm-trial")
         try:
@@ -97,7 +83,7 @@ class Asking:
                 self._tell(done, len(wanted))
                 for future in finished:
                     self._keep(places.pop(future), future)
-                now = self._clock.monotonic()
+                now = self._ctx.clock.monotonic()
                 if now - stored_at >= _STORE_EVERY_S:
                     self._store()
                     stored_at = now
@@ -112,7 +98,7 @@ class Asking:
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
             self._store()
-            connection.close()
+            self._ctx.close()
 
     def _keep(self, place: int, future: Future[tuple[Answer, bool]]) -> None:
         answer, answered = future.result()
@@ -125,21 +111,21 @@ class Asking:
         """Put new answers into the sidecar, all in one file."""
         if not self._fresh:
             return
-        writer = self._sidecar.answer_writer(self._name)
+        writer = self._ctx.sidecar.answer_writer(self._name)
         try:
             writer.write(self._fresh)
-            with self._sidecar.lock.held():
+            with self._ctx.locked():
                 writer.commit()
             self._fresh = []
         finally:
             writer.discard()
 
     def _tell(self, done: int, total: int) -> None:
-        left = self._not_before - self._clock.monotonic()
+        left = self._not_before - self._ctx.clock.monotonic()
         text = f"trial: {done:,} of {total:,} answered"
         if left > 0 and done < total:
             text += f" · the gateway asks to wait {duration(left)}"
-        self._report(Progress("asking", text, requests=total, answered=done))
+        self._ctx.report(Progress("asking", text, requests=total, answered=done))
 
     # --- in a thread ------------------------------------------------------------------------
     def _one(self, connection: Connection, custom_id: str, body: bytes) -> tuple[Answer, bool]:
@@ -157,7 +143,7 @@ class Asking:
                 if not e.connected:
                     connection.revive()
                 with self._pace:  # one is asked to wait: all do
-                    until = self._clock.monotonic() + pause
+                    until = self._ctx.clock.monotonic() + pause
                     self._not_before = max(self._not_before, until)
             except AuthenticationError:
                 raise
@@ -169,10 +155,10 @@ class Asking:
 
     def _wait(self) -> None:
         while not self._stop.is_set():
-            left = self._not_before - self._clock.monotonic()
+            left = self._not_before - self._ctx.clock.monotonic()
             if left <= 0:
                 return
-            self._clock.sleep(min(left, _SLICE_S))
+            self._ctx.clock.sleep(min(left, _SLICE_S))
 
 
 def _without(custom_id: str, status: Status, error: GatewayError) -> Answer:

@@ -1,7 +1,7 @@
 """What every step shares: the sidecar, the open gateway, the clock, the reporter.
 
 Comes in: the parts of a run. Goes out: the lock, a connection that opens at the first effect,
-saved records, and patience with reads and uploads. A submit never is repeated here.
+saved records, and patience with uploads. A submit never is repeated here.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TypeVar
 
 import tenacity
@@ -19,15 +20,27 @@ from nyu_llm_frames._gateway.gateway import Gateway
 from nyu_llm_frames._jobs.job import Job
 from nyu_llm_frames._options import Options
 from nyu_llm_frames._progress import Phase, Progress, Reporter
-from nyu_llm_frames._sidecar.folder import Sidecar
+from nyu_llm_frames._sidecar.folder import Sidecar, is_sidecar
 from nyu_llm_frames.errors import GatewayUnavailableError
 
 T = TypeVar("T")
 
 
+def sidecar_line(path: Path, *, is_new: bool | None = None) -> str:
+    """Say where the sidecar is, and whether it is new; by default as it is now."""
+    new = not is_sidecar(path) if is_new is None else is_new
+    return f"{'new sidecar' if new else 'sidecar'}: {path}"
+
+
 @dataclass(slots=True)
 class Context:
-    """The world of one run, as its steps see it."""
+    """The world of one run, as its steps see it.
+
+    Attributes
+    ----------
+    requests : int
+        How many distinct requests the run has, for people.
+    """
 
     sidecar: Sidecar
     gateway: Gateway
@@ -35,8 +48,12 @@ class Context:
     clock: Clock
     report: Reporter
     requests: int
-    realm: str
     _connection: Connection | None = field(default=None, repr=False)
+
+    @property
+    def realm(self) -> str:
+        """Who answers."""
+        return self.gateway.realm
 
     @property
     def connection(self) -> Connection:
@@ -71,8 +88,12 @@ class Context:
         """Tell a person."""
         self.report(Progress(phase, message, requests=self.requests))
 
+    def announce(self) -> None:
+        """Say where the sidecar is, and whether it is new: the first line that a run prints."""
+        self.say("note", sidecar_line(self.sidecar.path, is_new=self.sidecar.is_new))
+
     def patiently(self, step: Callable[[], T]) -> T:
-        """Repeat a read or an upload a few times; a submit never comes here."""
+        """Repeat an upload a few times; a submit never comes here."""
 
         def pause(state: tenacity.RetryCallState) -> float:
             error = state.outcome.exception() if state.outcome else None

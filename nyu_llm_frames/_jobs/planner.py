@@ -6,11 +6,9 @@ under the lock; jobs of others that carry the same requests are waited for, not 
 
 from __future__ import annotations
 
-import threading
-import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,6 +18,7 @@ from nyu_llm_frames._clock import process_token
 from nyu_llm_frames._jobs import job as _jobs
 from nyu_llm_frames._jobs.context import Context
 from nyu_llm_frames._jobs.job import Job
+from nyu_llm_frames._jobs.seen import Seen, driven
 from nyu_llm_frames._requests import planning as _planning
 from nyu_llm_frames._requests import shards as _shards
 from nyu_llm_frames._requests.bodies import ROWS_AT_ONCE, BodyShape
@@ -45,50 +44,6 @@ class Wanted(Protocol):
     def line_bytes(self) -> Positions: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Counted:
-    """Stands for all requests where their number alone matters: in a runner that plans nothing."""
-
-    count: int
-    shape: BodyShape
-    ids: pa.Array = field(default_factory=lambda: pa.array([], pa.string()))
-
-    def __len__(self) -> int:
-        return self.count
-
-    def bodies(self, positions: Positions) -> pa.Array:
-        raise AssertionError("this runner plans nothing")
-
-    def line_bytes(self) -> Positions:
-        raise AssertionError("this runner plans nothing")
-
-
-class _Driven:
-    """The runs that a thread of this process drives right now: from their plan to the last step.
-
-    Weak: a call that was interrupted in between is forgotten with its run.
-    """
-
-    def __init__(self) -> None:
-        self._runs: weakref.WeakSet[Planner] = weakref.WeakSet()
-        self._lock = threading.Lock()
-
-    def add(self, run: Planner) -> None:
-        with self._lock:
-            self._runs.add(run)
-
-    def discard(self, run: Planner) -> None:
-        with self._lock:
-            self._runs.discard(run)
-
-    def __contains__(self, name: str) -> bool:
-        with self._lock:
-            return any(run.name == name for run in self._runs)
-
-
-driven = _Driven()
-
-
 class Planner:
     """Decides what a run sends, and keeps count of the jobs that concern it.
 
@@ -97,55 +52,31 @@ class Planner:
     name : str
         The run's name in the sidecar.
     requests : Wanted
+        All of the run's, or a part that is planned by itself.
     ctx : Context
     retries : int
         Attempts per request beyond the first.
-
-    Attributes
-    ----------
-    mine : list of str
-        Names of the jobs that carry or carried requests of this run, whoever made them.
-    failed : dict of str to Job
-        Jobs that ended during this call without any answer: their rows are not sent again by it.
+    seen : Seen, optional
+        Shared with the other parts of the call and with its runner.
     """
 
-    def __init__(self, name: str, requests: Wanted, ctx: Context, retries: int) -> None:
+    def __init__(
+        self, name: str, requests: Wanted, ctx: Context, retries: int, seen: Seen | None = None
+    ) -> None:
         self.name, self.requests, self.ctx, self.retries = name, requests, ctx, retries
-        self.mine: list[str] = []
-        self.failed: dict[str, Job] = {}
-        self._stopped: set[str] = set()
-        self._waited_for: set[str] = set()
-        self._reread: set[str] = set()
+        self.seen = Seen() if seen is None else seen
         self._me = process_token()
         self._at: dict[str, Positions] = {}
-
-    def share_with(self, other: Planner) -> None:
-        """Plan for a part of what another drives: what the call has seen of its jobs is one."""
-        self.failed = other.failed
-        self._stopped = other._stopped
-        self._waited_for = other._waited_for
-        self._reread = other._reread
-
-    def forget_failures(self) -> None:
-        """Send again also what this call saw fail, or the user stop."""
-        self.failed.clear()
-        self._stopped.clear()
-        self._waited_for.clear()
 
     # --- what stands -----------------------------------------------------------------------
     def standing(self, every: dict[str, Job] | None = None) -> Standing:
         """Where each distinct request stands, by the sidecar as it is now."""
         ids = self.requests.ids
-        m = len(ids)
-        standing = Standing(
-            rank=self.ctx.sidecar.best_answers(ids).rank,
-            attempts=np.zeros(m, np.int64),
-            carried=np.zeros(m, np.bool_),
-            barred=np.zeros(m, np.bool_),
+        standing = replace(
+            _planning.nothing_stands(len(ids)), rank=self.ctx.sidecar.best_answers(ids).rank
         )
         if standing.final.all():
             return standing
-        mine = []
         every = self.ctx.sidecar.jobs() if every is None else every
         jobs = [
             job
@@ -158,16 +89,25 @@ class Planner:
             at = at[at >= 0]
             if not len(at):
                 continue
-            mine.append(job.name)
-            self._follow(job)
+            self.seen.follow(job)
             if job.carries:
                 standing.carried[at] = True
             elif job.attempt:
                 standing.attempts[at] += 1
-            if job.name in self.failed or job.name in self._stopped:
+            if self.seen.bars(job.name):
                 standing.barred[at] = True
-        self.mine = mine
         return standing
+
+    def find_jobs(self) -> list[Job]:
+        """Return the jobs that carry or carried requests of this run, whoever made them.
+
+        Those of a run that is over, too, of which `standing` needs none.
+        """
+        every = self.ctx.sidecar.jobs()
+        theirs = [name for name, job in every.items() if job.realm == self.ctx.realm]
+        self._look_up(theirs)
+        self.seen.jobs.update((name, None) for name in theirs if (self._at[name] >= 0).any())
+        return [job for name, job in every.items() if name in self.seen.jobs]
 
     def _positions(self, name: str) -> Positions:
         """Where the requests of a job stand among those of this run, -1 where they do not."""
@@ -178,16 +118,6 @@ class Planner:
         new = [name for name in names if name not in self._at]
         ids = ((name, self.ctx.sidecar.request_ids(name)) for name in new)
         self._at.update(positions_of_each(ids, self.requests.ids))
-
-    def _follow(self, job: Job) -> None:
-        """Remember how the jobs end that this call waits for, whoever sees their end first."""
-        if job.carries:
-            self._waited_for.add(job.name)
-        elif job.name in self._waited_for:
-            if job.failed_empty:
-                self.failed[job.name] = job
-            if job.cancel_requested:
-                self._stopped.add(job.name)
 
     # --- planning --------------------------------------------------------------------------
     def plan(self, *, again: bool = False) -> int:
@@ -200,8 +130,6 @@ class Planner:
         """
         if not len(self.requests):
             return 0
-        if again:
-            self.forget_failures()
         if not self.ctx.options.keep_prompts:
             self._forget_prompts()
         standing = self.standing()
@@ -209,7 +137,6 @@ class Planner:
         if not (send.any() or standing.carried.any()):
             return 0  # over: neither a lock nor a writable folder is needed
         with self.ctx.locked():
-            driven.add(self)
             self.ctx.sidecar.tidy()
             every = self.ctx.sidecar.jobs()
             self._withdraw(every)
@@ -221,10 +148,7 @@ class Planner:
             chosen = np.flatnonzero(send)
             if len(chosen):
                 self._write_plan(chosen)
-        under_way = int(standing.carried.sum()) + len(chosen)
-        if not under_way:
-            driven.discard(self)
-        return under_way
+        return int(standing.carried.sum()) + len(chosen)
 
     def _withdraw(self, every: dict[str, Job]) -> None:
         """Take back jobs that were never made, when nobody drives them and they carry more.
@@ -247,7 +171,7 @@ class Planner:
         reopened = False
         unanswered = send & (standing.rank < 0)
         for name, job in list(every.items()):
-            if job.step != "done" or job.realm != self.ctx.realm or name in self._reread:
+            if job.step != "done" or job.realm != self.ctx.realm or name in self.seen.reread:
                 continue
             if job.batch_id is None or job.failed_empty:
                 continue
@@ -257,7 +181,7 @@ class Planner:
             if unanswered[at[at >= 0]].any():
                 every[name] = _jobs.anchored(_jobs.reopened(job), "", 0.0)
                 self.ctx.sidecar.save_job(every[name])
-                self._reread.add(name)
+                self.seen.reread.add(name)
                 reopened = True
         return reopened
 
@@ -291,7 +215,7 @@ class Planner:
             )
             sidecar.save_job(job)
             self._at[name] = part
-            self.mine.append(name)
+            self.seen.follow(job)
 
     def _batches(self, part: Positions, sizes: Positions) -> Iterator[tuple[pa.Array, pa.Array]]:
         for start, stop in _shards.split(sizes, ROWS_AT_ONCE, _BYTES_AT_ONCE):

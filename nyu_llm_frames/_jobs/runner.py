@@ -1,30 +1,28 @@
 """The thin part that drives a run: advance every job, wait, and end.
 
-Comes in: the distinct requests of a run, a sidecar, a gateway, a clock. Goes out: batch jobs that
-are over, with their answers stored. What to do with a job says `_jobs.job`, what to send says
+Comes in: the names of batch jobs, a sidecar, a gateway, a clock. Goes out: batch jobs that are
+over, with their answers stored. What to do with a job says `_jobs.job`, what to send says
 `_jobs.planner`, one step is `_jobs.sending` or `_jobs.reading`.
 """
 
 from __future__ import annotations
 
 import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import assert_never
 
 import msgspec
 
-from nyu_llm_frames._clock import Clock
-from nyu_llm_frames._gateway.gateway import Gateway
 from nyu_llm_frames._gateway.wire import JobList
 from nyu_llm_frames._jobs import job as _jobs
 from nyu_llm_frames._jobs import pace, reading, sending
 from nyu_llm_frames._jobs.context import Context
 from nyu_llm_frames._jobs.job import Job
-from nyu_llm_frames._jobs.planner import Planner, Wanted, driven
-from nyu_llm_frames._options import Options
-from nyu_llm_frames._progress import Reporter
-from nyu_llm_frames._sidecar.folder import Sidecar
+from nyu_llm_frames._jobs.seen import Seen, driven
 from nyu_llm_frames._words import count, sentence
 from nyu_llm_frames.errors import (
+    AuthenticationError,
     BatchJobFailedError,
     GatewayError,
     GatewayUnavailableError,
@@ -32,21 +30,16 @@ from nyu_llm_frames.errors import (
 )
 
 
-class Runner(Planner):
+class Runner:
     """Drives the batch jobs that carry the requests of one run.
 
     Parameters
     ----------
     name : str
         The run's name in the sidecar.
-    requests : Wanted
-    sidecar : Sidecar
-    gateway : Gateway
-    options : Options
-    clock : Clock
-    report : Reporter
-    retries : int
-        Attempts per request beyond the first.
+    ctx : Context
+    seen : Seen
+        Shared with those who plan: its jobs are the ones that are driven.
 
     Attributes
     ----------
@@ -54,36 +47,86 @@ class Runner(Planner):
         What kept the last step from going on.
     """
 
-    def __init__(
-        self,
-        name: str,
-        requests: Wanted,
-        sidecar: Sidecar,
-        gateway: Gateway,
-        options: Options,
-        clock: Clock,
-        report: Reporter,
-        retries: int,
-    ) -> None:
-        ctx = Context(sidecar, gateway, options, clock, report, len(requests), gateway.realm)
-        super().__init__(name, requests, ctx, retries)
+    def __init__(self, name: str, ctx: Context, seen: Seen) -> None:
+        self.name, self.ctx, self.seen = name, ctx, seen
         self._reader = reading.Reader(ctx)
         self.trouble: GatewayUnavailableError | None = None
         self._idle = 0
         self._since: float | None = None
-        self._changed_at = clock.monotonic()
+        self._changed_at = ctx.clock.monotonic()
+
+    @contextmanager
+    def driving(self) -> Iterator[None]:
+        """Surround one call of the user: from before its plan to its last step.
+
+        Meanwhile no other thread of this process takes back what it planned. At the end the
+        connection and the report's moving line are closed, and Ctrl-C is told how to come back.
+        """
+        try:
+            with driven.by(self.name):
+                self._idle, self._since = 0, None
+                yield
+        except KeyboardInterrupt:
+            self.ctx.report.close()
+            self.ctx.say(
+                "interrupted",
+                "interrupted: batch jobs at the gateway go on. Make the same call again to pick "
+                f"them up, now or in another kernel (sidecar {self.ctx.sidecar.path}).",
+            )
+            raise
+        finally:
+            self.ctx.report.close()
+            self.ctx.close()
 
     # --- what stands -----------------------------------------------------------------------
-    def jobs(self) -> dict[str, Job]:
-        """The batch jobs of this run as they stand now."""
-        every = self.ctx.sidecar.jobs()
-        return {name: every[name] for name in self.mine if name in every}
-
     def active(self) -> list[Job]:
-        """Those of them that are not over."""
-        return [job for job in self.jobs().values() if job.carries]
+        """The batch jobs of this run that are not over, as they stand now."""
+        every = self.ctx.sidecar.jobs()
+        return [job for name, job in every.items() if job.carries and name in self.seen.jobs]
 
     # --- steps -----------------------------------------------------------------------------
+    def start(self) -> None:
+        """Upload and submit what is planned, without a poll."""
+        self.advance()
+        self.advance()
+        self._tell_trouble()
+
+    def step(self) -> None:
+        """Take every job as far as it goes without waiting: upload, submit, ask or read."""
+        for _ in range(3):
+            if not self.advance():
+                break
+        self._tell_trouble()
+
+    def until_over(self, plan: Callable[[], int], timeout: float | None) -> None:
+        """Drive until every job is over and `plan` finds nothing more under way.
+
+        Parameters
+        ----------
+        plan : callable
+            Plans what is still to be sent, and returns how many requests are under way.
+        timeout : float or None
+            Seconds.
+
+        Raises
+        ------
+        RunTimeoutError
+        """
+        deadline = None if timeout is None else self.ctx.clock.monotonic() + timeout
+        while True:
+            self.drive(deadline)
+            if not plan():
+                break
+
+    def _tell_trouble(self) -> None:
+        """Say what kept a step from going on; a run that waits says so by itself."""
+        if self.trouble is not None:
+            self.ctx.say(
+                "note",
+                f"trouble: {self.trouble} Nothing is lost: make the same call again, or wait for "
+                "the run.",
+            )
+
     def advance(self) -> bool:
         """Do for every job what it asks for, once; return whether any moved on.
 
@@ -91,12 +134,6 @@ class Runner(Planner):
         ------
         AuthenticationError, GatewayError, UncertainSubmissionError
         """
-        try:
-            return self._advance()
-        finally:
-            driven.discard(self)
-
-    def _advance(self) -> bool:
         moved = False
         self.trouble = None
         for job in [*self._uncertain_of_others(), *self.active()]:
@@ -111,9 +148,9 @@ class Runner(Planner):
                 self._changed_at = self.ctx.clock.monotonic()
                 moved = moved or after.step != job.step
             if after.failed_empty and job.step == "ended":
-                self.failed[after.name] = after
+                self.seen.failed[after.name] = after
             if after.cancel_requested:
-                self._stopped.add(after.name)
+                self.seen.stopped.add(after.name)
         return moved
 
     def _worry(self, e: GatewayUnavailableError) -> None:
@@ -145,7 +182,7 @@ class Runner(Planner):
         if not any(job.step in _jobs.UNMADE for job in self.active()):
             return []
         every = self.ctx.sidecar.jobs().values()
-        return [j for j in every if j.step == "creating" and j.name not in self.mine]
+        return [j for j in every if j.step == "creating" and j.name not in self.seen.jobs]
 
     # --- waiting ---------------------------------------------------------------------------
     def drive(self, deadline: float | None) -> None:
@@ -156,22 +193,18 @@ class Runner(Planner):
         RunTimeoutError
             When `deadline` (monotonic seconds) passes first.
         """
-        driven.add(self)
-        try:
-            while True:
-                moved = self._advance()
-                active = self.active()
-                if not active:
-                    return
-                if not moved:
-                    self._pause(active, deadline)
-                    self._idle += 1
-                    continue
-                self._idle = 0
-                if deadline is not None and self.ctx.clock.monotonic() >= deadline:
-                    raise _timeout(active, self.trouble)
-        finally:
-            driven.discard(self)
+        while True:
+            moved = self.advance()
+            active = self.active()
+            if not active:
+                return
+            if not moved:
+                self._pause(active, deadline)
+                self._idle += 1
+                continue
+            self._idle = 0
+            if deadline is not None and self.ctx.clock.monotonic() >= deadline:
+                raise _timeout(active, self.trouble)
 
     def _pause(self, active: list[Job], deadline: float | None) -> None:
         ctx = self.ctx
@@ -185,7 +218,7 @@ class Runner(Planner):
         ctx.report(
             pace.waiting(
                 active,
-                len(self.requests),
+                ctx.requests,
                 waited_s=now - self._since,
                 quiet_s=now - self._changed_at,
                 pause=pause,
@@ -197,15 +230,15 @@ class Runner(Planner):
 
     # --- endings ---------------------------------------------------------------------------
     def raise_failed(self) -> None:
-        """Report the jobs that ended during this call without any answer."""
-        if not self.failed:
+        """Report the jobs that ended during this call without any answer, once all are over."""
+        if not self.seen.failed or self.active():
             return
         messages = {
             job.batch_id or job.name: job.error or "the gateway gave no reason"
-            for job in self.failed.values()
+            for job in self.seen.failed.values()
         }
         told = "; ".join(f"{batch}: {text}" for batch, text in messages.items())
-        rows = sum(job.requests for job in self.failed.values())
+        rows = sum(job.requests for job in self.seen.failed.values())
         raise BatchJobFailedError(
             f"{count(len(messages), 'batch job')} with {count(rows, 'request')} failed without an "
             f"answer. {sentence(told)} Everything else is saved. The next call submits these rows "
@@ -214,8 +247,15 @@ class Runner(Planner):
         )
 
     def cancel(self) -> list[str]:
-        """Cancel what is at the gateway, take back what is not; return the batch ids."""
+        """Cancel what is at the gateway, take back what is not; return the batch ids.
+
+        Raises
+        ------
+        GatewayError
+            The first that came, after all jobs were tried.
+        """
         cancelled = []
+        errors: list[GatewayError] = []
         for job in self.active():
             with self.ctx.locked():
                 fresh = self.ctx.sidecar.job(job.name)
@@ -226,8 +266,15 @@ class Runner(Planner):
                     continue
                 # Written first: rows of a job that the user stopped are not retried by itself.
                 fresh = self.ctx.save(msgspec.structs.replace(fresh, cancel_requested=True))
-            self.ctx.connection.cancel(str(fresh.batch_id))
-            cancelled.append(str(fresh.batch_id))
+            try:
+                self.ctx.connection.cancel(str(fresh.batch_id))
+                cancelled.append(str(fresh.batch_id))
+            except AuthenticationError:
+                raise
+            except GatewayError as e:
+                errors.append(e)
+        if errors:
+            raise errors[0]
         return cancelled
 
     def resolve(self, adopt: str | None, resubmit: bool) -> None:

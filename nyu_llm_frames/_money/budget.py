@@ -28,8 +28,16 @@ def check_max_cost(max_cost: object, option: float | None) -> float | None:
     return float(max_cost)  # type: ignore[arg-type]
 
 
-def check_budget(estimate: Estimate, max_cost: float | None) -> None:
+def check_budget(estimate: Estimate, max_cost: float | None, *, live: bool = False) -> None:
     """Refuse a run that may cost more than it may.
+
+    Parameters
+    ----------
+    estimate : Estimate
+    max_cost : float or None
+        US dollars.
+    live : bool
+        Whether requests are answered now, at the live rate.
 
     Raises
     ------
@@ -38,21 +46,22 @@ def check_budget(estimate: Estimate, max_cost: float | None) -> None:
     """
     if max_cost is None or not estimate.to_pay:
         return
-    if estimate.usd_batch is None:
+    usd = estimate.usd_live if live else estimate.usd_batch
+    if usd is None:
         raise BudgetError(
             f"max_cost={max_cost:g} cannot be kept: {estimate.basis['price']}, so nobody can tell "
             f"what {estimate.to_pay:,} requests cost. Nothing was sent. Leave max_cost out to go "
             "on without a limit.",
             max_cost=max_cost,
         )
-    upper = estimate.usd_batch.high
+    upper = usd.high
     if upper <= max_cost:
         return
     times = f", each sent up to {estimate.attempts} times" if estimate.attempts > 1 else ""
     basis = estimate.basis
     raise BudgetError(
         f"The upper estimate {dollars(upper)} is above max_cost={dollars(max_cost)}; about "
-        f"{dollars(estimate.usd_batch.expected)} is likely. It counts {estimate.to_pay:,} "
+        f"{dollars(usd.expected)} is likely. It counts {estimate.to_pay:,} "
         f"requests{times}; prompts: {estimate.prompt_tokens.high:,.0f} tokens "
         f"({basis['prompt']}); answers: {estimate.output_tokens.high:,.0f} tokens "
         f"({basis['output']}); price: {basis['price']}. Nothing was sent. Ways out: set "

@@ -52,6 +52,16 @@ class Standing:
         return np.asarray(~self.final & ~self.carried)
 
 
+def nothing_stands(m: int) -> Standing:
+    """Return the standing of m requests of which nothing is known."""
+    return Standing(
+        rank=np.full(m, -1, np.int64),
+        attempts=np.zeros(m, np.int64),
+        carried=np.zeros(m, np.bool_),
+        barred=np.zeros(m, np.bool_),
+    )
+
+
 def to_send(standing: Standing, retries: int, *, again: bool = False) -> Mask:
     """Return the requests that need a job.
 

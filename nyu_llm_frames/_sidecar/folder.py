@@ -82,6 +82,11 @@ _JOB_SCHEMA = _arrow_schema(Job)
 _RUN_SCHEMA = _arrow_schema(RunRecord)
 
 
+def is_sidecar(path: Path) -> bool:
+    """Whether a folder is a sidecar, made to its end."""
+    return (path / "jobs").is_dir()
+
+
 class Sidecar:
     """One sidecar folder.
 
@@ -100,7 +105,7 @@ class Sidecar:
     def __init__(self, folder: Path, clock: Clock, *, create: bool = True) -> None:
         self.path = Path(folder).expanduser().absolute()
         self._clock = clock
-        self.is_new = not (self.path / "jobs").is_dir()
+        self.is_new = not is_sidecar(self.path)
         if self.is_new:
             self._make(create)
         self.lock = SidecarLock(self.path, clock)
@@ -258,7 +263,8 @@ class Sidecar:
     def save_run(self, run: RunRecord) -> None:
         """Write down what was asked."""
         table = pa.Table.from_pylist([msgspec.structs.asdict(run)], schema=_RUN_SCHEMA)
-        _storage.write_table(self.path / "runs" / f"{run.name}.parquet", table)
+        with self.lock.held():
+            _storage.write_table(self.path / "runs" / f"{run.name}.parquet", table)
 
     def runs(self) -> list[RunRecord]:
         """Read all runs, the oldest first."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from nyu_llm_frames import errors
+from nyu_llm_frames._answers.answer import NO_FAILURE
 
 OK = 0
 ERROR = 1
@@ -66,4 +67,4 @@ def of_statuses(statuses: Iterable[str]) -> int:
     seen = set(statuses)
     if "pending" in seen:
         return PENDING
-    return NO_GOOD_ANSWER if seen - {"ok", "skipped"} else OK
+    return NO_GOOD_ANSWER if seen - NO_FAILURE else OK

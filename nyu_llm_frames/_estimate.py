@@ -1,0 +1,69 @@
+"""What a call would pay: by its requests, and by what the sidecar knows about them.
+
+Comes in: a prepared call, its planner if the sidecar is open. Goes out: an `Estimate`. Nothing is
+asked of the gateway, and nothing is written.
+"""
+
+from __future__ import annotations
+
+import json
+
+from nyu_llm_frames._call import Call, template_text
+from nyu_llm_frames._clock import Clock
+from nyu_llm_frames._jobs.context import Context
+from nyu_llm_frames._jobs.planner import Planner
+from nyu_llm_frames._money.estimate import Estimate
+from nyu_llm_frames._money.survey import Question, survey
+from nyu_llm_frames._progress import Reporter
+from nyu_llm_frames._requests.planning import nothing_stands
+from nyu_llm_frames._sidecar.folder import Sidecar, is_sidecar
+
+
+def estimate(call: Call, clock: Clock, retries: int) -> Estimate:
+    """Estimate what the batch would pay; a sidecar that is not there is not made."""
+    planner = planner_of(call, clock, retries)
+    if planner is not None:
+        return next_upload(call, planner)
+    standing = nothing_stands(len(call.requests))
+    return survey(
+        call.requests, question(call), len(call.frame), standing, None, retries=retries,
+        at=clock.now(),
+    )  # fmt: skip
+
+
+def planner_of(call: Call, clock: Clock, retries: int) -> Planner | None:
+    """Return what tells where a call's requests stand; None where there is no sidecar yet."""
+    if not is_sidecar(call.sidecar_path):
+        return None
+    sidecar = Sidecar(call.sidecar_path, clock, create=False)
+    n = len(call.requests)
+    ctx = Context(sidecar, call.gateway, call.options, clock, Reporter(False), n)
+    return Planner("", call.requests, ctx, retries)
+
+
+def next_upload(call: Call, planner: Planner, *, again: bool = False) -> Estimate:
+    """Estimate what the next upload would cost, by the sidecar as it is now.
+
+    Parameters
+    ----------
+    call : Call
+    planner : Planner
+    again : bool
+        Whether requests that were tried often enough are sent once more.
+    """
+    return survey(
+        call.requests,
+        question(call),
+        len(call.frame),
+        planner.standing(),
+        planner.ctx.sidecar,
+        retries=0 if again else planner.retries,
+        at=planner.ctx.clock.now(),
+        again=again,
+    )
+
+
+def question(call: Call) -> Question:
+    """What the call asks, for comparing it with earlier ones."""
+    params = json.dumps(call.requests.shape.params)
+    return Question(template_text(call.template), params, call.asked.model, call.gateway.realm)

@@ -1,0 +1,91 @@
+"""What every run does before its first effect: tell the cost, keep to the limit, plan, record.
+
+Comes in: a prepared call, an estimate, and the way to plan. Goes out: planned jobs and the run's
+record in the sidecar. Frames and files start here alike.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import datetime
+
+from nyu_llm_frames._call import Call, template_text, versions
+from nyu_llm_frames._jobs.context import Context
+from nyu_llm_frames._money.budget import check_budget
+from nyu_llm_frames._money.estimate import Estimate
+from nyu_llm_frames._requests.routes import route
+from nyu_llm_frames._requests.thinking import advice
+from nyu_llm_frames._sidecar.folder import RunRecord
+
+
+def planned(
+    ctx: Context,
+    call: Call,
+    name: str,
+    plan: Callable[[], int],
+    *,
+    estimate: Estimate,
+    max_cost: float | None,
+) -> int:
+    """Plan a run and write it down; return how many requests are under way.
+
+    Parameters
+    ----------
+    ctx : Context
+    call : Call
+    name : str
+        Of the run.
+    plan : callable
+        Plans, and returns how many requests are under way.
+    estimate : Estimate
+        Of the whole run.
+    max_cost : float or None
+        US dollars.
+
+    Raises
+    ------
+    BudgetError
+        Before anything is planned.
+    """
+    ctx.say("note", estimate.line())
+    check_budget(estimate, max_cost)
+    under_way = plan()
+    if under_way or ctx.sidecar.is_new:
+        at = ctx.clock.now()
+        record = record_of(call, name, rows=estimate.rows, requests=estimate.requests, at=at)
+        ctx.sidecar.save_run(record)
+    shape = call.requests.shape
+    warned = advice(shape.params, shape.model, route(ctx.realm, shape.model))
+    if under_way and warned:
+        ctx.say("note", warned)
+    return under_way
+
+
+def record_of(call: Call, name: str, *, rows: int, requests: int, at: datetime) -> RunRecord:
+    """Return what the sidecar keeps of a run.
+
+    Parameters
+    ----------
+    call : Call
+    name : str
+        Of the run.
+    rows, requests : int
+        Of the whole run: a file's is planned in parts.
+    at : datetime
+        UTC.
+    """
+    return RunRecord(
+        name=name,
+        template=template_text(call.template),
+        schema=None if call.schema is None else json.dumps(call.schema.source),
+        params=json.dumps(call.requests.shape.params),
+        model=call.asked.model,
+        realm=call.gateway.realm,
+        gateway=call.gateway.identity,
+        output=call.asked.output,
+        rows=rows,
+        requests=requests,
+        versions=versions(),
+        created_at=at,
+    )

@@ -32,10 +32,14 @@ class Clock(Protocol):
         """Wait."""
 
 
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_PROC = Path("/proc")
+
+
 def _boot() -> str:
     """Name this boot of this machine, or this process where the system does not tell."""
     try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        boot = _BOOT_ID.read_text().strip()
     except OSError:
         boot = uuid.uuid4().hex
     return f"{socket.gethostname()}/{boot}"
@@ -62,11 +66,11 @@ class SystemClock:
 def _started(pid: int) -> str:
     """Return the kernel's start time of a process, so that a reused pid is told apart.
 
-    "" when there is no such process here, and for one that has ended without being reaped (as
-    happens in containers).
+    "" when there is no such process here, for one that has ended without being reaped (as happens
+    in containers), and on systems without ``/proc``.
     """
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
+        stat = (_PROC / str(pid) / "stat").read_text()
     except OSError:
         return ""
     fields = stat.rpartition(")")[2].split()
@@ -87,15 +91,21 @@ def is_dead(token: str) -> bool:
         return False
     if host != socket.gethostname():
         return False
-    if f"{host}/{boot}" != _BOOT:
-        # Same host, other boot: dead, if boots have names of their own here.
-        return Path("/proc/sys/kernel/random/boot_id").exists()
-    if start and Path("/proc/self/stat").exists():
+    if f"{host}/{boot}" != _BOOT and _BOOT_ID.exists():
+        return True  # same host, other boot
+    if start and (_PROC / "self" / "stat").exists():
         return _started(number) != start
+    return not may_live(number)
+
+
+def may_live(pid: int) -> bool:
+    """Whether a process of this number may be there, on this host; False is certain."""
+    if os.name == "nt":
+        return True  # a signal would end it there, whatever its number
     try:
-        os.kill(number, 0)
+        os.kill(pid, 0)
     except ProcessLookupError:
-        return True
-    except OSError:
         return False
-    return False
+    except OSError:
+        return True
+    return True

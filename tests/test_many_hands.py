@@ -16,6 +16,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -32,11 +33,13 @@ from support.children import Child, Zygote
 from support.stand_in import Behaviour, StandIn, answer
 
 import nyu_llm_frames as llm
-from nyu_llm_frames._clock import SystemClock
+from nyu_llm_frames import _clock
+from nyu_llm_frames._clock import SystemClock, is_dead, process_token
 from nyu_llm_frames._sidecar import lock as lock_module
 from nyu_llm_frames._sidecar.lock import SidecarLock
 from nyu_llm_frames.errors import (
     PartialResultWarning,
+    RunTimeoutError,
     SidecarDamagedError,
     SidecarError,
     SidecarLockedError,
@@ -202,6 +205,91 @@ def test_a_lock_of_another_host_is_respected_and_named(
     assert (e.value.host, e.value.pid) == ("greene", 77)
     assert owner.exists()
     assert len(stand_in.jobs) == 1
+
+
+def test_timeout_covers_waiting_for_the_lock(stand_in: StandIn, tmp_path: Path) -> None:
+    """Of another process, while planning and while driving."""
+    batch(stand_in, tmp_path / "s", TEXTS[:2])
+    owner = tmp_path / "s" / "lock.owner"
+    theirs = json.dumps({"host": "greene", "pid": 77, "since": "2026-01-01T00:00:00"})
+    owner.write_text(theirs)
+    with pytest.raises(RunTimeoutError, match="process 77 on greene"):
+        batch(stand_in, tmp_path / "s", TEXTS[:4], timeout=0.2)
+    owner.unlink()
+    stand_in.behaviour.running_polls = -1
+    frame = pd.DataFrame({"q": TEXTS[:4]})
+    gateway = llm.Gateway(**stand_in.settings)
+    run = frame.llm.submit("{{ q }}", model=MODEL, sidecar=tmp_path / "s", gateway=gateway)
+    owner.write_text(theirs)
+    with pytest.raises(RunTimeoutError) as e:
+        run.wait(timeout=0.2)
+    assert e.value.run is run
+
+
+def test_an_owner_record_that_says_nothing_is_not_broken(
+    stand_in: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another host writes it this very moment, where there are no hard links."""
+    batch(stand_in, tmp_path / "s", TEXTS[:2])
+    owner = tmp_path / "s" / "lock.owner"
+    owner.write_text("")
+    monkeypatch.setattr(lock_module, "PATIENCE_S", 0.2)
+    with pytest.raises(SidecarLockedError, match="If nobody works with this sidecar") as e:
+        batch(stand_in, tmp_path / "s", TEXTS[:4])
+    assert str(owner) in str(e.value)
+    assert owner.exists()
+
+
+def test_a_lock_is_free_again_also_when_its_record_cannot_be_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unlink = Path.unlink
+
+    def refuse(self: Path, **more: Any) -> None:
+        if self.name == "lock.owner":
+            raise PermissionError(errno.EACCES, "in use")
+        unlink(self, **more)
+
+    with (
+        pytest.raises(SidecarError, match="not allowed"),
+        SidecarLock(tmp_path, SystemClock()).held(),
+    ):
+        monkeypatch.setattr(Path, "unlink", refuse)
+    monkeypatch.undo()
+    with SidecarLock(tmp_path, SystemClock()).held(patience_s=0):
+        pass
+
+
+@pytest.mark.parametrize("system", ["with /proc", "without"])
+def test_a_process_is_known_to_be_dead(system: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where boots have no names and processes no start: on macOS."""
+    if system == "without":
+        nowhere = Path("/nowhere")
+        monkeypatch.setattr(_clock, "_PROC", nowhere)
+        monkeypatch.setattr(_clock, "_BOOT_ID", nowhere)
+    token = "import nyu_llm_frames._clock as c; print(c.process_token())"
+    child = subprocess.Popen(
+        [sys.executable, "-c", f"{token}; input()"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert child.stdout is not None
+    name = child.stdout.readline().strip()
+    host, boot, pid, _ = name.rsplit("/", 3)
+    if system == "without":
+        name = f"{host}/{boot[::-1]}/{pid}/"
+    assert not is_dead(name)
+    assert not is_dead(name.replace(host, "greene", 1))
+    child.communicate("\n")
+    assert is_dead(name)
+    assert not is_dead(name.replace(host, "greene", 1))
+    assert not is_dead("nonsense")
+
+
+def test_a_reused_process_number_is_told_apart() -> None:
+    host, boot, pid, start = process_token().rsplit("/", 3)
+    assert not is_dead(process_token())
+    assert is_dead(f"{host}/{boot}/{pid}/{int(start) - 1}")
+    assert is_dead(f"{host}/{boot[::-1]}/{pid}/{start}")  # before the machine was started again
 
 
 def test_a_finished_run_needs_no_lock(stand_in: StandIn, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ saved records, and patience with uploads. A submit never is repeated here.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -21,7 +21,8 @@ from nyu_llm_frames._jobs.job import Job
 from nyu_llm_frames._options import Options
 from nyu_llm_frames._progress import Phase, Progress, Reporter
 from nyu_llm_frames._sidecar.folder import Sidecar, is_sidecar
-from nyu_llm_frames.errors import GatewayUnavailableError
+from nyu_llm_frames._sidecar.lock import PATIENCE_S
+from nyu_llm_frames.errors import GatewayUnavailableError, RunTimeoutError, SidecarLockedError
 
 T = TypeVar("T")
 
@@ -40,6 +41,10 @@ class Context:
     ----------
     requests : int
         How many distinct requests the run has, for people.
+    timeout : float or None
+        Seconds that the user's call may wait.
+    deadline : float or None
+        When its waiting ends, in the clock's seconds; None before it begins.
     """
 
     sidecar: Sidecar
@@ -48,6 +53,8 @@ class Context:
     clock: Clock
     report: Reporter
     requests: int
+    timeout: float | None = None
+    deadline: float | None = None
     _connection: Connection | None = field(default=None, repr=False)
 
     @property
@@ -73,10 +80,31 @@ class Context:
         if self._connection is not None:
             self._connection.revive()
 
+    def left_s(self) -> float | None:
+        """Return the seconds that the call may still wait; None without a limit."""
+        if self.deadline is None:
+            return self.timeout
+        return max(0.0, self.deadline - self.clock.monotonic())
+
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the sidecar's lock for a step."""
-        with self.sidecar.lock.held(lambda text: self.say("note", text)):
+        """Hold the sidecar's lock for a step.
+
+        Raises
+        ------
+        RunTimeoutError
+            When the call may not wait any longer for who holds it.
+        """
+        patience = self.left_s()
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(
+                    self.sidecar.lock.held(lambda text: self.say("note", text), patience)
+                )
+            except SidecarLockedError as e:
+                if patience is None or patience >= PATIENCE_S:
+                    raise
+                raise RunTimeoutError(f"timeout= is over, waiting for the sidecar. {e}") from e
             yield
 
     def save(self, job: Job) -> Job:

@@ -261,10 +261,9 @@ class Sidecar:
 
     # --- runs -------------------------------------------------------------------------------
     def save_run(self, run: RunRecord) -> None:
-        """Write down what was asked."""
+        """Write down what was asked. Only under the lock."""
         table = pa.Table.from_pylist([msgspec.structs.asdict(run)], schema=_RUN_SCHEMA)
-        with self.lock.held():
-            _storage.write_table(self.path / "runs" / f"{run.name}.parquet", table)
+        _storage.write_table(self.path / "runs" / f"{run.name}.parquet", table)
 
     def runs(self) -> list[RunRecord]:
         """Read all runs, the oldest first."""

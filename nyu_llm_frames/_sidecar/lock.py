@@ -42,13 +42,10 @@ class SidecarLock:
     ----------
     folder : Path
     clock : Clock
-    patience_s : float, optional
-        Seconds to wait for another holder before giving up.
     """
 
-    def __init__(self, folder: Path, clock: Clock, patience_s: float | None = None) -> None:
+    def __init__(self, folder: Path, clock: Clock) -> None:
         self._folder, self._clock = folder, clock
-        self._patience_s = PATIENCE_S if patience_s is None else patience_s
         self._proved = False
 
     def prove(self) -> None:
@@ -95,8 +92,17 @@ class SidecarLock:
         return False
 
     @contextmanager
-    def held(self, on_wait: Callable[[str], None] | None = None) -> Iterator[None]:
+    def held(
+        self, on_wait: Callable[[str], None] | None = None, patience_s: float | None = None
+    ) -> Iterator[None]:
         """Hold the lock.
+
+        Parameters
+        ----------
+        on_wait : callable, optional
+            Told once, when it takes longer, who holds it.
+        patience_s : float, optional
+            Seconds to wait for another holder, `PATIENCE_S` at most.
 
         Raises
         ------
@@ -105,13 +111,14 @@ class SidecarLock:
         """
         self.prove()
         lock = FileLock(self._folder / _LOCK, timeout=0, mode=0o600)
+        patience = PATIENCE_S if patience_s is None else min(patience_s, PATIENCE_S)
         start, told = self._clock.monotonic(), False
         while True:
             holder = self._try(lock)
             if holder is None:
                 break
             waited = self._clock.monotonic() - start
-            if waited >= self._patience_s:
+            if waited >= patience:
                 raise self._locked(holder)
             if waited > 2 and not told and on_wait is not None:
                 on_wait(f"waiting for the sidecar's lock, held by {_who(holder)}")
@@ -120,8 +127,11 @@ class SidecarLock:
         try:
             yield
         finally:
-            (self._folder / _OWNER).unlink(missing_ok=True)
-            lock.release()
+            try:
+                with sidecar_errors(self._folder):
+                    (self._folder / _OWNER).unlink(missing_ok=True)
+            finally:
+                lock.release()
 
     def _try(self, lock: FileLock) -> dict[str, object] | None:
         """Take both parts, or return what is known of the holder."""
@@ -130,7 +140,7 @@ class SidecarLock:
             lock.acquire(timeout=0)
         except Timeout:
             return _read_owner(owner_path)
-        except OSError:
+        except OSError:  # caught here, not around the call: a Timeout is an OSError, too
             with sidecar_errors(self._folder):
                 raise
         mine = {
@@ -143,7 +153,9 @@ class SidecarLock:
                 self._record(owner_path, json.dumps(mine))
             except FileExistsError:
                 owner = _read_owner(owner_path)
-                if owner and owner.get("host") != mine["host"]:
+                if owner.get("host") != mine["host"]:
+                    # Another host's. One that says nothing may be, too: where there are no hard
+                    # links it is empty for the moment in which it is written.
                     lock.release()
                     return owner
                 # This host's, while we hold this host's file lock: its process is dead.
@@ -176,13 +188,13 @@ class SidecarLock:
             draft.unlink(missing_ok=True)
 
     def _locked(self, holder: dict[str, object]) -> SidecarLockedError:
-        host, pid = str(holder.get("host", "?")), holder.get("pid")
+        host, pid = str(holder.get("host", "")), holder.get("pid")
         text = f"{self._folder}: the sidecar is locked by {_who(holder)}."
-        if host != socket.gethostname():
-            text += (
-                f" That is another machine. If process {pid} on {host} has surely ended, delete "
-                f"{self._folder / _OWNER}."
-            )
+        way_out = f"has surely ended, delete {self._folder / _OWNER}."
+        if host and host != socket.gethostname():
+            text += f" That is another machine. If process {pid} on {host} {way_out}"
+        elif not host:
+            text += f" It cannot be told which. If nobody works with this sidecar, and it {way_out}"
         return SidecarLockedError(
             text,
             path=str(self._folder),

@@ -21,6 +21,7 @@ from typing import BinaryIO, TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from nyu_llm_frames._clock import may_live
 from nyu_llm_frames.errors import SidecarDamagedError, SidecarError, SidecarVersionError
 
 T = TypeVar("T")
@@ -299,14 +300,4 @@ def left_behind(path: Path) -> bool:
     if not path.name.startswith(".") or path.name.count(".") < 2:
         return False
     host, pid, _ = (path.name.rpartition(".")[2] + "--").split("-", 2)
-    return host == _HOST and pid.isdigit() and not _alive(int(pid))
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
+    return host == _HOST and pid.isdigit() and not may_live(int(pid))

@@ -5,81 +5,20 @@ Comes in: a frame and arguments. Goes out: what the stages behind it made.
 
 from __future__ import annotations
 
-import difflib
-import inspect
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 from typing_extensions import Unpack
 
-from nyu_llm_frames._asked import Asked
-from nyu_llm_frames._gateway.gateway import Gateway
+from nyu_llm_frames._asked import Common, Template, asked_of, spelled_out
 from nyu_llm_frames.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from nyu_llm_frames._call import Call
     from nyu_llm_frames._money.estimate import Estimate
     from nyu_llm_frames._run import Run
-
-Template = Any
-"""A string, a `pathlib.Path`, a `jinja2.Template`, or a list of ``{"role", "content"}``."""
-
-
-class Common(TypedDict, total=False):
-    """Arguments that every method takes. `FrameMethods.batch` says what they mean."""
-
-    system: str | None
-    schema: Any
-    images: Any
-    output: str
-    prefix: str
-    if_exists: Literal["error", "replace"]
-    details: bool
-    missing: Literal["error", "skip"]
-    max_tokens: int | None
-    temperature: float | None
-    top_p: float | None
-    seed: int | None
-    stop: str | Sequence[str] | None
-    thinking: Any
-    params: Mapping[str, Any] | None
-    sidecar: str | Path | None
-    gateway: Gateway | Literal["local"] | None
-
-
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-def _spelled_out(function: F) -> F:
-    """Show the common arguments one by one in the signature, as ``help()`` prints it."""
-    signature = inspect.signature(function)
-    own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
-    defaults = {f.name: f.default for f in fields(Asked)}
-    common = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=defaults[name])
-        for name in Common.__annotations__
-    ]
-    at = len([p for p in own if p.kind is not p.KEYWORD_ONLY])
-    head, tail = own[:at], own[at:]
-    function.__signature__ = signature.replace(  # type: ignore[attr-defined]
-        parameters=[*head, *[p for p in tail if p.name == "model"], *common]
-        + [p for p in tail if p.name != "model"]
-    )
-    return function
-
-
-def _asked(template: Template, model: str, common: Common) -> Asked:
-    """Collect the arguments of a call, and name one that there is not."""
-    known = list(Common.__annotations__)
-    for name in common:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, 1)
-            hint = f" Did you mean {near[0]}=?" if near else ""
-            raise TypeError(f"There is no argument {name}=.{hint}")
-    return Asked(template=template, model=model, **common)
 
 
 class FrameMethods:
@@ -90,7 +29,7 @@ class FrameMethods:
             raise AttributeError("df.llm works on a pandas.DataFrame.")
         self._frame = frame
 
-    @_spelled_out
+    @spelled_out
     def preview(
         self,
         template: Template,
@@ -130,10 +69,10 @@ class FrameMethods:
         from nyu_llm_frames._call import prepare
         from nyu_llm_frames._frames.preview import preview
 
-        asked = _asked(template, model, common)
+        asked = asked_of(template, model, common)
         return preview(prepare(self._frame.head(n), asked, check_columns=False))
 
-    @_spelled_out
+    @spelled_out
     def estimate(
         self,
         template: Template,
@@ -169,14 +108,14 @@ class FrameMethods:
         >>> df.llm.estimate("Where is {{ city }}?", model="gemini-3-flash-preview").to_pay
         2
         """
-        from nyu_llm_frames._call import check_retries
+        from nyu_llm_frames._call import check_retries, prepare
         from nyu_llm_frames._clock import SystemClock
         from nyu_llm_frames._estimate import estimate
 
-        call = self._prepared(template, model, common)
+        call = prepare(self._frame, asked_of(template, model, common), check_columns=False)
         return estimate(call, SystemClock(), check_retries(retries))
 
-    @_spelled_out
+    @spelled_out
     def trial(
         self,
         template: Template,
@@ -223,10 +162,10 @@ class FrameMethods:
         from nyu_llm_frames._clock import SystemClock
         from nyu_llm_frames._trial import trial
 
-        asked = _asked(template, model, common)
+        asked = asked_of(template, model, common)
         return trial(self._frame, asked, n=n, random_state=random_state, clock=SystemClock())
 
-    @_spelled_out
+    @spelled_out
     def submit(
         self,
         template: Template,
@@ -267,7 +206,7 @@ class FrameMethods:
             max_cost=check_max_cost(max_cost, call.options.max_cost),
         )
 
-    @_spelled_out
+    @spelled_out
     def batch(
         self,
         template: Template,
@@ -305,7 +244,7 @@ class FrameMethods:
             included, before anything is uploaded.
         on_error : {"keep", "raise"}, default "keep"
             Whether rows without a good answer are a warning or a `PartialResultError`.
-        system : str, optional
+        system : str, Path or jinja2.Template, optional
             Template of the system message.
         schema : type or dict, optional
             Fields of a structured answer; each becomes a typed column.
@@ -382,7 +321,7 @@ class FrameMethods:
             on_error=on_error,
         )
 
-    @_spelled_out
+    @spelled_out
     def to_jsonl(
         self, path: str | Path, template: Template, *, model: str, **common: Unpack[Common]
     ) -> list[Path]:
@@ -404,10 +343,10 @@ class FrameMethods:
         from nyu_llm_frames._call import prepare
         from nyu_llm_frames._files.exchange import to_jsonl
 
-        asked = _asked(template, model, common)
+        asked = asked_of(template, model, common)
         return to_jsonl(prepare(self._frame, asked, check_columns=False), path)
 
-    @_spelled_out
+    @spelled_out
     def from_jsonl(
         self,
         path: str | Path | Sequence[str | Path],
@@ -447,7 +386,7 @@ class FrameMethods:
         # Imported here and in the methods: importing the package stays as fast as pandas.
         from nyu_llm_frames._call import prepare
 
-        return prepare(self._frame, _asked(template, model, common))
+        return prepare(self._frame, asked_of(template, model, common))
 
 
 def register(name: str = "llm") -> None:

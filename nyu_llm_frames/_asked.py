@@ -1,18 +1,25 @@
 """What a call was asked: the common arguments, as given, in one record.
 
-Comes in: keyword arguments. Goes out: `Asked`, whose fields and defaults are the one list of them.
-Light to import: the doorways know the arguments before anything else is loaded.
+Comes in: keyword arguments. Goes out: `Asked`, whose fields and defaults are the list of them; a
+test holds `Common`, which type checkers read, to it. Light to import: the doorways know the
+arguments before anything else is loaded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import difflib
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar
 
 if TYPE_CHECKING:
     from nyu_llm_frames._gateway.gateway import Gateway
+
+
+Template = Any
+"""A string, a `pathlib.Path`, a `jinja2.Template`, or a list of ``{"role", "content"}``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,7 +28,7 @@ class Asked:
 
     template: Any
     model: str
-    system: str | None = None
+    system: Any = None
     schema: Any = None
     images: Any = None
     output: str = "response"
@@ -38,3 +45,57 @@ class Asked:
     params: Mapping[str, Any] | None = None
     sidecar: str | Path | None = None
     gateway: Gateway | str | None = None
+
+
+class Common(TypedDict, total=False):
+    """Arguments that every method takes. `FrameMethods.batch` says what they mean."""
+
+    system: Any
+    schema: Any
+    images: Any
+    output: str
+    prefix: str
+    if_exists: Literal["error", "replace"]
+    details: bool
+    missing: Literal["error", "skip"]
+    max_tokens: int | None
+    temperature: float | None
+    top_p: float | None
+    seed: int | None
+    stop: str | Sequence[str] | None
+    thinking: Any
+    params: Mapping[str, Any] | None
+    sidecar: str | Path | None
+    gateway: Gateway | Literal["local"] | None
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def spelled_out(function: F) -> F:
+    """Show the common arguments one by one in the signature, as ``help()`` prints it."""
+    signature = inspect.signature(function)
+    own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+    defaults = {f.name: f.default for f in fields(Asked)}
+    common = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=defaults[name])
+        for name in Common.__annotations__
+    ]
+    at = len([p for p in own if p.kind is not p.KEYWORD_ONLY])
+    head, tail = own[:at], own[at:]
+    function.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        parameters=[*head, *[p for p in tail if p.name == "model"], *common]
+        + [p for p in tail if p.name != "model"]
+    )
+    return function
+
+
+def asked_of(template: Template, model: str, common: Common) -> Asked:
+    """Collect the arguments of a call, and name one that there is not."""
+    known = list(Common.__annotations__)
+    for name in common:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f" Did you mean {near[0]}=?" if near else ""
+            raise TypeError(f"There is no argument {name}=.{hint}")
+    return Asked(template=template, model=model, **common)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import platform
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,7 +103,15 @@ def sidecar_path(asked: Asked, options: Options) -> Path:
     return Path(chosen).expanduser().absolute()
 
 
-def _template_source(template: Any) -> Any:
+def _read(template: Any) -> Any:
+    """Return a template with the text of files in place of their paths."""
+    if isinstance(template, list | tuple):
+        return [
+            {**item, "content": _read(item["content"])}
+            if isinstance(item, Mapping) and isinstance(item.get("content"), Path)
+            else item
+            for item in template
+        ]
     if not isinstance(template, Path):
         return template
     try:
@@ -143,7 +151,7 @@ def prepare(frame: pd.DataFrame, asked: Asked, *, check_columns: bool = True) ->
             details=asked.details,
         )
         _frame.check_new_columns(frame, names, asked.if_exists)
-    template = compile_template(_template_source(asked.template), asked.system, list(frame.columns))
+    template = compile_template(_read(asked.template), _read(asked.system), list(frame.columns))
     realm = gateway.realm
     way = route(realm, asked.model)
     preflight.check_roles(template.roles, way)

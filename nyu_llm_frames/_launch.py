@@ -54,7 +54,8 @@ def planned(
     if under_way or ctx.sidecar.is_new:
         at = ctx.clock.now()
         record = record_of(call, name, rows=estimate.rows, requests=estimate.requests, at=at)
-        ctx.sidecar.save_run(record)
+        with ctx.locked():
+            ctx.sidecar.save_run(record)
     shape = call.requests.shape
     warned = advice(shape.params, shape.model, route(ctx.realm, shape.model))
     if under_way and warned:

@@ -144,12 +144,17 @@ class Environment:
     bucket: str | None
 
 
+VARIABLES = {
+    "api_key": "PORTKEY_API_KEY",
+    "base_url": "PORTKEY_BASE_URL",
+    "provider": "PORTKEY_PROVIDER",
+    "bucket": "NYU_LLM_BUCKET",
+}
+"""Where each setting of a gateway stands."""
+
+
 def read_environment() -> Environment:
     """Read the variables that NYU's users set."""
     get = os.environ.get
-    return Environment(
-        api_key=get("PORTKEY_API_KEY") or None,
-        base_url=get("PORTKEY_BASE_URL") or None,
-        provider=get("PORTKEY_PROVIDER") or None,
-        bucket=get("NYU_LLM_BUCKET") or None,
-    )
+    found = {name: (get(variable) or "").strip() for name, variable in VARIABLES.items()}
+    return Environment(**{name: value or None for name, value in found.items()})

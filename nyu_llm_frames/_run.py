@@ -112,13 +112,14 @@ class Run:
                 self._runner.start()
 
     def _answer(self, wait: bool, timeout: float | None) -> None:
-        with self._driving():
+        with self._driving(timeout):
             if not self._plan():
                 return
             if wait:
-                self._until_over(timeout)
+                self._until_over()
             else:
-                self._step()
+                self._runner.step()
+                self._runner.raise_failed(at_once=True)
 
     # --- going on ---------------------------------------------------------------------------
     def poll(self) -> Run:
@@ -135,12 +136,9 @@ class Run:
         """
         with self._driving():
             self._planner.standing()
-            self._step()
+            self._runner.step()
+            self._runner.raise_failed()
         return self
-
-    def _step(self) -> None:
-        self._runner.step()
-        self._runner.raise_failed()
 
     def wait(self, timeout: float | None = None) -> Run:
         """Wait until every request has an answer, or has been tried often enough.
@@ -159,13 +157,13 @@ class Run:
         ------
         RunTimeoutError, UncertainSubmissionError, BatchJobFailedError, GatewayError
         """
-        with self._driving():
+        with self._driving(timeout):
             self._planner.standing()
-            self._until_over(timeout)
+            self._until_over()
         return self
 
-    def _until_over(self, timeout: float | None) -> None:
-        self._runner.until_over(self._planner.plan, timeout)
+    def _until_over(self) -> None:
+        self._runner.until_over(self._planner.plan)
         self._runner.raise_failed()
 
     def retry(self) -> Run:
@@ -215,10 +213,10 @@ class Run:
         return self
 
     @contextmanager
-    def _driving(self) -> Iterator[None]:
+    def _driving(self, timeout: float | None = None) -> Iterator[None]:
         """Surround one call of the user; errors that can be answered with the run carry it."""
         try:
-            with self._runner.driving():
+            with self._runner.driving(timeout):
                 yield
         except (UncertainSubmissionError, BatchJobFailedError, RunTimeoutError) as error:
             error.run = self

@@ -73,7 +73,7 @@ class StoredRun(StoredAnswers):
         for runner in runners.values():
             with runner.driving():
                 runner.step()
-        self._raise_failed(runners.values())
+        self._raise_failed(runners.values(), at_once=True)
 
     def wait(self, timeout: float | None = None) -> None:
         """Wait until every batch job is over; send again what another attempt may cure.
@@ -87,14 +87,14 @@ class StoredRun(StoredAnswers):
         also_over = self._retries > 0
         runners = {key: self._surveyed(key) for key in self._active(also_over=also_over)}
         for key, runner in runners.items():
-            with runner.driving():
-                left = None if deadline is None else max(0.0, deadline - self._clock.monotonic())
-                runner.until_over(partial(self._plan_retries, key), left)
+            left = None if deadline is None else max(0.0, deadline - self._clock.monotonic())
+            with runner.driving(left):
+                runner.until_over(partial(self._plan_retries, key))
         self._raise_failed(runners.values())
 
-    def _raise_failed(self, runners: Iterable[Runner]) -> None:
+    def _raise_failed(self, runners: Iterable[Runner], *, at_once: bool = False) -> None:
         for runner in runners:
-            runner.raise_failed()
+            runner.raise_failed(at_once=at_once)
 
     def _plan_retries(self, key: Key) -> int:
         if self._retries > 0 and self._kept(self._groups()[key]):

@@ -69,6 +69,7 @@ def trial(
     ctx.announce()
     name = f"{TRIAL}{new_name(clock.now())}"
     planner = Planner(name, part.requests, ctx, retries=0)
+    planner.take_back()  # a call that failed before anything was made keeps no row from being asked
     standing = planner.standing()
     wanted = np.flatnonzero(standing.open)
     asking = Asking(name, part.requests, ctx)
@@ -76,7 +77,9 @@ def trial(
     if len(wanted):
         check_budget(next_upload(part, planner, again=True), part.options.max_cost, live=True)
         rows, requests = len(part.frame), len(part.requests)
-        ctx.sidecar.save_run(record_of(part, name, rows=rows, requests=requests, at=clock.now()))
+        record = record_of(part, name, rows=rows, requests=requests, at=clock.now())
+        with ctx.locked():
+            ctx.sidecar.save_run(record)
         try:
             asking.ask(wanted)
         finally:

@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from nyu_llm_frames._run import Run
-    from nyu_llm_frames._stored_run import StoredRun
 
 
 class LLMFramesError(Exception):
@@ -274,7 +273,7 @@ class _CarriesRun(LLMFramesError):
     ``cancel``, ``resolve``, ``failures``.
     """
 
-    def __init__(self, message: str = "", *, run: Run | StoredRun | None = None) -> None:
+    def __init__(self, message: str = "", *, run: Run | None = None) -> None:
         super().__init__(message)
         self.run = run
 
@@ -302,7 +301,7 @@ class UncertainSubmissionError(_CarriesRun, RuntimeError):
         self,
         message: str = "",
         *,
-        run: Run | StoredRun | None = None,
+        run: Run | None = None,
         job: str = "",
         input_file_id: str = "",
     ) -> None:
@@ -324,7 +323,7 @@ class BatchJobFailedError(_CarriesRun, RuntimeError):
         self,
         message: str = "",
         *,
-        run: Run | StoredRun | None = None,
+        run: Run | None = None,
         jobs: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message, run=run)
@@ -351,7 +350,7 @@ class PartialResultError(_CarriesRun, RuntimeError):
         self,
         message: str = "",
         *,
-        run: Run | StoredRun | None = None,
+        run: Run | None = None,
         frame: pd.DataFrame | None = None,
         counts: Mapping[str, int] | None = None,
     ) -> None:

@@ -238,7 +238,10 @@ ARGUMENTS: list[tuple[dict[str, Any], str]] = [
     ),
     ({"sidecar": 3}, "sidecar must be the path of a folder, not 3."),
     ({"gateway": "loca"}, "gateway must be a Gateway or the word \"local\", not 'loca'."),
-    ({"system": 3}, "system= takes template text, not a int."),
+    (
+        {"system": 3},
+        "system= takes a template: text, a pathlib.Path or a jinja2.Template, not a int.",
+    ),
 ]
 
 
@@ -275,13 +278,46 @@ def test_missing_credentials_say_what_to_set_and_whom_to_ask(clock: Any) -> None
         assert text == (
             "The gateway https://ai-gateway.apps.cloud.rt.nyu.edu/v1/ needs credentials. Missing "
             "is the key: set PORTKEY_API_KEY, or Gateway(api_key=...); and the bucket: set "
-            "NYU_LLM_BUCKET, or Gateway(bucket=...); NYU's bucket comes from "
+            "NYU_LLM_BUCKET, or Gateway(bucket=...). NYU's bucket comes from "
             'genai-research-support@nyu.edu. To try things without any, use gateway="local", '
             "which needs none."
         )
-        text = said(ConfigurationError, lambda: ask(gateway=llm.Gateway(api_key="k")))
-        assert "PORTKEY_API_KEY" not in text
-        assert "NYU_LLM_BUCKET" in text
+        for given, missing in (("api_key", "NYU_LLM_BUCKET"), ("bucket", "PORTKEY_API_KEY")):
+            part = llm.Gateway(**{given: "given"})  # type: ignore[arg-type]
+            text = said(ConfigurationError, lambda part=part: ask(gateway=part))  # type: ignore[misc]
+            assert ("PORTKEY_API_KEY" in text, "NYU_LLM_BUCKET" in text) == (
+                missing == "PORTKEY_API_KEY",
+                missing == "NYU_LLM_BUCKET",
+            )
+            for always in ("genai-research-support@nyu.edu", 'gateway="local"'):
+                assert always in text
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"base_url": "127.0.0.1:5/v1"}, "must be an address that begins with https://"),
+        ({"base_url": "http://[::1"}, "must be an address that begins with https://"),
+        ({"api_key": "one two"}, "holds a blank"),
+        ({"bucket": "one\ntwo"}, "holds a line end"),
+    ],
+)
+def test_settings_that_cannot_be_are_named_before_anybody_is_asked(
+    given: dict[str, str], told: str, monkeypatch: pytest.MonkeyPatch, clock: Any
+) -> None:
+    """Else an address that leads nowhere is network trouble, and waited for."""
+    ((name, value),) = given.items()
+    assert told in said(ConfigurationError, lambda: llm.Gateway(**given))  # type: ignore[arg-type]
+    variables = {"api_key": "PORTKEY_API_KEY", "base_url": "PORTKEY_BASE_URL"}
+    monkeypatch.setenv("NYU_LLM_BUCKET", "b")
+    monkeypatch.setenv("PORTKEY_API_KEY", "k")
+    monkeypatch.setenv(variables.get(name, "NYU_LLM_BUCKET"), value)
+    with llm.set_options(progress=False):
+        text = said(ConfigurationError, ask)
+    assert told in text
+    assert variables.get(name, "NYU_LLM_BUCKET") in text
+    if name == "api_key":
+        assert value not in text
 
 
 def test_what_was_planned_without_a_key_is_sent_with_one(stand_in: StandIn, clock: Any) -> None:

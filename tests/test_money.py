@@ -263,6 +263,12 @@ def test_an_estimate_makes_no_sidecar_and_no_call(gateway: StandIn, frame: pd.Da
     assert gateway.log == []
 
 
+def test_an_estimate_makes_no_column_and_minds_none(frame: pd.DataFrame) -> None:
+    known = frame.assign(response="from an earlier call")
+    told = [f.llm.estimate(QUESTION, model=MODEL) for f in (known, frame)]
+    assert told[0] == told[1]
+
+
 def test_an_estimate_needs_no_key(frame: pd.DataFrame) -> None:
     told = frame.llm.estimate(QUESTION, model="model-of-nobody")
     assert told.usd_batch is None

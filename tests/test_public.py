@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +17,7 @@ from support.stand_in import StandIn, answer
 
 import nyu_llm_frames as llm
 from nyu_llm_frames import _options
+from nyu_llm_frames._asked import Asked, Common
 from nyu_llm_frames.errors import ConfigurationError, PartialResultWarning, SidecarError
 
 MODEL = "gemini-3-flash-preview"
@@ -152,8 +156,50 @@ def test_a_gateway_is_frozen_and_comparable() -> None:
     gateway = llm.Gateway(api_key="k")
     with pytest.raises(AttributeError):
         gateway.api_key = "other"  # type: ignore[misc]
+    with pytest.raises(AttributeError):
+        del gateway.api_key
     assert gateway == llm.Gateway(api_key="k")
+    assert hash(gateway) == hash(llm.Gateway(api_key="k"))
     assert gateway != llm.Gateway(api_key="other")
+    assert pickle.loads(pickle.dumps(gateway)) == gateway
+    assert copy.deepcopy(gateway) == gateway
+
+
+def test_unset_settings_are_those_of_the_environment_at_that_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gateway = llm.Gateway()
+    nyu = "https://ai-gateway.apps.cloud.rt.nyu.edu/v1/"
+    found = (gateway.api_key, gateway.base_url, gateway.provider, gateway.bucket)
+    assert found == (None, nyu, "@vertexai", None)
+    monkeypatch.setenv("PORTKEY_API_KEY", "key\n")  # as `$(cat file)` does not leave it, others do
+    monkeypatch.setenv("PORTKEY_BASE_URL", "https://example.org/v1")
+    monkeypatch.setenv("PORTKEY_PROVIDER", "@other")
+    monkeypatch.setenv("NYU_LLM_BUCKET", "bucket")
+    found = (gateway.api_key, gateway.base_url, gateway.provider, gateway.bucket)
+    assert found == ("key", "https://example.org/v1", "@other", "bucket")
+    assert repr(gateway) == "Gateway()"
+    given = llm.Gateway(provider=" @mine ", bucket="mine")
+    assert (given.provider, given.bucket, given.api_key) == ("@mine", "mine", "key")
+    local = llm.Gateway.local(answers="echo")
+    assert (local.api_key, local.base_url, local.provider, local.bucket) == (None,) * 4
+
+
+def test_the_embedded_gateway_is_the_same_from_every_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway = llm.Gateway.local(answers="echo", data="store")
+    assert gateway == llm.Gateway.local(answers="echo", data=Path("store").absolute())
+    identity = gateway.identity
+    monkeypatch.chdir("/")
+    assert gateway.identity == identity
+    with pytest.raises(TypeError, match="slots"):
+        llm.Gateway.local(slots=2)  # type: ignore[call-arg]
+
+
+def test_type_checkers_know_the_arguments_that_there_are() -> None:
+    known = [field.name for field in dataclasses.fields(Asked)]
+    assert known == ["template", "model", *Common.__annotations__]
 
 
 def test_the_environment_names_the_gateway(

@@ -7,8 +7,10 @@ import itertools
 import linecache
 import logging
 import threading
+import time
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -18,12 +20,15 @@ from support.clock import FakeClock
 from support.stand_in import StandIn, answer
 
 import nyu_llm_frames as llm
+from nyu_llm_frames._gateway import connection
+from nyu_llm_frames._gateway.wire import Busy
 from nyu_llm_frames._jobs import sending
 from nyu_llm_frames._stored_run import StoredRun
 from nyu_llm_frames.errors import (
     AuthenticationError,
     BatchJobFailedError,
     GatewayError,
+    GatewayUnavailableError,
     LLMFramesError,
     PartialResultError,
     PartialResultWarning,
@@ -103,6 +108,53 @@ def test_another_thread_cannot_take_back_what_is_being_sent(
     assert sent(gateway)[submits_before] == ["Say a", "Say b", "Say c", "Say d"]
 
 
+@pytest.mark.parametrize("times", [1, -1])
+def test_a_submit_that_is_led_elsewhere_is_uncertain(
+    gateway: StandIn, clock: FakeClock, times: int
+) -> None:
+    """To a login page on a host that nobody reaches: it may have made a job all the same."""
+    gateway.script.add("create", mode="lose", status=302, times=times)
+    out = ask()
+    assert out["response"].tolist() == RIGHT
+    assert len(gateway.jobs) == 1
+
+
+def test_words_in_options_stay_in_answers(gateway: StandIn, clock: FakeClock) -> None:
+    """Portkey's tags are no secrets; of what is one, only such that no text holds by chance."""
+    words = [answer(f"Say {x}")[:7] for x in "abcd"]
+    settings = {**gateway.settings, "trace_id": "batch", "metadata": {"a": words, "b": "echo"}}
+    gateway.script.add("create", mode="lose")
+    out = ask(gateway=llm.Gateway(**settings, Authorization="echo"))
+    assert out["response"].tolist() == RIGHT
+    assert len(gateway.jobs) == 1
+    raw = llm.open_sidecar("llm_sidecar").answers(raw=True)["raw"]
+    assert all(text.encode() in b"".join(raw) for text in RIGHT)
+
+
+@pytest.mark.parametrize("call", ["retrieve", "list", "output", "content", "upload", "create"])
+def test_nobody_there_is_told_from_no_answer(call: str, tmp_path: Path) -> None:
+    """So that a submit that never arrived is made again, and the embedded gateway started."""
+    (tmp_path / "in").write_bytes(b"{}")
+    given: dict[str, tuple[Any, ...]] = {
+        "list": (),
+        "upload": (tmp_path / "in", "name", "model"),
+        "create": ("file", "model"),
+    }
+    gateway = llm.Gateway(api_key="k", bucket="b", base_url="http://127.0.0.1:9/v1")
+    made = gateway.connect()
+    try:
+        method = getattr(made, call)
+        if call == "create":
+            assert isinstance(method(*given[call]), Busy)
+            return
+        with pytest.raises(GatewayUnavailableError) as e:
+            for _ in method(*given.get(call, ("id",))):
+                pass
+        assert not e.value.connected
+    finally:
+        made.close()
+
+
 # --- waiting ----------------------------------------------------------------------------------
 def test_a_finished_call_needs_neither_server_nor_key(gateway: StandIn) -> None:
     first = ask()
@@ -131,6 +183,18 @@ def test_pending_rows_have_neither_text_nor_error(gateway: StandIn) -> None:
     assert out["response"].isna().all()
     assert out["response_error"].isna().all()
     assert out["response"].dtype == pd.StringDtype()
+
+
+def test_timeout_covers_an_answer_that_does_not_come(
+    gateway: StandIn, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "_SHORTEST_S", 0.2)
+    gateway.script.add("poll", mode="hang", times=-1)
+    run = submit()
+    started = time.monotonic()
+    with pytest.raises(RunTimeoutError):
+        run.wait(timeout=0.2)
+    assert time.monotonic() - started < 10
 
 
 def test_timeout_leaves_the_job_running_and_the_next_call_picks_it_up(
@@ -437,6 +501,75 @@ def test_a_short_output_is_read_again_and_nothing_is_paid_again(
     assert sum(clock.slept) < 60
 
 
+@pytest.mark.parametrize("page", ["json", "html"])
+@pytest.mark.parametrize("short", ["empty", "rows", "cut", "reset"])
+def test_a_page_in_place_of_the_stored_file_does_not_end_the_reading(
+    gateway: StandIn, clock: FakeClock, short: Any, page: str
+) -> None:
+    """A login page with HTTP 200 is longer than a small output; it proves nothing."""
+    b = gateway.behaviour
+    b.short, b.short_reads = short, 2
+    gateway.script.add("content", status=200, body=page, times=2)
+    out = ask()
+    assert out["response"].tolist() == RIGHT
+    assert len(gateway.jobs) == 1
+
+
+def test_a_size_that_is_not_told_does_not_end_the_reading(
+    gateway: StandIn, clock: FakeClock
+) -> None:
+    b = gateway.behaviour
+    b.short, b.short_reads = "rows", 2
+    gateway.script.add("file", status=500, times=-1)
+    gateway.script.add("content", status=500, times=-1)
+    assert ask()["response"].tolist() == RIGHT
+    assert len(gateway.jobs) == 1
+
+
+def test_a_better_row_behind_a_cut_is_looked_for(gateway: StandIn, clock: FakeClock) -> None:
+    """The gateway writes a failed row first and the good one at the end; the stream breaks."""
+
+    def twice(custom_id: str, body: rows.Body) -> list[bytes]:
+        refused = rows.failed(400, "no")(custom_id, body)
+        return [*refused, *rows.good(custom_id, body)]
+
+    b = gateway.behaviour
+    b.row, b.short, b.short_reads, b.content_fails = twice, "reset", 1, -1
+    out = ask()
+    assert out["response"].tolist() == RIGHT
+    assert len(gateway.jobs) == 1
+
+
+@pytest.mark.parametrize("status", [302, 400, 404, 409, 425, 429, 502, 507, 520, 524])
+def test_an_output_that_cannot_be_had_for_long_is_not_paid_again(
+    gateway: StandIn, clock: FakeClock, status: int
+) -> None:
+    gateway.script.add("output", status=status, times=60)
+    for _ in range(70):
+        try:
+            out = ask(timeout=1000)
+            break
+        except (GatewayError, RunTimeoutError):
+            continue
+    assert out["response"].tolist() == RIGHT
+    assert len(gateway.jobs) == 1
+
+
+@pytest.mark.parametrize("content_fails", [0, -1])
+def test_damage_is_repaired_also_where_the_prompt_has_such_characters(
+    gateway: StandIn, clock: FakeClock, content_fails: int
+) -> None:
+    frame = DF.assign(x=[f"\ufffd {x} \u4e2d" for x in DF["x"]])
+    right = [answer(f"Say {x}") for x in frame["x"]]
+    gateway.behaviour.damage = rows.damaged(1)
+    gateway.behaviour.content_fails = content_fails
+    out = ask(frame)
+    assert out["response_status"].tolist() == ["ok"] * 4
+    if not content_fails:
+        assert out["response"].tolist() == right
+    assert len(gateway.jobs) == 1
+
+
 def test_an_output_that_stays_short_is_given_up_after_the_settling_time(
     gateway: StandIn, clock: FakeClock
 ) -> None:
@@ -467,6 +600,37 @@ def test_rows_of_another_job_are_orphans_and_change_nothing(gateway: StandIn) ->
 
 
 # --- failed, cancelled and odd jobs -----------------------------------------------------------
+@pytest.mark.parametrize("call", ["poll", "output"])
+def test_a_job_that_nobody_knows_any_more_does_not_keep_the_others(
+    gateway: StandIn, clock: FakeClock, call: str
+) -> None:
+    with llm.set_options(max_requests_per_file=1):
+        run = submit()
+        first = llm.open_sidecar("llm_sidecar").jobs()["batch_id"][0]
+        path = f"GET /v1/batches/{first}" + ("/output" if call == "output" else "")
+        gateway.script.add(path, status=404, times=-1)
+        for _ in range(2):
+            with pytest.raises(GatewayError, match=f"{first}.*404"):
+                run.wait()
+            assert run.counts() == {"ok": 3, "pending": 1}
+        with pytest.raises(GatewayError, match="404"):
+            ask(wait=False)
+    assert len(gateway.jobs) == 4
+
+
+def test_steps_without_waiting_tell_of_a_failed_job_also_while_others_run(
+    gateway: StandIn, clock: FakeClock
+) -> None:
+    """A call that takes one step never sees the end of all jobs."""
+    with llm.set_options(max_requests_per_file=2):
+        submit()
+        gateway.jobs[0].behaviour.terminal = "failed"
+        gateway.jobs[1].behaviour.running_polls = -1
+        with pytest.raises(BatchJobFailedError):
+            [ask(wait=False) for _ in range(5)]
+    assert len(gateway.jobs) == 2
+
+
 def test_a_failed_job_raises_and_the_next_call_submits_anew(gateway: StandIn) -> None:
     gateway.behaviour.terminal = "failed"
     for on_error in ("keep", "raise"):

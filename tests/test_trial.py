@@ -16,7 +16,12 @@ from support.stand_in import StandIn, answer
 
 import nyu_llm_frames as llm
 from nyu_llm_frames._progress import Progress
-from nyu_llm_frames.errors import AuthenticationError, ConfigurationError, GatewayError
+from nyu_llm_frames.errors import (
+    AuthenticationError,
+    BudgetError,
+    ConfigurationError,
+    GatewayError,
+)
 
 MODEL = "gemini-3-flash-preview"
 QUESTION = "Which drug is named in this offence? {{ offense }}"
@@ -141,6 +146,31 @@ def test_a_gateway_that_stays_busy_keeps_what_was_answered(
     assert len(gateway.chats) == 2
     trial(frame)
     assert len(gateway.chats) == 5
+
+
+def test_a_call_that_failed_before_anything_was_made_keeps_no_row_from_the_trial(
+    gateway: StandIn,
+) -> None:
+    frame = pd.DataFrame({"q": ["one", "two", "three"]})
+    call: dict[str, Any] = {"template": "{{ q }}", "model": MODEL}
+    with pytest.raises(ConfigurationError, match="PORTKEY_API_KEY"):
+        frame.llm.batch(**call, gateway=llm.Gateway(provider=gateway.provider))
+    out = frame.llm.trial(**call, n=2, random_state=1, details=True)
+    assert out["response_status"].tolist() == ["ok", "ok"]
+    assert len(gateway.chats) == 2
+    whole = frame.llm.batch(**call)
+    assert whole["response"].tolist() == [answer(q) for q in frame["q"]]
+    assert [len(job.requests) for job in gateway.jobs] == [1]
+
+
+def test_max_cost_of_the_options_holds_for_a_trial(gateway: StandIn) -> None:
+    frame = pd.DataFrame({"q": ["one", "two", "three"]})
+    with llm.set_options(max_cost=1e-9), pytest.raises(BudgetError, match="Nothing was sent"):
+        frame.llm.trial("{{ q }}", model=MODEL, n=2)
+    assert gateway.log == []
+    with llm.set_options(max_cost=1):
+        frame.llm.trial("{{ q }}", model=MODEL, n=2, max_tokens=100)
+    assert len(gateway.chats) == 2
 
 
 def test_a_lost_answer_is_not_asked_again_by_the_trial(

@@ -6,6 +6,8 @@ the number of POSTs are what is looked at.
 
 from __future__ import annotations
 
+import json
+import urllib.parse
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -23,6 +25,7 @@ from nyu_llm_frames import Progress
 from nyu_llm_frames._gateway import connection as connection_module
 from nyu_llm_frames._gateway import wire
 from nyu_llm_frames._gateway.connection import Connection
+from nyu_llm_frames._gateway.wire import JobList, read_list
 from nyu_llm_frames._jobs.job import (
     Job,
     doubted,
@@ -427,3 +430,58 @@ def test_uploads_are_repeated(status: int, stand_in: StandIn, sidecar: Path) -> 
 def test_reads_are_repeated(call: str, mode: Any, stand_in: StandIn, sidecar: Path) -> None:
     stand_in.script.add(call, mode, status=503, times=4)
     ends_well(stand_in, sidecar, posts=1)
+
+
+# --- what a list proves -----------------------------------------------------------------------
+OURS = "gs%3A%2F%2Fb%2Fnyu-llm-frames%2Fours%2Frequests.jsonl"
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        {"id": "batch-1"},
+        {"id": "batch-1", "input_file_id": None},
+        {"id": "batch-1", "input_file_id": ""},
+        {"id": 7, "input_file_id": OURS},
+        {"id": "batch-\ud800", "input_file_id": OURS},
+        {"input_file_id": OURS},
+        "batch-1",
+        None,
+    ],
+)
+def test_a_list_with_an_item_that_says_nothing_proves_no_absence(item: object) -> None:
+    known = {"id": "batch-0", "input_file_id": "gs%3A%2F%2Fb%2Fother"}
+    body = {"object": "list", "data": [item, known], "has_more": False}
+    listed = read_list(json.dumps(body).encode())
+    assert listed is not None
+    assert not listed.reaches("")
+    assert not listed.reaches("batch-0")
+    whole = read_list(json.dumps({**body, "data": [known]}).encode())
+    assert whole is not None
+    assert whole.reaches("")
+
+
+@pytest.mark.parametrize("times", [0, 1, 2])
+def test_a_job_is_found_however_often_its_file_name_was_encoded(times: int) -> None:
+    name = urllib.parse.unquote(OURS)
+    for _ in range(times):
+        name = urllib.parse.quote(name, safe="")
+    body = {"data": [{"id": "batch-1", "input_file_id": name}], "has_more": False}
+    listed = read_list(json.dumps(body).encode())
+    assert listed is not None
+    assert listed.find(OURS) == "batch-1"
+
+
+def test_a_list_that_could_not_be_read_before_is_believed_when_it_can() -> None:
+    at = datetime.now(UTC)
+    job = Job(
+        name="j", run="r", owner="o", realm="@v", model="m", requests=1, file_bytes=1,
+        step="creating", input_file_id=OURS, watermark="",
+    )  # fmt: skip
+    empty = JobList((), has_more=False)
+    for _ in range(2):
+        job = settle(job, None, settled=True, at=at)
+    assert undecidable(job)
+    job = settle(job, empty, settled=True, at=at)
+    assert not undecidable(job)
+    assert settle(job, empty, settled=True, at=at).step == "planned"

@@ -8,7 +8,7 @@ and damages characters on chunk borders; the stored file has both whole.
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -17,12 +17,24 @@ from nyu_llm_frames._answers.lines import parse_google_line, parse_line
 from nyu_llm_frames._answers.verdict import first, get
 
 
-def parse_google_row(line: bytes) -> Answer | None:
-    """Read a predictions row; None when it has no id to join by."""
+class StoredRow(NamedTuple):
+    """A row of the predictions file; its answer is None when it has no id to join by."""
+
+    answer: Answer | None
+
+
+def parse_google_row(line: bytes) -> StoredRow | None:
+    """Read a predictions row; None for what is none: a login page, half a line, another file."""
     try:
         row = msgspec.json.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
+    if not isinstance(row, dict) or not ("request" in row or "response" in row):
+        return None
+    return StoredRow(_answer(row, line))
+
+
+def _answer(row: dict[str, Any], line: bytes) -> Answer | None:
     custom_id = get(row, "requestId")
     if not isinstance(custom_id, str) or not custom_id:
         return None

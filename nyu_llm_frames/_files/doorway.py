@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Literal
 import pandas as pd
 from typing_extensions import Unpack
 
-from nyu_llm_frames._accessor import Common, Template, _asked, _spelled_out
+from nyu_llm_frames._asked import Common, Template, asked_of, spelled_out
 
 if TYPE_CHECKING:
     from nyu_llm_frames._files.batch import FileResult
 
 
-@_spelled_out
+@spelled_out
 def batch_file(
     input_path: str | Path,
     output_path: str | Path,
@@ -78,7 +78,7 @@ def batch_file(
     return run_file(
         input_path,
         output_path,
-        _asked(template, model, common),
+        asked_of(template, model, common),
         wait=wait,
         timeout=timeout,
         retries=retries,

@@ -111,11 +111,11 @@ def from_jsonl(call: Call, paths: Sequence[Path]) -> pd.DataFrame:
                 writer.write(better)
         if not ours and strange:
             raise _foreign(next(iter(strange)), call, paths)
+        record = record_of(call, name, rows=len(call.frame), requests=len(ids), at=clock.now())
         with ctx.locked():
             writer.commit()
-        if ours:
-            rows, requests = len(call.frame), len(ids)
-            sidecar.save_run(record_of(call, name, rows=rows, requests=requests, at=clock.now()))
+            if ours:
+                sidecar.save_run(record)
     finally:
         writer.discard()
     ctx.say(

@@ -94,7 +94,7 @@ class FileRun:
         self.bands.close()
         shutil.rmtree(self._folder, ignore_errors=True)
         if isinstance(error, UncertainSubmissionError | BatchJobFailedError | RunTimeoutError):
-            error.run = self.stored()
+            error.run = self.stored()  # type: ignore[assignment]
 
     def stored(self) -> StoredRun:
         """Return what is left to work with: the sidecar. Enough to resolve, wait and cancel."""
@@ -112,7 +112,7 @@ class FileRun:
             self.sidecar, head.gateway, head.options, self._clock, self._report, requests=0
         )
         runner = Runner(self.name, self._ctx, self._seen)
-        with runner.driving():
+        with runner.driving(timeout):
             estimate = self._estimate()
             self._ctx.requests = self.requests = estimate.requests
             under_way = planned(
@@ -126,10 +126,10 @@ class FileRun:
             if not under_way:
                 return
             if wait:
-                runner.until_over(self._plan, timeout)
+                runner.until_over(self._plan)
             else:
                 runner.step()
-            runner.raise_failed()
+            runner.raise_failed(at_once=not wait)
 
     def _tell(self, message: str) -> None:
         self._report(Progress("note", message))

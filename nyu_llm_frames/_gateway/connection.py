@@ -20,6 +20,7 @@ from nyu_llm_frames.errors import GatewayError, GatewayUnavailableError
 ENDPOINT = "/v1/chat/completions"
 
 _CONNECT_S, _READ_S, _UPLOAD_S, _SUBMIT_S = 15.0, 120.0, 330.0, 330.0
+_SHORTEST_S = 2.0  # also a call that may not wait asks once
 
 
 def _passwords(url: str) -> list[str]:
@@ -34,7 +35,9 @@ class Connection:
     ----------
     client : portkey_ai.Portkey
     secrets : tuple of str
-        Values that must not appear in any message.
+        Credentials: they must appear nowhere.
+    private : tuple of str
+        What else must not appear in any message.
     headers : mapping, optional
         Added to every call.
     restart : callable, optional
@@ -48,6 +51,7 @@ class Connection:
         client: Any,
         *,
         secrets: tuple[str, ...] = (),
+        private: tuple[str, ...] = (),
         headers: Mapping[str, str] | None = None,
         restart: Callable[[], str] | None = None,
         owned: bool = True,
@@ -57,12 +61,16 @@ class Connection:
         self._headers = dict(headers or {})
         own = {k: v for k, v in client.allHeaders.items() if isinstance(v, str)}
         hidden = [*secrets, *credentials(own), *_passwords(str(client.base_url))]
-        self._mask = Mask(hidden)
-        in_logs.hide(hidden)
+        self._mask, self._data_mask = Mask([*hidden, *private]), Mask(hidden, data=True)
+        in_logs.hide([*hidden, *private])
         self._read_headers = {**own, **self._headers}
         self._base_url = str(client.base_url).rstrip("/")
         self._restart = restart
         self._owned = client if owned else None
+        if owned:
+            # A redirect leads to a login page, and takes the key along; a submit that was
+            # redirected may have made a job.
+            self._openai._client.follow_redirects = False
 
     def close(self) -> None:
         """Close the client's two connection pools, unless the client is the user's own."""
@@ -78,19 +86,21 @@ class Connection:
         """Let only our errors out."""
         return Translated(what, self._mask.text(self._base_url), self._mask)
 
-    def _get(self, what: str, path: str) -> bytes:
+    def _get(self, what: str, path: str, within_s: float | None = None) -> bytes:
         """Read a small answer."""
         import httpx
 
+        patience = _READ_S if within_s is None else min(max(within_s, _SHORTEST_S), _READ_S)
         with self._translated(what) as block:
             response = self._openai._client.get(
                 f"{self._base_url}{path}",
                 headers=self._read_headers,
-                timeout=httpx.Timeout(_READ_S, connect=_CONNECT_S),
+                follow_redirects=False,
+                timeout=httpx.Timeout(patience, connect=min(patience, _CONNECT_S)),
             )
             if response.status_code != 200:
                 raise block.refusal(response.status_code, response.content, response.headers)
-            return self._mask.data(response.content)
+            return self._data_mask.data(response.content)
 
     def _stream(self, what: str, path: str) -> Iterator[bytes]:
         """Read a large answer in pieces; the whole is never in memory."""
@@ -102,12 +112,13 @@ class Connection:
                 "GET",
                 f"{self._base_url}{path}",
                 headers=self._read_headers,
+                follow_redirects=False,
                 timeout=httpx.Timeout(_READ_S, connect=_CONNECT_S),
             ) as response,
         ):
             if response.status_code != 200:
                 raise block.refusal(response.status_code, response.read(), response.headers)
-            yield from self._mask.stream(response.iter_bytes())
+            yield from self._data_mask.stream(response.iter_bytes())
 
     def revive(self) -> None:
         """Start the embedded server again when it has died; nothing for any other gateway."""
@@ -137,7 +148,7 @@ class Connection:
             )
             value = json.loads(response.text)
             file_id = value["id"]
-            if not isinstance(file_id, str) or not file_id:
+            if not isinstance(file_id, str) or not file_id or not file_id.isprintable():
                 raise KeyError("id")
         return file_id
 
@@ -156,7 +167,7 @@ class Connection:
                     extra_headers={**self._headers, "x-portkey-provider-model": model},
                     timeout=httpx.Timeout(_SUBMIT_S, connect=_CONNECT_S),
                 )
-                status, body = response.status_code, self._mask.data(response.content)
+                status, body = response.status_code, self._data_mask.data(response.content)
         except GatewayUnavailableError as e:
             if e.status_code is None:
                 return _wire.Uncertain(str(e)) if e.connected else _wire.Busy(str(e), None)
@@ -165,10 +176,10 @@ class Connection:
             return _wire.classify_create(e.status_code or 0, b"", str(e), None)
         return _wire.classify_create(status, body, what, None)
 
-    def retrieve(self, batch_id: str) -> _wire.Batch:
-        """Read the state of a job."""
+    def retrieve(self, batch_id: str, within_s: float | None = None) -> _wire.Batch:
+        """Read the state of a job; seconds of patience are optional."""
         what = f"Polling batch job {batch_id}"
-        batch = _wire.read_batch(self._get(what, f"/batches/{batch_id}"))
+        batch = _wire.read_batch(self._get(what, f"/batches/{batch_id}", within_s))
         if batch is None:
             raise GatewayUnavailableError(f"{what}: what came back is no batch object.")
         return batch
@@ -190,6 +201,7 @@ class Connection:
             response = self._openai._client.post(
                 f"{self._base_url}/batches/{batch_id}/cancel",
                 headers={**self._read_headers, "content-type": "application/json"},
+                follow_redirects=False,
                 content=b"{}",
                 timeout=httpx.Timeout(_READ_S, connect=_CONNECT_S),
             )
@@ -222,9 +234,10 @@ class Connection:
             response = self._openai._client.post(
                 f"{self._base_url}/chat/completions",
                 headers={**self._read_headers, "content-type": "application/json"},
+                follow_redirects=False,
                 content=body,
                 timeout=httpx.Timeout(_READ_S, connect=_CONNECT_S),
             )
             if response.status_code != 200:
                 raise block.refusal(response.status_code, response.content, response.headers)
-            return self._mask.data(response.content)
+            return self._data_mask.data(response.content)

@@ -21,6 +21,7 @@ from nyu_llm_frames.errors import (
     LLMFramesError,
 )
 
+_UNREADABLE = (ValueError, TypeError, AttributeError, LookupError, RecursionError, AssertionError)
 _RETRIED_STATUS = frozenset({408, 409, 425, 429})
 
 
@@ -95,7 +96,8 @@ class Translated:
                 status_code=status,
                 body=shown,
             )
-        if status >= 500 or status in _RETRIED_STATUS:
+        # A redirect leads to somebody else's login page, and mostly for a while.
+        if status >= 500 or status in _RETRIED_STATUS or 300 <= status < 400:
             error = GatewayUnavailableError(sentence(text), status_code=status, body=shown)
             error.retry_after_s = _retry_after(headers)
             return error
@@ -117,16 +119,26 @@ class Translated:
                     body = b""
                 return self.refusal(error.status_code, body, response.headers)
             case openai.APIConnectionError() | httpx.HTTPError() | httpx.StreamError() | OSError():
-                cause = error.__cause__ or error
+                # The client wraps what httpx raises, and httpx what its transport raises.
+                wrapped = isinstance(error, openai.APIConnectionError)
+                cause = (error.__cause__ if wrapped else None) or error
                 lost = GatewayUnavailableError(
                     f"{self._what}: no answer from {self._base_url} "
                     f"({type(cause).__name__}: {self._mask.text(str(cause))[:200]})."
                 )
-                lost.connected = not isinstance(cause, httpx.ConnectError | httpx.ConnectTimeout)
+                nobody = isinstance(cause, httpx.ConnectError | httpx.ConnectTimeout)
+                lost.connected = not (nobody and self._went_to_us(cause))
                 return lost
-            case ValueError() | TypeError() | AttributeError() | KeyError() | openai.OpenAIError():
+            case _ if isinstance(error, (*_UNREADABLE, httpx.InvalidURL, openai.OpenAIError)):
                 return GatewayUnavailableError(
                     f"{self._what}: {self._base_url} gave an answer that is none of a gateway "
                     f"({type(error).__name__}). Is this the right base URL?"
                 )
         return None
+
+    def _went_to_us(self, error: Any) -> bool:
+        """Whether a request that nobody took went to the gateway, and not where it led."""
+        try:
+            return str(error.request.url).startswith(self._base_url)
+        except RuntimeError:  # it does not know its request
+            return True

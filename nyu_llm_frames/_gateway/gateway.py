@@ -6,17 +6,21 @@ network, and that opens a connection when the first effect asks for one.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from dataclasses import FrozenInstanceError
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlsplit
 
 from nyu_llm_frames import _options
+from nyu_llm_frames._gateway.masking import secrets_in, strings
 from nyu_llm_frames._options import NYU_BASE_URL, NYU_CONTACT, NYU_PROVIDER
 from nyu_llm_frames.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from nyu_llm_frames._gateway.connection import Connection
 
+_DEFAULTS = {"base_url": NYU_BASE_URL, "provider": NYU_PROVIDER}
 # Header options whose value says where, not who.
 _SHOWN = frozenset({"vertex_project_id", "vertex_region", "request_timeout"})
 
@@ -32,7 +36,6 @@ def _without_password(url: str) -> str:
     return f"{scheme}{mark}{host.rpartition('@')[2]}{slash}{path}"
 
 
-@dataclass(frozen=True, init=False, repr=False)
 class Gateway:
     """A Portkey gateway, and how to reach it. Frozen; nothing is contacted until it must be.
 
@@ -52,6 +55,16 @@ class Gateway:
     **portkey_options
         Passed to the constructor of `portkey_ai.Portkey`, for instance ``vertex_project_id=``.
 
+    Attributes
+    ----------
+    api_key, base_url, provider, bucket : str or None
+        What holds now: as given, else as the client or the environment has it.
+
+    Raises
+    ------
+    ConfigurationError
+        For what cannot be a key or an address.
+
     Examples
     --------
     >>> import nyu_llm_frames as llm
@@ -59,13 +72,10 @@ class Gateway:
     Gateway(api_key='***', bucket='my-bucket')
     """
 
-    api_key: str | None
-    base_url: str | None
-    provider: str | None
-    bucket: str | None
-    client: Any
-    portkey_options: dict[str, Any] = field(hash=False)
-    local_options: dict[str, Any] | None = field(hash=False)
+    _given: dict[str, str]
+    _client: Any
+    _portkey_options: dict[str, Any]
+    _local: dict[str, Any] | None
 
     def __init__(
         self,
@@ -76,93 +86,163 @@ class Gateway:
         client: Any = None,
         **portkey_options: Any,
     ) -> None:
-        for name, value in (
-            ("api_key", api_key),
-            ("base_url", base_url),
-            ("provider", provider),
-            ("bucket", bucket),
-        ):
-            if value is not None and not isinstance(value, str):
-                raise ConfigurationError(f"Gateway({name}=) must be a string.")
-        put = object.__setattr__
-        put(self, "api_key", api_key or None)
-        put(self, "base_url", base_url or None)
-        put(self, "provider", provider or None)
-        put(self, "bucket", bucket or None)
-        put(self, "client", client)
-        put(self, "portkey_options", dict(portkey_options))
-        put(self, "local_options", None)
+        named = {"api_key": api_key, "base_url": base_url, "provider": provider, "bucket": bucket}
+        del api_key  # a traceback may show local variables
+        problem = _problem_of({**named, **_texts(portkey_options)})
+        if problem:
+            named.clear()
+            portkey_options.clear()
+            raise ConfigurationError(problem)
+        given = {name: value.strip() for name, value in named.items() if value}
+        options = {k: v.strip() if isinstance(v, str) else v for k, v in portkey_options.items()}
+        self._put(given, client, options, None)
+
+    def _put(
+        self,
+        given: dict[str, str],
+        client: Any,
+        portkey_options: dict[str, Any],
+        local: dict[str, Any] | None,
+    ) -> None:
+        vars(self).update(
+            _given=given, _client=client, _portkey_options=portkey_options, _local=local
+        )
 
     @classmethod
-    def local(cls, **options: Any) -> Gateway:
+    def local(
+        cls,
+        *,
+        data: str | Path | None = None,
+        model: str | Path | None = None,
+        upstream: str | None = None,
+        answers: Literal["echo"] | None = None,
+        max_tokens: int | None = None,
+        context: int | None = None,
+        concurrency: int | None = None,
+        upstream_key_env: str | None = None,
+        grace_s: float | None = None,
+    ) -> Gateway:
         """Return the embedded gateway: a small real model on this machine, no key.
 
         Parameters
         ----------
-        **options
-            ``data=`` (folder of its jobs), ``model=`` (path of a GGUF file), ``upstream=`` (URL
-            of an OpenAI-compatible server), ``answers="echo"`` (for tests and teaching).
+        data : str or Path, optional
+            Folder of its jobs; by default one in the user's data folder.
+        model : str or Path, optional
+            A GGUF file; by default a small model that is fetched the first time.
+        upstream : str, optional
+            URL of an OpenAI-compatible server that answers instead.
+        answers : "echo", optional
+            No model at all: every answer repeats its prompt. For tests and teaching.
+        max_tokens : int, default 256
+            Longest answer in tokens, where a request does not say.
+        context : int, default 2048
+            Longest prompt and answer together, in tokens.
+        concurrency : int, optional
+            Requests that are answered at once.
+        upstream_key_env : str, optional
+            Name of the variable that holds the upstream's key.
+        grace_s : float, default 10
+            Seconds that the server stays after its last user has gone.
         """
-        gateway = cls()
-        known = {
-            "data",
-            "model",
-            "upstream",
-            "answers",
-            "max_tokens",
-            "concurrency",
-            "slots",
-            "context",
-            "upstream_key_env",
+        given = {
+            "data": None if data is None else Path(data).expanduser().absolute(),
+            "model": model,
+            "upstream": upstream,
+            "answers": answers,
+            "max_tokens": max_tokens,
+            "context": context,
+            "concurrency": concurrency,
+            "upstream_key_env": upstream_key_env,
+            "grace_s": grace_s,
         }
-        unknown = set(options) - known
-        if unknown:
-            raise ConfigurationError(
-                f"Gateway.local() has no option {sorted(unknown)[0]!r}. "
-                f"Options: {', '.join(sorted(known))}."
-            )
-        object.__setattr__(gateway, "local_options", dict(options))
+        gateway = cls.__new__(cls)
+        gateway._put({}, None, {}, {k: v for k, v in given.items() if v is not None})
         return gateway
 
+    def __setattr__(self, name: str, value: object) -> None:
+        raise FrozenInstanceError(f"a Gateway is frozen: make another one with {name}=")
+
+    def __delattr__(self, name: str) -> None:
+        raise FrozenInstanceError("a Gateway is frozen")
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and vars(other) == vars(self)
+
+    def __hash__(self) -> int:
+        return hash((type(self), tuple(sorted(self._given.items())), id(self._client)))
+
     def __repr__(self) -> str:
-        if self.local_options is not None:
-            shown = [f"{k}={v!r}" for k, v in self.local_options.items()]
+        if self._local is not None:
+            shown = [f"{k}={v!r}" for k, v in self._local.items()]
             return f"Gateway.local({', '.join(shown)})"
         parts = []
-        for name in ("api_key", "base_url", "provider", "bucket"):
-            value = getattr(self, name)
-            if value is not None:
-                text = _without_password(value) if name == "base_url" else value
-                parts.append(f"{name}={'***' if name == 'api_key' else text!r}")
-        if self.client is not None:
+        for name, value in self._given.items():
+            text = _without_password(value) if name == "base_url" else value
+            parts.append(f"{name}={'***' if name == 'api_key' else text!r}")
+        if self._client is not None:
             parts.append("client=<Portkey>")
-        for name, value in self.portkey_options.items():
-            parts.append(f"{name}={value!r}" if name in _SHOWN else f"{name}='***'")
+        for name, option in self._portkey_options.items():
+            parts.append(f"{name}={option!r}" if name in _SHOWN else f"{name}='***'")
         return f"Gateway({', '.join(parts)})"
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is the embedded one."""
+        return self._local is not None
+
+    @property
+    def api_key(self) -> str | None:
+        """The key."""
+        return self._found("api_key")
+
+    @property
+    def base_url(self) -> str | None:
+        """The address; None for the embedded gateway, which has one when it runs."""
+        return self._found("base_url")
+
+    @property
+    def provider(self) -> str | None:
+        """The provider; None for the embedded gateway."""
+        return self._found("provider")
+
+    @property
+    def bucket(self) -> str | None:
+        """The bucket."""
+        return self._found("bucket")
+
+    def _found(self, name: str) -> str | None:
+        """Return a setting: as given, else the client's own, else the environment's."""
+        if self._local is not None:
+            return None
+        if name in self._given:
+            return self._given[name]
+        if self._client is not None and name == "base_url":
+            return str(self._client.base_url)
+        if self._client is not None and name == "provider":
+            own = getattr(self._client, "provider", None)
+            if isinstance(own, str) and own:
+                return own
+        if self._client is not None and name != "provider":
+            return None
+        value: str | None = getattr(_options.read_environment(), name)
+        return value or _DEFAULTS.get(name)
 
     @property
     def realm(self) -> str:
         """Who answers: part of every request's identity, known without a network."""
-        if self.local_options is not None:
+        if self._local is not None:
             from nyu_llm_frames.local.process import realm
 
-            return realm(**{k: self.local_options.get(k) for k in ("model", "upstream", "answers")})
-        if self.provider:
-            return self.provider
-        if self.client is not None:
-            own = getattr(self.client, "provider", None)
-            if isinstance(own, str) and own:
-                return own
-        return _options.read_environment().provider or NYU_PROVIDER
+            return realm(**{k: self._local.get(k) for k in ("model", "upstream", "answers")})
+        return self.provider or NYU_PROVIDER
 
     @property
     def identity(self) -> str:
         """Which gateway this is, as jobs remember it; holds no key."""
-        if self.local_options is not None:
-            return f"local:{self.local_options.get('data') or ''}"
-        if self.client is not None:
-            return _normal_url(str(self.client.base_url))
-        return _normal_url(self.base_url or _options.read_environment().base_url or NYU_BASE_URL)
+        if self._local is not None:
+            return f"local:{self._local.get('data') or ''}"
+        return _normal_url(self.base_url or NYU_BASE_URL)
 
     def connect(self) -> Connection:
         """Open the connection, or say which setting is missing.
@@ -173,22 +253,23 @@ class Gateway:
         """
         from nyu_llm_frames._gateway.connection import Connection
 
-        if self.local_options is not None:
+        if self._local is not None:
             from nyu_llm_frames.local.process import ensure_server
 
-            server = ensure_server(**self.local_options)
+            options = self._local
+            server = ensure_server(**options)
             return Connection(
                 make_client(server.api_key, server.base_url, "local", "local", {}),
                 secrets=(server.api_key,),
-                restart=lambda: ensure_server(**self.local_options or {}).base_url,
+                restart=lambda: ensure_server(**options).base_url,
             )
-        if self.client is not None:
-            secret = getattr(self.client, "api_key", None)
+        if self._client is not None:
+            secret = getattr(self._client, "api_key", None)
             extra = {}
             if self.bucket:
                 extra["x-portkey-vertex-storage-bucket-name"] = self.bucket
             return Connection(
-                self.client,
+                self._client,
                 secrets=(secret,) if isinstance(secret, str) else (),
                 headers=extra,
                 owned=False,
@@ -197,46 +278,71 @@ class Gateway:
         return self._open()
 
     def _require_credentials(self) -> None:
-        environment = _options.read_environment()
+        names = ("api_key", "base_url", "provider", "bucket")
+        problem = _problem_of(
+            {n: self._found(n) for n in names if n not in self._given}, _options.VARIABLES
+        )
+        if problem:
+            raise ConfigurationError(problem)
         missing = []
-        if not (self.api_key or environment.api_key):
+        if not self.api_key:
             missing.append("the key: set PORTKEY_API_KEY, or Gateway(api_key=...)")
-        if not (self.bucket or environment.bucket):
-            missing.append(
-                f"the bucket: set NYU_LLM_BUCKET, or Gateway(bucket=...); NYU's bucket comes from "
-                f"{NYU_CONTACT}"
-            )
+        if not self.bucket:
+            missing.append("the bucket: set NYU_LLM_BUCKET, or Gateway(bucket=...)")
         if missing:
             raise ConfigurationError(
                 f"The gateway {self.identity} needs credentials. Missing is "
-                + "; and ".join(missing)
-                + '. To try things without any, use gateway="local", which needs none.'
+                f"{'; and '.join(missing)}. NYU's bucket comes from {NYU_CONTACT}. To try things "
+                'without any, use gateway="local", which needs none.'
             )
 
     def _open(self) -> Connection:
         from nyu_llm_frames._gateway.connection import Connection
 
-        environment = _options.read_environment()
-        key, bucket = self.api_key or environment.api_key, self.bucket or environment.bucket
-        assert key
-        assert bucket
-        url = self.base_url or environment.base_url or NYU_BASE_URL
-        hidden = [v for k, v in self.portkey_options.items() if k not in _SHOWN]
+        key, options = self.api_key or "", self._portkey_options
+        hidden = [v for k, v in options.items() if k not in _SHOWN]
         return Connection(
-            make_client(key, url, self.realm, bucket, self.portkey_options),
-            secrets=(key, *_strings(hidden)),
+            make_client(key, self.base_url or "", self.realm, self.bucket or "", options),
+            secrets=(key, *secrets_in(options)),
+            private=tuple(strings(hidden)),
         )
 
 
-def _strings(value: Any) -> list[str]:
-    """Return every string in nested options."""
-    if isinstance(value, str):
-        return [value]
-    if isinstance(value, dict):
-        return [s for v in value.values() for s in _strings(v)]
-    if isinstance(value, list | tuple):
-        return [s for v in value for s in _strings(v)]
-    return []
+def _texts(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if isinstance(value, str)}
+
+
+def _problem_of(settings: Mapping[str, Any], where: Mapping[str, str] | None = None) -> str:
+    """Say which setting cannot be one, without its value where that may be a secret; "" if none.
+
+    They are sent as headers, and what no header can hold would look like network trouble.
+    """
+    for name, value in settings.items():
+        place = where[name] if where else f"Gateway({name}=)"
+        if value is not None and not isinstance(value, str):
+            return f"{place} must be a string."
+        text = (value or "").strip()
+        if not text.isprintable() or not text.isascii():
+            return (
+                f"{place} holds a line end or a character that cannot be sent: was more copied "
+                "than it?"
+            )
+        if name in ("api_key", "base_url", "bucket") and " " in text:
+            return f"{place} holds a blank: was more copied than it?"
+        if name == "base_url" and text and not _is_url(text):
+            return (
+                f"{place} must be an address that begins with https:// (or http://), as "
+                f"{NYU_BASE_URL} does, not {_without_password(text)!r}."
+            )
+    return ""
+
+
+def _is_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme.lower() in ("http", "https") and bool(parts.hostname)
+    except ValueError:
+        return False
 
 
 def make_client(
@@ -264,6 +370,3 @@ def resolve(gateway: Gateway | str | None) -> Gateway:
     if chosen == "local":
         return Gateway.local()
     raise ConfigurationError(f'gateway must be a Gateway or the word "local", not {chosen!r}.')
-
-
-Connect = Callable[[], "Connection"]

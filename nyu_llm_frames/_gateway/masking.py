@@ -2,15 +2,23 @@
 
 Comes in: the credentials of a connection, and texts, bytes and streams of the gateway. Goes out:
 the same without them; a gateway may echo a key in an error page, a job's message or a row.
+
+Messages lose every value that may be private. Data (ids, counts, answers) lose credentials alone,
+and only such as no text holds by chance: a word that somebody has put into an option must not
+vanish from an answer.
 """
 
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 CREDENTIALS = frozenset({"authorization", "x-portkey-api-key", "x-portkey-virtual-key"})
 _SHORTEST = 4
+_SHORTEST_IN_DATA = 12  # "none" and "dummy" are keys, too, of servers that ask for one
+_SECRET_NAME = re.compile(r"(?i)key|token|secret|passw|authorization|credential")
 # They log headers at DEBUG, those of an answer too, which may echo what was sent.
 _TALKATIVE = (
     "httpx",
@@ -32,6 +40,30 @@ def credentials(headers: Mapping[str, str]) -> list[str]:
     return values + [v.rpartition(" ")[2] for v in values]
 
 
+def strings(value: Any) -> list[str]:
+    """Return every string in nested options."""
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, Mapping):
+        return [s for v in value.values() for s in strings(v)]
+    if isinstance(value, list | tuple):
+        return [s for v in value for s in strings(v)]
+    return []
+
+
+def secrets_in(options: Mapping[str, Any]) -> list[str]:
+    """Return the strings of nested options whose name says that they are credentials."""
+    found = []
+    for name, value in options.items():
+        if _SECRET_NAME.search(str(name)):
+            found += strings(value)
+        elif isinstance(value, Mapping):
+            found += secrets_in(value)
+        elif isinstance(value, list | tuple):
+            found += [s for item in value if isinstance(item, Mapping) for s in secrets_in(item)]
+    return found
+
+
 class Mask:
     """Hides secrets.
 
@@ -39,18 +71,22 @@ class Mask:
     ----------
     secrets : iterable of str
         Shorter ones than four characters are left: they would be found everywhere.
+    data : bool
+        Whether data are to be masked, and not messages: twelve characters then.
     """
 
-    def __init__(self, secrets: Iterable[str]) -> None:
+    def __init__(self, secrets: Iterable[str], *, data: bool = False) -> None:
+        shortest = _SHORTEST_IN_DATA if data else _SHORTEST
+        known = {form for s in secrets for form in (s, s.strip(), repr(s)[1:-1])}
         # The longest first: one may hold another.
-        found = sorted({s for s in secrets if len(s) >= _SHORTEST}, key=len, reverse=True)
-        self._secrets = tuple(s.encode() for s in found)
+        found = sorted({s for s in known if len(s) >= shortest}, key=len, reverse=True)
+        self._secrets = tuple(s.encode("utf-8", "surrogatepass") for s in found)
         self._longest = max(map(len, self._secrets), default=1)
 
     def text(self, value: str) -> str:
         """Take every secret out of a text."""
         for secret in self._secrets:
-            value = value.replace(secret.decode(), "***")
+            value = value.replace(secret.decode("utf-8", "surrogatepass"), "***")
         return value
 
     def data(self, value: bytes) -> bytes:

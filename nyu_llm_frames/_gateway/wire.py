@@ -75,15 +75,23 @@ def _errors(value: Any) -> str | None:
             texts.append(str(item["message"]) + (f" (code {code})" if code is not None else ""))
         elif isinstance(item, str) and item:
             texts.append(item)
-    return "; ".join(texts)[:2000] or None
+    text = "; ".join(texts)[:2000].encode("utf-8", "replace").decode()
+    return text or None
+
+
+def _text(value: object) -> str:
+    """Return a text that can be kept and sent; "" for anything else."""
+    if not isinstance(value, str):
+        return ""
+    return value if value.isprintable() else ""  # half a surrogate pair is not printable
 
 
 def batch_from(value: object) -> Batch | None:
     """Read a batch object; None when it is not one (an HTML page, foreign JSON)."""
     if not isinstance(value, dict) or value.get("object") != "batch":
         return None
-    batch_id, status = value.get("id"), value.get("status")
-    if not (isinstance(batch_id, str) and batch_id and isinstance(status, str) and status):
+    batch_id, status = _text(value.get("id")), _text(value.get("status"))
+    if not batch_id or not status:
         return None
     counts = value.get("request_counts")
     counts = counts if isinstance(counts, dict) else {}
@@ -92,8 +100,8 @@ def batch_from(value: object) -> Batch | None:
         id=batch_id,
         status=status,
         state=_STATES.get(status, "unknown"),
-        input_file_id=str(value.get("input_file_id") or ""),
-        output_file_id=str(value.get("output_file_id") or ""),
+        input_file_id=_text(value.get("input_file_id")),
+        output_file_id=_text(value.get("output_file_id")),
         counted=None if good is None and bad is None else (good or 0) + (bad or 0),
         error=_errors(value.get("errors")),
     )
@@ -118,6 +126,7 @@ class JobList:
 
     batches: tuple[tuple[str, str], ...]  # (id, input_file_id), of other people's jobs too
     has_more: bool
+    has_gaps: bool = False  # an item could not be read: it may be any job
 
     @property
     def newest(self) -> str:
@@ -126,9 +135,9 @@ class JobList:
 
     def find(self, input_file_id: str) -> str | None:
         """Return the id of the job that was made of this input file."""
-        wanted = urllib.parse.unquote(input_file_id)
+        wanted = _unquoted(input_file_id)
         for batch_id, file_id in self.batches:
-            if urllib.parse.unquote(file_id) == wanted:
+            if _unquoted(file_id) == wanted:
                 return batch_id
         return None
 
@@ -137,9 +146,18 @@ class JobList:
 
         None means that no watermark could be taken, "" that the list was empty then.
         """
+        if self.has_gaps:
+            return False
         if not self.has_more:
             return True
         return bool(watermark) and any(batch_id == watermark for batch_id, _ in self.batches)
+
+
+def _unquoted(file_id: str) -> str:
+    """Undo percent-encoding, also where somebody on the way encoded what was encoded."""
+    for _ in range(3):
+        file_id = urllib.parse.unquote(file_id)
+    return file_id
 
 
 def read_list(body: bytes) -> JobList | None:
@@ -150,10 +168,13 @@ def read_list(body: bytes) -> JobList | None:
         return None
     seen = []
     for item in data:
-        if isinstance(item, dict) and isinstance(item.get("id"), str):
-            seen.append((item["id"], str(item.get("input_file_id") or "")))
+        found = item if isinstance(item, dict) else {}
+        batch_id, file_id = _text(found.get("id")), _text(found.get("input_file_id"))
+        if batch_id and file_id:
+            seen.append((batch_id, file_id))
     # A list that does not say counts as one with more to come: that never pays twice.
-    return JobList(tuple(seen), has_more=value.get("has_more") is not False)
+    more = value.get("has_more") is not False
+    return JobList(tuple(seen), has_more=more, has_gaps=len(seen) < len(data))
 
 
 @dataclass(frozen=True, slots=True)

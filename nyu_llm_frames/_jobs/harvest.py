@@ -23,8 +23,12 @@ from nyu_llm_frames._jobs.job import Job
 from nyu_llm_frames.errors import AuthenticationError, GatewayError
 
 _CLEAN_READS = 4
-# No answer at all from where the output lies: not a short output, but no look.
-_OUTAGE = frozenset({None, 429, 502, 503, 504})
+_DAMAGED = (
+    "the text holds U+FFFD, which its prompt does not: characters were damaged on the way, and "
+    "reading again did not help"
+)
+# Also said where there is no output. Any other error is no look at a short output, but none at all.
+_NO_OUTPUT = 500
 
 
 class Streams(Protocol):
@@ -52,14 +56,14 @@ class Harvest:
     rank : dict of str to int
         Rank of the best answer written, by id.
     suspects : dict of str to Answer
-        Answers with U+FFFD that their prompt does not have, not written yet.
+        Answers with U+FFFD, not written yet.
     own_damage : callable
         Gives the ids whose prompt itself has U+FFFD; asked when the first such answer comes.
     whole : bool
         Whether the last look saw all rows there are.
     stored_read : bool
-        Whether the stored file was read to its end: what is still damaged there was damaged
-        before it was stored.
+        Whether the stored file was surely read to its end: what is still damaged there was
+        damaged before it was stored.
     """
 
     expected: set[str]
@@ -118,21 +122,27 @@ class Harvest:
         except AuthenticationError:
             raise
         except GatewayError as e:
-            if not lines and e.status_code in _OUTAGE:
+            if not lines and e.status_code != _NO_OUTPUT:
                 raise
-            cut = True  # broken in the middle, or 500, which is also said where there is no output
+            cut = True
         self.orphans, self.duplicates = orphans, duplicates
         # Ids, not lines: a row that comes twice must not hide one that the gateway left out.
         fewer = job.counted is None or len(self.expected) - len(unseen) < job.counted
-        short = bool(self.unanswered) and (cut or fewer)
-        if short or self.suspects:
+        if (self._lacks_rows(cut) and (cut or fewer)) or self.suspects:
             if job.has_output_file:
                 self.stored_read = self._look_at_stored(job, streams, sink)
             elif job.outcome != "completed" and not lines:
-                short = False  # no output file was made
-        self.whole = not short or not self.unanswered or self.stored_read
-        readable = not self.suspects or self.stored_read or self.looks >= _CLEAN_READS
+                cut = fewer = False  # no output file was made
+        self.whole = self.stored_read or not (self._lacks_rows(cut) and (cut or fewer))
+        damaged = any(not self._is_innocent(custom_id) for custom_id in self.suspects)
+        readable = not damaged or self.stored_read or self.looks >= _CLEAN_READS
         return self.whole and readable
+
+    def _lacks_rows(self, cut: bool) -> bool:
+        """Whether a row may be missing; behind a cut there may be a better one of any id."""
+        if not cut:
+            return bool(self.unanswered)
+        return sum(rank == RANK["ok"] for rank in self.rank.values()) < len(self.expected)
 
     def _are_new(
         self, ids: set[str], rows: PlainRows, others: list[Answer], unseen: set[str]
@@ -153,7 +163,7 @@ class Harvest:
         out = []
         for answer in answers:
             known = self.rank.get(answer.custom_id, 0)
-            if has_replacement(answer.text) and not self._is_innocent(answer.custom_id):
+            if has_replacement(answer.text):
                 if known < RANK["damaged"]:
                     self.suspects.setdefault(answer.custom_id, answer)
                 continue
@@ -172,9 +182,9 @@ class Harvest:
         return custom_id in self._innocent
 
     def _look_at_stored(self, job: Job, streams: Streams, sink: Sink) -> bool:
-        """Read the stored file, byte for byte; return whether all of it was read."""
+        """Read the stored file, byte for byte; return whether all of it was surely read."""
         assert job.output_file_id
-        size = 0
+        size, rows, strange = 0, 0, 0
 
         def counted(chunks: Iterator[bytes]) -> Iterator[bytes]:
             nonlocal size
@@ -186,20 +196,24 @@ class Harvest:
             for block in _blocks(counted(streams.content(job.output_file_id))):
                 found = []
                 for line in lines_of(block):
-                    answer = parse_google_row(line)
+                    row = parse_google_row(line)
+                    rows += row is not None
+                    strange += row is None
+                    answer = None if row is None else row.answer
                     if answer is None or answer.custom_id not in self.expected:
                         continue
                     if answer.custom_id in self.suspects:
-                        found.append(self._repaired(answer))
-                    elif answer.custom_id not in self.rank:
-                        found.append(answer)
+                        answer = self._repaired(answer)
+                        self.suspects[answer.custom_id] = answer
+                    found.append(answer)
                 self._take(found, sink, keep_all=False)
         except AuthenticationError:
             raise
         except GatewayError:
             return False
+        # With HTTP 200 also comes what is no output: a page, a note of the gateway's, half a file.
         stored = streams.stored_bytes(job.output_file_id)
-        return size > 0 and (stored is None or size >= stored)
+        return rows > 0 and not strange and stored is not None and size >= stored
 
     def _repaired(self, answer: Answer) -> Answer:
         """Put the stored text into the answer as the gateway gave it."""
@@ -209,20 +223,15 @@ class Harvest:
         return msgspec.structs.replace(suspect, text=answer.text)
 
     def finish(self, sink: Sink) -> None:
-        """Write what could not be repaired, flagged."""
-        flagged = [
-            msgspec.structs.replace(
-                a,
-                status="damaged",
-                error="the text holds U+FFFD, which its prompt does not: characters were damaged "
-                "on the way, and reading again did not help",
-            )
-            for a in self.suspects.values()
-        ]
-        for answer in flagged:
-            self.rank[answer.custom_id] = RANK["damaged"]
+        """Write what could not be repaired; flagged, unless its prompt has such characters, too."""
+        out = []
+        for answer in self.suspects.values():
+            if not self._is_innocent(answer.custom_id):
+                answer = msgspec.structs.replace(answer, status="damaged", error=_DAMAGED)
+            self.rank[answer.custom_id] = RANK[answer.status]
+            out.append(answer)
         self.suspects.clear()
-        sink.write(flagged)
+        sink.write(out)
 
 
 def _blocks(chunks: Iterator[bytes]) -> Iterator[bytes]:

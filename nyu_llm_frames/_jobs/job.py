@@ -245,7 +245,7 @@ def settle(job: Job, listed: JobList | None, *, settled: bool, at: datetime) -> 
     if listed is None or not listed.reaches(job.watermark):
         return _move(job, "creating", blind_looks=job.blind_looks + 1)
     if job.looks < 1:
-        return _move(job, "creating", looks=job.looks + 1)
+        return _move(job, "creating", looks=job.looks + 1, blind_looks=0)
     return resubmitted(job)
 
 

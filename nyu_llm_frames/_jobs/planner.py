@@ -150,21 +150,43 @@ class Planner:
                 self._write_plan(chosen)
         return int(standing.carried.sum()) + len(chosen)
 
-    def _withdraw(self, every: dict[str, Job]) -> None:
+    def take_back(self) -> None:
+        """Take back jobs that were never made and that nobody drives: their rows are asked now."""
+        if any(self._is_abandoned(job) for job in self.ctx.sidecar.jobs().values()):
+            with self.ctx.locked():
+                self._withdraw(self.ctx.sidecar.jobs(), also_equal=True)
+
+    def _withdraw(self, every: dict[str, Job], *, also_equal: bool = False) -> None:
         """Take back jobs that were never made, when nobody drives them and they carry more.
 
         A planned job of a run that was interrupted may hold rows that were edited or dropped
         since; driving it would pay for them.
+
+        Parameters
+        ----------
+        every : dict of str to Job
+            All jobs; what changes is changed here, too.
+        also_equal : bool
+            Whether to take back those, too, that carry nothing but rows of this run.
         """
         for name, job in list(every.items()):
-            if job.realm != self.ctx.realm or job.step not in _jobs.UNMADE:
+            if not self._is_abandoned(job):
                 continue
             at = self._positions(name)
             hits = int((at >= 0).sum())
-            alone = job.run not in driven and owner_is_gone(job, self._me)
-            if 0 < hits < len(at) and job.run != self.name and alone:
+            if hits and (also_equal or hits < len(at)):
                 every[name] = _jobs.withdrawn(job, self.ctx.clock.now())
                 self.ctx.sidecar.save_job(every[name])
+
+    def _is_abandoned(self, job: Job) -> bool:
+        """Whether a job was planned and never made, and whoever planned it does not work on it."""
+        return (
+            job.realm == self.ctx.realm
+            and job.step in _jobs.UNMADE
+            and job.run not in driven
+            and job.run != self.name
+            and owner_is_gone(job, self._me)
+        )
 
     def _reopen(self, every: dict[str, Job], standing: Standing, send: _planning.Mask) -> bool:
         """Read outputs again that may hold what would otherwise be paid again."""
@@ -175,7 +197,7 @@ class Planner:
                 continue
             if job.batch_id is None or job.failed_empty:
                 continue
-            if job.complete and (job.answers == 0 or self.ctx.sidecar.has_answers_of(name)):
+            if job.complete and job.answers and self.ctx.sidecar.has_answers_of(name):
                 continue
             at = self._positions(name)
             if unanswered[at[at >= 0]].any():

@@ -51,13 +51,20 @@ class Runner:
         self.name, self.ctx, self.seen = name, ctx, seen
         self._reader = reading.Reader(ctx)
         self.trouble: GatewayUnavailableError | None = None
+        self._broken: dict[str, GatewayError] = {}
         self._idle = 0
         self._since: float | None = None
         self._changed_at = ctx.clock.monotonic()
 
     @contextmanager
-    def driving(self) -> Iterator[None]:
+    def driving(self, timeout: float | None = None) -> Iterator[None]:
         """Surround one call of the user: from before its plan to its last step.
+
+        Parameters
+        ----------
+        timeout : float, optional
+            Seconds that the call may wait: for a lock while it plans, and from `until_over` on
+            for everything.
 
         Meanwhile no other thread of this process takes back what it planned. At the end the
         connection and the report's moving line are closed, and Ctrl-C is told how to come back.
@@ -65,6 +72,8 @@ class Runner:
         try:
             with driven.by(self.name):
                 self._idle, self._since = 0, None
+                self._broken.clear()
+                self.ctx.timeout, self.ctx.deadline = timeout, None
                 yield
         except KeyboardInterrupt:
             self.ctx.report.close()
@@ -97,24 +106,24 @@ class Runner:
             if not self.advance():
                 break
         self._tell_trouble()
+        self._raise_broken()
 
-    def until_over(self, plan: Callable[[], int], timeout: float | None) -> None:
+    def until_over(self, plan: Callable[[], int]) -> None:
         """Drive until every job is over and `plan` finds nothing more under way.
 
         Parameters
         ----------
         plan : callable
             Plans what is still to be sent, and returns how many requests are under way.
-        timeout : float or None
-            Seconds.
 
         Raises
         ------
         RunTimeoutError
         """
-        deadline = None if timeout is None else self.ctx.clock.monotonic() + timeout
+        ctx = self.ctx
+        ctx.deadline = None if ctx.timeout is None else ctx.clock.monotonic() + ctx.timeout
         while True:
-            self.drive(deadline)
+            self.drive()
             if not plan():
                 break
 
@@ -137,12 +146,21 @@ class Runner:
         moved = False
         self.trouble = None
         for job in [*self._uncertain_of_others(), *self.active()]:
+            if job.name in self._broken:
+                continue
             try:
                 after = self._act(job)
+            except AuthenticationError:
+                raise
             except GatewayUnavailableError as e:
                 self._worry(e)
                 if not e.connected:
                     self.ctx.revive()
+                continue
+            except GatewayError as e:
+                if job.action not in ("poll", "harvest"):
+                    raise
+                self._broken[job.name] = e  # told when the others are over
                 continue
             if after.step != job.step or after.status != job.status:
                 self._changed_at = self.ctx.clock.monotonic()
@@ -185,29 +203,30 @@ class Runner:
         return [j for j in every if j.step == "creating" and j.name not in self.seen.jobs]
 
     # --- waiting ---------------------------------------------------------------------------
-    def drive(self, deadline: float | None) -> None:
+    def drive(self) -> None:
         """Advance until every job of the run is over.
 
         Raises
         ------
         RunTimeoutError
-            When `deadline` (monotonic seconds) passes first.
+            When the call's deadline passes first.
         """
         while True:
             moved = self.advance()
-            active = self.active()
+            active = [job for job in self.active() if job.name not in self._broken]
             if not active:
+                self._raise_broken()
                 return
             if not moved:
-                self._pause(active, deadline)
+                self._pause(active)
                 self._idle += 1
                 continue
             self._idle = 0
-            if deadline is not None and self.ctx.clock.monotonic() >= deadline:
+            if self.ctx.left_s() == 0:
                 raise _timeout(active, self.trouble)
 
-    def _pause(self, active: list[Job], deadline: float | None) -> None:
-        ctx = self.ctx
+    def _pause(self, active: list[Job]) -> None:
+        ctx, deadline = self.ctx, self.ctx.deadline
         now = ctx.clock.monotonic()
         self._since = now if self._since is None else self._since
         jitter = random.uniform(0.9, 1.1)
@@ -229,9 +248,21 @@ class Runner:
         ctx.clock.sleep(pause)
 
     # --- endings ---------------------------------------------------------------------------
-    def raise_failed(self) -> None:
-        """Report the jobs that ended during this call without any answer, once all are over."""
-        if not self.seen.failed or self.active():
+    def _raise_broken(self) -> None:
+        """Report a job that cannot be asked about any more; its record is kept."""
+        if self._broken:
+            raise next(iter(self._broken.values()))
+
+    def raise_failed(self, *, at_once: bool = False) -> None:
+        """Report the jobs that ended during this call without any answer.
+
+        Parameters
+        ----------
+        at_once : bool
+            Whether not to wait until all others are over: for a call that never sees that, because
+            it takes one step.
+        """
+        if not self.seen.failed or (self.active() and not at_once):
             return
         messages = {
             job.batch_id or job.name: job.error or "the gateway gave no reason"

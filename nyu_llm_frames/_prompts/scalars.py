@@ -15,8 +15,8 @@ import numpy as np
 
 Convert: TypeAlias = Callable[[Any], object]
 
-LARGEST_WHOLE_FLOAT = 2.0**53
-"""From here on a float no longer names one whole number."""
+LARGEST_WHOLE_FLOAT = 2.0**63
+"""From here on a float was no integer of 64 bits."""
 
 
 def to_python(values: Sequence[object]) -> list[object]:

@@ -159,7 +159,7 @@ class PromptTemplate:
 
 
 def compile_template(
-    template: object, system: str | None, columns: Sequence[Hashable]
+    template: object, system: object, columns: Sequence[Hashable]
 ) -> PromptTemplate:
     """Compile a prompt and find every name in it.
 
@@ -167,8 +167,8 @@ def compile_template(
     ----------
     template : str, jinja2.Template or list of dict
         Template text, a compiled template, or messages as ``{"role": ..., "content": ...}``.
-    system : str or None
-        Template text of a system message, sent first.
+    system : str, jinja2.Template or None
+        Template of a system message, sent first.
     columns : sequence of Hashable
         Column labels of the frame, in order.
 
@@ -196,10 +196,13 @@ def compile_template(
     >>> prompt.render({"offense": ["meth", "heroin"]}, None, 2)
     [['Which drug? meth', 'Which drug? heroin']]
     """
-    messages = _messages(template)
+    messages: list[tuple[str, str | jinja2.Template]] = _messages(template)
     if system is not None:
-        if not isinstance(system, str):
-            raise ConfigurationError(f"system= takes template text, not {_kind(system)}.")
+        if not isinstance(system, str | jinja2.Template):
+            raise ConfigurationError(
+                "system= takes a template: text, a pathlib.Path or a jinja2.Template, not "
+                f"{_kind(system)}."
+            )
         if messages[0][0] == "system":
             raise ConfigurationError(
                 "There are two system messages: system= and the first of the list. Keep one."

@@ -9,12 +9,14 @@ from __future__ import annotations
 import time
 from importlib import resources
 from pathlib import Path
+from typing import Literal
 
 import click
 import pandas as pd
 
 from nyu_llm_frames._gateway.gateway import Gateway
 from nyu_llm_frames._options import set_options
+from nyu_llm_frames._sidecar.folder import is_sidecar
 from nyu_llm_frames.cli import show
 
 TEMPLATE = "Which drug is the offence about? Reply with JSON.\nOffence: {{ offense }}"
@@ -27,12 +29,11 @@ def sample(rows: int) -> pd.DataFrame:
         return pd.read_csv(file).head(rows)
 
 
-def run(*, rows: int, sidecar: Path, answers: str | None, data: Path | None) -> None:
+def run(*, rows: int, sidecar: Path, answers: Literal["echo"] | None, data: Path | None) -> None:
     """Run the demo."""
-    options = {"answers": answers, "data": data}
-    gateway = Gateway.local(**{k: v for k, v in options.items() if v is not None})
+    gateway = Gateway.local(answers=answers, data=data)
     frame = sample(rows)
-    known = (sidecar / "jobs").is_dir()
+    known = is_sidecar(sidecar)
     click.echo(
         f"{len(frame)} offences from FiveThirtyEight's commutations (CC BY 4.0). The call:\n"
     )

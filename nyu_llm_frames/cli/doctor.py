@@ -5,7 +5,6 @@ Comes in: the settings of a gateway. Goes out: one line per step. Nothing is pai
 
 from __future__ import annotations
 
-import os
 import platform
 import tempfile
 from collections.abc import Callable, Iterator
@@ -19,7 +18,7 @@ import pandas as pd
 from nyu_llm_frames._gateway import gateway as _gateway
 from nyu_llm_frames._gateway.connection import Connection
 from nyu_llm_frames._gateway.gateway import Gateway
-from nyu_llm_frames._options import NYU_CONTACT
+from nyu_llm_frames._options import NYU_CONTACT, VARIABLES
 from nyu_llm_frames._words import count
 from nyu_llm_frames.cli import exits, options, show
 from nyu_llm_frames.errors import (
@@ -280,9 +279,9 @@ def _versions() -> str:
 
 
 def _settings_fix(gateway: Gateway) -> str:
-    if gateway.local_options is not None:
+    if gateway.is_local:
         return 'pip install "nyu-llm-frames[local]"'
-    missing = [n for n in ("PORTKEY_API_KEY", "NYU_LLM_BUCKET") if not os.environ.get(n)]
+    missing = [VARIABLES[name] for name in ("api_key", "bucket") if not getattr(gateway, name)]
     lines = [f"export {name}=..." for name in missing]
     return f"{'; '.join(lines)} (the bucket comes from {NYU_CONTACT})"
 

@@ -116,12 +116,10 @@ def take_asked(given: dict[str, Any]) -> dict[str, Any]:
     system, system_file = given.pop("system"), given.pop("system_file")
     if system is not None and system_file is not None:
         raise click.UsageError("Give --system or --system-file, not both.")
-    if system_file is not None:
-        system = system_file.read_text(encoding="utf-8")
     thinking = given.pop("thinking")
     asked: dict[str, Any] = {
         "template": text if text is not None else file,
-        "system": system,
+        "system": system if system_file is None else system_file,
         "schema": _json_file(given.pop("schema")),
         "images": list(given.pop("images")) or None,
         "stop": list(given.pop("stop")) or None,
@@ -142,6 +140,8 @@ def _json_file(path: Path | None) -> Any:
         return None
     try:
         return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as e:
+        raise click.UsageError(f"{path} cannot be read: {e.strerror or e}.") from None
     except ValueError as e:
         raise click.UsageError(f"{path} is no JSON: {e}.") from None
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -53,7 +53,7 @@ def serve(api_key_env: str | None, **given: Any) -> None:
 @click.option("--sidecar", type=options.FOLDER, default=Path("demo.llm"), show_default=True)
 @click.option("--answers", type=click.Choice(["echo"]), hidden=True)
 @click.option("--data", type=options.FOLDER, hidden=True)
-def demo(rows: int, sidecar: Path, answers: str | None, data: Path | None) -> None:
+def demo(rows: int, sidecar: Path, answers: Literal["echo"] | None, data: Path | None) -> None:
     """Show the main job on real rows with a real model on this machine; needs no key.
 
     The first time it fetches a small model (93 MB); a second call is instant, because every

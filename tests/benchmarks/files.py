@@ -63,7 +63,7 @@ class OnTheFly:
         file_id = self._jobs[batch_id]
         return Batch(batch_id, status, state, file_id, f"{file_id}.out", None, None)  # type: ignore[arg-type]
 
-    def retrieve(self, batch_id: str) -> object:
+    def retrieve(self, batch_id: str, within_s: float | None = None) -> object:
         return self._batch(batch_id, "completed", "completed")
 
     def list(self) -> object:

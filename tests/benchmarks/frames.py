@@ -69,7 +69,7 @@ class Connection:
     def list(self) -> JobList:
         return JobList((), False)
 
-    def retrieve(self, batch_id: str) -> Batch:
+    def retrieve(self, batch_id: str, within_s: float | None = None) -> Batch:
         return self._batch(int(batch_id[1:]))
 
     def output(self, batch_id: str) -> Iterator[bytes]:

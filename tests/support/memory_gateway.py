@@ -244,7 +244,7 @@ class MemoryConnection:
             raise GatewayError("no such job", status_code=404)
         return job
 
-    def retrieve(self, batch_id: str) -> our_wire.Batch:
+    def retrieve(self, batch_id: str, within_s: float | None = None) -> our_wire.Batch:
         self._read("retrieve")
         job = self._job(batch_id)
         job.advance()

@@ -202,6 +202,8 @@ class StandIn(Calls):
 def _page(status: int, kind: str, retry_after: float | None) -> Answer:
     body, content_type = wire.error_page(status, kind)
     extra = {} if retry_after is None else {"retry-after": f"{retry_after:g}"}
+    if 300 <= status < 400:
+        extra["location"] = "http://127.0.0.1:9/login"
     return Answer(status, body, content_type, headers=extra)
 
 

@@ -173,6 +173,41 @@ def test_damage_is_judged_as_batch_judges_it(tmp_path: Path, stand_in: StandIn) 
     pd.testing.assert_frame_equal(taken, batch)
 
 
+@pytest.mark.parametrize(
+    "content", [b"", b"\n", b"<html>sign in</html>", b"[1, 2]", b"\x1f\x8b\x08", b'{"a": 1}']
+)
+def test_a_file_without_a_single_answer_is_refused(
+    tmp_path: Path, frame: pd.DataFrame, content: bytes
+) -> None:
+    (tmp_path / "out.jsonl").write_bytes(content)
+    with pytest.raises(ConfigurationError, match="no line can be read"):
+        frame.llm.from_jsonl(tmp_path / "out.jsonl", TEMPLATE, model=MODEL)
+
+
+def test_lines_that_cannot_be_read_are_counted(tmp_path: Path, frame: pd.DataFrame) -> None:
+    [path] = frame.llm.to_jsonl(tmp_path / "in.jsonl", TEMPLATE, model=MODEL)
+    ids = [json.loads(line)["custom_id"] for line in path.read_text().splitlines()]
+    whole = [_vllm_line(i, "text") for i in ids]
+    (tmp_path / "out.jsonl").write_text("\n".join([*whole, whole[0][:-9]]))
+    told: list[str] = []
+    with llm.set_options(progress=lambda p: told.append(p.message)):
+        frame.llm.from_jsonl(tmp_path / "out.jsonl", TEMPLATE, model=MODEL)
+    assert sum("1 line without an answer to anything" in line for line in told) == 1
+
+
+def test_no_request_file_of_an_earlier_call_stays(tmp_path: Path, frame: pd.DataFrame) -> None:
+    with llm.set_options(max_requests_per_file=1):
+        assert len(frame.llm.to_jsonl(tmp_path / "in.jsonl", TEMPLATE, model=MODEL)) == 2
+    (tmp_path / "in-notes.jsonl").write_text("mine")
+    [path] = frame.llm.to_jsonl(tmp_path / "in.jsonl", TEMPLATE, model=MODEL)
+    assert sorted(p.name for p in tmp_path.glob("in*")) == ["in-notes.jsonl", "in.jsonl"]
+    ids = [json.loads(line)["custom_id"] for line in path.read_text().splitlines()]
+    (tmp_path / "out.jsonl").write_text("\n".join(_vllm_line(i, "text") for i in ids))
+    frame.llm.from_jsonl(tmp_path / "out.jsonl", TEMPLATE, model=MODEL)
+    assert frame.llm.to_jsonl(tmp_path / "in.jsonl", TEMPLATE, model=MODEL) == []
+    assert not path.exists()
+
+
 def test_output_of_another_call_is_refused(tmp_path: Path, frame: pd.DataFrame) -> None:
     (tmp_path / "out.jsonl").write_text(_vllm_line("request-1", "text"))
     with pytest.raises(ConfigurationError, match=r"request-1.*read_output"):

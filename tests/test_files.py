@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import csv
 import importlib
+import json
 import warnings
 from collections import Counter
 from collections.abc import Iterator
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -31,6 +34,7 @@ from nyu_llm_frames._files.source import open_source
 from nyu_llm_frames._files.spill import Spill
 from nyu_llm_frames._gateway.connection import Connection
 from nyu_llm_frames._sidecar.bands import prefixes
+from nyu_llm_frames._sidecar.storage import draft_path
 from nyu_llm_frames._stored_run import StoredRun
 from nyu_llm_frames.errors import (
     BatchJobFailedError,
@@ -658,3 +662,155 @@ def test_a_spill_gives_back_every_row_of_a_part_in_order(
     finally:
         _spill.LIMIT_BYTES = before
         spill.close()
+
+
+# --- what would put answers on other rows, or lose some ------------------------------------------
+EDITS: dict[str, Any] = {
+    "sorted": lambda frame: frame.iloc[::-1],
+    "a row less": lambda frame: frame.iloc[1:],
+    "a row more": lambda frame: pd.concat([frame, frame.iloc[:1].assign(text="new")]),
+    "a cell": lambda frame: frame.assign(text=["other", *frame["text"][1:]]),
+}
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+@pytest.mark.parametrize("edit", EDITS)
+def test_an_input_that_changes_meanwhile_is_not_joined(
+    tmp_path: Path, gateway: llm.Gateway, stand_in: StandIn, edit: str, suffix: str
+) -> None:
+    def save(frame: pd.DataFrame) -> None:
+        path = tmp_path / f"in{suffix}"
+        frame.to_csv(path, index=False) if suffix == ".csv" else frame.to_parquet(path, index=False)
+
+    frame = pd.DataFrame({"id": range(3), "text": ["weed", "heroin", "meth"]})
+    save(frame)
+    call: dict[str, Any] = {"template": "{{ text }}", "model": MODEL, "gateway": gateway}
+    stand_in.on_handled = lambda n, method, path: save(EDITS[edit](frame)) if n == 2 else None
+    with pytest.raises(ConfigurationError, match=r"was changed since it was read.*same call"):
+        llm.batch_file(tmp_path / f"in{suffix}", tmp_path / "out.parquet", **call)
+    assert not (tmp_path / "out.parquet").exists()
+    stand_in.on_handled = None
+    llm.batch_file(tmp_path / f"in{suffix}", tmp_path / "out.parquet", **call)
+    out = pd.read_parquet(tmp_path / "out.parquet")
+    assert out["text"].tolist() == EDITS[edit](frame)["text"].tolist()
+    assert out["response"].tolist() == [rows.answer(text) for text in out["text"]]
+    assert sum(len(job.requests) for job in stand_in.jobs) == 3 + (edit in ("a row more", "a cell"))
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv"])
+@pytest.mark.parametrize(("before", "behind"), [(0, 1), (300, 500), (255, 0)])
+def test_a_quote_that_is_never_closed_is_named(
+    tmp_path: Path, suffix: str, before: int, behind: int
+) -> None:
+    delimiter = "," if suffix == ".csv" else "\t"
+    good = f"1{delimiter}text"
+    lines = [f"id{delimiter}text", *[good] * before, f'2{delimiter}"open', *[good] * behind, ""]
+    path = _csv(tmp_path / f"in{suffix}", "\n".join(lines))
+    with pytest.raises(ConfigurationError, match=f"line {before + 2:,} and never closed"):
+        llm.batch_file(path, tmp_path / "out.csv", "{{ text }}", model=MODEL)
+    assert not (tmp_path / "out.llm").exists()
+
+
+DIFFERENT = {
+    "integers and text": ([7], ["007"]),
+    "yes/no and integers": ([True], [5]),
+    "days and times": ([date(2020, 1, 2)], [datetime(2020, 1, 2, 3, 4)]),
+    "single and double": (np.float32([0.1]), [0.1]),
+    "structs": ([{"a": 1}], [{"a": 1, "b": 2}]),
+    "signed and unsigned": (np.int64([1]), np.uint64([2**64 - 1])),
+}
+
+
+@pytest.mark.parametrize("kinds", DIFFERENT)
+def test_a_folder_of_other_types_is_refused_with_the_files(tmp_path: Path, kinds: str) -> None:
+    (tmp_path / "in").mkdir()
+    for number, values in enumerate(DIFFERENT[kinds]):
+        pq.write_table(pa.table({"x": values, "id": [number]}), tmp_path / f"in/{number}.parquet")
+    with pytest.raises(ConfigurationError, match=r"column 'x' is .*0\.parquet and .*1\.parquet"):
+        llm.batch_file(tmp_path / "in", tmp_path / "out.parquet", "{{ id }}", model=MODEL)
+
+
+def test_a_folder_of_types_that_hold_each_other_keeps_all(
+    tmp_path: Path, gateway: llm.Gateway
+) -> None:
+    (tmp_path / "in").mkdir()
+    parts = [
+        pa.table({"x": pa.nulls(1), "n": pa.array([1], pa.int8()), "t": ["a"]}),
+        pa.table({"x": ["text"], "n": [2**40], "t": pa.array(["b"]).dictionary_encode()}),
+        pa.table({"x": ["more"], "n": [3], "t": pa.array(["c"], pa.large_string()), "late": [9]}),
+    ]
+    for number, table in enumerate(parts):
+        pq.write_table(table, tmp_path / f"in/{number}.parquet")
+    llm.batch_file(
+        tmp_path / "in", tmp_path / "out.parquet", "{{ n }} {{ t }}", model=MODEL, gateway=gateway
+    )
+    out = pq.read_table(tmp_path / "out.parquet").to_pydict()
+    assert out["x"] == [None, "text", "more"]
+    assert out["n"] == [1, 2**40, 3]
+    assert out["t"] == ["a", "b", "c"]
+    assert out["late"] == [None, None, 9]
+    assert out["response"] == [
+        rows.answer(f"{n} {t}") for n, t in zip(out["n"], "abc", strict=True)
+    ]
+
+
+def test_nothing_of_ours_lies_in_the_input_folder(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    pq.write_table(pa.table({"x": [1]}), tmp_path / "in/1.parquet")
+    call: dict[str, Any] = {"template": "{{ x }}", "model": MODEL}
+    with pytest.raises(ConfigurationError, match="lies in the input folder"):
+        llm.batch_file(tmp_path / "in", tmp_path / "in/out.parquet", **call)
+    with pytest.raises(ConfigurationError, match="lies in the input folder"):
+        llm.batch_file(tmp_path / "in", tmp_path / "o.parquet", sidecar=tmp_path / "in/s", **call)
+
+
+@pytest.mark.parametrize(
+    "column",
+    [pa.array([b"x"]), pa.array([b"x"], pa.binary(1)), pa.array(["x"], pa.string_view())],
+)
+def test_an_output_that_cannot_hold_a_column_is_refused_before_anything_is_sent(
+    tmp_path: Path, gateway: llm.Gateway, stand_in: StandIn, column: pa.Array
+) -> None:
+    pq.write_table(pa.table({"id": [1], "odd": column}), tmp_path / "in.parquet")
+    call: dict[str, Any] = {"template": "{{ id }}", "model": MODEL, "gateway": gateway}
+    with pytest.raises(ConfigurationError, match="cannot hold the column 'odd'"):
+        llm.batch_file(tmp_path / "in.parquet", tmp_path / "out.csv", **call)
+    assert stand_in.log == []
+    llm.batch_file(tmp_path / "in.parquet", tmp_path / "out.parquet", **call)
+    assert pq.read_table(tmp_path / "out.parquet")["odd"].to_pylist() == column.to_pylist()
+
+
+def test_odd_values_of_json_lines_come_through(tmp_path: Path, gateway: llm.Gateway) -> None:
+    lines = [{"id": i, "n": 0.5, "e": {}, "l": [{}]} for i in range(10_001)]
+    lines[3]["n"] = 2**53 + 1
+    path = tmp_path / "in.jsonl"
+    path.write_text("\n".join(map(json.dumps, lines)))
+    llm.batch_file(path, tmp_path / "out.parquet", "{{ id % 3 }}", model=MODEL, gateway=gateway)
+    out = pq.read_table(tmp_path / "out.parquet")
+    assert out["n"][3].as_py() == str(2**53 + 1)
+    assert out["e"][0].as_py() == "{}"
+    assert out["l"][0].as_py() == "[{}]"
+
+
+def test_periods_print_as_in_a_frame(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"when": pd.period_range("2020-01", periods=2, freq="M")})
+    frame.to_parquet(tmp_path / "in.parquet")
+    source = open_source(tmp_path / "in.parquet")
+    [piece] = source.pieces(["when"])
+    assert [str(v) for v in piece.values["when"]] == ["2020-01", "2020-02"]
+
+
+def test_what_a_killed_process_left_beside_the_output_goes(
+    tmp_path: Path, gateway: llm.Gateway
+) -> None:
+    left = draft_path(tmp_path / "out.csv")
+    _, pid, mark = left.name.rpartition(".")[2].split("-")
+    dead = left.with_name(left.name.replace(f"-{pid}-", f"-{2**22 - 3}-"))
+    living = left.with_name(left.name.replace(mark, "12345678"))
+    for path in (dead, living):
+        path.write_text("half")
+    llm.batch_file(
+        _csv(tmp_path / "in.csv"), tmp_path / "out.csv", "{{ text }}", model=MODEL, gateway=gateway
+    )
+    assert not dead.exists()
+    assert living.exists()

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from nyu_llm_frames import _options
 from nyu_llm_frames._asked import Asked
-from nyu_llm_frames._call import check_retries, check_timeout
+from nyu_llm_frames._call import check_retries, check_timeout, sidecar_path
 from nyu_llm_frames._clock import SystemClock
 from nyu_llm_frames._files.run import FileRun
-from nyu_llm_frames._files.sink import check_output
+from nyu_llm_frames._files.sink import check_output, check_outside
 from nyu_llm_frames._files.source import open_source
 from nyu_llm_frames._money.budget import check_max_cost
 from nyu_llm_frames._summary import failures_text
@@ -70,6 +70,7 @@ def run_file(
     target = check_output(output, source)
     if asked.sidecar is None and options.sidecar is None:
         asked = replace(asked, sidecar=target.with_suffix(".llm"))
+    check_outside(sidecar_path(asked, options), source, "sidecar")
     run = FileRun(
         source,
         target,

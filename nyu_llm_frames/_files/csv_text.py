@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import csv
 import io
+import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -22,6 +23,8 @@ from nyu_llm_frames._files.source import BYTES, ROWS, Piece
 from nyu_llm_frames.errors import ConfigurationError
 
 _STEP = 256
+# Read behind the last line: a record of its own, unless a quote before it was never closed.
+_END = f"end {uuid.uuid4().hex}"
 _LARGEST_CELL = 1 << 30
 
 
@@ -101,7 +104,9 @@ class CsvSource:
             csv.field_size_limit(_LARGEST_CELL)
         with self.path.open("rb") as file:
             text = io.TextIOWrapper(file, "utf-8-sig", newline="")
-            lines: _Lines | io.TextIOWrapper = _Lines(text) if raw else text
+            lines: Iterator[str] = chain(text, [f"{_END}\n"])
+            if raw:
+                lines = _Lines(lines)
             reader = csv.reader(lines, delimiter=self.delimiter)
             try:
                 if header:
@@ -122,31 +127,48 @@ class CsvSource:
             except csv.Error as e:
                 raise ConfigurationError(f"{self.path}, line {reader.line_num:,}: {e}.") from None
 
-    def _group(
-        self, reader: Reader, lines: _Lines | io.TextIOWrapper, file: BinaryIO
-    ) -> Iterator[Records]:
+    def _group(self, reader: Reader, lines: Iterator[str], file: BinaryIO) -> Iterator[Records]:
         rows: list[list[str]] = []
         texts: list[str] = []
-        start, more = file.tell(), True
+        start, more, before = file.tell(), True, -1
         while more:
             if isinstance(lines, _Lines):
-                read, some = 0, []
+                some = []
                 for row in islice(reader, _STEP):
-                    read += 1  # noqa: SIM113 - counts the blank lines too, and stays 0 at the end
                     text = "".join(lines.take()).rstrip("\r\n")
                     if row:
                         some.append(row)
                         texts.append(text + self.delimiter * (len(self.columns) - len(row)))
+                    if row == [_END]:
+                        texts.pop()
             else:
-                some = list(islice(reader, _STEP))
-                read = len(some)
-                some = [row for row in some if row]  # blank lines are no rows
+                some = [row for row in islice(reader, _STEP) if row]  # blank lines are no rows
+            more = reader.line_num != before
+            before = reader.line_num
+            if some and some[-1] == [_END]:
+                some.pop()
+                more = False
+            elif not more:
+                raise self._unclosed()
             self._even_out(some, reader)
             rows += some
-            more = read == _STEP
             if rows and (not more or len(rows) >= ROWS or file.tell() - start >= BYTES):
                 yield Records(rows, texts, min(file.tell() / self._size, 1.0))
                 rows, texts, start = [], [], file.tell()
+
+    def _unclosed(self) -> ConfigurationError:
+        """Find the line with the quote that swallowed all that follows."""
+        with self.path.open(encoding="utf-8-sig", newline="") as text:
+            reader = csv.reader(chain(text, [f"{_END}\n"]), delimiter=self.delimiter)
+            line = last = 1
+            for row in reader:
+                if row:
+                    line, last = last, reader.line_num + 1
+        return ConfigurationError(
+            f"{self.path}: a quote is opened in the record at line {line:,} and never closed, so "
+            "that all lines behind it would be one cell. Close it, or write it twice where it is "
+            "a part of the text."
+        )
 
     def _even_out(self, rows: list[list[str]], reader: Reader) -> None:
         """Fill short records, as pandas does; a long one has no columns to go to."""

@@ -6,6 +6,7 @@ by hand or given to ``vllm run-batch``; answers in the sidecar; a tidy frame.
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -33,6 +34,7 @@ from nyu_llm_frames._requests.bodies import reads_as_replacement, request_lines
 from nyu_llm_frames._requests.planning import Ints
 from nyu_llm_frames._sidecar.folder import Sidecar, new_name
 from nyu_llm_frames._sidecar.storage import atomic_file
+from nyu_llm_frames._words import count
 from nyu_llm_frames.errors import ConfigurationError, PartialResultWarning
 
 _CHUNK_BYTES = 1 << 20
@@ -59,6 +61,7 @@ def to_jsonl(call: Call, path: str | Path) -> list[Path]:
         chosen = np.flatnonzero(~standing.final & ~standing.carried)
     sizes = requests.line_bytes()[chosen]
     ranges = _shards.split(sizes, options.max_requests_per_file, options.max_bytes_per_file)
+    _remove_earlier(target)
     written = []
     for number, (start, stop) in enumerate(ranges, 1):
         name = target
@@ -68,6 +71,14 @@ def to_jsonl(call: Call, path: str | Path) -> list[Path]:
         _write(call, chosen[start:stop], name)
         written.append(name)
     return written
+
+
+def _remove_earlier(target: Path) -> None:
+    """Remove what an earlier call wrote: what is uploaded from there would be paid again."""
+    numbered = re.compile(re.escape(target.stem) + r"-\d+" + re.escape(target.suffix))
+    for path in target.parent.iterdir():
+        if path == target or numbered.fullmatch(path.name):
+            path.unlink()
 
 
 def _write(call: Call, part: Ints, path: Path) -> None:
@@ -94,10 +105,14 @@ def from_jsonl(call: Call, paths: Sequence[Path]) -> pd.DataFrame:
     rank = sidecar.best_answers(ids).rank.copy()
     strange: dict[str, int] = {}
     writer = sidecar.answer_writer(f"import-{name}")
-    ours = 0
+    ours = unread = 0
+    reason = "they are empty"
     try:
         for path in paths:
             for parsed in _parsed(path):
+                if parsed.orphans and not unread:
+                    reason = f"the first: {parsed.orphans[0].reason}"
+                unread += len(parsed.orphans)
                 mine = [a for a in parsed.answers if a.custom_id in place]
                 ours += len(mine)
                 strange.update({a.custom_id: 1 for a in parsed.answers if a.custom_id not in place})
@@ -111,6 +126,11 @@ def from_jsonl(call: Call, paths: Sequence[Path]) -> pd.DataFrame:
                 writer.write(better)
         if not ours and strange:
             raise _foreign(next(iter(strange)), call, paths)
+        if not ours and len(ids):
+            raise ConfigurationError(
+                f"{', '.join(map(str, paths))}: no line can be read as one of an output file "
+                f"({reason})."
+            )
         record = record_of(call, name, rows=len(call.frame), requests=len(ids), at=clock.now())
         with ctx.locked():
             writer.commit()
@@ -121,7 +141,8 @@ def from_jsonl(call: Call, paths: Sequence[Path]) -> pd.DataFrame:
     ctx.say(
         "reading",
         f"{ours:,} answers of this call in {', '.join(map(str, paths))}"
-        + (f"; {len(strange):,} ids that belong to no row" if strange else ""),
+        + (f"; {len(strange):,} ids that belong to no row" if strange else "")
+        + (f"; {count(unread, 'line')} without an answer to anything ({reason})" if unread else ""),
     )
     collected = Collected(call, Planner(name, call.requests, ctx, retries=0))
     result = collected.result()

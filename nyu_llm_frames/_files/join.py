@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from nyu_llm_frames._files.spill import Ints, Spill
+from nyu_llm_frames.errors import ConfigurationError
 
 _RANGE_BYTES = 16 << 20
 
@@ -77,7 +78,7 @@ class NewColumns:
         number = self._next // self._per_range
         stop = min(self._next + self._per_range, self._rows)
         if stop <= self._next:
-            raise AssertionError("more rows are written than were read")
+            raise ConfigurationError("The input has more rows now than when it was read.")
         table = self._spill.read(number)
         self._spill.drop(number)
         place = np.full(stop - self._next, -1, dtype=np.int64)

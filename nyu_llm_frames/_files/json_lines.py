@@ -17,6 +17,7 @@ import pyarrow as pa
 from nyu_llm_frames._files.source import BYTES, ROWS, Piece
 from nyu_llm_frames.errors import ConfigurationError
 
+_LARGEST_WHOLE_FLOAT = 2**53
 _decode = msgspec.json.Decoder().decode
 
 
@@ -43,12 +44,18 @@ class JsonLinesSource:
     def schema(self) -> pa.Schema:
         if self._schema is None:
             types: dict[str, pa.DataType] = {name: pa.null() for name in self.columns}
+            large: set[str] = set()
             for rows, _ in self._objects():
                 for name, known in types.items():
-                    types[name] = _joined(known, [row.get(name) for row in rows])
-            self._schema = pa.schema(
-                [(n, pa.string() if pa.types.is_null(t) else t) for n, t in types.items()]
-            )
+                    values = [row.get(name) for row in rows]
+                    types[name] = _joined(known, values)
+                    if any(type(v) is int and abs(v) > _LARGEST_WHOLE_FLOAT for v in values):
+                        large.add(name)
+            for name, kind in types.items():
+                no_float = name in large and pa.types.is_floating(kind)
+                if no_float or pa.types.is_null(kind) or _holds_nothing(kind):
+                    types[name] = pa.string()
+            self._schema = pa.schema(types.items())
         return self._schema
 
     def tables(self) -> Iterator[pa.Table]:
@@ -74,7 +81,7 @@ class JsonLinesSource:
                     continue
                 try:
                     row = _decode(line)
-                except (msgspec.DecodeError, UnicodeDecodeError) as e:
+                except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
                     raise ConfigurationError(f"{self.path}, line {number:,}: {e}.") from None
                 if not isinstance(row, dict):
                     raise ConfigurationError(
@@ -95,6 +102,13 @@ def text(value: object) -> str | None:
     if value is None or isinstance(value, str):
         return value
     return json.dumps(value, ensure_ascii=False)
+
+
+def _holds_nothing(kind: pa.DataType) -> bool:
+    """Whether there is an object without fields in a type, which no file of columns can hold."""
+    if pa.types.is_struct(kind) and not kind.num_fields:
+        return True
+    return any(_holds_nothing(kind.field(i).type) for i in range(kind.num_fields))
 
 
 def _joined(known: pa.DataType, values: Sequence[object]) -> pa.DataType:

@@ -33,13 +33,19 @@ class ParquetSource:
             self._files = sorted(self._dataset.get_fragments(), key=lambda f: str(f.path))
             if not self._files:
                 raise ConfigurationError(f"{path} holds no parquet files.")
-            metadata = [self._open(f.path).metadata for f in self._files]
+            opened = [self._open(f.path) for f in self._files]
+            metadata = [file.metadata for file in opened]
+            schemas = {
+                f.path: file.schema_arrow for f, file in zip(self._files, opened, strict=True)
+            }
+            for file in opened:
+                file.close()
         except (pa.ArrowException, OSError) as e:
             if isinstance(e, ConfigurationError):
                 raise
             raise ConfigurationError(f"{path} cannot be read as parquet: {e}") from None
         self.rows = sum(m.num_rows for m in metadata)
-        self._schema = _without_duplicates(self._dataset.schema, path)
+        self._schema = _without_duplicates(_unified(self._dataset.schema, schemas), path)
         self._index = _index(self._schema)
         self._metadata = metadata
         self.columns = tuple(n for n in self._schema.names if n not in self._index.columns)
@@ -55,9 +61,13 @@ class ParquetSource:
             yield Piece(batch.num_rows, values, labels, done / max(self.rows, 1))
 
     def _values(self, name: str, column: pa.ChunkedArray, first: int) -> list[object]:
+        if isinstance(column.type, pa.BaseExtensionType):  # as pandas' periods: their own values
+            return list(column.to_pandas())
         try:
             values: list[object] = column.to_pylist()
-        except UnicodeDecodeError as e:
+        except (OverflowError, ValueError) as e:
+            if not isinstance(e, UnicodeDecodeError):  # times that Python cannot hold
+                return [_value(cell) for cell in column]
             row = first + next(i for i, cell in enumerate(column) if not _is_readable(cell))
             raise ConfigurationError(
                 f"{self.path}, column {name!r}, row {row:,}: the text is not UTF-8 ({e.reason}). "
@@ -109,6 +119,61 @@ def _parts(file: Any, names: list[str], size: int) -> Iterator[tuple[int, dict[s
         return
     for start in range(0, file.metadata.num_rows, size):
         yield min(size, file.metadata.num_rows - start), {}
+
+
+def _value(cell: pa.Scalar) -> object:
+    """Return a cell's value; text for a time that Python cannot hold, as a frame has it."""
+    try:
+        return cell.as_py()
+    except (OverflowError, ValueError):
+        try:
+            return cell.cast(pa.string()).as_py()
+        except pa.ArrowException:
+            return f"{cell.value} {cell.type.unit}"
+
+
+def _unified(schema: pa.Schema, files: dict[str, pa.Schema]) -> pa.Schema:
+    """Return one schema that holds every value of all files as it is.
+
+    Raises
+    ------
+    ConfigurationError
+        Naming the column and both files, where there is none.
+    """
+    fields = {field.name: field for field in schema}
+    first: dict[str, str] = {}
+    if len(schema.names) != len(fields):
+        return schema  # names that stand twice are refused later
+    for path, theirs in files.items():
+        for field in theirs:
+            known = fields.get(field.name, field)
+            kind = _common(known.type, field.type)
+            if kind is None:
+                raise ConfigurationError(
+                    f"The column {field.name!r} is {known.type} in "
+                    f"{first.get(field.name, next(iter(files)))} and {field.type} in {path}. Write "
+                    "the files of one folder with the same types."
+                )
+            fields[field.name] = pa.field(field.name, kind)
+            first.setdefault(field.name, path)
+    return pa.schema(list(fields.values()), metadata=schema.metadata)
+
+
+def _common(a: pa.DataType, b: pa.DataType) -> pa.DataType | None:
+    """Return a type that holds the values of both as they are; None if there is none."""
+    if pa.types.is_dictionary(a) or pa.types.is_dictionary(b):
+        if a == b:
+            return a
+        return _common(*(t.value_type if pa.types.is_dictionary(t) else t for t in (a, b)))
+    if a == b or pa.types.is_null(b):
+        return a
+    if pa.types.is_null(a):
+        return b
+    for alike in (pa.types.is_signed_integer, pa.types.is_unsigned_integer):
+        if alike(a) and alike(b):
+            return a if a.bit_width > b.bit_width else b
+    texts = (pa.string(), pa.large_string())
+    return pa.large_string() if a in texts and b in texts else None
 
 
 def _is_readable(cell: pa.Scalar) -> bool:

@@ -23,7 +23,7 @@ from nyu_llm_frames._files import sink
 from nyu_llm_frames._files.estimate import total
 from nyu_llm_frames._files.join import NewColumns
 from nyu_llm_frames._files.requests import Band, RequestBands
-from nyu_llm_frames._files.source import Source
+from nyu_llm_frames._files.source import Source, fingerprint
 from nyu_llm_frames._files.work import work_folder
 from nyu_llm_frames._jobs.context import Context, sidecar_line
 from nyu_llm_frames._jobs.planner import Planner
@@ -34,9 +34,11 @@ from nyu_llm_frames._money.estimate import Estimate
 from nyu_llm_frames._progress import Progress, Reporter
 from nyu_llm_frames._sidecar.bands import BandSidecar, WholeSidecar
 from nyu_llm_frames._sidecar.folder import new_name
+from nyu_llm_frames._sidecar.storage import sidecar_errors
 from nyu_llm_frames._stored_run import StoredRun
 from nyu_llm_frames.errors import (
     BatchJobFailedError,
+    ConfigurationError,
     RunTimeoutError,
     UncertainSubmissionError,
 )
@@ -106,7 +108,10 @@ class FileRun:
         head = self._head
         self._tell(sidecar_line(head.sidecar_path))
         self._tell(f"reading {self.source.path}")
-        self.bands.fill()
+        self._read = fingerprint(self.source.path)
+        with sidecar_errors(self._folder):
+            self.bands.fill()
+        self._check_unchanged()
         self.sidecar = WholeSidecar(head.sidecar_path, self._clock)
         self._ctx = Context(
             self.sidecar, head.gateway, head.options, self._clock, self._report, requests=0
@@ -130,6 +135,15 @@ class FileRun:
             else:
                 runner.step()
             runner.raise_failed(at_once=not wait)
+
+    def _check_unchanged(self) -> None:
+        """Rows are told by their number: in a file that changed they would be others."""
+        if fingerprint(self.source.path) != self._read:
+            raise ConfigurationError(
+                f"{self.source.path} was changed since it was read, so that its rows may be "
+                "others now. Every answer is kept: make the same call again. It reads the file "
+                "anew and pays only for rows that are new."
+            )
 
     def _tell(self, message: str) -> None:
         self._report(Progress("note", message))
@@ -174,7 +188,8 @@ class FileRun:
                 counts.update(part.counts(outcome))
                 examples = part.examples(outcome) | examples
                 del band, part, outcome
-            sink.write(self.source, self.output, columns)
+            self._check_unchanged()
+            sink.write(self.source, self.output, columns, self._check_unchanged)
         finally:
             columns.close()
         skipped = self.bands.rows - sum(counts.values())

@@ -9,8 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
@@ -21,6 +20,7 @@ import pyarrow.parquet as pq
 from nyu_llm_frames._files.csv_text import CsvSource
 from nyu_llm_frames._files.json_lines import text as json_text
 from nyu_llm_frames._files.source import CSV_DELIMITERS, OUTPUTS, Source
+from nyu_llm_frames._sidecar.storage import draft_path
 from nyu_llm_frames.errors import ConfigurationError, SidecarError
 
 _GROUP_BYTES = 16 << 20
@@ -45,12 +45,53 @@ def check_output(path: str | Path, source: Source) -> Path:
         raise ConfigurationError(f"There is no folder {output.parent} for the output.")
     if output.exists() and source.path.exists() and output.samefile(source.path):
         raise ConfigurationError(f"{output} is the input; the output needs a name of its own.")
+    check_outside(output, source, "output")
+    if not os.access(output.parent, os.W_OK):
+        raise ConfigurationError(f"{output.parent} cannot be written to.")
+    if output.suffix.lower() in CSV_DELIMITERS and not isinstance(source, CsvSource):
+        for field in source.schema():
+            _check_cells(field, output)
     return output
 
 
-def write(source: Source, output: Path, new: Columns) -> None:
+def check_outside(path: Path, source: Source, what: str) -> None:
+    """Raise when a path lies in a folder that is read as the input."""
+    if source.path.is_dir() and path.resolve().is_relative_to(source.path.resolve()):
+        raise ConfigurationError(
+            f"The {what} {path} lies in the input folder, of which every parquet file is read. "
+            "Choose another place for it."
+        )
+
+
+def _check_cells(field: pa.Field, output: Path) -> None:
+    kind = field.type
+    bytes_ = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary)
+    holds = not any(is_kind(kind) for is_kind in bytes_)  # they are no text
+    try:
+        flat = _flat(pa.chunked_array([pa.nulls(1, kind)]))
+        pacsv.write_csv(pa.table({"x": flat}), pa.BufferOutputStream())
+    except pa.ArrowException:
+        holds = False
+    if not holds:
+        raise ConfigurationError(
+            f"{output}: a CSV file cannot hold the column {field.name!r} ({kind}). Choose an "
+            "output that ends in .parquet, or leave the column out of the input."
+        )
+
+
+def write(source: Source, output: Path, new: Columns, check: Callable[[], None]) -> None:
     """Write input and new columns, in the input's order.
 
+    Parameters
+    ----------
+    source : Source
+    output : Path
+    new : Columns
+    check : callable
+        Raises when the file must not take its place after all; called when it is written.
+
+    Notes
+    -----
     A new column that the input has already (``if_exists="replace"``) takes its place.
     """
     suffix = output.suffix.lower()
@@ -61,11 +102,12 @@ def write(source: Source, output: Path, new: Columns) -> None:
             _copy_csv(source, file, new, CSV_DELIMITERS[suffix])
         else:
             _write_csv(source, file, new, CSV_DELIMITERS[suffix])
+        check()
 
 
 @contextlib.contextmanager
 def _whole(output: Path) -> Iterator[BinaryIO]:
-    draft = output.with_name(f".{output.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}")
+    draft = draft_path(output)
     try:
         with draft.open("xb") as file:
             yield file
@@ -77,7 +119,8 @@ def _whole(output: Path) -> Iterator[BinaryIO]:
             raise
         raise SidecarError(f"{output} cannot be written: {e}.", path=str(output)) from None
     finally:
-        draft.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            draft.unlink(missing_ok=True)
 
 
 # --- parquet ----------------------------------------------------------------------------------

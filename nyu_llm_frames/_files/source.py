@@ -67,6 +67,19 @@ class Source(Protocol):
         """Read all columns with the types of `schema`."""
 
 
+def fingerprint(path: Path) -> tuple[tuple[str, int, int], ...]:
+    """Return what changes when a file, or a file of a folder, is written: size and time."""
+    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    told = []
+    for file in files:
+        try:
+            stat = file.stat()
+        except OSError:  # gone
+            continue
+        told.append((str(file), stat.st_size, stat.st_mtime_ns))
+    return tuple(told)
+
+
 def open_source(path: str | Path) -> Source:
     """Open an input file, or a folder of parquet files.
 
@@ -75,6 +88,8 @@ def open_source(path: str | Path) -> Source:
     ConfigurationError
         When it is not there, or of no known kind.
     """
+    if not isinstance(path, str | Path) or not str(path).strip():
+        raise ConfigurationError(f"The input is the path of a file or folder, not {path!r}.")
     path = Path(path).expanduser()
     if path.is_dir():
         from nyu_llm_frames._files.parquet import ParquetSource

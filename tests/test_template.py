@@ -14,7 +14,12 @@ from hypothesis import strategies as st
 
 from nyu_llm_frames._prompts.compiled import ENVIRONMENT
 from nyu_llm_frames._prompts.template import Message, PromptTemplate, compile_template
-from nyu_llm_frames.errors import ConfigurationError, MissingColumnError, TemplateError
+from nyu_llm_frames.errors import (
+    ConfigurationError,
+    LLMFramesError,
+    MissingColumnError,
+    TemplateError,
+)
 
 COLUMNS: tuple[Hashable, ...] = ("offense", "year", "a b", "tags")
 
@@ -541,6 +546,62 @@ def test_template_object_keeps_its_environment() -> None:
 
 
 @pytest.mark.parametrize(
+    "source",
+    [
+        "{{ a }}{{ row['b'] }}{{ index }}",
+        "{{ a|default('N') }}{{ a|d('N', true) }}{{ a or 'N' }}{{ a is none }}{{ a == none }}",
+        "{{ row['a'] or 'N' }}{% if row['a'] %}{{ row['a'] }}{% endif %}{{ row.a|default('N') }}",
+        "{{ b.upper() }}{{ '%s' % b }}{{ '{}'.format(b) }}{{ b|length }}{{ range(3)|list }}",
+        "{% macro m(x) %}<{{ x }}>{% endmacro %}{{ m(b) }}",
+        "{% for c in b %}{{ loop.index }}{% endfor %}{% filter upper %}{{ b }}{% endfilter %}",
+        "{% block q %}{{ b }}{% endblock %}{% set y = b %}{{ y }}",
+        "{{ l + [1] }}{{ l|sum }}{{ row|length }}",
+        "{{ dict(a=1) }}",
+        "{{ lipsum() }}",
+        "{{ namespace(x=1).x }}",
+        "{{ b.__class__ }}",
+        "{{ b.__class__.__mro__ }}",
+        "{{ '{0.__class__}'.format(b) }}",
+        "{{ ('{0.__class__.__mro__}'|format)(b) }}",
+        "{% block q %}{{ b.__class__.__mro__ }}{% endblock %}",
+        "{% macro m() %}{{ b.__class__.__mro__ }}{% endmacro %}{{ m() }}",
+        "{{ row.pop('b') }}",
+        "{{ l.append(9) }}",
+        "{{ l|random }}",
+        "{{ nothing }}",
+    ],
+)
+def test_a_template_object_says_what_its_source_says(source: str) -> None:
+    """Same texts, same columns, same tests for NA, same refusals."""
+
+    def said(template: object) -> object:
+        try:
+            prompt = compiled(template, ["a", "b", "l"])
+            data = {"a": [None, "x", 0], "b": ["k", "", "\u4e2d"], "l": [[1], [], [2, 3]]}
+            return prompt.columns, prompt.tested, prompt.render(data, None, 3)
+        except LLMFramesError as error:
+            return type(error).__name__
+
+    assert said(jinja2.Template(source, undefined=jinja2.StrictUndefined)) == said(source)
+
+
+def test_a_template_object_keeps_what_its_maker_gave_it() -> None:
+    environment = jinja2.Environment(
+        loader=jinja2.DictLoader({"part": "[{{ a|shout }}]"}), finalize=lambda v: v or "-"
+    )
+    environment.filters["shout"] = lambda text: f"{text}!"
+    environment.globals["greet"] = lambda name: f"hello {name}"
+    template = environment.from_string(
+        "{% include 'part' %}{{ greet(a) }}{{ word }}", {"word": "w"}
+    )
+    prompt = compiled(template, ["a"])
+    assert prompt.render({"a": ["x", "y"]}, None, 2) == [["[x!]hello xw", "[y!]hello yw"]]
+    loaded = environment.from_string("{% include 'part' %}{{ a.__class__.__mro__ }}")
+    with pytest.raises(TemplateError):
+        compiled(loaded, ["a"]).render({"a": ["x"]}, None, 1)
+
+
+@pytest.mark.parametrize(
     ("source", "columns", "tested"),
     [
         ("{{ a }}{% for t in b %}{{ t }}{{ c }}{% endfor %}", "abc", ""),
@@ -550,7 +611,10 @@ def test_template_object_keeps_its_environment() -> None:
         ("{{ a or 'x' }}{{ b and 'x' }}{{ not c }}", "abc", "abc"),
         ("{{ a is none }}{{ b is not none }}{{ c is string }}", "abc", "ab"),
         ("{{ 'x' if a else b }}", "ab", "a"),
-        ("{{ a|default('x') }}{{ b|upper }}", "ab", ""),
+        ("{{ a|default('x') }}{{ b|upper }}{{ c|d(1) }}", "abc", "ac"),
+        ("{{ a == none }}{{ row['b'] or 'x' }}{{ row['c'] }}", "abc", "ab"),
+        ("{{ row['b']|default('x') }}{% if row.c %}{{ row.c }}{% endif %}", "bc", "bc"),
+        ("{% for name in row %}{{ name }}{% endfor %}{{ row['a'] or 'x' }}", "abc", "a"),
         ("{% set a = 1 %}{{ a }}", "", ""),
     ],
 )

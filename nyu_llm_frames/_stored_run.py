@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from nyu_llm_frames import _options
@@ -19,12 +20,16 @@ from nyu_llm_frames._clock import Clock
 from nyu_llm_frames._gateway import gateway as _gateway
 from nyu_llm_frames._gateway.gateway import Gateway
 from nyu_llm_frames._jobs.context import Context
-from nyu_llm_frames._jobs.job import Job
+from nyu_llm_frames._jobs.job import UNMADE, Job
 from nyu_llm_frames._jobs.planner import Planner
 from nyu_llm_frames._jobs.runner import Runner
 from nyu_llm_frames._jobs.seen import Seen
+from nyu_llm_frames._money.budget import check_budget, check_max_cost
+from nyu_llm_frames._money.survey import survey_bodies
+from nyu_llm_frames._money.total import total
 from nyu_llm_frames._progress import Reporter
 from nyu_llm_frames._requests.planning import Standing, to_send
+from nyu_llm_frames._sidecar.answer_store import positions
 from nyu_llm_frames._sidecar.folder import new_name
 from nyu_llm_frames._sidecar.stored import StoredRequests
 from nyu_llm_frames._stored_answers import Key, Part, StoredAnswers
@@ -44,6 +49,8 @@ class StoredRun(StoredAnswers):
         By default the one that the jobs were submitted through, with the environment's key.
     retries : int, default 1
         Attempts per request beyond the first.
+    max_cost : float, optional
+        US dollars that one call of a method may cost at most; by default the option of that name.
     clock : Clock, optional
 
     Raises
@@ -59,16 +66,19 @@ class StoredRun(StoredAnswers):
         run: str | None = None,
         gateway: Gateway | str | None = None,
         retries: int = 1,
+        max_cost: float | None = None,
         clock: Clock | None = None,
     ) -> None:
         super().__init__(path, run=run, clock=clock)
         self._given, self._retries = gateway, retries
+        self._max_cost = check_max_cost(max_cost, _options.current().max_cost)
         self.report = Reporter(_options.current().progress)
         self._runners: dict[Key, Runner] = {}
 
     # --- going on ---------------------------------------------------------------------------
     def poll(self) -> None:
         """Advance every batch job by one step: upload, submit, ask or read. Never waits."""
+        self._check_budget(self._active(), again=None)
         runners = {key: self._surveyed(key) for key in self._active()}
         for runner in runners.values():
             with runner.driving():
@@ -85,6 +95,7 @@ class StoredRun(StoredAnswers):
         """
         deadline = None if timeout is None else self._clock.monotonic() + timeout
         also_over = self._retries > 0
+        self._check_budget(self._active(also_over=also_over), again=False)
         runners = {key: self._surveyed(key) for key in self._active(also_over=also_over)}
         for key, runner in runners.items():
             left = None if deadline is None else max(0.0, deadline - self._clock.monotonic())
@@ -104,6 +115,7 @@ class StoredRun(StoredAnswers):
     def retry(self) -> int:
         """Send failed, missing and damaged requests once more; return how many are under way."""
         under_way = 0
+        self._check_budget(self._active(also_over=True), again=True)
         for key in self._active(also_over=True):
             runner = self._runner(key)
             with runner.driving():
@@ -111,6 +123,32 @@ class StoredRun(StoredAnswers):
                 under_way += self._plan(key, again=True)
                 runner.start()
         return under_way
+
+    def _check_budget(self, keys: Sequence[Key], *, again: bool | None) -> None:
+        """Refuse to send what may cost more than it may; `again` is None where none is retried."""
+        if self._max_cost is None:
+            return
+        parts = []
+        for key in keys:
+            runner, jobs = self._runner(key), self._groups()[key]
+            retried = again is not None and self._kept(jobs)  # without prompts nothing can be
+            for part, standing in self._standings(key, runner):
+                sending = np.zeros(len(part.requests), np.bool_)
+                if retried:
+                    sending |= to_send(standing, self._retries, again=bool(again))
+                for job in jobs:
+                    if job.step in UNMADE:
+                        at = positions(self.sidecar.request_ids(job.name), part.requests.ids)
+                        sending[at[at >= 0]] = True
+                sending &= ~standing.final
+                chosen = np.flatnonzero(sending)
+                tried = standing.attempts[chosen]
+                left = np.maximum(1 + (0 if again else self._retries) - tried, 1)
+                bodies = part.requests.bodies(chosen).to_pylist()
+                found = survey_bodies(bodies, left.tolist(), *key, self._clock.now())
+                parts.append(found)
+        if parts:
+            check_budget(total(parts), self._max_cost)
 
     def cancel(self) -> list[str]:
         """Cancel the batch jobs that are not over; what they finish before is kept."""

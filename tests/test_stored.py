@@ -27,7 +27,7 @@ from nyu_llm_frames._jobs.runner import Runner
 from nyu_llm_frames._jobs.seen import driven
 from nyu_llm_frames._sidecar import answer_store
 from nyu_llm_frames._stored_run import StoredRun
-from nyu_llm_frames.errors import BatchJobFailedError, SidecarError
+from nyu_llm_frames.errors import BatchJobFailedError, BudgetError, SidecarError
 
 TEXTS = [f"question {i}" for i in range(12)]
 BAD = {"question 1": rows.failed(429), "question 6": rows.failed(429), "question 7": rows.blocked}
@@ -302,3 +302,29 @@ def test_a_sidecar_alone_keeps_no_ids(many: None, monkeypatch: pytest.MonkeyPatc
     run.poll()
     assert len(views) > 5
     assert all(view._ids == {} for view in views)
+
+
+@every_size
+def test_max_cost_holds_for_what_a_sidecar_alone_sends(
+    stand_in: StandIn, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    monkeypatch.setattr(StoredRun, "requests_at_once", at_once)
+    stand_in.behaviour.row = rows.failed(429)
+    batch(TEXTS[:6], retries=0, max_tokens=100)
+    sent = len(stand_in.jobs)
+    for step in (lambda run: run.retry(), lambda run: run.wait()):
+        with pytest.raises(BudgetError, match="counts 6 requests"):
+            step(StoredRun("s", max_cost=1e-9))
+        with llm.set_options(max_cost=1e-9), pytest.raises(BudgetError, match="counts 6 requests"):
+            step(StoredRun("s"))
+    StoredRun("s", max_cost=1e-9).poll()  # it sends nothing
+    StoredRun("s", max_cost=1e-9, retries=0).wait()
+    assert len(stand_in.jobs) == sent
+    whole = pd.DataFrame({"q": TEXTS[:6]}).llm.estimate(
+        "{{ q }}", model=MODEL, sidecar="other", retries=0, max_tokens=100
+    )
+    with pytest.raises(BudgetError) as e:
+        StoredRun("s", max_cost=1e-9).retry()
+    assert whole.usd_batch is not None
+    assert e.value.upper == pytest.approx(whole.usd_batch.high, rel=0.05)
+    assert StoredRun("s", max_cost=e.value.upper).retry() == 6

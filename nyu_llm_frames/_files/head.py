@@ -16,10 +16,10 @@ import pandas as pd
 from nyu_llm_frames._asked import Asked
 from nyu_llm_frames._clock import SystemClock
 from nyu_llm_frames._estimate import estimate
-from nyu_llm_frames._files.estimate import total
 from nyu_llm_frames._files.requests import RequestBands
 from nyu_llm_frames._files.source import open_source
 from nyu_llm_frames._money.estimate import Estimate
+from nyu_llm_frames._money.total import total
 
 
 def head(path: str | Path, asked: Asked, rows: int) -> pd.DataFrame:

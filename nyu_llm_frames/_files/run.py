@@ -20,7 +20,6 @@ from nyu_llm_frames._clock import Clock
 from nyu_llm_frames._collected import Collected
 from nyu_llm_frames._estimate import next_upload
 from nyu_llm_frames._files import sink
-from nyu_llm_frames._files.estimate import total
 from nyu_llm_frames._files.join import NewColumns
 from nyu_llm_frames._files.requests import Band, RequestBands
 from nyu_llm_frames._files.source import Source, fingerprint
@@ -31,6 +30,7 @@ from nyu_llm_frames._jobs.runner import Runner
 from nyu_llm_frames._jobs.seen import Seen
 from nyu_llm_frames._launch import planned
 from nyu_llm_frames._money.estimate import Estimate
+from nyu_llm_frames._money.total import total
 from nyu_llm_frames._progress import Progress, Reporter
 from nyu_llm_frames._sidecar.bands import BandSidecar, WholeSidecar
 from nyu_llm_frames._sidecar.folder import new_name

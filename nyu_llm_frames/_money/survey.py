@@ -7,6 +7,7 @@ answers that are there. Reads only; a sidecar that is not there is not made.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -19,8 +20,9 @@ from nyu_llm_frames._jobs.job import UNMADE, Job
 from nyu_llm_frames._money import tokenizer
 from nyu_llm_frames._money import tokens as _tokens
 from nyu_llm_frames._money.estimate import Demand, Estimate, Observed, estimate
-from nyu_llm_frames._money.prices import Price, price_of
+from nyu_llm_frames._money.prices import FREE, Price, price_of
 from nyu_llm_frames._money.tokens import Scale
+from nyu_llm_frames._money.total import total
 from nyu_llm_frames._requests.bodies import Requests, encode
 from nyu_llm_frames._requests.planning import Standing, to_send
 from nyu_llm_frames._sidecar import storage as _storage
@@ -97,14 +99,48 @@ def survey(
         ),
     )
     if not len(chosen):
-        free = price_of("local:", "", at)
-        return estimate(demand, Observed(), _tokens.DEFAULT, free)
+        return estimate(demand, Observed(), _tokens.DEFAULT, FREE)
     observed, scale = Observed(), None
     if sidecar is not None:
         best = sidecar.best_answers(requests.ids)
         observed, scale = _observe(requests, question, best, jobs, sidecar)
     scale = scale or _by_tokenizer(requests, chosen) or _tokens.DEFAULT
     return estimate(demand, observed, scale, price_of(question.realm, question.model, at))
+
+
+def survey_bodies(
+    bodies: Iterable[str], attempts: Iterable[int], realm: str, model: str, at: datetime
+) -> Estimate:
+    """Estimate what requests would cost of which only the bodies are known.
+
+    Parameters
+    ----------
+    bodies : iterable of str
+        JSON, as they are sent.
+    attempts : iterable of int
+        How often each may be sent.
+    realm, model : str
+    at : datetime
+        Prices change; UTC.
+    """
+    groups: dict[tuple[int | None, float], list[tuple[float, float]]] = {}
+    for body, left in zip(bodies, attempts, strict=True):
+        fields = json.loads(body)
+        limit = fields.get("max_tokens") or fields.get("max_completion_tokens")
+        extra = sum(
+            _tokens.weigh_text(encode(fields[k])) for k in _READ_BY_THE_MODEL if k in fields
+        )
+        weight = _tokens.weigh_messages(fields.get("messages", ()))
+        groups.setdefault((_whole(limit), extra), []).append((weight, float(left)))
+    price = price_of(realm, model, at)
+    parts = []
+    for (limit, extra), found in groups.items():
+        weight, left = np.array(found).T
+        n = len(found)
+        demand = Demand(n, n, 0, 0, 0, model, weight, left, limit, extra)
+        parts.append(estimate(demand, Observed(), _tokens.DEFAULT, price))
+    nothing = Demand(0, 0, 0, 0, 0, model, np.zeros(0), np.zeros(0))
+    return total(parts or [estimate(nothing, Observed(), _tokens.DEFAULT, price)])
 
 
 def _whole(value: object) -> int | None:
@@ -205,8 +241,8 @@ def _pairs(path: Path, answers: pa.Table) -> list[tuple[float, float]]:
     out = []
     for body, i in zip(batch.column(1).to_pylist(), at.tolist(), strict=True):
         if i >= 0 and counted[i] > 0:
-            text = _tokens.message_texts(json.loads(body).get("messages", ()))
-            out.append((_tokens.weigh_text(text), float(counted[i])))
+            weight = _tokens.weigh_messages(json.loads(body).get("messages", ()))
+            out.append((weight, float(counted[i])))
     return out
 
 

@@ -100,6 +100,18 @@ def weigh_text(text: str) -> float:
     return max(1.0, float(_weight(plain, units - plain)))
 
 
+def weigh_messages(messages: Sequence[Any]) -> float:
+    """Weigh decoded messages, images included."""
+    parts = [m["content"] for m in messages if isinstance(m, dict) and "content" in m]
+    images: int = sum(
+        isinstance(p, dict) and p.get("type") == "image_url"
+        for content in parts
+        if isinstance(content, list)
+        for p in content
+    )
+    return float(weigh_text(message_texts(messages)) + images * _IMAGE)
+
+
 def message_texts(messages: Iterable[Any]) -> str:
     """Return all the text of decoded messages."""
     out = []

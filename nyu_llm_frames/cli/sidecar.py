@@ -27,8 +27,9 @@ _SHOWN = ["batch_id", "status", "step", "model", "requests", "answers", "submitt
 
 def _open(given: dict[str, Any], *, retries: int = 1) -> StoredRun:
     gateway = options.take_gateway(given) if "gateway_" in given else None
+    max_cost = given.pop("max_cost", None)
     path, run = given.pop("sidecar"), given.pop("run")
-    return StoredRun(path, run=run, gateway=gateway, retries=retries)
+    return StoredRun(path, run=run, gateway=gateway, retries=retries, max_cost=max_cost)
 
 
 def _jobs_frame(stored: StoredRun) -> pd.DataFrame:
@@ -106,6 +107,7 @@ def status(json_: bool, **given: Any) -> None:
 @options.sidecar
 @options.timeout
 @options.retries
+@options.max_cost
 @options.gateway
 @options.as_json
 def wait(timeout: float | None, retries: int, json_: bool, **given: Any) -> None:
@@ -122,6 +124,7 @@ def wait(timeout: float | None, retries: int, json_: bool, **given: Any) -> None
 @options.sidecar
 @click.option("--out", type=options.OUT, help="Write all requests: .csv, .parquet or .jsonl.")
 @click.option("--prompts", is_flag=True, help="With --out: add the request bodies.")
+@options.max_cost
 @options.gateway
 @options.as_json
 def collect(out: Path | None, prompts: bool, json_: bool, **given: Any) -> None:
@@ -140,6 +143,7 @@ def collect(out: Path | None, prompts: bool, json_: bool, **given: Any) -> None:
 
 @click.command()
 @options.sidecar
+@options.max_cost
 @options.gateway
 @options.as_json
 def retry(json_: bool, **given: Any) -> None:

@@ -1,4 +1,4 @@
-"""The estimate of a file: the sum of its bands'.
+"""The estimate of a whole that was estimated in parts.
 
 Comes in: estimates of disjoint parts of one call. Goes out: one estimate.
 """

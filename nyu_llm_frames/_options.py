@@ -53,7 +53,7 @@ class Options:
             if value is None and name == "max_cost":
                 continue
             number = isinstance(value, int | float) and not isinstance(value, bool)
-            if not number or not value > 0:
+            if not number or not 0 < value < float("inf"):
                 raise ConfigurationError(f"{name} must be a number above 0, not {value!r}.")
             if name.startswith("max_") and name.endswith("_per_file") and value != int(value):
                 raise ConfigurationError(f"{name} must be a whole number, not {value!r}.")

@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from nyu_llm_frames._answers.answer import NO_FAILURE, RANK, RETRYABLE, STATUSES
 from nyu_llm_frames._jobs.job import Job
 from nyu_llm_frames._jobs.pace import state_word
+from nyu_llm_frames._requests.models import bare_name
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -68,7 +69,7 @@ class Summary:
     @property
     def models(self) -> str:
         """The model that was asked, and those that answered where they are others."""
-        if all(_bare(name) == _bare(self.model) for name in self.answered_by):
+        if all(bare_name(name) == bare_name(self.model) for name in self.answered_by):
             return self.model
         return f"asked {self.model}, answered by {', '.join(self.answered_by)}"
 
@@ -159,11 +160,6 @@ def failures_text(
         f"{sum(bad.values()):,} of {sum(counts.values()):,} rows have no good answer: "
         f"{'; '.join(kinds)}. The reasons stand in {where}."
     )
-
-
-def _bare(model: str) -> str:
-    """Return the name alone: one model has longer names, as ``publishers/google/models/...``."""
-    return model.strip().rpartition("/")[2]
 
 
 def _told(answers: pa.Table, name: str) -> Floats:

@@ -563,6 +563,17 @@ def test_without_its_requests_a_job_can_be_forgotten(
     assert [len(job.requests) for job in stand_in.jobs] == [40, 1]
 
 
+def test_a_strange_copy_among_the_answers_does_no_harm(stand_in: StandIn, tmp_path: Path) -> None:
+    """As a synchronised folder makes one."""
+    batch(stand_in, tmp_path / "s", TEXTS[:3])
+    (path,) = (tmp_path / "s" / "answers").glob("*.parquet")
+    shutil.copy(path, path.with_name(f"Copy of {path.name}"))
+    shutil.copy(path, path.with_name("conflict.parquet"))
+    out = batch(stand_in, tmp_path / "s", TEXTS[:5])
+    assert out["response"].tolist() == [answer(text) for text in TEXTS[:5]]
+    assert [len(job.requests) for job in stand_in.jobs] == [3, 2]
+
+
 @pytest.mark.parametrize("kind", WAY_OUT)
 def test_a_newer_format_is_named(kind: str, stand_in: StandIn, tmp_path: Path) -> None:
     batch(stand_in, tmp_path / "s", TEXTS[:3])

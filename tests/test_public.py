@@ -115,7 +115,7 @@ def test_options_come_back_after_an_error_in_the_block() -> None:
         "max_cost",
     ],
 )
-@pytest.mark.parametrize("value", [0, -1, "5", True, float("nan"), [1]])
+@pytest.mark.parametrize("value", [0, -1, "5", True, float("nan"), float("inf"), [1]])
 def test_numbers_are_above_zero(name: str, value: Any) -> None:
     before = _options.current()
     with pytest.raises(ConfigurationError, match=f"{name} must be a number above 0"):

@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from nyu_llm_frames._requests.models import bare_name
+
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 
 _MILLION = 1e6
@@ -174,7 +176,7 @@ def price_of(realm: str, model: str, at: datetime) -> Price | None:
 
     slug = realm.lower()
     provider = next((name for word, name in _PROVIDERS.items() if word in slug), None)
-    name = model.strip().rpartition("/")[2]
+    name = bare_name(model)
 
     def look(context: dict[str, str] | None) -> Any:
         return genai_prices.calc_price(
@@ -202,7 +204,7 @@ def price_of(realm: str, model: str, at: datetime) -> Price | None:
 
 def max_output_tokens(model: str) -> tuple[int, bool]:
     """Return the longest answer that a model can give, and whether that is known."""
-    name = model.strip().rpartition("/")[2].lower()
+    name = bare_name(model)
     for start, most in _MAX_OUTPUT.items():
         if name.startswith(start):
             return most, True

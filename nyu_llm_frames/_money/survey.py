@@ -26,7 +26,7 @@ from nyu_llm_frames._money.total import total
 from nyu_llm_frames._requests.bodies import Requests, encode
 from nyu_llm_frames._requests.planning import Standing, to_send
 from nyu_llm_frames._sidecar import storage as _storage
-from nyu_llm_frames._sidecar.answer_store import Best, gather, positions
+from nyu_llm_frames._sidecar.answer_store import Best, gather, name_of, positions
 from nyu_llm_frames._sidecar.folder import Sidecar
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
@@ -202,7 +202,7 @@ def _observe(
     for path in reversed(_storage.parquet_files(sidecar.answers_folder)):
         if left <= 0:
             break
-        name = path.stem[7:]
+        name = name_of(path)[1]
         job = jobs.get(name)
         run = runs.get(job.run if job is not None else name)
         realm, model = (

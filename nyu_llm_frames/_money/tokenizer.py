@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from nyu_llm_frames._requests.models import bare_name
+
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 
 
@@ -28,7 +30,7 @@ def _gemma() -> Any:
 
 def fits(model: str) -> bool:
     """Whether there is a tokenizer for a model."""
-    name = model.strip().rpartition("/")[2].lower()
+    name = bare_name(model)
     return name.startswith("gemini-") and _gemma() is not None
 
 

@@ -14,8 +14,9 @@ import numpy as np
 
 from nyu_llm_frames._requests.bodies import plain_numbers
 from nyu_llm_frames._requests.importer import check_importable
+from nyu_llm_frames._requests.models import bare_name
 from nyu_llm_frames._requests.routes import Route, route
-from nyu_llm_frames._requests.thinking import bare_name, check_given, setting, with_room
+from nyu_llm_frames._requests.thinking import check_given, setting, with_room
 from nyu_llm_frames.errors import ConfigurationError, RequestError
 
 RESERVED = frozenset({"model", "messages", "custom_id"})

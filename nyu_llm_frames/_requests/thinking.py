@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from nyu_llm_frames._requests.models import bare_name
 from nyu_llm_frames._requests.routes import Route
 from nyu_llm_frames.errors import ConfigurationError, RequestError
 
@@ -49,11 +50,6 @@ class Family:
     most: int = 0
     can_stop: bool = False
     levels: tuple[str, ...] = ()
-
-
-def bare_name(model: str) -> str:
-    """Return a model's name without publisher and path."""
-    return model.strip().casefold().rpartition("/")[2].removeprefix("google.")
 
 
 def family(model: str) -> Family:

@@ -58,6 +58,12 @@ _GROUPS_AHEAD = 2
 _IDS_AT_ONCE = 1_000_000
 
 
+def name_of(path: Path) -> tuple[int, str]:
+    """Return the number of an answer file and the job it is of; 0 and "" of a stranger's copy."""
+    number, mark, job = path.stem.partition("-")
+    return (int(number), job) if mark and number.isdecimal() else (0, "")
+
+
 class AnswerWriter:
     """Collects the answers of one reading into a file that is not in place yet.
 
@@ -162,7 +168,7 @@ class AnswerWriter:
             self._writer.close()
             self._file.close()
             _storage.sync_file(self._draft)
-            numbers = [int(p.name[:6]) for p in _storage.parquet_files(self._folder)]
+            numbers = [name_of(p)[0] for p in _storage.parquet_files(self._folder)]
             number = max(numbers, default=0) + 1
             self._draft.replace(self._folder / f"{number:06d}-{self._job}.parquet")
             _storage.sync_folder(self._folder)

@@ -257,7 +257,8 @@ class Sidecar:
 
     def has_answers_of(self, job: str) -> bool:
         """Whether a file holds answers of a job."""
-        return any(p.stem[7:] == job for p in _storage.parquet_files(self.answers_folder))
+        files = _storage.parquet_files(self.answers_folder)
+        return any(_answer_store.name_of(p)[1] == job for p in files)
 
     # --- runs -------------------------------------------------------------------------------
     def save_run(self, run: RunRecord) -> None:

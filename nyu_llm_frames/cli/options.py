@@ -123,7 +123,7 @@ def take_asked(given: dict[str, Any]) -> dict[str, Any]:
         "schema": _json_file(given.pop("schema")),
         "images": list(given.pop("images")) or None,
         "stop": list(given.pop("stop")) or None,
-        "thinking": int(thinking) if thinking and thinking.isdigit() else thinking,
+        "thinking": int(thinking) if thinking and thinking.isdecimal() else thinking,
         "params": _params(given.pop("param")),
         "gateway": take_gateway(given),
     }

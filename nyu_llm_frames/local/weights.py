@@ -42,8 +42,12 @@ def weights_path(folder: Path | None = None) -> Path:
     return folder / GGUF
 
 
+def _to_stderr(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
 def ensure_weights(
-    say: Callable[[str], None] = print,
+    say: Callable[[str], None] | None = None,
     *,
     folder: Path | None = None,
     run: Runner | None = None,
@@ -53,8 +57,9 @@ def ensure_weights(
 
     Parameters
     ----------
-    say : callable
-        Told, in sentences, what is fetched from where to where.
+    say : callable, optional
+        Told, in sentences, what is fetched from where to where; by default what prints to the
+        standard error, so that results can be piped.
     folder : Path, optional
         Where the weights are kept; the user's cache folder by default.
     run : callable, optional
@@ -70,6 +75,7 @@ def ensure_weights(
         No network, or a file with the wrong hash: says which file is missing and how to bring
         it by hand.
     """
+    say = say or _to_stderr
     place = weights_path(folder)
     if place.exists() and _sha256(place) == GGUF_SHA256:
         return place

@@ -77,15 +77,20 @@ class Worker:
                 if job is None:
                     self._wake.wait()
                     continue
-                self._run(job)
-            except sqlite3.OperationalError:  # disk full, for one: the job stays open
-                log.exception("The store cannot be written; trying again")
+                self._run_to_an_end(job)
+            except sqlite3.Error:  # disk full, for one: the job stays open
+                log.exception("The store cannot be read or written; trying again")
                 self._stop.wait(5)
-            except Exception as error:
-                log.exception("Job %s failed", job.id if job else None)
-                if job:
-                    problem = f"The embedded gateway could not run this job: {error!r}"
-                    self._end_failed(job.id, [{"code": 13, "message": problem}])
+
+    def _run_to_an_end(self, job: Job) -> None:
+        try:
+            self._run(job)
+        except sqlite3.Error:
+            raise
+        except Exception as error:
+            log.exception("Job %s failed", job.id)
+            problem = f"The embedded gateway could not run this job: {error!r}"
+            self._end_failed(job.id, [{"code": 13, "message": problem}])
 
     def _run(self, job: Job) -> None:
         halt = threading.Event()

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+import threading
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
-from local_support import Served, Upstream, jsonl, request
+import pytest
+from local_support import PATIENCE_S, Served, Upstream, jsonl, request
+
+from nyu_llm_frames.local.worker import Worker
 
 
 def test_a_bad_line_is_an_error_of_that_line_alone(echo: Served) -> None:
@@ -134,3 +140,38 @@ def test_rows_are_answered_in_order_with_one_slot(
     served.wait(served.submit(jsonl(*(request(f"r{i}", str(i)) for i in range(20)))))
     asked: list[Any] = [body["messages"][-1]["content"] for body in upstream.seen]
     assert asked == [str(i) for i in range(20)]
+
+
+class _Store:
+    """A store whose database fails once, behind a job that is over."""
+
+    def __init__(self, failing: int) -> None:
+        self.failing, self.asked = failing, 0
+        self.ended: list[tuple[Any, ...]] = []
+        self.quiet = threading.Event()
+
+    def next_open(self) -> Any:
+        self.asked += 1
+        if self.asked == self.failing:
+            raise sqlite3.DatabaseError("malformed")
+        if self.asked < 3:
+            return SimpleNamespace(id=self.asked)
+        self.quiet.set()
+        return None
+
+    def end_job(self, *told: Any) -> None:
+        self.ended.append(told)
+
+
+@pytest.mark.parametrize("failing", [1, 2])
+def test_a_database_that_fails_ends_neither_the_worker_nor_a_job(
+    failing: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = _Store(failing)
+    worker = Worker(cast("Any", store), cast("Any", SimpleNamespace(slots=1, fragile=False)))
+    monkeypatch.setattr(worker, "_run", lambda job: store.end_job(job.id, "completed"))
+    monkeypatch.setattr(worker._stop, "wait", lambda seconds: False)
+    worker.start()
+    assert store.quiet.wait(PATIENCE_S)
+    assert worker.stop(PATIENCE_S)
+    assert store.ended == [(3 - failing, "completed")]

@@ -22,6 +22,7 @@ from nyu_llm_frames._gateway.gateway import Gateway
 from nyu_llm_frames._options import set_options
 
 if _TYPE_CHECKING:
+    from nyu_llm_frames._files.batch import FileResult
     from nyu_llm_frames._money.estimate import Estimate
     from nyu_llm_frames._progress import Progress
     from nyu_llm_frames._run import Run
@@ -32,6 +33,7 @@ __version__ = "0.1.0"
 # Loaded when first asked for, so that importing the package costs little beside pandas.
 _LATER = {
     "Estimate": "_money.estimate",
+    "FileResult": "_files.batch",
     "Progress": "_progress",
     "Run": "_run",
     "open_sidecar": "_sidecar.reader",
@@ -39,6 +41,7 @@ _LATER = {
 
 __all__ = [
     "Estimate",
+    "FileResult",
     "Gateway",
     "Progress",
     "Run",
@@ -51,16 +54,18 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> object:
-    if name not in _LATER:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(_importlib.import_module(f"{__name__}.{_LATER[name]}"), name)
-    globals()[name] = value
-    return value
+if not _TYPE_CHECKING:  # type checkers would take every name for one of these
+
+    def __getattr__(name: str) -> object:
+        if name not in _LATER:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(_importlib.import_module(f"{__name__}.{_LATER[name]}"), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted(__all__)
 
 
 if getattr(_pd.DataFrame, "llm", _FrameMethods) is _FrameMethods:

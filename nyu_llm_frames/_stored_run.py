@@ -53,6 +53,11 @@ class StoredRun(StoredAnswers):
         US dollars that one call of a method may cost at most; by default the option of that name.
     clock : Clock, optional
 
+    Attributes
+    ----------
+    trouble : str
+        What kept the last step without waiting from going on: the gateway was not reached. Else "".
+
     Raises
     ------
     SidecarError
@@ -74,15 +79,18 @@ class StoredRun(StoredAnswers):
         self._max_cost = check_max_cost(max_cost, _options.current().max_cost)
         self.report = Reporter(_options.current().progress)
         self._runners: dict[Key, Runner] = {}
+        self.trouble = ""
 
     # --- going on ---------------------------------------------------------------------------
     def poll(self) -> None:
         """Advance every batch job by one step: upload, submit, ask or read. Never waits."""
         self._check_budget(self._active(), again=None)
         runners = {key: self._surveyed(key) for key in self._active()}
+        self.trouble = ""
         for runner in runners.values():
             with runner.driving():
                 runner.step()
+            self.trouble = str(runner.trouble or self.trouble)
         self._raise_failed(runners.values(), at_once=True)
 
     def wait(self, timeout: float | None = None) -> None:
@@ -122,6 +130,7 @@ class StoredRun(StoredAnswers):
                 runner.seen.forget_failures()
                 under_way += self._plan(key, again=True)
                 runner.start()
+            self.trouble = str(runner.trouble or "")
         return under_way
 
     def _check_budget(self, keys: Sequence[Key], *, again: bool | None) -> None:

@@ -222,11 +222,23 @@ def test_wait_says_at_its_timeout_that_the_gateway_is_not_there(
     assert "Nothing is lost" in result.stderr
 
 
+def test_a_step_that_reaches_nobody_says_so_by_its_code(run: Run, stand_in: StandIn) -> None:
+    """For cron and Slurm, which read nothing else."""
+    stand_in.stop()
+    result = run("-q", *BATCH, "--no-wait", code=exits.TRY_LATER)
+    assert result.stderr.count(f"no answer from {stand_in.base_url}") == 1
+    result = run(*BATCH, "--no-wait", code=exits.TRY_LATER)
+    assert result.stderr.count(f"no answer from {stand_in.base_url}") == 1
+    run("collect", "out.llm", code=exits.TRY_LATER)
+    stand_in.start()
+    run(*BATCH, "--no-wait", code=exits.PENDING)
+
+
 def test_a_job_that_was_refused_for_now_has_no_time_of_its_submit(
     run: Run, stand_in: StandIn
 ) -> None:
     stand_in.script.add("create", status=429, times=-1)
-    run(*BATCH, "--no-wait", code=exits.PENDING)
+    run(*BATCH, "--no-wait", code=exits.TRY_LATER)
     (job,) = json.loads(run("status", "out.llm", "--json", code=exits.PENDING).stdout)["jobs"]
     assert (job["step"], job["batch_id"], job["submitted_at"]) == ("uploaded", None, None)
     assert "429" in job["error"]

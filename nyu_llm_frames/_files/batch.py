@@ -33,6 +33,8 @@ class FileResult:
         Rows of the file, and the distinct requests that they make.
     counts : dict of str to int
         Rows per status; "pending" ones only with ``wait=False``.
+    trouble : str
+        What kept a step without waiting from going on: the gateway was not reached. Else "".
     """
 
     output: Path
@@ -40,6 +42,7 @@ class FileResult:
     rows: int
     requests: int
     counts: dict[str, int] = field(default_factory=dict)
+    trouble: str = ""
 
     def __repr__(self) -> str:
         told = ", ".join(f"{n:,} {s}" for s, n in sorted(self.counts.items(), key=lambda x: -x[1]))
@@ -82,7 +85,9 @@ def run_file(
     with run:
         run.answer(wait, seconds)
         outcome = run.write()
-        result = FileResult(target, run.sidecar.path, run.bands.rows, run.requests, outcome.counts)
+        result = FileResult(
+            target, run.sidecar.path, run.bands.rows, run.requests, outcome.counts, run.trouble
+        )
     where = f"{asked.output}_error of {result.output}"
     text = failures_text(outcome.counts, outcome.examples, where)
     if text and on_error == "raise":

@@ -82,6 +82,7 @@ class FileRun:
         self._seen = Seen()
         self.name = new_name(clock.now())
         self.requests = 0
+        self.trouble = ""
 
     def __enter__(self) -> FileRun:
         return self
@@ -134,6 +135,7 @@ class FileRun:
                 runner.until_over(self._plan)
             else:
                 runner.step()
+                self.trouble = str(runner.trouble or "")
             runner.raise_failed(at_once=not wait)
 
     def _check_unchanged(self) -> None:

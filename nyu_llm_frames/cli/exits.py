@@ -62,9 +62,16 @@ def of_error(error: Exception) -> int:
     return next((code for kind, code in _KINDS if isinstance(error, kind)), ERROR)
 
 
-def of_statuses(statuses: Iterable[str]) -> int:
-    """Return the exit code of rows or requests with these statuses."""
+def of_statuses(statuses: Iterable[str], trouble: str = "") -> int:
+    """Return the exit code of rows or requests with these statuses.
+
+    Parameters
+    ----------
+    statuses : iterable of str
+    trouble : str
+        What kept a step from going on.
+    """
     seen = set(statuses)
     if "pending" in seen:
-        return PENDING
+        return TRY_LATER if trouble else PENDING
     return NO_GOOD_ANSWER if seen - NO_FAILURE else OK

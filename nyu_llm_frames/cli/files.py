@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from nyu_llm_frames._options import current
 from nyu_llm_frames._words import count
 from nyu_llm_frames.cli import exits, options, show
 from nyu_llm_frames.errors import PartialResultWarning
@@ -71,7 +72,9 @@ def batch(
         show.as_json(asdict(result))
     else:
         click.echo(f"{result.output}: {count(result.rows, 'row')}: {show.counts(result.counts)}")
-    raise click.exceptions.Exit(exits.of_statuses(result.counts))
+        if result.trouble and current().progress is False:  # else it was told already
+            show.note(result.trouble)
+    raise click.exceptions.Exit(exits.of_statuses(result.counts, result.trouble))
 
 
 @click.command()

@@ -57,7 +57,9 @@ def _report(stored: StoredRun, *, json_: bool) -> int:
         )
     else:
         _print(totals)
-    return exits.PENDING if stored.pending else exits.of_statuses(totals.counts)
+    if stored.pending:
+        return exits.TRY_LATER if stored.trouble else exits.PENDING
+    return exits.of_statuses(totals.counts)
 
 
 def _as_json(totals: Totals) -> dict[str, Any]:

@@ -155,3 +155,19 @@ def test_usual_rows_are_written_by_the_block() -> None:
     data = b"".join(line(custom_id, "good", "x") + b"\n" for custom_id in OURS)
     assert Harvest(set(OURS), set).look(ended(6), Outputs([data], 1000), sink)
     assert (sink.blocks, len(sink.answers)) == (1, 6)
+
+
+def test_a_row_that_comes_twice_hides_none_that_is_left_out() -> None:
+    """The gateway counts rows; as many lines came, but of fewer ids."""
+    twice = line(OURS[0], "good", "one") + b"\n" + line(OURS[0], "good", "one") + b"\n"
+    _, said = read([twice], 400, 2)
+    assert said[0][0] is False
+    _, said = read([line(OURS[0], "good", "one") + b"\n"], 400, 1)
+    assert said[0][0] is True
+
+
+def test_damage_without_a_stored_file_is_read_four_times_and_then_flagged() -> None:
+    damaged = line(OURS[0], "good", "caf\ufffd") + b"\n"
+    answers, said = read([damaged] * 4, 400, 1)
+    assert [enough for enough, *_ in said[:4]] == [False, False, False, True]
+    assert [(a.status, a.text) for a in answers] == [("damaged", "caf\ufffd")]

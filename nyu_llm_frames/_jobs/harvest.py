@@ -46,6 +46,29 @@ class Sink(Protocol):
 
 
 @dataclass(slots=True)
+class _Seen:
+    """What one reading of the output came to.
+
+    Attributes
+    ----------
+    unseen : set of str
+        Expected ids that no line had.
+    lines : int
+        Lines of expected ids.
+    orphans, duplicates : int
+        Lines of no expected id, and of an id that had one already.
+    cut : bool
+        Whether the stream broke, or was refused as one that is not there.
+    """
+
+    unseen: set[str]
+    lines: int = 0
+    orphans: int = 0
+    duplicates: int = 0
+    cut: bool = False
+
+
+@dataclass(slots=True)
 class Harvest:
     """What has been read of one job's output, over all looks of this process.
 
@@ -92,51 +115,55 @@ class Harvest:
 
         Raises
         ------
-        GatewayUnavailableError
-            When the gateway cannot be reached at all; what was read is in the sink.
+        GatewayError
+            When the output cannot be had at all.
         """
-        assert job.batch_id
         self.looks += 1
-        unseen = set(self.expected)
-        lines, orphans, duplicates = 0, 0, 0
-        cut = False
-        try:
-            for block in _blocks(streams.output(job.batch_id)):
-                rows, others = read_block(block)
-                parsed = parse_lines(others)
-                ids = set(rows.ids)
-                if self._are_new(ids, rows, parsed.answers, unseen):
-                    lines += len(rows)
-                    unseen -= ids
-                    self.rank.update(dict.fromkeys(ids, RANK["ok"]))
-                    sink.write(rows)
-                else:
-                    parsed = parse_lines(lines_of(block))
-                ours = [a for a in parsed.answers if a.custom_id in self.expected]
-                orphans += len(parsed.orphans) + len(parsed.answers) - len(ours)
-                lines += len(ours)
-                for answer in ours:
-                    duplicates += answer.custom_id not in unseen
-                    unseen.discard(answer.custom_id)
-                self._take(ours, sink, keep_all=self.looks == 1)
-        except AuthenticationError:
-            raise
-        except GatewayError as e:
-            if not lines and e.status_code != _NO_OUTPUT:
-                raise
-            cut = True
-        self.orphans, self.duplicates = orphans, duplicates
+        seen = self._read_output(job, streams, sink)
+        self.orphans, self.duplicates = seen.orphans, seen.duplicates
+        cut = seen.cut
         # Ids, not lines: a row that comes twice must not hide one that the gateway left out.
-        fewer = job.counted is None or len(self.expected) - len(unseen) < job.counted
+        fewer = job.counted is None or len(self.expected) - len(seen.unseen) < job.counted
         if (self._lacks_rows(cut) and (cut or fewer)) or self.suspects:
             if job.has_output_file:
                 self.stored_read = self._look_at_stored(job, streams, sink)
-            elif job.outcome != "completed" and not lines:
+            elif job.outcome != "completed" and not seen.lines:
                 cut = fewer = False  # no output file was made
         self.whole = self.stored_read or not (self._lacks_rows(cut) and (cut or fewer))
         damaged = any(not self._is_innocent(custom_id) for custom_id in self.suspects)
         readable = not damaged or self.stored_read or self.looks >= _CLEAN_READS
         return self.whole and readable
+
+    def _read_output(self, job: Job, streams: Streams, sink: Sink) -> _Seen:
+        """Read the output once and write what is new in it."""
+        assert job.batch_id
+        seen = _Seen(set(self.expected))
+        try:
+            for block in _blocks(streams.output(job.batch_id)):
+                rows, others = read_block(block)
+                parsed = parse_lines(others)
+                ids = set(rows.ids)
+                if self._are_new(ids, rows, parsed.answers, seen.unseen):
+                    seen.lines += len(rows)
+                    seen.unseen -= ids
+                    self.rank.update(dict.fromkeys(ids, RANK["ok"]))
+                    sink.write(rows)
+                else:
+                    parsed = parse_lines(lines_of(block))
+                ours = [a for a in parsed.answers if a.custom_id in self.expected]
+                seen.orphans += len(parsed.orphans) + len(parsed.answers) - len(ours)
+                seen.lines += len(ours)
+                for answer in ours:
+                    seen.duplicates += answer.custom_id not in seen.unseen
+                    seen.unseen.discard(answer.custom_id)
+                self._take(ours, sink, keep_all=self.looks == 1)
+        except AuthenticationError:
+            raise
+        except GatewayError as e:
+            if not seen.lines and e.status_code != _NO_OUTPUT:
+                raise
+            seen.cut = True
+        return seen
 
     def _lacks_rows(self, cut: bool) -> bool:
         """Whether a row may be missing; behind a cut there may be a better one of any id."""

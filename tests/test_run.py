@@ -155,6 +155,15 @@ def test_nobody_there_is_told_from_no_answer(call: str, tmp_path: Path) -> None:
         made.close()
 
 
+def test_files_that_are_too_large_are_cut_anew(gateway: StandIn) -> None:
+    gateway.script.add("upload", status=413)
+    with pytest.raises(GatewayError, match=r"413.*max_bytes_per_file=.*same call again"):
+        ask()
+    with llm.set_options(max_requests_per_file=2):
+        assert ask()["response"].tolist() == RIGHT
+    assert sorted(map(len, sent(gateway))) == [2, 2]
+
+
 # --- waiting ----------------------------------------------------------------------------------
 def test_a_finished_call_needs_neither_server_nor_key(gateway: StandIn) -> None:
     first = ask()

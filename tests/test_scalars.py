@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from nyu_llm_frames._frames.values import index_to_python, series_to_python, series_to_text
 from nyu_llm_frames._prompts.scalars import to_python
+from nyu_llm_frames.errors import TemplateError
 
 
 class Colour(Enum):
@@ -281,3 +282,25 @@ def test_index_labels_are_converted_like_cells() -> None:
     assert index_to_python(pd.Index([1.0, None])) == [1, None]
     assert index_to_python(pd.MultiIndex.from_tuples([("a", 1.0)])) == [["a", 1]]
     assert index_to_python(pd.date_range("2020", periods=1)) == [dt.datetime(2020, 1, 1)]
+
+
+class _Plain:
+    name = "x"
+
+
+@pytest.mark.parametrize(
+    "cell", [_Plain(), len, lambda: 1, (i for i in "ab"), memoryview(b"x"), [_Plain()], iter([1])]
+)
+def test_a_cell_without_a_text_of_its_own_is_refused(cell: object) -> None:
+    """Its address would make another request, and another bill, in every process."""
+    frame = pd.DataFrame({"x": pd.Series([cell], dtype=object)})
+    with pytest.raises(TemplateError, match=r"row 0.*has no text of its own"):
+        frame.llm.preview("{{ x }}")
+    with pytest.raises(TemplateError, match=r"row 0.*has no text of its own"):
+        frame.llm.preview("{{ x }}{{ index }}{{ x | upper }}")
+
+
+def test_what_is_in_a_cell_without_a_text_can_be_printed() -> None:
+    frame = pd.DataFrame({"x": pd.Series([_Plain()], dtype=object)})
+    [shown] = frame.llm.preview("{{ x.name }}{% if x %}!{% endif %}")["messages"]
+    assert shown[0]["content"] == "x!"

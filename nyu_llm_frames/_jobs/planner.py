@@ -160,7 +160,8 @@ class Planner:
         """Take back jobs that were never made, when nobody drives them and they carry more.
 
         A planned job of a run that was interrupted may hold rows that were edited or dropped
-        since; driving it would pay for them.
+        since; driving it would pay for them. One that is above the limits of a file, as they are
+        now, is cut anew.
 
         Parameters
         ----------
@@ -174,9 +175,16 @@ class Planner:
                 continue
             at = self._positions(name)
             hits = int((at >= 0).sum())
-            if hits and (also_equal or hits < len(at)):
+            if hits and (also_equal or hits < len(at) or self._is_too_large(job)):
                 every[name] = _jobs.withdrawn(job, self.ctx.clock.now())
                 self.ctx.sidecar.save_job(every[name])
+
+    def _is_too_large(self, job: Job) -> bool:
+        options = self.ctx.options
+        return job.requests > 1 and (
+            job.requests > options.max_requests_per_file
+            or job.file_bytes > options.max_bytes_per_file
+        )
 
     def _is_abandoned(self, job: Job) -> bool:
         """Whether a job was planned and never made, and whoever planned it does not work on it."""

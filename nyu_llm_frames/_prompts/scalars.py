@@ -7,8 +7,9 @@ what comes out of here, and a request's id depends on it, so equal cells must co
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal
+from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -71,7 +72,51 @@ def _converter(kind: type[Any]) -> Convert | None:
         return from_pandas
     if library == "pyarrow":
         return _from_pyarrow
-    return None
+    return _Unprintable if _prints_its_address(kind) else None
+
+
+def _prints_its_address(kind: type[Any]) -> bool:
+    """Whether the text of such an object is another one in every process."""
+    if issubclass(kind, (FunctionType, BuiltinFunctionType, MethodType, memoryview, Iterator)):
+        return True
+    mine: tuple[Any, Any] = kind.__str__, kind.__repr__
+    return mine == (object.__str__, object.__repr__)
+
+
+class _Unprintable:
+    """Stands for a cell whose text would make a new request, and a new bill, at every run.
+
+    Its attributes and items can be used all the same.
+    """
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: object) -> None:
+        self._value: Any = value
+
+    def __str__(self) -> str:
+        kind = type(self._value).__name__
+        raise TypeError(
+            f"a cell of type {kind} has no text of its own: print what is in it, as its "
+            "attributes, or turn the column into text first"
+        )
+
+    __repr__ = __str__
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._value, name)
+
+    def __getitem__(self, key: Any) -> Any:
+        return self._value[key]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._value)
+
+    def __len__(self) -> int:
+        return len(self._value)
+
+    def __bool__(self) -> bool:
+        return bool(self._value)
 
 
 def _from_float(value: float) -> object:

@@ -115,7 +115,7 @@ def _read(template: Any) -> Any:
     if not isinstance(template, Path):
         return template
     try:
-        return template.read_text(encoding="utf-8")
+        return template.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as e:
         raise TemplateError(f"The template file {template} cannot be read: {e}.") from None
 

@@ -57,6 +57,14 @@ class Options:
                 raise ConfigurationError(f"{name} must be a number above 0, not {value!r}.")
             if name.startswith("max_") and name.endswith("_per_file") and value != int(value):
                 raise ConfigurationError(f"{name} must be a whole number, not {value!r}.")
+        if not (
+            self.gateway is None or self.gateway == "local" or hasattr(self.gateway, "connect")
+        ):
+            raise ConfigurationError(
+                f'gateway must be a Gateway or the word "local", not {self.gateway!r}.'
+            )
+        if not (self.sidecar is None or isinstance(self.sidecar, str | Path)):
+            raise ConfigurationError(f"sidecar must be the path of a folder, not {self.sidecar!r}.")
         if not (isinstance(self.progress, bool) or callable(self.progress)):
             raise ConfigurationError(
                 f"progress must be True, False or a callable that takes a record, "

@@ -39,10 +39,13 @@ class Progress:
     phase : Phase
     message : str
         One line for a person.
-    requests, answered : int
-        Distinct requests of the run, and how many have a final answer.
+    requests : int
+        Distinct requests of the run.
+    answered : int
+        While waiting: rows that the batch jobs under way have finished, as the gateway counts
+        them; while a trial asks: requests that came back.
     jobs : mapping of str to int
-        Batch jobs of the run by the gateway's status (or our step before there is one).
+        Batch jobs under way by the word that is shown of them, as ``queued`` or ``running``.
     waited_s : float
         Seconds since the call began to wait.
     next_poll_s : float or None

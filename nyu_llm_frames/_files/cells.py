@@ -23,8 +23,8 @@ MISSING = frozenset(
 _MISSING = pa.array(sorted(MISSING))
 _PATTERNS: dict[Kind, str] = {
     "int": r"^(0|-?[1-9][0-9]{0,17})$",
-    # At most 15 digits: more would not survive as a float.
-    "float": r"^-?(0|[1-9][0-9]{0,14})?(\.[0-9]{0,15})?([eE][+-]?[0-9]{1,3})?$",
+    # At most 15 digits, and no exponent of three: more would not survive as a float.
+    "float": r"^-?(0|[1-9][0-9]{0,14})?(\.[0-9]{0,15})?([eE][+-]?[0-9]{1,2})?$",
     "bool": r"^(True|TRUE|true|False|FALSE|false)$",
 }
 _COMPILED = {kind: re.compile(pattern) for kind, pattern in _PATTERNS.items()}

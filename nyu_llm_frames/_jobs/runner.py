@@ -24,6 +24,7 @@ from nyu_llm_frames._words import count, sentence
 from nyu_llm_frames.errors import (
     AuthenticationError,
     BatchJobFailedError,
+    ConfigurationError,
     GatewayError,
     GatewayUnavailableError,
     RunTimeoutError,
@@ -311,6 +312,8 @@ class Runner:
     def resolve(self, adopt: str | None, resubmit: bool) -> None:
         """Settle uncertain submits by the user's word."""
         uncertain = [j for j in self.ctx.sidecar.jobs().values() if j.step == "creating"]
+        if not uncertain:
+            raise ConfigurationError(f"No submit of {self.ctx.sidecar.path} is uncertain.")
         for job in uncertain:
             with self.ctx.locked():
                 fresh = self.ctx.sidecar.job(job.name)
@@ -329,7 +332,7 @@ class Runner:
         if adopt is not None:
             raise GatewayError(
                 f"Batch job {adopt} was not made of an input file of an uncertain submit here "
-                f"({', '.join(str(j.input_file_id) for j in uncertain) or 'there is none'})."
+                f"({', '.join(str(j.input_file_id) for j in uncertain)})."
             )
 
 

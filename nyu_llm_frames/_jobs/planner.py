@@ -205,7 +205,10 @@ class Planner:
                 continue
             if job.batch_id is None or job.failed_empty:
                 continue
-            if job.complete and job.answers and self.ctx.sidecar.has_answers_of(name):
+            nothing = job.answers == 0 and job.outcome != "completed"
+            if job.complete and (
+                nothing or (job.answers and self.ctx.sidecar.has_answers_of(name))
+            ):
                 continue
             at = self._positions(name)
             if unanswered[at[at >= 0]].any():

@@ -166,10 +166,7 @@ class Runner:
             if after.step != job.step or after.status != job.status:
                 self._changed_at = self.ctx.clock.monotonic()
                 moved = moved or after.step != job.step
-            if after.failed_empty and job.step == "ended":
-                self.seen.failed[after.name] = after
-            if after.cancel_requested:
-                self.seen.stopped.add(after.name)
+            self.seen.ended(after)
         return moved
 
     def _worry(self, e: GatewayUnavailableError) -> None:

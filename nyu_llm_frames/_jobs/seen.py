@@ -48,7 +48,9 @@ class Seen:
             self.ended(job)
 
     def ended(self, job: Job) -> None:
-        """Take note of how a job ended that this call waited for."""
+        """Take note of how a job ended that this call waited for, or that it is to end."""
+        if job.name in self.reread:
+            return  # it ended before; only its output was read once more
         if job.failed_empty:
             self.failed[job.name] = job
         if job.cancel_requested:

@@ -97,6 +97,7 @@ def test_batch_joins_every_answer_to_its_own_row(
         "rows": ROWS,
         "requests": requests(rows),
         "counts": {"ok": ROWS},
+        "trouble": "",
     }
     assert Path("out.csv").read_bytes() == written
     assert len(real_gateway.log()) == asked
@@ -317,7 +318,7 @@ def test_a_stopped_gateway_has_its_code(breakable_gateway: Harness, rows: pd.Dat
     # A single step says what kept it from going on.
     more = (*BATCH[:-1], "more.csv", "--no-wait")
     for words in (("collect", SIDECAR), more, ("retry", "more.llm")):
-        said = terminal.here(*words, code=exits.PENDING)
+        said = terminal.here(*words, code=exits.TRY_LATER)
         assert f"no answer from {breakable_gateway.base_url} (ConnectError" in said.stderr
 
 

@@ -6,7 +6,7 @@ command line works through it; joining to rows needs the call that made the jobs
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -33,7 +33,12 @@ from nyu_llm_frames._sidecar.answer_store import positions
 from nyu_llm_frames._sidecar.folder import new_name
 from nyu_llm_frames._sidecar.stored import StoredRequests
 from nyu_llm_frames._stored_answers import Key, Part, StoredAnswers
-from nyu_llm_frames.errors import ConfigurationError
+from nyu_llm_frames.errors import (
+    AuthenticationError,
+    ConfigurationError,
+    GatewayError,
+    UncertainSubmissionError,
+)
 
 
 class StoredRun(StoredAnswers):
@@ -87,11 +92,15 @@ class StoredRun(StoredAnswers):
         self._check_budget(self._active(), again=None)
         runners = {key: self._surveyed(key) for key in self._active()}
         self.trouble = ""
-        for runner in runners.values():
+
+        def step(key: Key, runner: Runner) -> None:
             with runner.driving():
                 runner.step()
             self.trouble = str(runner.trouble or self.trouble)
-        self._raise_failed(runners.values(), at_once=True)
+
+        self._for_each(runners, step)
+        for runner in runners.values():
+            runner.raise_failed(at_once=True)
 
     def wait(self, timeout: float | None = None) -> None:
         """Wait until every batch job is over; send again what another attempt may cure.
@@ -105,15 +114,28 @@ class StoredRun(StoredAnswers):
         also_over = self._retries > 0
         self._check_budget(self._active(also_over=also_over), again=False)
         runners = {key: self._surveyed(key) for key in self._active(also_over=also_over)}
-        for key, runner in runners.items():
+
+        def until_over(key: Key, runner: Runner) -> None:
             left = None if deadline is None else max(0.0, deadline - self._clock.monotonic())
             with runner.driving(left):
                 runner.until_over(partial(self._plan_retries, key))
-        self._raise_failed(runners.values())
 
-    def _raise_failed(self, runners: Iterable[Runner], *, at_once: bool = False) -> None:
-        for runner in runners:
-            runner.raise_failed(at_once=at_once)
+        self._for_each(runners, until_over)
+        for runner in runners.values():
+            runner.raise_failed()
+
+    def _for_each(self, runners: dict[Key, Runner], step: Callable[[Key, Runner], None]) -> None:
+        """Drive every group; what the gateway refuses in one does not keep the others."""
+        refused: GatewayError | None = None
+        for key, runner in runners.items():
+            try:
+                step(key, runner)
+            except (AuthenticationError, UncertainSubmissionError):
+                raise
+            except GatewayError as e:
+                refused = refused or e
+        if refused is not None:
+            raise refused
 
     def _plan_retries(self, key: Key) -> int:
         if self._retries > 0 and self._kept(self._groups()[key]):

@@ -27,7 +27,7 @@ from nyu_llm_frames._jobs.runner import Runner
 from nyu_llm_frames._jobs.seen import driven
 from nyu_llm_frames._sidecar import answer_store
 from nyu_llm_frames._stored_run import StoredRun
-from nyu_llm_frames.errors import BatchJobFailedError, BudgetError, SidecarError
+from nyu_llm_frames.errors import BatchJobFailedError, BudgetError, GatewayError, SidecarError
 
 TEXTS = [f"question {i}" for i in range(12)]
 BAD = {"question 1": rows.failed(429), "question 6": rows.failed(429), "question 7": rows.blocked}
@@ -328,3 +328,14 @@ def test_max_cost_holds_for_what_a_sidecar_alone_sends(
     assert whole.usd_batch is not None
     assert e.value.upper == pytest.approx(whole.usd_batch.high, rel=0.05)
     assert StoredRun("s", max_cost=e.value.upper).retry() == 6
+
+
+def test_a_job_that_nobody_knows_does_not_keep_another_model_s(stand_in: StandIn) -> None:
+    for model in (MODEL, "gemini-3-pro"):
+        pd.DataFrame({"q": TEXTS[:2]}).llm.submit("{{ q }}", model=model, sidecar="s")
+    lost = StoredRun("s").jobs()[0].batch_id
+    stand_in.script.add(f"GET /v1/batches/{lost}", status=404, times=-1)
+    for step in (lambda run: run.poll(), lambda run: run.poll(), lambda run: run.wait()):
+        with pytest.raises(GatewayError, match=f"{lost}.*404"):
+            step(StoredRun("s"))
+    assert StoredRun("s").counts() == {"ok": 2, "pending": 2}

@@ -61,7 +61,7 @@ class Progress:
     next_poll_s: float | None = None
 
 
-_HINT = "waiting; Ctrl-C is safe: the batch jobs go on, and the same call picks them up"
+_HINT = "waiting; Ctrl-C is safe: what was submitted goes on, and the same call picks it up"
 
 
 def duration(seconds: float) -> str:

@@ -103,7 +103,7 @@ def test_ctrl_c_is_told_once_with_the_way_back(
     monkeypatch.setattr(SystemClock, "sleep", press)
     result = run(*words, code=exits.INTERRUPTED)
     assert result.stderr.lower().count("interrupted") == 1
-    assert result.stderr.endswith("the same command picks them up.\n")
+    assert result.stderr.endswith("the same command picks it up.\n")
 
 
 def test_rows_without_a_good_answer_have_an_exit_code(run: Run, stand_in: StandIn) -> None:

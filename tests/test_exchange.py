@@ -199,13 +199,30 @@ def test_no_request_file_of_an_earlier_call_stays(tmp_path: Path, frame: pd.Data
     with llm.set_options(max_requests_per_file=1):
         assert len(frame.llm.to_jsonl(tmp_path / "in.jsonl", TEMPLATE, model=MODEL)) == 2
     (tmp_path / "in-notes.jsonl").write_text("mine")
+    (tmp_path / "in-2024.jsonl").write_text("mine, too")
+    (tmp_path / "in-7.jsonl").mkdir()
     [path] = frame.llm.to_jsonl(tmp_path / "in.jsonl", TEMPLATE, model=MODEL)
-    assert sorted(p.name for p in tmp_path.glob("in*")) == ["in-notes.jsonl", "in.jsonl"]
+    theirs = ["in-2024.jsonl", "in-7.jsonl", "in-notes.jsonl"]
+    assert sorted(p.name for p in tmp_path.glob("in*")) == [*theirs, "in.jsonl"]
     ids = [json.loads(line)["custom_id"] for line in path.read_text().splitlines()]
     (tmp_path / "out.jsonl").write_text("\n".join(_vllm_line(i, "text") for i in ids))
     frame.llm.from_jsonl(tmp_path / "out.jsonl", TEMPLATE, model=MODEL)
     assert frame.llm.to_jsonl(tmp_path / "in.jsonl", TEMPLATE, model=MODEL) == []
     assert not path.exists()
+    path.write_text("mine again")
+    assert frame.llm.to_jsonl(path, TEMPLATE, model=MODEL) == []
+    assert path.read_text() == "mine again"
+
+
+def test_a_call_that_failed_for_want_of_a_key_keeps_no_row_from_the_request_file(
+    tmp_path: Path, frame: pd.DataFrame
+) -> None:
+    with pytest.raises(ConfigurationError, match="PORTKEY_API_KEY"):
+        frame.llm.batch(TEMPLATE, model=MODEL)
+    [path] = frame.llm.to_jsonl(tmp_path / "in.jsonl", TEMPLATE, model=MODEL)
+    assert len(path.read_text().splitlines()) == 2
+    with pytest.raises(ConfigurationError, match="is a folder"):
+        frame.llm.to_jsonl(tmp_path, TEMPLATE, model=MODEL)
 
 
 def test_output_of_another_call_is_refused(tmp_path: Path, frame: pd.DataFrame) -> None:

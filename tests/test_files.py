@@ -715,7 +715,6 @@ DIFFERENT = {
     "integers and text": ([7], ["007"]),
     "yes/no and integers": ([True], [5]),
     "days and times": ([date(2020, 1, 2)], [datetime(2020, 1, 2, 3, 4)]),
-    "single and double": (np.float32([0.1]), [0.1]),
     "structs": ([{"a": 1}], [{"a": 1, "b": 2}]),
     "signed and unsigned": (np.int64([1]), np.uint64([2**64 - 1])),
 }
@@ -752,6 +751,51 @@ def test_a_folder_of_types_that_hold_each_other_keeps_all(
     assert out["response"] == [
         rows.answer(f"{n} {t}") for n, t in zip(out["n"], "abc", strict=True)
     ]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "both"),
+    [
+        (pa.array([1, 2]), pa.array([0.5, None]), [1.0, 2.0, 0.5, None]),
+        (pa.array([0.5], pa.float32()), pa.array([0.1]), [0.5, 0.1]),
+        (pa.array([[]], pa.list_(pa.null())), pa.array([["x"]]), [[], ["x"]]),
+        (pa.array([None], pa.timestamp("ms")), pa.array([5], pa.timestamp("ns")), [None, 5]),
+        (pa.array([{"a": None}]), pa.array([{"a": 1}]), [{"a": None}, {"a": 1}]),
+    ],
+)
+def test_what_pandas_makes_of_one_column_is_one_column(
+    tmp_path: Path, one: pa.Array, other: pa.Array, both: list[object]
+) -> None:
+    (tmp_path / "in").mkdir()
+    for number, column in enumerate((one, other)):
+        pq.write_table(pa.table({"x": column}), tmp_path / f"in/{number}.parquet")
+    source = open_source(tmp_path / "in")
+    found = pa.concat_tables(source.tables())["x"]
+    if pa.types.is_timestamp(found.type):
+        found = found.cast(pa.int64())
+    assert found.to_pylist() == both
+
+
+def test_whole_numbers_that_no_fraction_can_hold_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for number, values in enumerate(([0.5], [2**53 + 1])):
+        pq.write_table(pa.table({"x": values}), tmp_path / f"in/{number}.parquet")
+    with pytest.raises(ConfigurationError, match=r"1\.parquet has values that do not fit"):
+        list(open_source(tmp_path / "in").tables())
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "is empty: it has no header line"),
+        ("\n\n", "is empty: it has no header line"),
+        ('"id,text\n1,a\n', "line 1 and never closed"),
+        ("id,text\n1,a\n2,b,c\n3,d\n", "line 3: a record has 3 fields"),
+    ],
+)
+def test_a_csv_that_is_none_is_told_with_its_line(tmp_path: Path, text: str, told: str) -> None:
+    with pytest.raises(ConfigurationError, match=told):
+        llm.batch_file(_csv(tmp_path / "in.csv", text), tmp_path / "o.csv", "{{ id }}", model=MODEL)
 
 
 def test_nothing_of_ours_lies_in_the_input_folder(tmp_path: Path) -> None:

@@ -227,6 +227,12 @@ def test_a_ready_client_is_used_as_it_is(gateway: StandIn) -> None:
     assert client.openai_client.max_retries != 0  # theirs stays as it was
 
 
+def test_a_client_goes_where_it_goes_whatever_else_was_given(gateway: StandIn) -> None:
+    """Jobs remember where they were made: elsewhere nobody would find them, and pay again."""
+    given = llm.Gateway(client=gateway.portkey(), base_url="http://127.0.0.1:9/v1")
+    assert given.identity == llm.Gateway(client=gateway.portkey()).identity
+
+
 def test_another_provider_is_another_realm(gateway: StandIn) -> None:
     DF.llm.batch("{{ x }}", model=MODEL)
     other = llm.Gateway(**{**gateway.settings, "provider": "@other"})

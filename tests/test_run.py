@@ -613,6 +613,7 @@ def test_rows_of_another_job_are_orphans_and_change_nothing(gateway: StandIn) ->
 def test_a_job_that_nobody_knows_any_more_does_not_keep_the_others(
     gateway: StandIn, clock: FakeClock, call: str
 ) -> None:
+    gateway.behaviour.content_fails = -1
     with llm.set_options(max_requests_per_file=1):
         run = submit()
         first = llm.open_sidecar("llm_sidecar").jobs()["batch_id"][0]
@@ -625,6 +626,29 @@ def test_a_job_that_nobody_knows_any_more_does_not_keep_the_others(
         with pytest.raises(GatewayError, match="404"):
             ask(wait=False)
     assert len(gateway.jobs) == 4
+
+
+def test_the_next_wait_of_a_run_submits_anew_what_failed_as_a_whole(gateway: StandIn) -> None:
+    gateway.behaviour.terminal = "failed"
+    run = submit()
+    for jobs in (1, 2):
+        with pytest.raises(BatchJobFailedError):
+            run.wait()
+        assert len(gateway.jobs) == jobs
+    gateway.behaviour.terminal = "completed"
+    assert run.wait().counts() == {"ok": 4}
+
+
+@pytest.mark.parametrize("status", [404, 403, 500])
+def test_the_stored_file_stands_in_for_an_output_that_cannot_be_had(
+    gateway: StandIn, clock: FakeClock, status: int
+) -> None:
+    gateway.script.add("output", status=404, times=-1)
+    assert ask()["response"].tolist() == RIGHT
+    gateway.script.add("content", status=status, times=-1)
+    with pytest.raises(GatewayError, match="404"):
+        ask(DF.assign(x=list("efgh")))
+    assert len(gateway.jobs) == 2
 
 
 def test_steps_without_waiting_tell_of_a_failed_job_also_while_others_run(

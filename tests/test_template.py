@@ -585,6 +585,30 @@ def test_a_template_object_says_what_its_source_says(source: str) -> None:
     assert said(jinja2.Template(source, undefined=jinja2.StrictUndefined)) == said(source)
 
 
+@pytest.mark.parametrize("source", ["{{ row.items()|list }}", "{{ row.keys()|list }}", "{{ row }}"])
+def test_the_whole_row_is_whole_also_beside_a_column_of_a_method_s_name(source: str) -> None:
+    columns = ["customer", "items", "keys"]
+    data = {name: [f"{name} 1"] for name in columns}
+    object_, text = (compiled(t, columns) for t in (jinja2.Template(source), source))
+    assert object_.columns == text.columns == tuple(columns)
+    assert object_.render(data, None, 1) == text.render(data, None, 1)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{% macro m(x, y) %}{{ x }}{% endmacro %}{{ m(a, none) }}",
+        "{{ (a, none) }}",
+        "{{ a ~ none }}",
+        "{{ {'k': a, 'q': none} }}",
+    ],
+)
+def test_none_beside_a_cell_is_no_test_of_it(source: str) -> None:
+    assert (
+        compiled(jinja2.Template(source), ["a"]).tested == compiled(source, ["a"]).tested == set()
+    )
+
+
 def test_a_template_object_keeps_what_its_maker_gave_it() -> None:
     environment = jinja2.Environment(
         loader=jinja2.DictLoader({"part": "[{{ a|shout }}]"}), finalize=lambda v: v or "-"

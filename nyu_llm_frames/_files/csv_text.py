@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -42,6 +42,7 @@ class CsvSource:
 
     def __init__(self, path: Path, delimiter: str) -> None:
         self.path, self.delimiter = path, delimiter
+        self.files = [path]
         self._kinds: dict[str, Kind] = {}
         with path.open("rb") as file:
             self.has_mark = file.read(3) == b"\xef\xbb\xbf"
@@ -111,6 +112,10 @@ class CsvSource:
             try:
                 if header:
                     first = next((row for row in reader if row), [])
+                    if first == [_END]:
+                        return
+                    if any(_END in cell for cell in first):
+                        raise self._unclosed()
                     if first and isinstance(lines, _Lines):
                         yield Records([first], ["".join(lines.take()).lstrip("\r\n")], 0.0)
                     return
@@ -150,37 +155,43 @@ class CsvSource:
                 more = False
             elif not more:
                 raise self._unclosed()
-            self._even_out(some, reader)
+            self._even_out(some)
             rows += some
             if rows and (not more or len(rows) >= ROWS or file.tell() - start >= BYTES):
                 yield Records(rows, texts, min(file.tell() / self._size, 1.0))
                 rows, texts, start = [], [], file.tell()
 
     def _unclosed(self) -> ConfigurationError:
-        """Find the line with the quote that swallowed all that follows."""
-        with self.path.open(encoding="utf-8-sig", newline="") as text:
-            reader = csv.reader(chain(text, [f"{_END}\n"]), delimiter=self.delimiter)
-            line = last = 1
-            for row in reader:
-                if row:
-                    line, last = last, reader.line_num + 1
+        """Name the line with the quote that swallowed all that follows."""
+        line = self._first_line(lambda record: any(_END in cell for cell in record))
         return ConfigurationError(
             f"{self.path}: a quote is opened in the record at line {line:,} and never closed, so "
             "that all lines behind it would be one cell. Close it, or write it twice where it is "
             "a part of the text."
         )
 
-    def _even_out(self, rows: list[list[str]], reader: Reader) -> None:
+    def _first_line(self, is_wanted: Callable[[list[str]], bool]) -> int:
+        """Return where the first such record begins."""
+        with self.path.open(encoding="utf-8-sig", newline="") as text:
+            reader = csv.reader(chain(text, [f"{_END}\n"]), delimiter=self.delimiter)
+            line = 1
+            for record in reader:
+                if is_wanted(record):
+                    break
+                line = reader.line_num + 1
+        return line
+
+    def _even_out(self, rows: list[list[str]]) -> None:
         """Fill short records, as pandas does; a long one has no columns to go to."""
         width = len(self.columns)
         if set(map(len, rows)) <= {width}:
             return
         for row in rows:
             if len(row) > width:
+                line = self._first_line(lambda record: len(record) > width)
                 raise ConfigurationError(
-                    f"{self.path}, at line {reader.line_num:,} or up to {_STEP} records before: "
-                    f"a record has {len(row)} fields, and the header has {width}. Is a text with "
-                    f"{self.delimiter!r} in it not quoted?"
+                    f"{self.path}, line {line:,}: a record has {len(row)} fields, and the header "
+                    f"has {width}. Is a text with {self.delimiter!r} in it not quoted?"
                 )
             row += [""] * (width - len(row))
 

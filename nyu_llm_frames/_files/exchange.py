@@ -30,7 +30,7 @@ from nyu_llm_frames._jobs.planner import Planner
 from nyu_llm_frames._launch import record_of
 from nyu_llm_frames._progress import Reporter
 from nyu_llm_frames._requests import shards as _shards
-from nyu_llm_frames._requests.bodies import reads_as_replacement, request_lines
+from nyu_llm_frames._requests.bodies import REQUEST_START, reads_as_replacement, request_lines
 from nyu_llm_frames._requests.planning import Ints
 from nyu_llm_frames._sidecar.folder import Sidecar, new_name
 from nyu_llm_frames._sidecar.storage import atomic_file
@@ -51,17 +51,19 @@ _DAMAGED = (
 def to_jsonl(call: Call, path: str | Path) -> list[Path]:
     """Write the requests that are neither answered nor under way; send nothing."""
     target = Path(path).expanduser().absolute()
+    if target.is_dir():
+        raise ConfigurationError(f"{target} is a folder; the request file needs a name.")
     if not target.parent.is_dir():
         raise ConfigurationError(f"There is no folder {target.parent} for the request file.")
     requests, options = call.requests, call.options
     chosen = np.arange(len(requests), dtype=np.int64)
     planner = planner_of(call, SystemClock(), retries=0)
     if planner is not None:
+        planner.take_back()  # what a call planned that failed before anything was made
         standing = planner.standing()
         chosen = np.flatnonzero(~standing.final & ~standing.carried)
     sizes = requests.line_bytes()[chosen]
     ranges = _shards.split(sizes, options.max_requests_per_file, options.max_bytes_per_file)
-    _remove_earlier(target)
     written = []
     for number, (start, stop) in enumerate(ranges, 1):
         name = target
@@ -70,15 +72,25 @@ def to_jsonl(call: Call, path: str | Path) -> list[Path]:
             name = target.with_name(f"{target.stem}-{number:0{digits}d}{target.suffix}")
         _write(call, chosen[start:stop], name)
         written.append(name)
+    _remove_earlier(target, written)
     return written
 
 
-def _remove_earlier(target: Path) -> None:
-    """Remove what an earlier call wrote: what is uploaded from there would be paid again."""
+def _remove_earlier(target: Path, written: Sequence[Path]) -> None:
+    """Remove request files of an earlier call: what is uploaded from there would be paid again."""
     numbered = re.compile(re.escape(target.stem) + r"-\d+" + re.escape(target.suffix))
     for path in target.parent.iterdir():
-        if path == target or numbered.fullmatch(path.name):
+        named = path == target or numbered.fullmatch(path.name)
+        if named and path not in written and _is_request_file(path):
             path.unlink()
+
+
+def _is_request_file(path: Path) -> bool:
+    """Whether a file begins as those that are written here."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(len(REQUEST_START)) == REQUEST_START
 
 
 def _write(call: Call, part: Ints, path: Path) -> None:

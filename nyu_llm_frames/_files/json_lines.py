@@ -25,7 +25,7 @@ class JsonLinesSource:
     """A file of JSON objects, one a line, in UTF-8."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path, self.files = path, [path]
         self._size = max(path.stat().st_size, 1)
         self._schema: pa.Schema | None = None
         names: dict[str, None] = {}

@@ -49,6 +49,7 @@ class ParquetSource:
         self._index = _index(self._schema)
         self._metadata = metadata
         self.columns = tuple(n for n in self._schema.names if n not in self._index.columns)
+        self.files = [Path(f.path) for f in self._files]
 
     def pieces(self, columns: Sequence[str], *, index: bool = False) -> Iterator[Piece]:
         extra = self._index.columns if index else []
@@ -94,7 +95,13 @@ class ParquetSource:
             with self._open(fragment.path) as file:
                 there = [n for n in names if n in file.schema_arrow.names]
                 for rows, found in _parts(file, there, size):
-                    arrays = [_column(found, f, constant, rows) for f in fields]
+                    try:
+                        arrays = [_column(found, f, constant, rows) for f in fields]
+                    except pa.ArrowException as e:
+                        raise ConfigurationError(
+                            f"{fragment.path} has values that do not fit into the types of the "
+                            f"other files: {e}"
+                        ) from None
                     yield pa.Table.from_arrays(arrays, schema=schema)
 
     def _batch_rows(self, names: Sequence[str]) -> int:
@@ -169,11 +176,27 @@ def _common(a: pa.DataType, b: pa.DataType) -> pa.DataType | None:
         return a
     if pa.types.is_null(a):
         return b
-    for alike in (pa.types.is_signed_integer, pa.types.is_unsigned_integer):
+    is_ = pa.types
+    for alike in (is_.is_signed_integer, is_.is_unsigned_integer, is_.is_floating):
         if alike(a) and alike(b):
             return a if a.bit_width > b.bit_width else b
-    texts = (pa.string(), pa.large_string())
-    return pa.large_string() if a in texts and b in texts else None
+    if any(is_.is_integer(t) for t in (a, b)) and any(is_.is_floating(t) for t in (a, b)):
+        return pa.float64()  # as pandas makes of integers beside a missing value
+    for small, large in ((pa.string(), pa.large_string()), (pa.binary(), pa.large_binary())):
+        if {a, b} == {small, large}:
+            return large
+    if is_.is_timestamp(a) and is_.is_timestamp(b) and a.tz == b.tz:
+        finest = max(a.unit, b.unit, key=("s", "ms", "us", "ns").index)
+        return pa.timestamp(finest, a.tz)
+    if all(is_.is_list(t) or is_.is_large_list(t) for t in (a, b)):
+        item = _common(a.value_type, b.value_type)
+        large = is_.is_large_list(a) or is_.is_large_list(b)
+        return None if item is None else pa.large_list(item) if large else pa.list_(item)
+    if is_.is_struct(a) and is_.is_struct(b) and [f.name for f in a] == [f.name for f in b]:
+        kinds = [_common(x.type, y.type) for x, y in zip(a, b, strict=True)]
+        if None not in kinds:
+            return pa.struct([(f.name, kind) for f, kind in zip(a, kinds, strict=True)])
+    return None
 
 
 def _is_readable(cell: pa.Scalar) -> bool:

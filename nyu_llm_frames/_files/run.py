@@ -101,7 +101,12 @@ class FileRun:
 
     def stored(self) -> StoredRun:
         """Return what is left to work with: the sidecar. Enough to resolve, wait and cancel."""
-        return StoredRun(self.sidecar.path, gateway=self._head.gateway)
+        return StoredRun(
+            self.sidecar.path,
+            gateway=self._head.gateway,
+            retries=self._retries,
+            max_cost=self._max_cost,
+        )
 
     # --- answering --------------------------------------------------------------------------
     def answer(self, wait: bool, timeout: float | None) -> None:
@@ -109,7 +114,7 @@ class FileRun:
         head = self._head
         self._tell(sidecar_line(head.sidecar_path))
         self._tell(f"reading {self.source.path}")
-        self._read = fingerprint(self.source.path)
+        self._read = fingerprint(self.source)
         with sidecar_errors(self._folder):
             self.bands.fill()
         self._check_unchanged()
@@ -140,7 +145,7 @@ class FileRun:
 
     def _check_unchanged(self) -> None:
         """Rows are told by their number: in a file that changed they would be others."""
-        if fingerprint(self.source.path) != self._read:
+        if fingerprint(self.source) != self._read:
             raise ConfigurationError(
                 f"{self.source.path} was changed since it was read, so that its rows may be "
                 "others now. Every answer is kept: make the same call again. It reads the file "

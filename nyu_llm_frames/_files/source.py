@@ -54,6 +54,10 @@ class Source(Protocol):
     def path(self) -> Path: ...
 
     @property
+    def files(self) -> Sequence[Path]:
+        """The files that are read."""
+
+    @property
     def columns(self) -> tuple[str, ...]:
         """Names of the columns, as a template uses them."""
 
@@ -67,16 +71,15 @@ class Source(Protocol):
         """Read all columns with the types of `schema`."""
 
 
-def fingerprint(path: Path) -> tuple[tuple[str, int, int], ...]:
-    """Return what changes when a file, or a file of a folder, is written: size and time."""
-    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+def fingerprint(source: Source) -> tuple[tuple[str, int, int, int], ...]:
+    """Return what changes when a file of the input is written: size, time, and which file it is."""
     told = []
-    for file in files:
+    for file in source.files:
         try:
             stat = file.stat()
         except OSError:  # gone
             continue
-        told.append((str(file), stat.st_size, stat.st_mtime_ns))
+        told.append((str(file), stat.st_size, stat.st_mtime_ns, stat.st_ino))
     return tuple(told)
 
 

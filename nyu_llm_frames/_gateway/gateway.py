@@ -215,10 +215,10 @@ class Gateway:
         """Return a setting: as given, else the client's own, else the environment's."""
         if self._local is not None:
             return None
+        if self._client is not None and name == "base_url":
+            return str(self._client.base_url)  # whatever was given: that is where it goes
         if name in self._given:
             return self._given[name]
-        if self._client is not None and name == "base_url":
-            return str(self._client.base_url)
         if self._client is not None and name == "provider":
             own = getattr(self._client, "provider", None)
             if isinstance(own, str) and own:
@@ -340,6 +340,7 @@ def _problem_of(settings: Mapping[str, Any], where: Mapping[str, str] | None = N
 def _is_url(text: str) -> bool:
     try:
         parts = urlsplit(text)
+        parts.port  # noqa: B018 - raises where it is no number
         return parts.scheme.lower() in ("http", "https") and bool(parts.hostname)
     except ValueError:
         return False

@@ -124,7 +124,7 @@ class Harvest:
         cut = seen.cut
         # Ids, not lines: a row that comes twice must not hide one that the gateway left out.
         fewer = job.counted is None or len(self.expected) - len(seen.unseen) < job.counted
-        if (self._lacks_rows(cut) and (cut or fewer)) or self.suspects:
+        if ((self._lacks_rows(cut) and (cut or fewer)) or self.suspects) and not self.stored_read:
             if job.has_output_file:
                 self.stored_read = self._look_at_stored(job, streams, sink)
             elif job.outcome != "completed" and not seen.lines:
@@ -160,9 +160,12 @@ class Harvest:
         except AuthenticationError:
             raise
         except GatewayError as e:
-            if not seen.lines and e.status_code != _NO_OUTPUT:
-                raise
             seen.cut = True
+            if not seen.lines and e.status_code != _NO_OUTPUT:
+                # Where the output lies in the provider's own form it may be had all the same.
+                if not (job.has_output_file and self._look_at_stored(job, streams, sink)):
+                    raise
+                self.stored_read = True
         return seen
 
     def _lacks_rows(self, cut: bool) -> bool:
@@ -234,9 +237,7 @@ class Harvest:
                         self.suspects[answer.custom_id] = answer
                     found.append(answer)
                 self._take(found, sink, keep_all=False)
-        except AuthenticationError:
-            raise
-        except GatewayError:
+        except GatewayError:  # also one that forbids this file alone
             return False
         # With HTTP 200 also comes what is no output: a page, a note of the gateway's, half a file.
         stored = streams.stored_bytes(job.output_file_id)

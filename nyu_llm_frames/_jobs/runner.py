@@ -74,14 +74,17 @@ class Runner:
             with driven.by(self.name):
                 self._idle, self._since = 0, None
                 self._broken.clear()
+                self.seen.begin_call()
                 self.ctx.timeout, self.ctx.deadline = timeout, None
                 yield
         except KeyboardInterrupt:
             self.ctx.report.close()
+            made = any(job.step not in _jobs.UNMADE for job in self.active())
+            what = "batch jobs at the gateway go on" if made else "nothing was submitted"
             self.ctx.say(
                 "interrupted",
-                "interrupted: batch jobs at the gateway go on. Make the same call again to pick "
-                f"them up, now or in another kernel (sidecar {self.ctx.sidecar.path}).",
+                f"interrupted: {what}. Make the same call again to go on from here, now or in "
+                f"another kernel (sidecar {self.ctx.sidecar.path}).",
             )
             raise
         finally:

@@ -56,6 +56,11 @@ class Seen:
         if job.cancel_requested:
             self.stopped.add(job.name)
 
+    def begin_call(self) -> None:
+        """Let the next call of the user send again what failed as a whole in the last one."""
+        self.waited_for.difference_update(self.failed)
+        self.failed.clear()
+
     def bars(self, name: str) -> bool:
         """Whether the rows of a job are not sent again by this call."""
         return name in self.failed or name in self.stopped

@@ -32,6 +32,8 @@ _NA_TESTS = frozenset({"none", "defined", "undefined", "default", "d"})
 _QUIET = frozenset({"CACHE", "EXTENDED_ARG", "NOP", "PUSH_NULL", "RESUME", "NOT_TAKEN"})
 _LOADERS = frozenset({"get_template", "select_template", "get_or_select_template"})
 _BRANCHES = ("POP_JUMP", "JUMP_IF", "TO_BOOL", "UNARY_NOT", "COPY", "DUP_TOP")
+_OF_DICTS = frozenset(dir(dict))  # `row.items()` is the whole row, also beside a column "items"
+_COMPARES = ("COMPARE_OP", "IS_OP")
 _CALLS = ("CALL", "PRECALL", "KW_NAMES")
 
 
@@ -89,7 +91,7 @@ class TemplateObject:
             if self._index:
                 context["index"] = i if index is None else index[i]
             try:
-                found.append(self._template.render(context))
+                found.append(str(self._template.render(context)))
             except Exception as error:
                 raise row_failure(error, "", None, i, labels, first) from error
         return found
@@ -162,18 +164,25 @@ class _Reader:
         tests: set[str] = set()
         constant, after_resolve, awaits_operand, last_local, item = "", False, False, "", ""
         cleared = False  # `l_1_x = missing`, at the end of a loop, stores nothing
+        compared: set[str] = set()
+        compared_items: set[str] = set()
         for step in steps:
             is_none = step.opname.startswith("LOAD_CONST") and step.argval is None
-            if last_local and (is_none or step.opname.startswith(_BRANCHES)):
+            if step.opname in _COMPARES:  # with None, which was loaded last
+                self.tested |= compared
+                self.tested_items |= compared_items
+            compared = {last_local} if is_none and last_local else set()
+            compared_items = {item} if is_none and item else set()
+            if last_local and step.opname.startswith(_BRANCHES):
                 self.tested.add(last_local)
-            if item and (is_none or step.opname.startswith(_BRANCHES)):
+            if item and step.opname.startswith(_BRANCHES):
                 self.tested_items.add(item)
             is_text = step.opname == "LOAD_CONST" and isinstance(step.argval, str)
             if last_local == "row" and not (is_text or _loads_missing(step)):
                 self.items.add(None)  # the row as a whole
             if last_local == "row" and is_text:
                 item = step.argval
-                self.items.add(item)
+                self.items.add(None if item in _OF_DICTS else item)
                 if awaits_operand:
                     self.tested_items.add(item)
                     awaits_operand = False

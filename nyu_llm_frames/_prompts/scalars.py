@@ -169,7 +169,11 @@ def _from_set(value: Any) -> object:
     try:
         return sorted(found)  # type: ignore[type-var]
     except TypeError:
-        return sorted(found, key=lambda v: (type(v).__name__, repr(v)))
+        return sorted(found, key=lambda v: (type(v).__name__, _shown(v)))
+
+
+def _shown(value: object) -> str:
+    return "" if isinstance(value, _Unprintable) else repr(value)
 
 
 def _from_dict(value: Any) -> object:

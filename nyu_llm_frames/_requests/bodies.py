@@ -40,6 +40,8 @@ ID_PATTERN = r"^r-[0-9a-f]{32}$"
 # ASCII throughout: the gateway damages multi-byte characters that fall on a chunk border, with
 # HTTP 200 and no word about it.
 _LINE = ('{"custom_id": "', f'", "method": "POST", "url": "{ENDPOINT}", "body": ', "}\n")
+REQUEST_START = (_LINE[0] + "r-").encode()
+"""How every file of requests begins."""
 LINE_OVERHEAD = sum(map(len, _LINE)) + 34
 
 ROWS_AT_ONCE = 8192

@@ -54,9 +54,7 @@ class _Group(click.Group):
                 )
             ctx.exit(exits.of_error(error))
         except KeyboardInterrupt:
-            show.note(
-                "Interrupted. Batch jobs at the gateway go on; the same command picks them up."
-            )
+            show.note("Interrupted. What was submitted goes on; the same command picks it up.")
             ctx.exit(exits.INTERRUPTED)
         finally:
             report.close()

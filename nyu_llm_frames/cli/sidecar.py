@@ -187,10 +187,12 @@ def resolve(adopt: str | None, resubmit: bool, **given: Any) -> None:
 @options.as_json
 def failures(prompts: bool, json_: bool, **given: Any) -> None:
     """List the requests without a good answer, and why; the exit code is 3 if there are any."""
-    found = _open(given).failures(prompts=prompts)
+    stored = _open(given)
+    found = stored.failures(prompts=prompts)
     if not json_:
         found = found[["custom_id", "status", "error", *(["body"] if prompts else [])]]
-    show.frame(found, json_=json_, empty="every answer there is is good")
+    none = "no failures so far, and batch jobs are not over" if stored.pending else "no failures"
+    show.frame(found, json_=json_, empty=none)
     if len(found):
         raise click.exceptions.Exit(exits.NO_GOOD_ANSWER)
 

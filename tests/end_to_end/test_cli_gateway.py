@@ -333,7 +333,7 @@ def test_ctrl_c_while_waiting_leaves_the_job_and_the_same_command_finishes(
             process.send_signal(signal.SIGINT)
             said = terminal.ended(process, exits.INTERRUPTED, told)
         assert "Ctrl-C is safe" in said.stderr
-        assert said.stderr.endswith("; the same command picks them up.\n")
+        assert said.stderr.endswith("; the same command picks it up.\n")
         assert said.stderr.lower().count("interrupted") == 1
         assert said.stdout == ""
     assert not Path("out.csv").exists()

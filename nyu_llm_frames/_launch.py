@@ -49,6 +49,12 @@ def planned(
         Before anything is planned.
     """
     ctx.say("note", estimate.line())
+    if estimate.rows > 1 and not (call.template.uses_anything or call.asked.images):
+        ctx.say(
+            "note",
+            "the template names no column: every row gets the same prompt. Columns are written "
+            "{{ name }}; a template in a file is given as a pathlib.Path.",
+        )
     check_budget(estimate, max_cost)
     under_way = plan()
     if under_way or ctx.sidecar.is_new:

@@ -16,6 +16,7 @@ import pandas as pd
 
 from nyu_llm_frames._frames.frame import Mask, column_values
 from nyu_llm_frames._prompts.messages import nearest
+from nyu_llm_frames._prompts.scalars import unwrapped
 from nyu_llm_frames._requests.media import HEAD_BYTES
 from nyu_llm_frames._requests.preflight import shown_label
 from nyu_llm_frames.errors import (
@@ -61,7 +62,8 @@ def image_columns(frame: pd.DataFrame, images: object) -> tuple[Hashable, ...]:
 
 def image_cells(frame: pd.DataFrame, columns: tuple[Hashable, ...]) -> dict[Hashable, list[object]]:
     """Return the cells of image columns; missing ones as None."""
-    return column_values(frame, columns)
+    cells = column_values(frame, columns)
+    return {label: [unwrapped(cell) for cell in column] for label, column in cells.items()}
 
 
 def missing_image_error(

@@ -119,6 +119,13 @@ class _Unprintable:
         return bool(self._value)
 
 
+def unwrapped(value: object) -> object:
+    """Return a cell as it was given where it has no text of its own; in lists, too."""
+    if isinstance(value, list):
+        return [unwrapped(item) for item in value]
+    return value._value if isinstance(value, _Unprintable) else value
+
+
 def _from_float(value: float) -> object:
     if value != value:
         return None

@@ -27,12 +27,12 @@ MEANING: dict[int, str] = {
     ERROR: "an error that none of the others names; the message says what to do",
     USAGE: "what was asked makes no sense: options, template, columns, schema, missing settings",
     NO_GOOD_ANSWER: "done, but some rows have no good answer; the reasons are in the output",
-    PENDING: "not over yet: batch jobs go on, the same command comes back to them",
+    PENDING: "not over yet: what was submitted goes on, the same command comes back to it",
     UNCERTAIN: "a submit may or may not have made a job; settle it with `resolve`",
     JOB_FAILED: "a batch job ended without a single answer; the next call submits its rows anew",
     TOO_EXPENSIVE: "the estimate is above --max-cost, or no price is known; nothing was sent",
     NOT_ALLOWED: "the gateway refused the key (401, 403)",
-    TRY_LATER: "the gateway was not reached, or the sidecar is locked; the same command again",
+    TRY_LATER: "a step did not reach the gateway, or the sidecar is locked; the same command again",
     INTERRUPTED: "interrupted; batch jobs go on",
 }
 

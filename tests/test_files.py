@@ -29,6 +29,7 @@ import nyu_llm_frames as llm
 from nyu_llm_frames._files import requests as _requests
 from nyu_llm_frames._files import spill as _spill
 from nyu_llm_frames._files.cells import MISSING, Guess, plain
+from nyu_llm_frames._files.join import NewColumns
 from nyu_llm_frames._files.sink import Line
 from nyu_llm_frames._files.source import open_source
 from nyu_llm_frames._files.spill import Spill
@@ -695,6 +696,22 @@ def test_an_input_that_changes_meanwhile_is_not_joined(
     assert out["text"].tolist() == EDITS[edit](frame)["text"].tolist()
     assert out["response"].tolist() == [rows.answer(text) for text in out["text"]]
     assert sum(len(job.requests) for job in stand_in.jobs) == 3 + (edit in ("a row more", "a cell"))
+
+
+def test_an_input_that_changes_while_the_output_is_written_is_not_joined(
+    tmp_path: Path, gateway: llm.Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = _csv(tmp_path / "in.csv")
+    take = NewColumns.take
+
+    def edit_and_take(self: NewColumns, count: int) -> pa.Table:
+        path.write_text(TEXT + "010,2022,late,x\n")
+        return take(self, count)
+
+    monkeypatch.setattr(NewColumns, "take", edit_and_take)
+    with pytest.raises(ConfigurationError, match="was changed since it was read"):
+        llm.batch_file(path, tmp_path / "out.csv", "{{ text }}", model=MODEL, gateway=gateway)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in.csv", "out.llm"]
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".tsv"])

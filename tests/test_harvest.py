@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -22,6 +23,7 @@ from nyu_llm_frames._answers.plain import PlainRows
 from nyu_llm_frames._jobs import harvest as _harvest
 from nyu_llm_frames._jobs.harvest import Harvest
 from nyu_llm_frames._jobs.job import Job
+from nyu_llm_frames.errors import GatewayUnavailableError
 
 OURS = [f"r-{i:032x}" for i in range(6)]
 
@@ -171,3 +173,85 @@ def test_damage_without_a_stored_file_is_read_four_times_and_then_flagged() -> N
     answers, said = read([damaged] * 4, 400, 1)
     assert [enough for enough, *_ in said[:4]] == [False, False, False, True]
     assert [(a.status, a.text) for a in answers] == [("damaged", "caf\ufffd")]
+
+
+# --- the stored file ----------------------------------------------------------------------------
+def stored(custom_id: str, text: str) -> bytes:
+    """A row as the provider writes it."""
+    part = {"content": {"parts": [{"text": text}]}, "finishReason": "STOP"}
+    response = {"candidates": [part], "usageMetadata": {"promptTokenCount": 1}}
+    return json.dumps({"requestId": custom_id, "request": {}, "response": response}).encode()
+
+
+PAGE = b"<html>" + b"sign in " * 500 + b"</html>"
+NOTE = json.dumps({"html-message": "no json " * 500}).encode()
+ROWS = b"".join(stored(custom_id, "stored") + b"\n" for custom_id in OURS)
+LESS = b"".join(stored(custom_id, "stored") + b"\n" for custom_id in OURS[:-1])
+
+
+class WithStored(Outputs):
+    """An output, and a file in the bucket with the size that is told of it."""
+
+    def __init__(self, output: bytes, content: bytes, told: int | None, *, cut: bool) -> None:
+        super().__init__([output], 1 << 20)
+        self._content, self._told, self._cut = content, told, cut
+
+    def output(self, batch_id: str) -> Iterator[bytes]:
+        yield from super().output(batch_id)
+        if self._cut:
+            raise GatewayUnavailableError("cut")
+
+    def content(self, file_id: str) -> Iterator[bytes]:
+        return iter([self._content] if self._content else [])
+
+    def stored_bytes(self, file_id: str) -> int | None:
+        return self._told
+
+
+def judged(
+    output: bytes, content: bytes, told: int | None, counted: int | None, *, cut: bool = False
+) -> tuple[bool, dict[str, str]]:
+    """Look once; return whether that was enough, and the texts by id."""
+    job = msgspec.structs.replace(ended(counted), output_file_id="file", status="completed")
+    assert job.has_output_file
+    harvest, sink = Harvest(set(OURS), set), Kept()
+    enough = harvest.look(job, WithStored(output, content, told, cut=cut), sink)
+    texts = {custom_id: str(a.text) for custom_id, (a, _) in best(sink.answers).items()}
+    return enough, texts
+
+
+SHORT = line(OURS[0], "good", "out") + b"\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "told", "enough"),
+    [
+        (LESS, len(LESS), True),  # the last id has no answer anywhere
+        (LESS, None, False),  # a size that is not told proves nothing
+        (LESS, len(LESS) + 1, False),
+        (ROWS, None, True),  # nothing is left to look for
+        (PAGE, 100, False),
+        (NOTE, 100, False),
+        (b"", 0, False),
+        (LESS + PAGE, 100, False),  # rows, and then something else
+    ],
+)
+def test_only_rows_of_the_provider_s_and_all_of_them_end_the_reading(
+    content: bytes, told: int | None, enough: bool
+) -> None:
+    found, texts = judged(SHORT, content, told, None)
+    assert found is enough
+    if content.startswith(LESS):  # what is there is taken in any case
+        there = OURS if content == ROWS else OURS[:-1]
+        assert texts == {**dict.fromkeys(there, "stored"), OURS[0]: "out"}
+
+
+def test_a_good_row_behind_a_cut_takes_the_place_of_a_failed_one() -> None:
+    failed = b"".join(line(custom_id, "failed", "") + b"\n" for custom_id in OURS)
+    assert judged(failed, b"", None, len(OURS))[0]  # all of them have a row
+    assert not judged(failed, b"", None, len(OURS), cut=True)[0]  # and perhaps a better one
+    enough, texts = judged(failed, ROWS, len(ROWS), len(OURS), cut=True)
+    assert enough
+    assert texts == dict.fromkeys(OURS, "stored")
+    good = b"".join(line(custom_id, "good", "out") + b"\n" for custom_id in OURS)
+    assert judged(good, b"", None, len(OURS), cut=True)[0]  # nothing can be better

@@ -7,6 +7,7 @@ from collections.abc import Hashable, Sequence
 from typing import Any
 
 import jinja2
+import jinja2.sandbox
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
@@ -620,6 +621,11 @@ def test_a_template_object_keeps_what_its_maker_gave_it() -> None:
     )
     prompt = compiled(template, ["a"])
     assert prompt.render({"a": ["x", "y"]}, None, 2) == [["[x!]hello xw", "[y!]hello yw"]]
+    environment.globals["delete"] = jinja2.sandbox.unsafe(lambda: "done")
+    with pytest.raises(TemplateError, match="not safely callable"):
+        compiled(environment.from_string("{{ delete() }}{{ a }}"), ["a"]).render(
+            {"a": [1]}, None, 1
+        )
     loaded = environment.from_string("{% include 'part' %}{{ a.__class__.__mro__ }}")
     with pytest.raises(TemplateError):
         compiled(loaded, ["a"]).render({"a": ["x"]}, None, 1)

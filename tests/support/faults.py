@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 Mode = Literal["respond", "reset", "hang", "lose", "delay", "hold", "hold_answer"]
+NOWHERE = "http://127.0.0.1:9/login"
 CALLS = ("upload", "create", "list", "poll", "output", "cancel", "file", "content", "chat")
 
 
@@ -60,6 +61,8 @@ class Fault:
         How many requests are hit; -1 is always.
     after : int
         How many matching requests pass first.
+    location : str
+        Where a redirect leads to; by default to nobody.
     hook : callable, optional
         Called when the fault hits, before anything else.
     """
@@ -73,6 +76,7 @@ class Fault:
     retry_after: float | None = None
     delay_s: float = 0.0
     hook: Callable[[], object] | None = None
+    location: str = NOWHERE
     hits: int = 0
     arrived: threading.Event = field(default_factory=threading.Event)
     released: threading.Event = field(default_factory=threading.Event)
@@ -108,9 +112,10 @@ class Script:
         retry_after: float | None = None,
         delay_s: float = 0.0,
         hook: Callable[[], object] | None = None,
+        location: str = NOWHERE,
     ) -> Fault:
         """Add a fault; see `Fault`."""
-        fault = Fault(match, mode, status, body, times, after, retry_after, delay_s, hook)
+        fault = Fault(match, mode, status, body, times, after, retry_after, delay_s, hook, location)
         self.faults.append(fault)
         return fault
 

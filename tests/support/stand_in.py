@@ -185,7 +185,7 @@ class StandIn(Calls):
             elif fault.mode == "reset":
                 return None
             elif fault.mode == "respond":
-                return _page(fault.status or 504, fault.body, fault.retry_after)
+                return _page(fault.status or 504, fault.body, fault.retry_after, fault.location)
         with self._lock:
             reply = self.route(request)
         if fault:
@@ -195,15 +195,17 @@ class StandIn(Calls):
         if fault and fault.mode == "hold_answer":
             fault.released.wait()
         if fault and fault.mode == "lose":
-            return _page(fault.status, fault.body, fault.retry_after) if fault.status else None
+            if not fault.status:
+                return None
+            return _page(fault.status, fault.body, fault.retry_after, fault.location)
         return reply
 
 
-def _page(status: int, kind: str, retry_after: float | None) -> Answer:
+def _page(status: int, kind: str, retry_after: float | None, location: str) -> Answer:
     body, content_type = wire.error_page(status, kind)
     extra = {} if retry_after is None else {"retry-after": f"{retry_after:g}"}
     if 300 <= status < 400:
-        extra["location"] = "http://127.0.0.1:9/login"
+        extra["location"] = location
     return Answer(status, body, content_type, headers=extra)
 
 

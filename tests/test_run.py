@@ -747,6 +747,16 @@ def test_cancel_tries_every_job(gateway: StandIn) -> None:
     assert gateway.count("cancel") == 4
 
 
+def test_a_job_that_counts_nothing_is_read_again_before_it_is_paid_again(
+    gateway: StandIn, clock: FakeClock
+) -> None:
+    b = gateway.behaviour
+    b.counts = lambda job: {"total": 0, "completed": 0, "failed": 0}
+    b.short, b.short_reads, b.content_fails = "empty", 1, -1
+    assert ask()["response"].tolist() == RIGHT
+    assert len(gateway.jobs) == 1
+
+
 def test_a_cancelled_job_is_read_once_more_only_for_what_it_had(gateway: StandIn) -> None:
     """Its rows without an answer are sent by the very call that reads it again."""
     gateway.behaviour.running_polls, gateway.behaviour.cancel_pct = -1, 50

@@ -52,7 +52,7 @@ SCHEMA = _storage.marked(
 )
 
 # What is compressed and written at once: either is enough.
-_GROUP_ROWS, _GROUP_BYTES = 4096, 8 << 20
+_GROUP_ROWS, _GROUP_BYTES = 4096, 4 << 20
 _GROUPS_AHEAD = 2
 
 _IDS_AT_ONCE = 1_000_000

@@ -714,6 +714,39 @@ def test_an_input_that_changes_while_the_output_is_written_is_not_joined(
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in.csv", "out.llm"]
 
 
+def test_what_lies_beside_the_parts_of_a_folder_may_change(
+    tmp_path: Path, gateway: llm.Gateway, stand_in: StandIn
+) -> None:
+    folder = tmp_path / "parts"
+    folder.mkdir()
+    pd.DataFrame({"text": ["weed", "heroin"]}).to_parquet(folder / "0.parquet")
+    (folder / "_SUCCESS").touch()
+
+    def write(n: int, method: str, path: str) -> None:
+        (folder / "_SUCCESS").write_text(str(n))
+        (folder / ".part.crc").write_text(str(n))
+
+    stand_in.on_handled = write
+    llm.batch_file(folder, tmp_path / "out.csv", "{{ text }}", model=MODEL, gateway=gateway)
+    out = pd.read_csv(tmp_path / "out.csv")
+    assert out["response"].tolist() == [rows.answer(text) for text in out["text"]]
+
+
+def test_the_run_of_an_error_keeps_to_the_limit_of_its_call(
+    tmp_path: Path, gateway: llm.Gateway, stand_in: StandIn
+) -> None:
+    stand_in.behaviour.terminal = "failed"
+    path = _csv(tmp_path / "in.csv")
+    call: dict[str, Any] = {"model": MODEL, "gateway": gateway, "retries": 0}
+    with llm.set_options(max_cost=1e-9), pytest.raises(BatchJobFailedError) as caught:
+        llm.batch_file(path, tmp_path / "out.csv", "{{ text }}", max_cost=9, **call)
+    run: Any = caught.value.run
+    stand_in.behaviour.terminal = "completed"
+    assert run.retry() == 3
+    run.wait()
+    assert len(stand_in.jobs) == 2
+
+
 @pytest.mark.parametrize("suffix", [".csv", ".tsv"])
 @pytest.mark.parametrize(("before", "behind"), [(0, 1), (300, 500), (255, 0)])
 def test_a_quote_that_is_never_closed_is_named(

@@ -1,7 +1,7 @@
-"""What every run does before its first effect: tell the cost, keep to the limit, plan, record.
+"""What comes before a run's first effect: open, tell the cost, keep to the limit, plan, record.
 
-Comes in: a prepared call, an estimate, and the way to plan. Goes out: planned jobs and the run's
-record in the sidecar. Frames and files start here alike.
+Comes in: a prepared call, an estimate, and the way to plan. Goes out: what its steps share, planned
+jobs, and the run's record in the sidecar.
 """
 
 from __future__ import annotations
@@ -9,14 +9,40 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from datetime import datetime
+from pathlib import Path
 
 from nyu_llm_frames._call import Call, template_text, versions
+from nyu_llm_frames._clock import Clock
 from nyu_llm_frames._jobs.context import Context
 from nyu_llm_frames._money.budget import check_budget
 from nyu_llm_frames._money.estimate import Estimate
+from nyu_llm_frames._progress import Reporter
 from nyu_llm_frames._requests.routes import route
 from nyu_llm_frames._requests.thinking import advice
-from nyu_llm_frames._sidecar.folder import RunRecord
+from nyu_llm_frames._sidecar.folder import RunRecord, Sidecar, is_sidecar
+
+
+def sidecar_line(path: Path, *, is_new: bool | None = None) -> str:
+    """Say where the sidecar is, and whether it is new; by default as it is now.
+
+    The first line that a run prints.
+    """
+    new = not is_sidecar(path) if is_new is None else is_new
+    return f"{'new sidecar' if new else 'sidecar'}: {path}"
+
+
+def opened(call: Call, clock: Clock) -> Context:
+    """Open a call's sidecar, say where it is, and return what the steps on a frame share."""
+    ctx = Context(
+        Sidecar(call.sidecar_path, clock),
+        call.gateway,
+        call.options,
+        clock,
+        Reporter(call.options.progress),
+        len(call.requests),
+    )
+    ctx.say("note", sidecar_line(call.sidecar_path, is_new=ctx.sidecar.is_new))
+    return ctx
 
 
 def planned(

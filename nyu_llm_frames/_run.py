@@ -19,13 +19,11 @@ from nyu_llm_frames._call import Call, template_text, versions
 from nyu_llm_frames._clock import Clock
 from nyu_llm_frames._collected import Collected
 from nyu_llm_frames._estimate import next_upload
-from nyu_llm_frames._jobs.context import Context
 from nyu_llm_frames._jobs.planner import Planner
 from nyu_llm_frames._jobs.runner import Runner
-from nyu_llm_frames._launch import planned
+from nyu_llm_frames._launch import opened, planned
 from nyu_llm_frames._money.survey import answer_costs
-from nyu_llm_frames._progress import Reporter
-from nyu_llm_frames._sidecar.folder import Sidecar, new_name
+from nyu_llm_frames._sidecar.folder import new_name
 from nyu_llm_frames._summary import Summary, models_of, summarize
 from nyu_llm_frames.errors import (
     BatchJobFailedError,
@@ -74,18 +72,10 @@ class Run:
     def __init__(self, call: Call, clock: Clock, retries: int, max_cost: float | None) -> None:
         self._call, self._max_cost = call, max_cost
         self.name = new_name(clock.now())
-        self._ctx = Context(
-            Sidecar(call.sidecar_path, clock),
-            call.gateway,
-            call.options,
-            clock,
-            Reporter(call.options.progress),
-            len(call.requests),
-        )
+        self._ctx = opened(call, clock)
         self._planner = Planner(self.name, call.requests, self._ctx, retries)
         self._runner = Runner(self.name, self._ctx, self._planner.seen)
         self._collected = Collected(call, self._planner)
-        self._ctx.announce()
 
     @property
     def sidecar(self) -> Path:

@@ -24,15 +24,14 @@ from nyu_llm_frames._frames.frame import check_frame
 from nyu_llm_frames._jobs.asking import Asking
 from nyu_llm_frames._jobs.context import Context
 from nyu_llm_frames._jobs.planner import Planner
-from nyu_llm_frames._launch import record_of
+from nyu_llm_frames._launch import opened, record_of
 from nyu_llm_frames._money.budget import check_budget
 from nyu_llm_frames._money.prices import price_of
 from nyu_llm_frames._money.projection import Trial, interval
 from nyu_llm_frames._money.survey import TRIAL, answer_costs
-from nyu_llm_frames._progress import Reporter
 from nyu_llm_frames._requests.planning import Standing
 from nyu_llm_frames._sidecar.answer_store import gather
-from nyu_llm_frames._sidecar.folder import Sidecar, new_name
+from nyu_llm_frames._sidecar.folder import new_name
 from nyu_llm_frames.errors import ConfigurationError
 
 
@@ -58,15 +57,7 @@ def trial(
     drawn = draw(frame, n, random_state)
     whole = prepare(frame, asked)  # every row is checked, and the projection needs them all
     part = prepare(drawn, asked)
-    ctx = Context(
-        Sidecar(part.sidecar_path, clock),
-        part.gateway,
-        part.options,
-        clock,
-        Reporter(part.options.progress),
-        len(part.requests),
-    )
-    ctx.announce()
+    ctx = opened(part, clock)
     name = f"{TRIAL}{new_name(clock.now())}"
     planner = Planner(name, part.requests, ctx, retries=0)
     planner.take_back()  # a call that failed before anything was made keeps no row from being asked

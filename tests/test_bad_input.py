@@ -59,6 +59,16 @@ def said(kind: type[LLMFramesError], call: Callable[[], object]) -> str:
 
 
 # --- templates --------------------------------------------------------------------------------
+@pytest.mark.parametrize("separator", [";", "\t", "|"])
+def test_a_file_read_with_the_wrong_separator_is_recognised(separator: str) -> None:
+    frame = pd.DataFrame({f"id{separator}text": [f"1{separator}weed"]})
+    text = said(MissingColumnError, lambda: frame.llm.preview("{{ text }}", model=MODEL))
+    assert text.endswith(f"read it with pandas.read_csv(..., sep={separator!r}).")
+    whole = frame.assign(other=1)
+    text = said(MissingColumnError, lambda: whole.llm.preview("{{ text }}", model=MODEL))
+    assert "read_csv" not in text
+
+
 TEMPLATES: dict[str, tuple[Any, type[LLMFramesError], str]] = {
     "misspelt column": (
         "Which drug?\nIn {{ ofense }}",

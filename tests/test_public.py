@@ -301,7 +301,7 @@ def test_a_folder_that_is_no_sidecar_is_left_alone(gateway: StandIn, tmp_path: P
         llm.open_sidecar(folder)
     with pytest.raises(SidecarError, match="holds other files"):
         DF.llm.batch("{{ x }}", model=MODEL, sidecar=folder)
-    with pytest.raises(SidecarError, match="no sidecar"):
+    with pytest.raises(SidecarError, match="There is no sidecar"):
         llm.open_sidecar(tmp_path / "nowhere")
     assert [p.name for p in folder.iterdir()] == ["chapter1.txt"]
     assert not (tmp_path / "nowhere").exists()

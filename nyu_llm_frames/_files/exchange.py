@@ -25,14 +25,12 @@ from nyu_llm_frames._clock import SystemClock
 from nyu_llm_frames._collected import Collected
 from nyu_llm_frames._estimate import planner_of
 from nyu_llm_frames._frames.columns import status_column, text_column
-from nyu_llm_frames._jobs.context import Context
 from nyu_llm_frames._jobs.planner import Planner
-from nyu_llm_frames._launch import record_of
-from nyu_llm_frames._progress import Reporter
+from nyu_llm_frames._launch import opened, record_of
 from nyu_llm_frames._requests import shards as _shards
 from nyu_llm_frames._requests.bodies import REQUEST_START, reads_as_replacement, request_lines
 from nyu_llm_frames._requests.planning import Ints
-from nyu_llm_frames._sidecar.folder import Sidecar, new_name
+from nyu_llm_frames._sidecar.folder import new_name
 from nyu_llm_frames._sidecar.storage import atomic_file
 from nyu_llm_frames._words import count
 from nyu_llm_frames.errors import ConfigurationError, PartialResultWarning
@@ -110,10 +108,8 @@ def from_jsonl(call: Call, paths: Sequence[Path]) -> pd.DataFrame:
     place = {custom_id: i for i, custom_id in enumerate(ids.to_pylist())}
     clock = SystemClock()
     name = new_name(clock.now())
-    sidecar = Sidecar(call.sidecar_path, clock)
-    report = Reporter(call.options.progress)
-    ctx = Context(sidecar, call.gateway, call.options, clock, report, requests=len(ids))
-    ctx.announce()
+    ctx = opened(call, clock)
+    sidecar = ctx.sidecar
     rank = sidecar.best_answers(ids).rank.copy()
     strange: dict[str, int] = {}
     writer = sidecar.answer_writer(f"import-{name}")

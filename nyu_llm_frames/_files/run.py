@@ -24,11 +24,11 @@ from nyu_llm_frames._files.join import NewColumns
 from nyu_llm_frames._files.requests import Band, RequestBands
 from nyu_llm_frames._files.source import Source, fingerprint
 from nyu_llm_frames._files.work import work_folder
-from nyu_llm_frames._jobs.context import Context, sidecar_line
+from nyu_llm_frames._jobs.context import Context
 from nyu_llm_frames._jobs.planner import Planner
 from nyu_llm_frames._jobs.runner import Runner
 from nyu_llm_frames._jobs.seen import Seen
-from nyu_llm_frames._launch import planned
+from nyu_llm_frames._launch import planned, sidecar_line
 from nyu_llm_frames._money.estimate import Estimate
 from nyu_llm_frames._money.total import total
 from nyu_llm_frames._progress import Progress, Reporter

@@ -22,6 +22,13 @@ ENDPOINT = "/v1/chat/completions"
 _CONNECT_S, _READ_S, _UPLOAD_S, _SUBMIT_S = 15.0, 120.0, 330.0, 330.0
 _SHORTEST_S = 2.0  # also a call that may not wait asks once
 
+_SMALLER = (
+    "If it stays like that, make the files smaller: set_options(max_bytes_per_file=...), and make "
+    "the same call again."
+)
+# Too large, or slower than the gateway waits.
+_OF_UPLOADS = dict.fromkeys((408, 413, 504), _SMALLER)
+
 
 def _passwords(url: str) -> list[str]:
     found = urllib.parse.urlsplit(url).password
@@ -82,9 +89,9 @@ class Connection:
         """Take every secret out of a text."""
         return self._mask.text(text)
 
-    def _translated(self, what: str) -> Translated:
+    def _translated(self, what: str, ways_out: Mapping[int, str] | None = None) -> Translated:
         """Let only our errors out."""
-        return Translated(what, self._mask.text(self._base_url), self._mask)
+        return Translated(what, self._mask.text(self._base_url), self._mask, ways_out)
 
     def _get(self, what: str, path: str, within_s: float | None = None) -> bytes:
         """Read a small answer."""
@@ -134,7 +141,7 @@ class Connection:
         import httpx
 
         what = "Uploading the request file"
-        with self._translated(what), path.open("rb") as file:
+        with self._translated(what, _OF_UPLOADS), path.open("rb") as file:
             # An open file is streamed; a path or bytes would sit in memory three times over.
             response = self._openai.with_raw_response.files.create(
                 file=file,

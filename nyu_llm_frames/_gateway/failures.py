@@ -67,10 +67,15 @@ class Translated:
         What was being done, as the message begins.
     base_url : str
     mask : Mask
+    ways_out : mapping of int to str, optional
+        What may help against an HTTP status.
     """
 
-    def __init__(self, what: str, base_url: str, mask: Mask) -> None:
+    def __init__(
+        self, what: str, base_url: str, mask: Mask, ways_out: Mapping[int, str] | None = None
+    ) -> None:
         self._what, self._base_url, self._mask = what, base_url, mask
+        self._ways_out = ways_out or {}
 
     def __enter__(self) -> Translated:
         return self
@@ -88,6 +93,8 @@ class Translated:
         body = self._mask.data(body)  # before it is cut: half a key is a key's half
         said = _excerpt(body)
         text = f"{self._what}: the gateway answered {status}" + (f": {said}" if said else "")
+        if status in self._ways_out:
+            text = f"{sentence(text)} {self._ways_out[status]}"
         shown = body[:1000].decode("utf-8", "replace")
         if status in (401, 403):
             return AuthenticationError(

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TypeVar
 
 import tenacity
@@ -20,17 +19,11 @@ from nyu_llm_frames._gateway.gateway import Gateway
 from nyu_llm_frames._jobs.job import Job
 from nyu_llm_frames._options import Options
 from nyu_llm_frames._progress import Phase, Progress, Reporter
-from nyu_llm_frames._sidecar.folder import Sidecar, is_sidecar
+from nyu_llm_frames._sidecar.folder import Sidecar
 from nyu_llm_frames._sidecar.lock import PATIENCE_S
 from nyu_llm_frames.errors import GatewayUnavailableError, RunTimeoutError, SidecarLockedError
 
 T = TypeVar("T")
-
-
-def sidecar_line(path: Path, *, is_new: bool | None = None) -> str:
-    """Say where the sidecar is, and whether it is new; by default as it is now."""
-    new = not is_sidecar(path) if is_new is None else is_new
-    return f"{'new sidecar' if new else 'sidecar'}: {path}"
 
 
 @dataclass(slots=True)
@@ -115,10 +108,6 @@ class Context:
     def say(self, phase: Phase, message: str) -> None:
         """Tell a person."""
         self.report(Progress(phase, message, requests=self.requests))
-
-    def announce(self) -> None:
-        """Say where the sidecar is, and whether it is new: the first line that a run prints."""
-        self.say("note", sidecar_line(self.sidecar.path, is_new=self.sidecar.is_new))
 
     def patiently(self, step: Callable[[], T]) -> T:
         """Repeat an upload a few times; a submit never comes here."""

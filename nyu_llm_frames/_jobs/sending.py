@@ -21,13 +21,6 @@ from nyu_llm_frames.errors import (
     UncertainSubmissionError,
 )
 
-# Too large, or slower than the gateway waits.
-_TOO_LARGE = frozenset({408, 413, 504})
-_SMALLER = (
-    "If it stays like that, make the files smaller: set_options(max_bytes_per_file=...), and make "
-    "the same call again."
-)
-
 
 def upload(ctx: Context, name: str) -> Job:
     """Put a planned job's input file into the bucket, under a name of its own."""
@@ -41,13 +34,7 @@ def upload(ctx: Context, name: str) -> Job:
             f"uploading {count(job.requests, 'request')} ({job.file_bytes / 1e6:,.1f} MB)",
         )
         with ctx.sidecar.request_file(name) as path:
-            try:
-                file_id = connection.upload(path, job.file_name, job.model)
-            except GatewayError as e:
-                if e.status_code not in _TOO_LARGE:
-                    raise
-                e.args = (f"{e} {_SMALLER}",)
-                raise
+            file_id = connection.upload(path, job.file_name, job.model)
         return ctx.save(_jobs.uploaded(job, file_id, ctx.clock.now()))
 
 

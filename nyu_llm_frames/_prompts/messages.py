@@ -20,6 +20,7 @@ _SHOWN_WIDTH = 88
 _JINJA_GLOBALS = frozenset({"namespace", "dict", "cycler", "joiner", "lipsum", "gettext", "_"})
 _SHOWN_REASON = 200
 _ALIKE = 0.6
+_SEPARATORS = (";", "\t", "|", ",")
 
 
 def nearest(name: Hashable, known: Iterable[Hashable]) -> list[tuple[float, Hashable]]:
@@ -92,6 +93,13 @@ def missing_column(
         if available
         else "The frame has no columns."
     )
+    only = available[0] if len(available) == 1 else None
+    mark = next((m for m in _SEPARATORS if isinstance(only, str) and m in only), None)
+    if mark:
+        hints.append(
+            f"That is one column, with {mark!r} in its name: if it separates the columns of the "
+            f"file, read it with pandas.read_csv(..., sep={mark!r})."
+        )
     separator = "" if line else " "
     error = MissingColumnError(
         f"{text}{separator}{' '.join(hints)}", column=name, available=available

@@ -129,6 +129,8 @@ class Sidecar:
                 "sidecar=.",
                 path=str(path),
             )
+        if not create and not path.exists():
+            raise SidecarError(f"There is no sidecar {path}.", path=str(path))
         if not create:
             raise SidecarError(f"{path} is no sidecar: it has no jobs folder.", path=str(path))
         _storage.make_folder(path)

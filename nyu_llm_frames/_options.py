@@ -92,7 +92,8 @@ class set_options:
     sidecar : str or Path, optional
         Folder that keeps jobs and answers; default ``llm_sidecar`` in the working directory.
     progress : bool or callable, default True
-        ``False`` prints nothing. A callable gets a frozen `Progress` record at every change.
+        ``False`` prints nothing, and logs a warning where the gateway is not reached. A callable
+        gets a frozen `Progress` record at every change.
     max_cost : float, optional
         US dollars that no call may exceed.
     keep_prompts : bool, default True

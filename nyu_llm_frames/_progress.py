@@ -1,7 +1,8 @@
 """What a run tells while it works: a frozen record to a hook, lines to a person.
 
 Comes in: facts from the runner. Goes out: one `Progress` per change, lines for people through
-the default hook, log records at INFO. Never a prompt, an answer or a key.
+the default hook, log records at INFO; trouble at WARNING where there is no hook. Never a prompt,
+an answer or a key.
 """
 
 from __future__ import annotations
@@ -50,6 +51,8 @@ class Progress:
         Seconds since the call began to wait.
     next_poll_s : float or None
         Seconds until the next poll.
+    trouble : str
+        What keeps the run from going on, as a gateway that is not reached; else empty.
     """
 
     phase: Phase
@@ -59,6 +62,7 @@ class Progress:
     jobs: dict[str, int] = field(default_factory=dict)
     waited_s: float = 0.0
     next_poll_s: float | None = None
+    trouble: str = ""
 
 
 _HINT = "waiting; Ctrl-C is safe: what was submitted goes on, and the same call picks it up"
@@ -101,9 +105,10 @@ class Display:
             # A log file: a line per change of state, not one per poll.
             if progress.phase == "asking":
                 return
-            if progress.jobs != self._states:
+            states = (dict(progress.jobs), bool(progress.trouble))
+            if states != self._states:
                 print(progress.message, flush=True)
-                self._states = dict(progress.jobs)
+                self._states = states
             return
         if self._bar is None:
             self._bar = _status_line()
@@ -150,10 +155,16 @@ class Reporter:
     def __init__(self, progress: bool | Callable[[Progress], None]) -> None:
         self._display = Display() if progress is True else None
         self._hook = progress if callable(progress) else self._display
+        self._troubled = False
 
     def __call__(self, progress: Progress) -> None:
-        if progress.phase not in MOVING:
+        if progress.trouble and not self._troubled and self._hook is None:
+            # A run that is told to be silent must not wait for a wrong address without a word.
+            logger.warning("%s", progress.message)
+        elif progress.phase not in MOVING:
             logger.info("%s", progress.message)
+        if progress.trouble or progress.phase == "waiting":
+            self._troubled = bool(progress.trouble)
         if self._hook is not None:
             self._hook(progress)
 

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support import rows
+from support.clock import FakeClock
 from support.stand_in import StandIn
 
 import nyu_llm_frames as llm
@@ -24,6 +25,7 @@ from nyu_llm_frames._jobs import pace
 from nyu_llm_frames._jobs.job import Job
 from nyu_llm_frames._progress import Display, Progress, _fitting
 from nyu_llm_frames._summary import Summary
+from nyu_llm_frames.errors import RunTimeoutError
 
 START = datetime(2026, 3, 1, 9, 0, tzinfo=UTC)
 MODEL = "gemini-3-flash-preview"
@@ -261,6 +263,32 @@ def test_a_log_gets_a_line_per_change_of_state(capsys: pytest.CaptureFixture[str
     captured = capsys.readouterr()
     assert captured.out.splitlines()[1:] == ["a", "c"]
     assert captured.err == ""
+
+
+def test_a_log_tells_when_trouble_begins_and_when_it_is_over(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    display = Display()
+    for message, trouble in [("a", ""), ("b", "no answer"), ("c", "no answer"), ("d", "")]:
+        display(Progress("waiting", message, jobs={"running": 1}, trouble=trouble))
+    assert capsys.readouterr().out.splitlines()[1:] == ["a", "b", "d"]
+
+
+@pytest.mark.parametrize("wait", [True, False])
+def test_a_silent_run_does_not_wait_for_a_wrong_address_without_a_word(
+    stand_in: StandIn, clock: FakeClock, caplog: pytest.LogCaptureFixture, wait: bool
+) -> None:
+    frame = pd.DataFrame({"x": ["one", "two"]})
+    gateway = llm.Gateway(**{**stand_in.settings, "base_url": "http://127.0.0.1:1/v1"})
+    with llm.set_options(gateway=gateway, progress=False):
+        if wait:
+            with pytest.raises(RunTimeoutError):
+                frame.llm.batch("{{ x }}", model="gemini-3-flash-preview", timeout=3600)
+        else:
+            frame.llm.batch("{{ x }}", model="gemini-3-flash-preview", wait=False)
+    told = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert len(told) == 1
+    assert "no answer from http://127.0.0.1:1/v1" in told[0]
 
 
 def test_progress_false_is_silent(stand_in: StandIn, capsys: pytest.CaptureFixture[str]) -> None:

@@ -105,9 +105,9 @@ class Context:
         self.sidecar.save_job(job)
         return job
 
-    def say(self, phase: Phase, message: str) -> None:
+    def say(self, phase: Phase, message: str, *, trouble: str = "") -> None:
         """Tell a person."""
-        self.report(Progress(phase, message, requests=self.requests))
+        self.report(Progress(phase, message, requests=self.requests, trouble=trouble))
 
     def patiently(self, step: Callable[[], T]) -> T:
         """Repeat an upload a few times; a submit never comes here."""

@@ -92,6 +92,7 @@ def waiting(
         jobs=states,
         waited_s=waited_s,
         next_poll_s=pause,
+        trouble="" if trouble is None else str(trouble),
     )
 
 

@@ -138,6 +138,7 @@ class Runner:
                 "note",
                 f"trouble: {self.trouble} Nothing is lost: make the same call again, or wait for "
                 "the run.",
+                trouble=str(self.trouble),
             )
 
     def advance(self) -> bool:

@@ -353,6 +353,7 @@ def test_a_wrong_bucket_is_said_in_the_providers_words(gateway: StandIn) -> None
     text = said(GatewayError, lambda: ask(gateway=wrong))
     assert "404" in text
     assert "The specified bucket does not exist" in text
+    assert "Check the bucket (bucket=, NYU_LLM_BUCKET)" in text
     assert ask()["response"].notna().all()
 
 

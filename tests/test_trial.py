@@ -196,12 +196,18 @@ def test_a_refused_request_is_shown_and_left_to_the_batch(
     assert [len(job.requests) for job in gateway.jobs] == [26]
 
 
-@pytest.mark.parametrize(("status", "kind"), [(401, AuthenticationError), (404, GatewayError)])
+@pytest.mark.parametrize(
+    ("status", "kind", "way_out"),
+    [
+        (401, AuthenticationError, "Check PORTKEY_API_KEY"),
+        (404, GatewayError, "Check the name of the model and the gateway's address"),
+    ],
+)
 def test_what_is_wrong_for_every_row_raises(
-    gateway: StandIn, frame: pd.DataFrame, status: int, kind: type[Exception]
+    gateway: StandIn, frame: pd.DataFrame, status: int, kind: type[Exception], way_out: str
 ) -> None:
     gateway.script.add("chat", status=status, times=-1)
-    with pytest.raises(kind):
+    with pytest.raises(kind, match=way_out):
         trial(frame, n=30)
     assert gateway.count("chat") < 30
 

@@ -27,7 +27,12 @@ _SMALLER = (
     "the same call again."
 )
 # Too large, or slower than the gateway waits.
-_OF_UPLOADS = dict.fromkeys((408, 413, 504), _SMALLER)
+_ADDRESS = "the gateway's address (base_url=, PORTKEY_BASE_URL)."
+_OF_UPLOADS = {
+    **dict.fromkeys((408, 413, 504), _SMALLER),
+    404: f"Check the bucket (bucket=, NYU_LLM_BUCKET) and {_ADDRESS}",
+}
+_OF_ANSWERS = {404: f"Check the name of the model and {_ADDRESS}"}
 
 
 def _passwords(url: str) -> list[str]:
@@ -237,7 +242,7 @@ class Connection:
         import httpx
 
         what = "Answering a request"
-        with self._translated(what) as block:
+        with self._translated(what, _OF_ANSWERS) as block:
             response = self._openai._client.post(
                 f"{self._base_url}/chat/completions",
                 headers={**self._read_headers, "content-type": "application/json"},

@@ -261,6 +261,32 @@ def test_a_lock_is_free_again_also_when_its_record_cannot_be_removed(
     assert caught.tb  # a notebook holds the frames of its last error, too, and so the lock in them
 
 
+@pytest.mark.parametrize("links", [True, False])
+def test_a_lock_is_free_again_after_an_interrupt_while_it_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    def link(source: Path, target: Path) -> None:
+        if links:
+            Path(target).write_text(Path(source).read_text())
+            raise KeyboardInterrupt
+        monkeypatch.setattr(os, "fdopen", interrupt)
+        raise PermissionError(errno.EPERM, "no hard links here")
+
+    def interrupt(descriptor: int, mode: str) -> None:
+        os.close(descriptor)
+        raise KeyboardInterrupt
+
+    lock = SidecarLock(tmp_path, SystemClock())
+    lock.prove()
+    monkeypatch.setattr(os, "link", link)
+    with pytest.raises(KeyboardInterrupt) as caught, lock.held():
+        pass
+    monkeypatch.undo()
+    with SidecarLock(tmp_path, SystemClock()).held(patience_s=0):
+        pass
+    assert caught.tb  # as a notebook holds it
+
+
 @pytest.mark.parametrize("system", ["with /proc", "without"])
 def test_a_process_is_known_to_be_dead(system: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where boots have no names and processes no start: on macOS."""

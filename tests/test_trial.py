@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -224,6 +225,28 @@ def test_an_interrupt_keeps_the_answers_that_were_paid(
     paid = len(gateway.chats)
     assert 0 < paid < 30
     assert len(llm.open_sidecar("llm_sidecar").answers()) == paid
+    trial(frame, n=30)
+    assert len(gateway.chats) == len(set(asked(gateway))) == 30
+
+
+def test_an_interrupt_while_requests_are_handed_out_keeps_what_was_paid(
+    gateway: StandIn, frame: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handed: list[object] = []
+    submit_one = ThreadPoolExecutor.submit
+
+    def interrupt(self: ThreadPoolExecutor, *args: Any) -> object:
+        handed.append(submit_one(self, *args))
+        if len(handed) == 3:
+            raise KeyboardInterrupt
+        return handed[-1]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ThreadPoolExecutor, "submit", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            trial(frame, n=30)
+    paid = len(gateway.chats)
+    assert len(llm.open_sidecar("llm_sidecar").answers()) == paid <= 3
     trial(frame, n=30)
     assert len(gateway.chats) == len(set(asked(gateway))) == 30
 

@@ -8,7 +8,7 @@ ended otherwise may have been paid and is not asked again here.
 from __future__ import annotations
 
 import threading
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from typing import Any
 
 import numpy as np
@@ -72,17 +72,16 @@ class Asking:
         done = 0
         pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="nyu-llm-trial")
         try:
-            places: dict[Future[tuple[Answer, bool]], int] = {
-                pool.submit(self._one, connection, custom_id, body.encode("ascii")): int(i)
-                for i, custom_id, body in zip(wanted.tolist(), ids, bodies, strict=True)
+            open_ = {
+                pool.submit(self._keep, connection, place, custom_id, body.encode("ascii"))
+                for place, custom_id, body in zip(wanted.tolist(), ids, bodies, strict=True)
             }
-            open_ = set(places)
             while open_:
                 finished, open_ = wait(open_, timeout=_SLICE_S, return_when=FIRST_COMPLETED)
                 done += len(finished)
                 self._tell(done, len(wanted))
                 for future in finished:
-                    self._keep(places.pop(future), future)
+                    future.result()
                 now = self._ctx.clock.monotonic()
                 if now - stored_at >= _STORE_EVERY_S:
                     self._store()
@@ -91,17 +90,15 @@ class Asking:
             # What is under way is paid: wait for it, so that its answer is not lost.
             self._stop.set()
             pool.shutdown(wait=True, cancel_futures=True)
-            for future, place in places.items():
-                if future.done() and not future.cancelled() and future.exception() is None:
-                    self._keep(place, future)
             raise
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
             self._store()
             self._ctx.close()
 
-    def _keep(self, place: int, future: Future[tuple[Answer, bool]]) -> None:
-        answer, answered = future.result()
+    def _keep(self, connection: Connection, place: int, custom_id: str, body: bytes) -> None:
+        """Ask, and keep what comes in the very thread that asked: an interrupt cannot lose it."""
+        answer, answered = self._one(connection, custom_id, body)
         if answered:
             self._fresh.append(answer)
         else:
@@ -113,10 +110,11 @@ class Asking:
             return
         writer = self._ctx.sidecar.answer_writer(self._name)
         try:
-            writer.write(self._fresh)
+            fresh = self._fresh[:]  # others append meanwhile
+            writer.write(fresh)
             with self._ctx.locked():
                 writer.commit()
-            self._fresh = []
+            del self._fresh[: len(fresh)]
         finally:
             writer.discard()
 

@@ -113,25 +113,34 @@ class SidecarLock:
         lock = FileLock(self._folder / _LOCK, timeout=0, mode=0o600)
         patience = PATIENCE_S if patience_s is None else min(patience_s, PATIENCE_S)
         start, told = self._clock.monotonic(), False
-        while True:
-            holder = self._try(lock)
-            if holder is None:
-                break
-            waited = self._clock.monotonic() - start
-            if waited >= patience:
-                raise self._locked(holder)
-            if waited > 2 and not told and on_wait is not None:
-                on_wait(f"waiting for the sidecar's lock, held by {_who(holder)}")
-                told = True
-            self._clock.sleep(_PAUSE_S)
+        # An interrupt may come at any point, and whoever keeps its traceback keeps the lock.
         try:
+            while True:
+                holder = self._try(lock)
+                if holder is None:
+                    break
+                waited = self._clock.monotonic() - start
+                if waited >= patience:
+                    raise self._locked(holder)
+                if waited > 2 and not told and on_wait is not None:
+                    on_wait(f"waiting for the sidecar's lock, held by {_who(holder)}")
+                    told = True
+                self._clock.sleep(_PAUSE_S)
             yield
         finally:
-            try:
-                with sidecar_errors(self._folder):
-                    (self._folder / _OWNER).unlink(missing_ok=True)
-            finally:
-                lock.release()
+            if lock.is_locked:
+                self._let_go(lock)
+
+    def _let_go(self, lock: FileLock) -> None:
+        """Remove the owner record and release the file lock."""
+        owner_path = self._folder / _OWNER
+        try:
+            with sidecar_errors(self._folder):
+                # Under this host's file lock a record of this host is ours.
+                if _read_owner(owner_path).get("host") == socket.gethostname():
+                    owner_path.unlink(missing_ok=True)
+        finally:
+            lock.release()
 
     def _try(self, lock: FileLock) -> dict[str, object] | None:
         """Take both parts, or return what is known of the holder."""
@@ -182,8 +191,12 @@ class SidecarLock:
                 raise
             except OSError:  # no hard links here (some network and memory-card file systems)
                 descriptor = os.open(owner_path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-                with os.fdopen(descriptor, "w") as file:
-                    file.write(text)
+                try:
+                    with os.fdopen(descriptor, "w") as file:
+                        file.write(text)
+                except BaseException:
+                    owner_path.unlink(missing_ok=True)  # it names nobody
+                    raise
         finally:
             draft.unlink(missing_ok=True)
 

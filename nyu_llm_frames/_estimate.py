@@ -7,16 +7,26 @@ asked of the gateway, and nothing is written.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from itertools import repeat
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
 
 from nyu_llm_frames._call import Call, template_text
 from nyu_llm_frames._clock import Clock
 from nyu_llm_frames._jobs.context import Context
 from nyu_llm_frames._jobs.planner import Planner
 from nyu_llm_frames._money.estimate import Estimate
-from nyu_llm_frames._money.survey import Question, survey
+from nyu_llm_frames._money.survey import Question, survey, survey_bodies
+from nyu_llm_frames._money.total import total
 from nyu_llm_frames._progress import Reporter
 from nyu_llm_frames._requests.planning import nothing_stands
 from nyu_llm_frames._sidecar.folder import Sidecar, is_sidecar
+from nyu_llm_frames._sidecar.stored import StoredRequests
+
+Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
 
 def estimate(call: Call, clock: Clock, retries: int) -> Estimate:
@@ -61,6 +71,37 @@ def next_upload(call: Call, planner: Planner, *, again: bool = False) -> Estimat
         at=planner.ctx.clock.now(),
         again=again,
     )
+
+
+class Along:
+    """What a call would send along with its own requests.
+
+    A job that was planned and not made yet is made whole by whoever needs an answer of it; where
+    its run may still be alive, its other requests cannot be taken back.
+    """
+
+    def __init__(self) -> None:
+        self._own: dict[str, Mask] = {}
+
+    def meet(self, planner: Planner) -> None:
+        """Take note of the jobs that a part of the call meets."""
+        for job, at in planner.unpaid():
+            own = at >= 0
+            self._own[job.name] = own | self._own.get(job.name, np.zeros_like(own))
+
+    def estimate(self, ctx: Context) -> Estimate | None:
+        """Estimate the cost of all those requests; None where there are none."""
+        parts = []
+        for name, own in self._own.items():
+            if own.all():
+                continue
+            job = ctx.sidecar.job(name)
+            others = ctx.sidecar.request_ids(name).filter(pa.array(~own))
+            stored = StoredRequests(ctx.sidecar, [job], among=others)
+            bodies = stored.bodies(np.arange(len(stored))).to_pylist()
+            found = survey_bodies(bodies, repeat(1), job.realm, job.model, ctx.clock.now())
+            parts.append(replace(found, rows=0))
+        return total(parts) if parts else None
 
 
 def question(call: Call) -> Question:

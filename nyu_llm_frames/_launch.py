@@ -16,10 +16,12 @@ from nyu_llm_frames._clock import Clock
 from nyu_llm_frames._jobs.context import Context
 from nyu_llm_frames._money.budget import check_budget
 from nyu_llm_frames._money.estimate import Estimate
+from nyu_llm_frames._money.total import total
 from nyu_llm_frames._progress import Reporter
 from nyu_llm_frames._requests.routes import route
 from nyu_llm_frames._requests.thinking import advice
 from nyu_llm_frames._sidecar.folder import RunRecord, Sidecar, is_sidecar
+from nyu_llm_frames._words import count
 
 
 def sidecar_line(path: Path, *, is_new: bool | None = None) -> str:
@@ -52,6 +54,7 @@ def planned(
     plan: Callable[[], int],
     *,
     estimate: Estimate,
+    along: Estimate | None,
     max_cost: float | None,
 ) -> int:
     """Plan a run and write it down; return how many requests are under way.
@@ -66,6 +69,8 @@ def planned(
         Plans, and returns how many requests are under way.
     estimate : Estimate
         Of the whole run.
+    along : Estimate or None
+        Of requests of others that are sent along with it.
     max_cost : float or None
         US dollars.
 
@@ -75,13 +80,20 @@ def planned(
         Before anything is planned.
     """
     ctx.say("note", estimate.line())
+    if along is not None:
+        ctx.say(
+            "note",
+            f"sent along: {count(along.to_pay, 'request')} of an earlier call, in a batch job that "
+            "was planned and not made yet. Where nobody wants those, take them back first: "
+            f"nyu-llm-frames cancel {ctx.sidecar.path} (that cancels what runs there, too).",
+        )
     if estimate.rows > 1 and not (call.template.uses_anything or call.asked.images):
         ctx.say(
             "note",
             "the template names no column: every row gets the same prompt. Columns are written "
             "{{ name }}; a template in a file is given as a pathlib.Path.",
         )
-    check_budget(estimate, max_cost)
+    check_budget(estimate if along is None else total([estimate, along]), max_cost)
     under_way = plan()
     if under_way or ctx.sidecar.is_new:
         at = ctx.clock.now()

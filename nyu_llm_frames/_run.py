@@ -18,10 +18,11 @@ import pandas as pd
 from nyu_llm_frames._call import Call, template_text, versions
 from nyu_llm_frames._clock import Clock
 from nyu_llm_frames._collected import Collected
-from nyu_llm_frames._estimate import next_upload
+from nyu_llm_frames._estimate import Along, next_upload
 from nyu_llm_frames._jobs.planner import Planner
 from nyu_llm_frames._jobs.runner import Runner
 from nyu_llm_frames._launch import opened, planned
+from nyu_llm_frames._money.budget import check_budget
 from nyu_llm_frames._money.survey import answer_costs
 from nyu_llm_frames._sidecar.folder import new_name
 from nyu_llm_frames._summary import Summary, models_of, summarize
@@ -87,14 +88,23 @@ class Run:
         """Decide what to send and write it down; return how many requests are under way."""
         if again:
             self._planner.seen.forget_failures()
+        along = Along()
+        along.meet(self._planner)
         return planned(
             self._ctx,
             self._call,
             self.name,
             lambda: self._planner.plan(again=again),
             estimate=next_upload(self._call, self._planner, again=again),
+            along=along.estimate(self._ctx),
             max_cost=self._max_cost,
         )
+
+    def _plan_more(self) -> int:
+        """Plan what another attempt may cure: within the limit, as all that is sent."""
+        if self._max_cost is not None:
+            check_budget(next_upload(self._call, self._planner), self._max_cost, more=True)
+        return self._planner.plan()
 
     def _start(self) -> None:
         with self._driving():
@@ -153,7 +163,7 @@ class Run:
         return self
 
     def _until_over(self) -> None:
-        self._runner.until_over(self._planner.plan)
+        self._runner.until_over(self._plan_more)
         self._runner.raise_failed()
 
     def retry(self) -> Run:

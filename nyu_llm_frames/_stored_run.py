@@ -20,7 +20,7 @@ from nyu_llm_frames._clock import Clock
 from nyu_llm_frames._gateway import gateway as _gateway
 from nyu_llm_frames._gateway.gateway import Gateway
 from nyu_llm_frames._jobs.context import Context
-from nyu_llm_frames._jobs.job import UNMADE, Job
+from nyu_llm_frames._jobs.job import UNPAID, Job
 from nyu_llm_frames._jobs.planner import Planner
 from nyu_llm_frames._jobs.runner import Runner
 from nyu_llm_frames._jobs.seen import Seen
@@ -139,6 +139,7 @@ class StoredRun(StoredAnswers):
 
     def _plan_retries(self, key: Key) -> int:
         if self._retries > 0 and self._kept(self._groups()[key]):
+            self._check_budget([key], again=False, more=True)
             return self._plan(key)
         return 0
 
@@ -155,7 +156,7 @@ class StoredRun(StoredAnswers):
             self.trouble = str(runner.trouble or "")
         return under_way
 
-    def _check_budget(self, keys: Sequence[Key], *, again: bool | None) -> None:
+    def _check_budget(self, keys: Sequence[Key], *, again: bool | None, more: bool = False) -> None:
         """Refuse to send what may cost more than it may; `again` is None where none is retried."""
         if self._max_cost is None:
             return
@@ -168,7 +169,7 @@ class StoredRun(StoredAnswers):
                 if retried:
                     sending |= to_send(standing, self._retries, again=bool(again))
                 for job in jobs:
-                    if job.step in UNMADE:
+                    if job.step in UNPAID:
                         at = positions(self.sidecar.request_ids(job.name), part.requests.ids)
                         sending[at[at >= 0]] = True
                 sending &= ~standing.final
@@ -179,7 +180,7 @@ class StoredRun(StoredAnswers):
                 found = survey_bodies(bodies, left.tolist(), *key, self._clock.now())
                 parts.append(found)
         if parts:
-            check_budget(total(parts), self._max_cost)
+            check_budget(total(parts), self._max_cost, more=more)
 
     def cancel(self) -> list[str]:
         """Cancel the batch jobs that are not over; what they finish before is kept."""
@@ -219,7 +220,9 @@ class StoredRun(StoredAnswers):
             options = _options.current()
             ctx = Context(self.sidecar, gateway, options, self._clock, self.report, requests=0)
             name = self._run or new_name(self._clock.now())
-            self._runners[key] = Runner(name, ctx, Seen())
+            # What the user stopped is sent again by `retry` alone.
+            stopped = {job.name for job in self._groups()[key] if job.cancel_requested}
+            self._runners[key] = Runner(name, ctx, Seen(stopped=stopped))
         return self._runners[key]
 
     def _surveyed(self, key: Key) -> Runner:

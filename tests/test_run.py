@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pandas as pd
 import pytest
 from support import rows
@@ -20,13 +21,16 @@ from support.clock import FakeClock
 from support.stand_in import StandIn, answer
 
 import nyu_llm_frames as llm
+from nyu_llm_frames._clock import SystemClock
 from nyu_llm_frames._gateway import connection
 from nyu_llm_frames._gateway.wire import Busy
 from nyu_llm_frames._jobs import sending
+from nyu_llm_frames._sidecar.folder import Sidecar
 from nyu_llm_frames._stored_run import StoredRun
 from nyu_llm_frames.errors import (
     AuthenticationError,
     BatchJobFailedError,
+    BudgetError,
     GatewayError,
     GatewayUnavailableError,
     LLMFramesError,
@@ -797,6 +801,130 @@ def test_cancel_then_the_same_call_sends_what_is_left(gateway: StandIn) -> None:
     gateway.behaviour.running_polls = 1
     assert ask(retries=0)["response"].tolist() == RIGHT
     assert sent(gateway)[1:] == [["Say c", "Say d"]]
+
+
+def test_what_cancel_takes_back_is_not_sent_by_the_wait_that_follows(gateway: StandIn) -> None:
+    gateway.behaviour.running_polls = -1
+    gateway.script.add("create", status=429, times=-1, after=1)
+    with llm.set_options(max_requests_per_file=1):
+        run = submit()
+    assert run.status["step"].tolist() == ["live", "uploaded", "uploaded", "uploaded"]
+    run.cancel()
+    gateway.script.clear()
+    run.wait()
+    assert [job.status for job in gateway.jobs] == ["cancelled"]
+    assert run.status["step"].tolist() == ["done", "withdrawn", "withdrawn", "withdrawn"]
+    gateway.behaviour.running_polls = 0
+    assert ask()["response"].tolist() == RIGHT  # a new call is a new wish
+
+
+def test_a_call_that_waits_does_not_send_again_what_somebody_else_cancels(
+    gateway: StandIn, clock: FakeClock
+) -> None:
+    gateway.behaviour.running_polls = -1
+    gateway.script.add("create", status=429, times=-1, after=1)
+
+    def cancel(progress: llm.Progress) -> None:
+        if progress.phase == "waiting" and gateway.jobs[0].status == "in_progress":
+            gateway.script.clear()
+            with llm.set_options(progress=False):
+                StoredRun("llm_sidecar").cancel()
+
+    with llm.set_options(max_requests_per_file=2, progress=cancel):
+        out = ask()
+    assert [len(job.requests) for job in gateway.jobs] == [2]
+    assert out["response_status"].tolist() == ["missing", "missing", "pending", "pending"]
+
+
+@pytest.mark.parametrize("made", [True, False])
+def test_cancel_also_stops_a_submit_of_which_nobody_knows_yet(gateway: StandIn, made: bool) -> None:
+    gateway.script.add("create", "lose" if made else "reset")
+    run = submit()
+    assert run.status["step"].tolist() == ["creating"]
+    assert run.cancel() == []
+    run.wait()
+    assert [job.status for job in gateway.jobs] == ["cancelled"] * made
+    assert run.status["step"].tolist() == ["done" if made else "withdrawn"]
+    assert gateway.count("create") == 1
+
+
+def test_a_cancel_that_was_not_heard_is_asked_for_again(gateway: StandIn) -> None:
+    gateway.behaviour.running_polls = -1
+    run = submit()
+    gateway.script.add("cancel", status=500)
+    with pytest.raises(GatewayError):
+        run.cancel()
+    run.wait()
+    assert [job.status for job in gateway.jobs] == ["cancelled"]
+
+
+# --- within the limit -------------------------------------------------------------------------
+@pytest.mark.parametrize("how", ["expired", "rows fail"])
+def test_max_cost_holds_for_another_attempt_of_what_is_under_way(
+    gateway: StandIn, how: str
+) -> None:
+    if how == "expired":
+        gateway.behaviour.terminal = "expired"
+    else:
+        gateway.behaviour.row = rows.failed(503)
+    submit()
+    with pytest.raises(BudgetError, match=r"Nothing more was sent; every answer is kept\."):
+        ask(max_cost=0.0)
+    assert len(gateway.jobs) == 1
+    ask(max_cost=0.0, retries=0)
+    assert len(gateway.jobs) == 1
+
+
+def test_max_cost_counts_an_uncertain_submit(gateway: StandIn) -> None:
+    gateway.script.add("create", "reset")
+    submit()
+    with pytest.raises(BudgetError, match=r"Nothing was sent\."):
+        ask(max_cost=0.0)
+    assert gateway.jobs == []
+
+
+def planned_elsewhere(gateway: StandIn, frame: pd.DataFrame) -> None:
+    """Leave a planned job behind, of a process that nobody here can know to be dead."""
+    gateway.script.add("upload", status=503, times=-1)
+    submit(frame)
+    gateway.script.clear()
+    sidecar = Sidecar(Path("llm_sidecar"), SystemClock())
+    (job,) = sidecar.jobs().values()
+    assert job.step == "planned"
+    sidecar.save_job(msgspec.structs.replace(job, owner="node17/boot/7/1"))
+
+
+def test_max_cost_counts_what_is_sent_along(gateway: StandIn) -> None:
+    many = pd.DataFrame({"x": [f"text {i}" for i in range(50)]})
+    planned_elsewhere(gateway, many)
+    few = many.head(2)
+    alone = few.llm.estimate("Say {{ x }}", model=MODEL, max_tokens=100, sidecar="other")
+    assert alone.usd_batch is not None
+    told: list[str] = []
+    with llm.set_options(progress=lambda p: told.append(p.message)):
+        with pytest.raises(BudgetError, match="counts 50 requests"):
+            ask(few, max_cost=2 * alone.usd_batch.high)
+        assert gateway.jobs == []
+        ask(few)
+    assert any("sent along: 48 requests of an earlier call" in line for line in told)
+    assert [len(job.requests) for job in gateway.jobs] == [50]
+
+
+def test_what_an_interrupted_call_planned_is_not_sent_by_one_that_wants_less(
+    gateway: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel of the interrupted call lives: its notebook is still open."""
+
+    def interrupt(progress: llm.Progress) -> None:
+        if progress.phase == "uploading":
+            raise KeyboardInterrupt
+
+    with llm.set_options(progress=interrupt), pytest.raises(KeyboardInterrupt):
+        ask()
+    # From here on as another process sees it.
+    monkeypatch.setattr("nyu_llm_frames._jobs.planner.process_token", lambda: "another/b/1/1")
+    assert ask(DF.head(1))["response"].tolist() == RIGHT[:1]
+    assert [len(job.requests) for job in gateway.jobs] == [1]
 
 
 def test_an_unknown_status_is_shown_by_name_and_still_running(gateway: StandIn) -> None:

@@ -18,7 +18,7 @@ from nyu_llm_frames._asked import Asked
 from nyu_llm_frames._call import Call
 from nyu_llm_frames._clock import Clock
 from nyu_llm_frames._collected import Collected
-from nyu_llm_frames._estimate import next_upload
+from nyu_llm_frames._estimate import Along, next_upload
 from nyu_llm_frames._files import sink
 from nyu_llm_frames._files.join import NewColumns
 from nyu_llm_frames._files.requests import Band, RequestBands
@@ -29,6 +29,7 @@ from nyu_llm_frames._jobs.planner import Planner
 from nyu_llm_frames._jobs.runner import Runner
 from nyu_llm_frames._jobs.seen import Seen
 from nyu_llm_frames._launch import planned, sidecar_line
+from nyu_llm_frames._money.budget import check_budget
 from nyu_llm_frames._money.estimate import Estimate
 from nyu_llm_frames._money.total import total
 from nyu_llm_frames._progress import Progress, Reporter
@@ -132,12 +133,13 @@ class FileRun:
                 self.name,
                 self._plan,
                 estimate=estimate,
+                along=self._along.estimate(self._ctx),
                 max_cost=self._max_cost,
             )
             if not under_way:
                 return
             if wait:
-                runner.until_over(self._plan)
+                runner.until_over(self._plan_more)
             else:
                 runner.step()
                 self.trouble = str(runner.trouble or "")
@@ -157,10 +159,12 @@ class FileRun:
 
     def _estimate(self) -> Estimate:
         parts = []
+        self._along = Along()
         for band in self.bands:
-            call = self._call(band)
-            parts.append(next_upload(call, self._planner(band)))
-            del band, call  # before the next one is loaded
+            call, planner = self._call(band), self._planner(band)
+            self._along.meet(planner)
+            parts.append(next_upload(call, planner))
+            del band, call, planner  # before the next one is loaded
         return replace(total(parts), rows=self.bands.rows)
 
     def _plan(self) -> int:
@@ -170,6 +174,12 @@ class FileRun:
             under_way += self._planner(band).plan()
             del band
         return under_way
+
+    def _plan_more(self) -> int:
+        """Plan what another attempt may cure: within the limit, as all that is sent."""
+        if self._max_cost is not None:
+            check_budget(self._estimate(), self._max_cost, more=True)
+        return self._plan()
 
     def _call(self, band: Band) -> Call:
         """Return the call of one band: what a frame of its rows would be."""

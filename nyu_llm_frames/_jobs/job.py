@@ -56,6 +56,8 @@ ACTIONS: Mapping[Step, Action] = {
 CARRYING: frozenset[Step] = frozenset({"planned", "uploaded", "creating", "live", "ended"})
 # Steps in which certainly no job exists at the gateway.
 UNMADE: frozenset[Step] = frozenset({"planned", "uploaded"})
+# Steps from which driving the job may make it, and pay for it.
+UNPAID: frozenset[Step] = UNMADE | {"creating"}
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,7 +68,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     name : str
         Name in the sidecar, for ever.
     run, owner : str
-        Run that planned it, and the process (``host/boot/pid/start``).
+        Run that planned it, and the process (``host/boot/pid/start``; "" once it has left it).
     requests, file_bytes : int
         What the input file holds.
     step : Step
@@ -88,6 +90,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     outcome : Outcome
     attempt : bool
         Whether this job counts as an attempt for its requests.
+    cancel_requested : bool
+        Whether the user stopped it.
     answers, orphans, duplicates : int
         What its output held.
     complete : bool
@@ -147,6 +151,11 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
         return self.step in CARRYING
 
     @property
+    def tries(self) -> bool:
+        """Whether its requests are tried by it, or were; not where it surely never was made."""
+        return self.step not in ("rejected", "withdrawn")
+
+    @property
     def has_output_file(self) -> bool:
         """Whether an output object is named; a folder is named where none was written."""
         name = urllib.parse.unquote(self.output_file_id or "")
@@ -172,6 +181,20 @@ def uploaded(job: Job, input_file_id: str, at: datetime) -> Job:
 def withdrawn(job: Job, at: datetime) -> Job:
     """Nobody wants it any more, and it was never made."""
     return _move(job, "withdrawn", done_at=at)
+
+
+def left(job: Job) -> Job:
+    """Whoever planned it does not work on it any more."""
+    return msgspec.structs.replace(job, owner="")
+
+
+def stopped(job: Job, at: datetime) -> Job:
+    """The user stopped it: taken back where it was never made, else to be cancelled.
+
+    Written before anybody asks the gateway: what the user stopped is not sent again by itself.
+    """
+    job = msgspec.structs.replace(job, cancel_requested=True)
+    return withdrawn(job, at) if job.step in UNMADE else job
 
 
 def intended(
@@ -246,7 +269,8 @@ def settle(job: Job, listed: JobList | None, *, settled: bool, at: datetime) -> 
         return _move(job, "creating", blind_looks=job.blind_looks + 1)
     if job.looks < 1:
         return _move(job, "creating", looks=job.looks + 1, blind_looks=0)
-    return resubmitted(job)
+    again = resubmitted(job)
+    return stopped(again, at) if job.cancel_requested else again
 
 
 def resubmitted(job: Job) -> Job:
@@ -255,6 +279,7 @@ def resubmitted(job: Job) -> Job:
         job,
         "planned",
         submission=job.submission + 1,
+        cancel_requested=False,
         input_file_id=None,
         watermark=None,
         looks=0,

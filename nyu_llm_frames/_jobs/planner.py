@@ -81,7 +81,7 @@ class Planner:
         jobs = [
             job
             for job in every.values()
-            if job.realm == self.ctx.realm and job.step not in ("rejected", "withdrawn")
+            if job.realm == self.ctx.realm and (job.tries or job.cancel_requested)
         ]
         self._look_up([job.name for job in jobs])
         for job in jobs:
@@ -92,7 +92,7 @@ class Planner:
             self.seen.follow(job)
             if job.carries:
                 standing.carried[at] = True
-            elif job.attempt:
+            elif job.attempt and job.tries:
                 standing.attempts[at] += 1
             if self.seen.bars(job.name):
                 standing.barred[at] = True
@@ -155,6 +155,18 @@ class Planner:
         if any(self._is_abandoned(job) for job in self.ctx.sidecar.jobs().values()):
             with self.ctx.locked():
                 self._withdraw(self.ctx.sidecar.jobs(), also_equal=True)
+
+    def unpaid(self) -> Iterator[tuple[Job, Positions]]:
+        """Yield the jobs that this call would make, with where their requests stand among its own.
+
+        Not those that it would take back.
+        """
+        for name, job in self.ctx.sidecar.jobs().items():
+            if job.realm != self.ctx.realm or job.step not in _jobs.UNPAID:
+                continue
+            at = self._positions(name)
+            if (at >= 0).any() and not self._is_abandoned(job):
+                yield job, at
 
     def _withdraw(self, every: dict[str, Job], *, also_equal: bool = False) -> None:
         """Take back jobs that were never made, when nobody drives them and they carry more.

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import assert_never
-
-import msgspec
 
 from nyu_llm_frames._gateway.wire import JobList
 from nyu_llm_frames._jobs import job as _jobs
@@ -27,6 +25,7 @@ from nyu_llm_frames.errors import (
     ConfigurationError,
     GatewayError,
     GatewayUnavailableError,
+    LLMFramesError,
     RunTimeoutError,
 )
 
@@ -86,10 +85,27 @@ class Runner:
                 f"interrupted: {what}. Make the same call again to go on from here, now or in "
                 f"another kernel (sidecar {self.ctx.sidecar.path}).",
             )
+            self._disown()
+            raise
+        except Exception:
+            self._disown()
             raise
         finally:
             self.ctx.report.close()
             self.ctx.close()
+
+    def _disown(self) -> None:
+        """Let any call take back what this one planned, did not submit, and leaves behind."""
+        with suppress(LLMFramesError):
+            left = [j for j in self.active() if j.run == self.name and j.step in _jobs.UNMADE]
+            if not left:
+                return
+            self.ctx.deadline = self.ctx.clock.monotonic()  # and wait for nobody
+            with self.ctx.locked():
+                for job in left:
+                    fresh = self.ctx.sidecar.job(job.name)
+                    if fresh.step in _jobs.UNMADE:
+                        self.ctx.save(_jobs.left(fresh))
 
     # --- what stands -----------------------------------------------------------------------
     def active(self) -> list[Job]:
@@ -189,7 +205,10 @@ class Runner:
             case "settle":
                 return sending.settle(ctx, job)
             case "poll":
-                return reading.poll(ctx, job)
+                after = reading.poll(ctx, job)
+                if after.step == "live" and after.cancel_requested and after.status != "cancelling":
+                    ctx.connection.cancel(str(after.batch_id))  # it was not there, or did not hear
+                return after
             case "harvest":
                 return self._reader.read(job)
             case "nothing":
@@ -292,13 +311,17 @@ class Runner:
         for job in self.active():
             with self.ctx.locked():
                 fresh = self.ctx.sidecar.job(job.name)
-                if fresh.step in _jobs.UNMADE:
-                    self.ctx.save(_jobs.withdrawn(fresh, self.ctx.clock.now()))
-                    continue
-                if fresh.step != "live" or fresh.batch_id is None:
-                    continue
-                # Written first: rows of a job that the user stopped are not retried by itself.
-                fresh = self.ctx.save(msgspec.structs.replace(fresh, cancel_requested=True))
+                if fresh.carries and fresh.step != "ended":
+                    fresh = self.ctx.save(_jobs.stopped(fresh, self.ctx.clock.now()))
+                self.seen.ended(fresh)
+            if fresh.step == "creating":
+                self.ctx.say(
+                    "note",
+                    "nobody knows yet whether one submit made a batch job: wait, and it is "
+                    "cancelled as soon as it is found",
+                )
+            if fresh.step != "live":
+                continue
             try:
                 self.ctx.connection.cancel(str(fresh.batch_id))
                 cancelled.append(str(fresh.batch_id))

@@ -143,6 +143,8 @@ def settle(ctx: Context, job: Job) -> Job:
         ctx.say("settling", f"found at the gateway: batch job {after.batch_id}")
     elif after.step == "planned":
         ctx.say("settling", "the uncertain submit made no job; submitting again")
+    elif after.step == "withdrawn":
+        ctx.say("settling", "the uncertain submit made no job, and none is wanted any more")
     if _jobs.undecidable(after):
         raise _uncertain(
             ctx, after, "The job list does not reach back far enough to show that it was not made."

@@ -28,7 +28,9 @@ def check_max_cost(max_cost: object, option: float | None) -> float | None:
     return float(max_cost)  # type: ignore[arg-type]
 
 
-def check_budget(estimate: Estimate, max_cost: float | None, *, live: bool = False) -> None:
+def check_budget(
+    estimate: Estimate, max_cost: float | None, *, live: bool = False, more: bool = False
+) -> None:
     """Refuse a run that may cost more than it may.
 
     Parameters
@@ -38,6 +40,8 @@ def check_budget(estimate: Estimate, max_cost: float | None, *, live: bool = Fal
         US dollars.
     live : bool
         Whether requests are answered now, at the live rate.
+    more : bool
+        Whether something was sent before, which this would be added to.
 
     Raises
     ------
@@ -47,10 +51,11 @@ def check_budget(estimate: Estimate, max_cost: float | None, *, live: bool = Fal
     if max_cost is None or not estimate.to_pay:
         return
     usd = estimate.usd_live if live else estimate.usd_batch
+    sent = "Nothing more was sent; every answer is kept." if more else "Nothing was sent."
     if usd is None:
         raise BudgetError(
             f"max_cost={max_cost:g} cannot be kept: {estimate.basis['price']}, so nobody can tell "
-            f"what {estimate.to_pay:,} requests cost. Nothing was sent. Leave max_cost out to go "
+            f"what {estimate.to_pay:,} requests cost. {sent} Leave max_cost out to go "
             "on without a limit.",
             max_cost=max_cost,
         )
@@ -64,7 +69,7 @@ def check_budget(estimate: Estimate, max_cost: float | None, *, live: bool = Fal
         f"{dollars(usd.expected)} is likely. It counts {estimate.to_pay:,} "
         f"requests{times}; prompts: {estimate.prompt_tokens.high:,.0f} tokens "
         f"({basis['prompt']}); answers: {estimate.output_tokens.high:,.0f} tokens "
-        f"({basis['output']}); price: {basis['price']}. Nothing was sent. Ways out: set "
+        f"({basis['output']}); price: {basis['price']}. {sent} Ways out: set "
         "max_tokens=, run df.llm.trial(...) so that real answers tell their length, send fewer "
         "rows, set retries=0, or raise max_cost.",
         max_cost=max_cost,

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from nyu_llm_frames._jobs.job import UNMADE, Job
+from nyu_llm_frames._jobs.job import UNPAID, Job
 from nyu_llm_frames._money import tokenizer
 from nyu_llm_frames._money import tokens as _tokens
 from nyu_llm_frames._money.estimate import Demand, Estimate, Observed, estimate
@@ -75,9 +75,9 @@ def survey(
     """
     sending = to_send(standing, retries, again=again)
     jobs = sidecar.jobs() if sidecar is not None else {}
-    # Planned but never made: the next call drives them, and pays them.
+    # Not made yet, as far as is known: the next call drives them, and pays them.
     for name, job in jobs.items():
-        if sidecar is not None and job.step in UNMADE and job.realm == question.realm:
+        if sidecar is not None and job.step in UNPAID and job.realm == question.realm:
             where = positions(sidecar.request_ids(name), requests.ids)
             sending[where[where >= 0]] = True
     sending &= ~standing.final
@@ -124,7 +124,7 @@ def survey_bodies(
         Prices change; UTC.
     """
     groups: dict[tuple[int | None, float], list[tuple[float, float]]] = {}
-    for body, left in zip(bodies, attempts, strict=True):
+    for body, left in zip(bodies, attempts, strict=False):
         fields = json.loads(body)
         limit = fields.get("max_tokens") or fields.get("max_completion_tokens")
         extra = sum(

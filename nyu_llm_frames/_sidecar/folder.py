@@ -295,5 +295,5 @@ def _read_record(path: Path, kind: type[Any]) -> Any:
 
 
 def owner_is_gone(job: Job, me: str) -> bool:
-    """Whether nobody drives a job: its process is dead, or is this one between two calls."""
-    return job.owner == me or is_dead(job.owner)
+    """Whether nobody drives a job: left, its process dead, or this one between two calls."""
+    return job.owner in ("", me) or is_dead(job.owner)

@@ -21,6 +21,7 @@ ENDPOINT = "/v1/chat/completions"
 
 _CONNECT_S, _READ_S, _UPLOAD_S, _SUBMIT_S = 15.0, 120.0, 330.0, 330.0
 _SHORTEST_S = 2.0  # also a call that may not wait asks once
+_SHORTEST_UPLOAD_S = 60.0  # a call that is made again and again must get its file there at last
 
 _SMALLER = (
     "If it stays like that, make the files smaller: set_options(max_bytes_per_file=...), and make "
@@ -33,6 +34,10 @@ _OF_UPLOADS = {
     404: f"Check the bucket (bucket=, NYU_LLM_BUCKET) and {_ADDRESS}",
 }
 _OF_ANSWERS = {404: f"Check the name of the model and {_ADDRESS}"}
+
+
+def _patience_s(within_s: float | None, shortest: float, longest: float) -> float:
+    return longest if within_s is None else min(max(within_s, shortest), longest)
 
 
 def _passwords(url: str) -> list[str]:
@@ -102,7 +107,7 @@ class Connection:
         """Read a small answer."""
         import httpx
 
-        patience = _READ_S if within_s is None else min(max(within_s, _SHORTEST_S), _READ_S)
+        patience = _patience_s(within_s, _SHORTEST_S, _READ_S)
         with self._translated(what) as block:
             response = self._openai._client.get(
                 f"{self._base_url}{path}",
@@ -141,10 +146,11 @@ class Connection:
                 self._openai = self._openai.with_options(base_url=base_url)
 
     # --- the calls --------------------------------------------------------------------------
-    def upload(self, path: Path, file_name: str, model: str) -> str:
+    def upload(self, path: Path, file_name: str, model: str, within_s: float | None = None) -> str:
         """Upload a request file under a name of its own; return the file's id."""
         import httpx
 
+        patience = _patience_s(within_s, _SHORTEST_UPLOAD_S, _UPLOAD_S)
         what = "Uploading the request file"
         with self._translated(what, _OF_UPLOADS), path.open("rb") as file:
             # An open file is streamed; a path or bytes would sit in memory three times over.
@@ -156,7 +162,7 @@ class Connection:
                     "x-portkey-provider-file-name": file_name,
                     "x-portkey-provider-model": model,
                 },
-                timeout=httpx.Timeout(_UPLOAD_S, connect=_CONNECT_S),
+                timeout=httpx.Timeout(patience, connect=_CONNECT_S),
             )
             value = json.loads(response.text)
             file_id = value["id"]
@@ -196,10 +202,10 @@ class Connection:
             raise GatewayUnavailableError(f"{what}: what came back is no batch object.")
         return batch
 
-    def list(self) -> _wire.JobList:
+    def list(self, within_s: float | None = None) -> _wire.JobList:
         """Read the one page of the job list."""
         what = "Reading the list of batch jobs"
-        jobs = _wire.read_list(self._get(what, "/batches?limit=100"))
+        jobs = _wire.read_list(self._get(what, "/batches?limit=100", within_s))
         if jobs is None:
             raise GatewayUnavailableError(f"{what}: what came back is no list.")
         return jobs

@@ -120,6 +120,8 @@ class Context:
         def worth_it(error: BaseException) -> bool:
             if not isinstance(error, GatewayUnavailableError) or not error.connected:
                 return False  # nobody is there: the pace of polling is right for that
+            if self.left_s() == 0:
+                return False
             return (error.retry_after_s or 0) <= self.options.poll_interval_s
 
         return tenacity.Retrying(

@@ -39,7 +39,7 @@ class OnTheFly:
         self._folder = folder
         self._jobs: dict[str, str] = {}
 
-    def upload(self, path: Path, file_name: str, model: str) -> str:
+    def upload(self, path: Path, file_name: str, model: str, within_s: float | None = None) -> str:
         """Keep the ids alone."""
         file_id = f"gs%3A%2F%2Fbucket%2F{file_name.replace('/', '%2F')}"
         with path.open("rb") as lines, self._ids(file_id).open("wb") as out:
@@ -66,7 +66,7 @@ class OnTheFly:
     def retrieve(self, batch_id: str, within_s: float | None = None) -> object:
         return self._batch(batch_id, "completed", "completed")
 
-    def list(self) -> object:
+    def list(self, within_s: float | None = None) -> object:
         from nyu_llm_frames._gateway.wire import JobList
 
         return JobList((), False)

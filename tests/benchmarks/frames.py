@@ -55,7 +55,7 @@ class Connection:
         self.files: list[Path] = []
         self.outputs: list[Path] = []
 
-    def upload(self, path: Path, file_name: str, model: str) -> str:
+    def upload(self, path: Path, file_name: str, model: str, within_s: float | None = None) -> str:
         self.files.append(self.folder / f"input-{len(self.files)}.jsonl")
         os.link(path, self.files[-1])  # not a copy: the network is not what is measured here
         return str(len(self.files) - 1)
@@ -66,7 +66,7 @@ class Connection:
     def _batch(self, number: int) -> Batch:
         return Batch(f"b{number}", "completed", "completed", "", "", None, None)
 
-    def list(self) -> JobList:
+    def list(self, within_s: float | None = None) -> JobList:
         return JobList((), False)
 
     def retrieve(self, batch_id: str, within_s: float | None = None) -> Batch:

@@ -203,7 +203,7 @@ class MemoryConnection:
             world.trouble -= 1
             raise GatewayUnavailableError(f"{name}: trouble", status_code=503)
 
-    def upload(self, path: Path, file_name: str, model: str) -> str:
+    def upload(self, path: Path, file_name: str, model: str, within_s: float | None = None) -> str:
         self._read("upload")
         data, file_id = path.read_bytes(), _file_id(file_name)
         # Dead before it was written down, an upload is done again; a submitted file never changes.
@@ -251,7 +251,7 @@ class MemoryConnection:
         self._world.effect("after retrieve")
         return _batch(job)
 
-    def list(self) -> our_wire.JobList:
+    def list(self, within_s: float | None = None) -> our_wire.JobList:
         self._read("list")
         world = self._world
         now = world.clock.monotonic()

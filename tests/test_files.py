@@ -714,6 +714,41 @@ def test_an_input_that_changes_while_the_output_is_written_is_not_joined(
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in.csv", "out.llm"]
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_choices_of_several_types_are_texts_in_a_file(
+    tmp_path: Path, gateway: llm.Gateway, stand_in: StandIn, suffix: str
+) -> None:
+    said = iter(['{"a": 1}', '{"a": "red"}', '{"a": 2.5}'] * 2)
+    stand_in.behaviour.row = lambda custom_id, body: [rows.with_text(custom_id, body, next(said))]
+    path = _csv(tmp_path / "in.csv", "text\nweed\nheroin\nmeth\n")
+    call: dict[str, Any] = {"model": MODEL, "schema": {"a": [1, "red", 2.5]}, "gateway": gateway}
+    llm.batch_file(path, tmp_path / f"out{suffix}", "{{ text }}", **call)
+    read = pd.read_csv if suffix == ".csv" else pd.read_parquet
+    assert sorted(map(str, read(tmp_path / f"out{suffix}")["a"])) == ["1", "2.5", "red"]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+@pytest.mark.parametrize(
+    "beyond",
+    ["9999-12-31T23:59:59-05:00", "0001-01-01T00:00:00+05:00", "\\u0039999-12-31T23:00-05:00"],
+)
+def test_a_time_beyond_all_years_is_one_row_s_trouble(
+    tmp_path: Path, gateway: llm.Gateway, stand_in: StandIn, suffix: str, beyond: str
+) -> None:
+    says = {"weed": "2020-01-01T05:00:00+05:00", "heroin": beyond}
+    stand_in.behaviour.row = lambda custom_id, body: [
+        rows.with_text(custom_id, body, f'{{"end": "{says[rows.last_user_text(body)]}"}}')
+    ]
+    path = _csv(tmp_path / "in.csv", "text\nweed\nheroin\n")
+    call: dict[str, Any] = {"model": MODEL, "schema": {"end": datetime}, "gateway": gateway}
+    with pytest.warns(PartialResultWarning, match="1 invalid"):
+        llm.batch_file(path, tmp_path / f"out{suffix}", "{{ text }}", **call)
+    read = pd.read_csv if suffix == ".csv" else pd.read_parquet
+    out = read(tmp_path / f"out{suffix}")
+    assert pd.to_datetime(out["end"]).tolist() == [pd.Timestamp(2020, 1, 1), pd.NaT]
+    assert "cannot be stored as datetime" in out["response_error"][1]
+
+
 def test_what_lies_beside_the_parts_of_a_folder_may_change(
     tmp_path: Path, gateway: llm.Gateway, stand_in: StandIn
 ) -> None:

@@ -6,6 +6,7 @@ consecutive rows at a time. What lies between is sorted into ranges of rows on d
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ class NewColumns:
 
     def add(self, rows: Ints, frame: pd.DataFrame) -> None:
         """Take the new columns of some rows."""
+        frame = frame.assign(**{str(c): _as_text(frame[c]) for c in frame if _is_mixed(frame[c])})
         table = pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
         if self._spill is None:
             self.schema = table.schema
@@ -111,3 +113,22 @@ def _flat(kind: pa.DataType) -> pa.DataType:
 
 def _categories(column: pa.ChunkedArray) -> Any:
     return column.chunk(0).dictionary if column.num_chunks else pa.array([], pa.string())
+
+
+def _is_mixed(column: pd.Series[Any]) -> bool:
+    """Whether a column has choices that no file can hold as they are: texts and numbers, say."""
+    if not isinstance(column.dtype, pd.CategoricalDtype):
+        return False
+    try:
+        pa.array(column.cat.categories.tolist())
+    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        return True
+    return False
+
+
+def _as_text(column: pd.Series[Any]) -> pd.Series[Any]:
+    """Write such choices as they stand inside of lists: texts as they are, others as JSON."""
+    choices = column.cat.categories.tolist()
+    texts = [c if isinstance(c, str) else json.dumps(c) for c in choices]
+    values = [None if code < 0 else texts[code] for code in column.cat.codes.tolist()]
+    return pd.Series(values, index=column.index, dtype="str")

@@ -6,6 +6,7 @@ field, an error or None per row. A text that fails never fails its neighbours.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from operator import attrgetter
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 CHUNK_ROWS = 10_000
 """Decoded rows that live at a time; more of them keep the garbage collector busy."""
 
+# Also where a digit is escaped.
+_EDGE = re.compile(r"9999-12-31|0001-01-01|\\u00")
 _DECODE_ERRORS = (msgspec.MsgspecError, UnicodeError, RecursionError)
 
 
@@ -171,12 +174,32 @@ def compile_reader(
     """
     columns = {name: column_node(node) for name, node in root.properties.items()}
     struct = fast_struct(root, defaults=adapter is not None) if plain_model else None
-    decode = None if struct is None else msgspec.json.Decoder(struct).decode
+    decode: Callable[[str], Any] | None = None
+    if struct is not None:
+        decode = msgspec.json.Decoder(struct).decode
+    if decode is not None and _has_times(root):
+        decode = _within_the_years(decode)
     record = record_struct(len(columns))
     convert = compile_object(
         replace(root, properties=columns), lambda pairs: record(*[v for _, v in pairs])
     )
     return Reader(columns, decode, check, adapter, convert, record())
+
+
+def _has_times(node: Node) -> bool:
+    inner = [*node.properties.values(), *([] if node.items is None else [node.items])]
+    return node.kind == "datetime" or any(map(_has_times, inner))
+
+
+def _within_the_years(decode: Callable[[str], Any]) -> Callable[[str], Any]:
+    """Leave the first and the last day of all years to the full way: UTC may be beyond them."""
+
+    def careful(text: str) -> Any:
+        if _EDGE.search(text):
+            raise msgspec.ValidationError("a time may be beyond the years there are")
+        return decode(text)
+
+    return careful
 
 
 def _explain(error: Any) -> Exception:

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.stand_in import StandIn
 
 import nyu_llm_frames as llm
 from nyu_llm_frames._asked import Asked
@@ -23,6 +24,7 @@ from nyu_llm_frames._frames import images as files
 from nyu_llm_frames._requests.images import MAX_INLINE_BYTES, Rules, contents, row_sources
 from nyu_llm_frames._requests.media import File, Inline, Link, sources
 from nyu_llm_frames.errors import (
+    BudgetError,
     ConfigurationError,
     MissingColumnError,
     MissingValueError,
@@ -307,3 +309,28 @@ def test_numpy_pixels_are_not_taken_for_a_list_of_images() -> None:
 def test_a_file_handle_is_refused() -> None:
     with pytest.raises(RequestError, match="of type BytesIO is no image"):
         messages(frame(io.BytesIO(PNG)))
+
+
+@pytest.mark.parametrize("pages", [1, 12, 300])
+def test_a_page_is_weighed_as_a_picture(pages: int) -> None:
+    def estimated(data: bytes) -> Any:
+        frame = pd.DataFrame({"file": [data]})
+        return frame.llm.estimate("Summarise", model=MODEL, images="file", max_tokens=9)
+
+    page = b"<</Type /Page/Parent 2 0 R>>\n"
+    one, many = (estimated(b"%PDF-1.4\n<</Type/Pages>>\n" + page * n) for n in (1, pages))
+    more = (many.prompt_tokens.expected - one.prompt_tokens.expected) / 1120
+    assert more == pytest.approx(pages - 1, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    "cell", ["gs://b/film.mp4", "https://host/report.pdf", "gs://b/book.txt", b"%PDF-1.7 packed"]
+)
+def test_what_may_be_long_is_counted_as_long_by_the_limit(gateway: StandIn, cell: object) -> None:
+    asked: dict[str, Any] = {"model": MODEL, "images": "file", "max_tokens": 9, "retries": 0}
+    found = pd.DataFrame({"file": [cell, "gs://b/photo.png"]}).llm.estimate("What?", **asked)
+    assert found.prompt_tokens.high > 1_048_576
+    assert found.prompt_tokens.expected < 10_000
+    assert "1 prompt with a document or recording of unknown length" in found.basis["prompt"]
+    with pytest.raises(BudgetError, match="unknown length"):
+        pd.DataFrame({"file": [cell]}).llm.batch("What?", max_cost=0.1, **asked)

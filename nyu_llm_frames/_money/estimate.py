@@ -54,6 +54,8 @@ class Demand:
     max_tokens : int or None
     extra_weight : float
         Of what every body holds beside its messages and the model reads too (a schema).
+    beyond : numpy.ndarray, optional
+        Tokens that each prompt may have more, whatever its weight (documents); shape (k,).
     """
 
     rows: int
@@ -66,6 +68,7 @@ class Demand:
     attempts: Floats
     max_tokens: int | None = None
     extra_weight: float = 0.0
+    beyond: Floats | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,6 +248,13 @@ def output_tokens(model: str, max_tokens: int | None, observed: Observed) -> Out
     return Output(min(low, expected), expected, high, f"{usual}, {bound}")
 
 
+def _long(demand: Demand) -> str:
+    n = 0 if demand.beyond is None else int(np.count_nonzero(demand.beyond))
+    if not n:
+        return ""
+    return f"; {count(n, 'prompt')} with a document or recording of unknown length"
+
+
 def estimate(demand: Demand, observed: Observed, scale: Scale, price: Price | None) -> Estimate:
     """Put the numbers together.
 
@@ -260,6 +270,8 @@ def estimate(demand: Demand, observed: Observed, scale: Scale, price: Price | No
     output = output_tokens(demand.model, demand.max_tokens, observed)
     weight = demand.weight + demand.extra_weight
     prompts = [weight * scale.low, weight * scale.expected, weight * scale.high + 4.0]
+    if demand.beyond is not None:
+        prompts[2] = prompts[2] + demand.beyond
     # A schema may or may not be counted as prompt.
     prompts[0] = demand.weight * scale.low
     outputs = [output.low, output.expected, output.high]
@@ -283,7 +295,7 @@ def estimate(demand: Demand, observed: Observed, scale: Scale, price: Price | No
         usd_live=usd[True],
         attempts=int(demand.attempts.max()) if k else 1,
         basis={
-            "prompt": scale.basis,
+            "prompt": scale.basis + _long(demand),
             "output": output.basis,
             "price": price.source if price is not None else unknown,
         },

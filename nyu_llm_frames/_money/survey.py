@@ -97,6 +97,7 @@ def survey(
         extra_weight=sum(
             _tokens.weigh_text(encode(params[k])) for k in _READ_BY_THE_MODEL if k in params
         ),
+        beyond=_tokens.beyond(requests.some_fragments(chosen)) if requests.images else None,
     )
     if not len(chosen):
         return estimate(demand, Observed(), _tokens.DEFAULT, FREE)
@@ -123,21 +124,22 @@ def survey_bodies(
     at : datetime
         Prices change; UTC.
     """
-    groups: dict[tuple[int | None, float], list[tuple[float, float]]] = {}
+    groups: dict[tuple[int | None, float], list[tuple[float, float, float]]] = {}
     for body, left in zip(bodies, attempts, strict=False):
         fields = json.loads(body)
         limit = fields.get("max_tokens") or fields.get("max_completion_tokens")
         extra = sum(
             _tokens.weigh_text(encode(fields[k])) for k in _READ_BY_THE_MODEL if k in fields
         )
-        weight = _tokens.weigh_messages(fields.get("messages", ()))
-        groups.setdefault((_whole(limit), extra), []).append((weight, float(left)))
+        messages = fields.get("messages", ())
+        weight, more = _tokens.weigh_messages(messages), _tokens.beyond_messages(messages)
+        groups.setdefault((_whole(limit), extra), []).append((weight, float(left), more))
     price = price_of(realm, model, at)
     parts = []
     for (limit, extra), found in groups.items():
-        weight, left = np.array(found).T
+        weight, left, more = np.array(found).T
         n = len(found)
-        demand = Demand(n, n, 0, 0, 0, model, weight, left, limit, extra)
+        demand = Demand(n, n, 0, 0, 0, model, weight, left, limit, extra, more)
         parts.append(estimate(demand, Observed(), _tokens.DEFAULT, price))
     nothing = Demand(0, 0, 0, 0, 0, model, np.zeros(0), np.zeros(0))
     return total(parts or [estimate(nothing, Observed(), _tokens.DEFAULT, price)])

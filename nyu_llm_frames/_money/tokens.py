@@ -8,6 +8,7 @@ prompts, of the model itself or of its family's tokenizer, correct it.
 
 from __future__ import annotations
 
+import binascii
 import json
 import re
 from collections.abc import Iterable, Sequence
@@ -28,6 +29,13 @@ _LOW, _HIGH = 0.6, 2.5
 _IMAGE = 1_120.0
 _IMAGE_MARK = '"type":"image_url"'
 _IMAGE_PART = re.compile(r'\{"type":"image_url"[^}]*\}\}')
+# What is no picture: a document, a film, a recording. Its length cannot be told from here, except
+# by the pages that a PDF names in the clear.
+_LONG_PART = re.compile(r'"url":"(?:data:(?!image/)|[^"]*\.(?:pdf|txt|mp4|mov|webm|mp3|wav)")')
+_PDF = re.compile(r'"url":"data:application/pdf;base64,([^"]*)"')
+_PAGE = re.compile(rb"/Type\s*/Page\b")
+LONGEST = 1_048_576.0
+"""Tokens that the models of the Gemini family read at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +85,7 @@ def _chunk_weights(fragments: pa.LargeStringArray, frame: int, images: bool) -> 
     pictures = np.zeros(len(fragments))
     if images:
         texts = fragments.to_pylist()
-        pictures = np.array([float(text.count(_IMAGE_MARK)) for text in texts])
+        pictures = np.array([_pictures(text) for text in texts])
         fragments = pa.array([_IMAGE_PART.sub("", text) for text in texts], pa.large_string())
     where, data = text_buffers(fragments)
     first, last = int(where[0]), int(where[-1])
@@ -93,6 +101,43 @@ def _weight(plain: Any, other: Any) -> Any:
     return np.maximum(plain, 0.0) / CHARACTERS_PER_TOKEN + other * _OTHER
 
 
+def beyond(fragments: pa.ChunkedArray) -> Floats:
+    """Return the tokens that prompts may have more, for what is long in them; shape (m,).
+
+    A document, a film or a recording counts as one picture, and may be as long as models read.
+    """
+    return np.array([_beyond(text) for chunk in fragments.chunks for text in chunk.to_pylist()])
+
+
+def beyond_messages(messages: Sequence[Any]) -> float:
+    """Do the same for decoded messages."""
+    parts = [p for m in messages if isinstance(m, dict) for p in _parts(m.get("content"))]
+    return _beyond(json.dumps(parts, separators=(",", ":"))) if parts else 0.0
+
+
+def _beyond(text: str) -> float:
+    long = (part for part in _IMAGE_PART.findall(text) if _LONG_PART.search(part))
+    return LONGEST if any(not _pages(part) for part in long) else 0.0
+
+
+def _pages(part: str) -> int:
+    """Pages that a PDF names in the clear; 0 for what is none, or names none."""
+    inline = _PDF.search(part)
+    return len(_PAGE.findall(binascii.a2b_base64(inline[1]))) if inline else 0
+
+
+def _pictures(text: str) -> float:
+    """Pictures in encoded messages; a page is one."""
+    parts = _IMAGE_PART.findall(text) if _PDF.search(text) else ()
+    return float(text.count(_IMAGE_MARK) + sum(max(_pages(part) - 1, 0) for part in parts))
+
+
+def _parts(content: object) -> list[Any]:
+    """Images and the like among the parts of a decoded message."""
+    found = content if isinstance(content, list) else []
+    return [p for p in found if isinstance(p, dict) and p.get("type") == "image_url"]
+
+
 def weigh_text(text: str) -> float:
     """Weigh one text."""
     units = len(text.encode("utf-16-le", "surrogatepass")) // 2
@@ -102,14 +147,9 @@ def weigh_text(text: str) -> float:
 
 def weigh_messages(messages: Sequence[Any]) -> float:
     """Weigh decoded messages, images included."""
-    parts = [m["content"] for m in messages if isinstance(m, dict) and "content" in m]
-    images: int = sum(
-        isinstance(p, dict) and p.get("type") == "image_url"
-        for content in parts
-        if isinstance(content, list)
-        for p in content
-    )
-    return float(weigh_text(message_texts(messages)) + images * _IMAGE)
+    images = [p for m in messages if isinstance(m, dict) for p in _parts(m.get("content"))]
+    pictures = _pictures(json.dumps(images, separators=(",", ":"))) if images else 0.0
+    return float(weigh_text(message_texts(messages)) + pictures * _IMAGE)
 
 
 def message_texts(messages: Iterable[Any]) -> str:

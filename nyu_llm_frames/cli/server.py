@@ -22,7 +22,12 @@ from nyu_llm_frames.cli import options
 @click.option("--upstream-key-env", metavar="NAME", help="Variable that holds the upstream's key.")
 @click.option("--data", type=options.FOLDER, help="Folder of the jobs. Default: the user's data.")
 @click.option("--host", default="127.0.0.1", show_default=True)
-@click.option("--port", type=int, default=0, help="Default: that of last time, or any free one.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=0,
+    help="Default: that of last time, or any free one.",
+)
 @click.option(
     "--api-key-env", metavar="NAME", help="Variable with the key to ask for. Default: a random one."
 )

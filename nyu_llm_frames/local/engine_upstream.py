@@ -20,6 +20,7 @@ import httpx
 
 from nyu_llm_frames.local.rows import Completion, RowError, asked_tokens
 
+_SETUP = frozenset({401, 403, 404})  # the upstream's own faults, and not the row's
 TRIES = 6
 FIRST_WAIT_S = 0.5
 MAX_WAIT_S = 60.0
@@ -83,6 +84,9 @@ class UpstreamEngine:
                 if response.status_code == 200:
                     return completion(response)
                 failure = RowError(response.status_code, _message(response))
+                if response.status_code in _SETUP:
+                    # Another attempt cures it, once the key is right or the model is there.
+                    raise RowError(502, f"the upstream answered {failure.status}: {failure}")
                 if response.status_code not in (408, 429) and response.status_code < 500:
                     raise failure
                 pause = retry_after(response.headers.get("retry-after"), time.time())

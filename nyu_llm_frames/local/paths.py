@@ -17,6 +17,7 @@ from typing import Any
 
 from filelock import FileLock
 
+from nyu_llm_frames.errors import ConfigurationError
 from nyu_llm_frames.local.extra import require
 from nyu_llm_frames.local.spec import EngineSpec
 
@@ -45,9 +46,15 @@ def store_folder(data: Path | None, spec: EngineSpec) -> Path:
     """Give (and make, private) the store of one engine: a job never changes its engine."""
     root = Path(data).expanduser().absolute() if data is not None else default_data()
     folder = root / spec.folder
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    if sys.platform != "win32":
-        folder.chmod(0o700)
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if sys.platform != "win32":
+            folder.chmod(0o700)
+    except OSError as error:
+        raise ConfigurationError(
+            f"The embedded gateway cannot keep its jobs in {folder}: {error.strerror or error}. "
+            "Name another folder with data= (on the command line --data)."
+        ) from None
     return folder
 
 

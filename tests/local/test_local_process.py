@@ -235,3 +235,9 @@ def test_no_code_is_shared_with_the_client_side() -> None:
                 names = [a.name for a in node.names]
             for name in names:
                 assert not name.startswith("nyu_llm_frames") or name.startswith(allowed), path
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(ConfigurationError, match=r"file/echo.*data="):
+        process.ensure_server(data=tmp_path / "file" / "echo", answers="echo")

@@ -56,15 +56,27 @@ def test_what_may_pass_is_tried_again(
 
 
 def test_what_does_not_pass_is_the_rows_error(engine: UpstreamEngine, upstream: Upstream) -> None:
-    upstream.faults = [(404, {})]
-    with pytest.raises(RowError, match="fault 404") as caught:
+    upstream.faults = [(422, {})]
+    with pytest.raises(RowError, match="fault 422") as caught:
         engine.answer(BODY, Event())
-    assert caught.value.status == 404
+    assert caught.value.status == 422
     upstream.faults = [(500, {})] * TRIES
     with pytest.raises(RowError, match="fault 500") as caught:
         engine.answer(BODY, Event())
     assert caught.value.status == 500
     assert len(upstream.seen) == 1 + TRIES
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_a_wrong_key_or_model_of_the_upstream_is_not_the_row_s_fault(
+    engine: UpstreamEngine, upstream: Upstream, status: int
+) -> None:
+    """What is no 4xx counts as failed: another attempt may cure it."""
+    upstream.faults = [(status, {})]
+    with pytest.raises(RowError, match=f"the upstream answered {status}: fault {status}") as caught:
+        engine.answer(BODY, Event())
+    assert caught.value.status == 502
+    assert len(upstream.seen) == 1
 
 
 def test_a_wait_ends_when_the_job_is_to_end(engine: UpstreamEngine, upstream: Upstream) -> None:

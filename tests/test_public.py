@@ -227,10 +227,26 @@ def test_a_ready_client_is_used_as_it_is(gateway: StandIn) -> None:
     assert client.openai_client.max_retries != 0  # theirs stays as it was
 
 
-def test_a_client_goes_where_it_goes_whatever_else_was_given(gateway: StandIn) -> None:
-    """Jobs remember where they were made: elsewhere nobody would find them, and pay again."""
-    given = llm.Gateway(client=gateway.portkey(), base_url="http://127.0.0.1:9/v1")
-    assert given.identity == llm.Gateway(client=gateway.portkey()).identity
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"base_url": "http://127.0.0.1:9/v1"},
+        {"provider": "@other"},
+        {"api_key": "another-key"},
+        {"vertex_project_id": "mine"},
+    ],
+)
+def test_what_a_ready_client_would_not_heed_is_refused(
+    gateway: StandIn, other: dict[str, str]
+) -> None:
+    """Jobs remember where they were made, and by whom: elsewhere nobody would find them."""
+    client = gateway.portkey()
+    with pytest.raises(ConfigurationError, match=f"so {next(iter(other))}= would have no effect"):
+        llm.Gateway(client=client, **other)
+    same = {name: gateway.settings[name] for name in ("base_url", "provider", "api_key")}
+    given = llm.Gateway(client=client, **{**same, "base_url": f"{same['base_url']}/"})
+    assert given.identity == llm.Gateway(client=client).identity
+    assert given.realm == llm.Gateway(client=client).realm
 
 
 def test_another_provider_is_another_realm(gateway: StandIn) -> None:

@@ -51,19 +51,21 @@ class Gateway:
         Cloud storage bucket for the request files. Default: ``NYU_LLM_BUCKET``. NYU's comes from
         genai-research-support@nyu.edu.
     client : portkey_ai.Portkey, optional
-        A ready client, used as it is.
+        A ready client, used as it is: with its key, address, provider and options. Of the other
+        arguments only ``bucket`` adds to it.
     **portkey_options
         Passed to the constructor of `portkey_ai.Portkey`, for instance ``vertex_project_id=``.
 
     Attributes
     ----------
     api_key, base_url, provider, bucket : str or None
-        What holds now: as given, else as the client or the environment has it.
+        What holds now: as given, else as the environment has it. With a client its address and
+        provider; its key and its bucket stay its own.
 
     Raises
     ------
     ConfigurationError
-        For what cannot be a key or an address.
+        For what cannot be a key or an address, and for what a client would not heed.
 
     Examples
     --------
@@ -95,6 +97,8 @@ class Gateway:
             raise ConfigurationError(problem)
         given = {name: value.strip() for name, value in named.items() if value}
         options = {k: v.strip() if isinstance(v, str) else v for k, v in portkey_options.items()}
+        if client is not None:
+            _check_client(client, given, options)
         self._put(given, client, options, None)
 
     def _put(
@@ -216,7 +220,7 @@ class Gateway:
         if self._local is not None:
             return None
         if self._client is not None and name == "base_url":
-            return str(self._client.base_url)  # whatever was given: that is where it goes
+            return str(self._client.base_url)
         if name in self._given:
             return self._given[name]
         if self._client is not None and name == "provider":
@@ -305,6 +309,25 @@ class Gateway:
             make_client(key, self.base_url or "", self.realm, self.bucket or "", options),
             secrets=(key, *secrets_in(options)),
             private=tuple(strings(hidden)),
+        )
+
+
+def _check_client(client: Any, given: Mapping[str, str], options: Mapping[str, Any]) -> None:
+    """Refuse what a ready client would not heed; no value is told, it may be a secret."""
+    ignored = sorted(options)
+    for name in ("api_key", "base_url", "provider"):
+        own = getattr(client, name, None)
+        if name not in given or (name == "provider" and not own):
+            continue
+        same = given[name] == own
+        if name == "base_url":
+            same = _normal_url(given[name]) == _normal_url(str(own))
+        if not same:
+            ignored.append(name)
+    if ignored:
+        raise ConfigurationError(
+            f"client= is used as it is, so {', '.join(f'{name}=' for name in ignored)} would have "
+            "no effect: make the client with it, or leave client= out."
         )
 
 

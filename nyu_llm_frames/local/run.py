@@ -189,8 +189,9 @@ def _greet(spec: EngineSpec, folder: Path, host: str, port: int, key: str, *, sh
     print(f"answers:  {spec.realm}")
     print(f"store:    {folder}")
     # Answers are filed under the provider: with another one they would pass for its model's.
-    print(f"With it: PORTKEY_BASE_URL, PORTKEY_API_KEY, PORTKEY_PROVIDER={spec.realm} and any")
-    print('NYU_LLM_BUCKET; or, on this machine, gateway="local" with the same options.')
+    print("To use it: set PORTKEY_BASE_URL and PORTKEY_API_KEY to these,")
+    print(f"  PORTKEY_PROVIDER={spec.realm} and NYU_LLM_BUCKET=any; or, on this machine, give")
+    print('  gateway="local" (--gateway local) with the options of this server.')
     if host not in LOOPBACK:
         print("Other computers can reach this server; whoever has the key can use it.")
     print("Ctrl-C ends it; jobs that are not over go on at the next start.", flush=True)

@@ -449,10 +449,26 @@ def test_the_sidecar_cannot_lie_inside_a_file(gateway: StandIn, tmp_path: Path) 
     assert gateway.log == []
 
 
+def test_a_folder_that_one_may_not_look_into_is_a_sidecar_error(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def refuse(self: Path) -> bool:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "is_dir", refuse)
+        text = said(SidecarError, lambda: llm.open_sidecar(tmp_path / "theirs.llm"))
+    assert "theirs.llm: reading or writing is not allowed here" in text
+
+
+FORBIDDEN = (
+    "reading or writing is not allowed here. Choose a folder of your own with sidecar=; of what is "
+    "somebody else's ask for a copy (export)"
+)
 TROUBLE = {
     errno.ENOSPC: "the disk is full. Free some space and call again; nothing was lost",
-    errno.EACCES: "writing is not allowed here. Choose a folder of your own with sidecar=",
-    errno.EROFS: "writing is not allowed here. Choose a folder of your own with sidecar=",
+    errno.EACCES: FORBIDDEN,
+    errno.EROFS: FORBIDDEN,
 }
 
 

@@ -83,8 +83,15 @@ _RUN_SCHEMA = _arrow_schema(RunRecord)
 
 
 def is_sidecar(path: Path) -> bool:
-    """Whether a folder is a sidecar, made to its end."""
-    return (path / "jobs").is_dir()
+    """Whether a folder is a sidecar, made to its end.
+
+    Raises
+    ------
+    SidecarError
+        Where one may not look into it.
+    """
+    with _storage.sidecar_errors(path):
+        return (path / "jobs").is_dir()
 
 
 class Sidecar:

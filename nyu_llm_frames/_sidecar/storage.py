@@ -68,7 +68,10 @@ def sidecar_errors(path: Path) -> Iterator[None]:
         if e.errno in _FULL:
             what = "the disk is full. Free some space and call again; nothing was lost"
         elif e.errno in _FORBIDDEN:
-            what = "writing is not allowed here. Choose a folder of your own with sidecar="
+            what = (
+                "reading or writing is not allowed here. Choose a folder of your own with sidecar=;"
+                " of what is somebody else's ask for a copy (export)"
+            )
         else:
             what = e.strerror or str(e)
         raise SidecarError(f"{path}: {what}.", path=str(path)) from None

@@ -150,14 +150,19 @@ class Collected:
         return _frame.with_columns(call.frame, columns)
 
     def failures(self) -> pd.DataFrame:
-        """Return the rows without a good answer: the input, ``status`` and ``error``."""
+        """Return the rows without a good answer: the input, ``status`` and ``error``.
+
+        Where the input has a column of such a name, ``{output}_status`` and ``{output}_error``.
+        """
         call, outcome = self._call, self.outcome()
         status = _columns.row_status(outcome, call.codes)
         bad = ~np.isin(status, list(NO_FAILURE))
         error = _columns.spread(_columns.shown_error(outcome), call.codes)
+        taken = {"status", "error"} & set(call.frame.columns)
+        before = f"{call.asked.output}_" if taken else ""
         columns = {
-            "status": _columns.status_column(status.tolist()),
-            "error": _columns.text_column(error),
+            f"{before}status": _columns.status_column(status.tolist()),
+            f"{before}error": _columns.text_column(error),
         }
         return _frame.with_columns(call.frame, columns).loc[bad]
 

@@ -95,7 +95,7 @@ class set_options:
         ``False`` prints nothing, and logs a warning where the gateway is not reached. A callable
         gets a frozen `Progress` record at every change.
     max_cost : float, optional
-        US dollars that no call may exceed.
+        US dollars that no call may exceed, unless it gives its own ``max_cost``.
     keep_prompts : bool, default True
         Whether the sidecar keeps request bodies after their job is over.
     poll_interval_s, max_poll_interval_s : float, default 5 and 300

@@ -10,6 +10,7 @@ import json
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -241,6 +242,8 @@ class Run:
     def failures(self) -> pd.DataFrame:
         """Return the rows without a good answer: the input, ``status`` and ``error``.
 
+        Where the input has a column of such a name, ``{output}_status`` and ``{output}_error``.
+
         Returns
         -------
         pandas.DataFrame
@@ -288,8 +291,12 @@ class Run:
         return plot(self._summary())
 
     def provenance(self) -> dict[str, Any]:
-        """Return what a methods section needs: template, parameters, models, versions, times."""
+        """Return what a methods section needs: template, parameters, models, versions, times.
+
+        Times are UTC, one for each batch job.
+        """
         call, outcome = self._call, self._collected.outcome()
+        jobs = [job for job in self._planner.find_jobs() if job.batch_id]
         return {
             "sidecar": str(self.sidecar),
             "template": json.loads(template_text(call.template)),
@@ -301,7 +308,9 @@ class Run:
             "requests": len(call.requests),
             "counts": self._collected.counts(outcome),
             "recovered": outcome.recovered,
-            "batch_jobs": [job.batch_id for job in self._planner.find_jobs() if job.batch_id],
+            "batch_jobs": [job.batch_id for job in jobs],
+            "submitted_at": [_iso(job.submitted_at) for job in jobs],
+            "ended_at": [_iso(job.ended_at) for job in jobs],
             "versions": json.loads(versions()),
         }
 
@@ -352,3 +361,7 @@ class Run:
         if result.trouble:
             warnings.warn(result.trouble, PartialResultWarning, stacklevel=stacklevel)
         return result.frame
+
+
+def _iso(at: datetime | None) -> str | None:
+    return None if at is None else at.isoformat(timespec="seconds")

@@ -141,6 +141,18 @@ def test_preview_shows_prompts_without_settings(run: Run, monkeypatch: pytest.Mo
     assert [r["custom_id"] for r in found] == expected["custom_id"].tolist()[:2]
 
 
+def test_trial_projects_the_whole_file(
+    run: Run, stand_in: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nyu_llm_frames.cli.files._DRAWN_FROM", 20)
+    Path("long.csv").write_text("text\n" + "".join(f"row {i}\n" for i in range(50)))
+    words = ("--prompt", "Say {{ text }}", "--model", MODEL, "--n", "1", "--sidecar", "out.llm")
+    assert (
+        "the whole file: 50 rows, 50 distinct requests, 1 already"
+        in run("trial", "long.csv", *words).stdout
+    )
+
+
 def test_trial_answers_live_and_the_batch_pays_the_rest(run: Run, stand_in: StandIn) -> None:
     words = ("--prompt", "Say {{ text }}", "--model", MODEL)
     found = run(

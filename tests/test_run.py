@@ -10,6 +10,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -411,6 +412,9 @@ def test_failures_are_the_rows_with_their_reasons(gateway: StandIn) -> None:
     assert list(bad.columns) == ["x", "status", "error"]
     assert bad["status"].tolist() == ["blocked", "missing"]
     assert bad["error"].notna().all()
+    own = submit(DF.assign(status=["open", "shut", "open", "shut"]), retries=0).failures()
+    assert own["status"].tolist() == ["shut", "shut"]  # the user's column is never written over
+    assert own["response_status"].tolist() == ["blocked", "missing"]
 
 
 @pytest.mark.parametrize(
@@ -1142,6 +1146,8 @@ def test_submit_returns_at_once_and_a_run_shows_where_it_stands(
     found = run.provenance()
     assert found["model"] == MODEL
     assert found["batch_jobs"] == [gateway.jobs[0].id]
+    ((submitted,), (ended,)) = found["submitted_at"], found["ended_at"]
+    assert datetime.fromisoformat(submitted) <= datetime.fromisoformat(ended)
     assert found["counts"] == {"ok": 4}
 
 

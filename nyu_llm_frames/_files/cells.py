@@ -1,4 +1,4 @@
-"""The text of CSV cells and what it means: numbers, yes and no, text, or nothing.
+"""The text of CSV cells and what it means: numbers, True and False, text, or nothing.
 
 Comes in: columns of text, piece by piece. Goes out: one kind per column that all its cells allow,
 and plain values. A kind is chosen only where it keeps every value: ``007`` stays text.

@@ -62,8 +62,8 @@ def batch_file(
 
     Notes
     -----
-    The cells of a CSV file mean what all cells of their column allow: whole numbers, numbers, yes
-    and no, else text. A kind is chosen only where it keeps every value: ``007`` is text, and so
+    The cells of a CSV file mean what all cells of their column allow: whole numbers, numbers, True
+    and False, else text. A kind is chosen only where it keeps every value: ``007`` is text, and so
     is a number of more than 15 digits. What `pandas.read_csv` takes as missing is missing. From
     CSV to CSV every record is copied as it stands, byte for byte, unless a column is replaced.
 

@@ -127,12 +127,14 @@ def trial(input: Path, n: int, random_state: int | None, json_: bool, **given: A
     <name of its output>.llm beside it.
     """
     from nyu_llm_frames._asked import Asked
-    from nyu_llm_frames._files.head import head
+    from nyu_llm_frames._files.head import estimate_file, head
 
     asked = options.take_asked(given)
     table = head(input, Asked(**asked), max(n, _DRAWN_FROM))
     found = table.llm.trial(n=n, random_state=random_state, **asked)
     show.frame(found, json_=json_, empty="no rows")
+    if len(table) >= _DRAWN_FROM and not json_:
+        click.echo(f"the whole file: {estimate_file(input, Asked(**asked), retries=0).line()}")
     if found[f"{asked['output']}_error"].notna().any():
         raise click.exceptions.Exit(exits.NO_GOOD_ANSWER)
 

@@ -39,7 +39,8 @@ class _Group(click.Group):
         report = show.Report()
         chosen: dict[str, Any] = {"progress": False if ctx.params["quiet"] else report}
         if ctx.params["poll_interval"] is not None:
-            chosen["poll_interval_s"] = ctx.params["poll_interval"]
+            seconds = chosen["poll_interval_s"] = ctx.params["poll_interval"]
+            chosen["max_poll_interval_s"] = max(seconds, _options.current().max_poll_interval_s)
         try:
             with _options.set_options(**chosen), warnings.catch_warnings():
                 warnings.showwarning = _warn

@@ -864,6 +864,18 @@ def test_a_cancel_that_was_not_heard_is_asked_for_again(gateway: StandIn) -> Non
     assert [job.status for job in gateway.jobs] == ["cancelled"]
 
 
+def test_a_job_that_cannot_be_cancelled_is_waited_for_all_the_same(gateway: StandIn) -> None:
+    gateway.script.add("cancel", status=404, times=-1)
+    told: list[llm.Progress] = []
+    with llm.set_options(progress=told.append):
+        run = submit()
+        with pytest.raises(GatewayError, match="404"):
+            run.cancel()
+        run.wait()
+    assert run.result()["response"].tolist() == RIGHT
+    assert any("404" in p.trouble for p in told if p.phase == "waiting")
+
+
 # --- within the limit -------------------------------------------------------------------------
 @pytest.mark.parametrize("how", ["expired", "rows fail"])
 def test_max_cost_holds_for_another_attempt_of_what_is_under_way(

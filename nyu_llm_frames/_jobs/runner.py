@@ -207,7 +207,7 @@ class Runner:
             case "poll":
                 after = reading.poll(ctx, job)
                 if after.step == "live" and after.cancel_requested and after.status != "cancelling":
-                    ctx.connection.cancel(str(after.batch_id))  # it was not there, or did not hear
+                    self._cancel_again(str(after.batch_id))  # it was not there, or did not hear
                 return after
             case "harvest":
                 return self._reader.read(job)
@@ -215,6 +215,17 @@ class Runner:
                 return job
             case _:
                 assert_never(action)
+
+    def _cancel_again(self, batch_id: str) -> None:
+        """Ask once more; where that fails the job is waited for all the same."""
+        try:
+            self.ctx.connection.cancel(batch_id)
+        except AuthenticationError:
+            raise
+        except GatewayUnavailableError as e:
+            self._worry(e)
+        except GatewayError as e:
+            self._worry(GatewayUnavailableError(str(e), status_code=e.status_code))
 
     def _uncertain_of_others(self) -> list[Job]:
         """Uncertain submits of other runs: nothing is created before they are settled."""

@@ -102,7 +102,8 @@ def _row_error(error: Any, context: int) -> RowError:
         return RowError(
             400,
             f"the prompt has {error.get('n_prompt_tokens')} tokens and the model's context is "
-            f"{context}: shorten the prompt, or start the server with a larger --context",
+            f"{context}: shorten the prompt, or start the server with a larger --context and use "
+            "a sidecar of its own, since this answer is final",
         )
     code = error.get("code")
     return RowError(code if isinstance(code, int) else 500, str(error.get("message", error)))

@@ -15,6 +15,7 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -26,6 +27,7 @@ from support import rows
 from support.stand_in import StandIn
 
 import nyu_llm_frames as llm
+from nyu_llm_frames._clock import SystemClock
 from nyu_llm_frames._files import requests as _requests
 from nyu_llm_frames._files import spill as _spill
 from nyu_llm_frames._files.cells import MISSING, Guess, plain
@@ -35,10 +37,12 @@ from nyu_llm_frames._files.source import open_source
 from nyu_llm_frames._files.spill import Spill
 from nyu_llm_frames._gateway.connection import Connection
 from nyu_llm_frames._sidecar.bands import prefixes
+from nyu_llm_frames._sidecar.folder import Sidecar
 from nyu_llm_frames._sidecar.storage import draft_path
 from nyu_llm_frames._stored_run import StoredRun
 from nyu_llm_frames.errors import (
     BatchJobFailedError,
+    BudgetError,
     ColumnExistsError,
     ConfigurationError,
     MissingColumnError,
@@ -714,17 +718,41 @@ def test_an_input_that_changes_while_the_output_is_written_is_not_joined(
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in.csv", "out.llm"]
 
 
+def test_a_file_s_limit_holds_for_another_attempt_and_for_what_is_sent_along(
+    tmp_path: Path, gateway: llm.Gateway, stand_in: StandIn
+) -> None:
+    path, out = _csv(tmp_path / "in.csv"), tmp_path / "out.csv"
+    call: dict[str, Any] = {"model": MODEL, "gateway": gateway, "sidecar": tmp_path / "s"}
+    stand_in.behaviour.terminal = "expired"
+    llm.batch_file(path, out, "{{ text }}", wait=False, **call)
+    with pytest.raises(BudgetError, match="Nothing more was sent"):
+        llm.batch_file(path, out, "{{ text }}", max_cost=0, **call)
+    assert len(stand_in.jobs) == 1
+    # More rows, planned by a process that nobody can know to be dead.
+    stand_in.script.add("upload", status=503, times=-1)
+    texts = [*pd.read_csv(path)["text"], *(f"more {i}" for i in range(40))]
+    call = {**call, "sidecar": tmp_path / "t"}
+    with llm.set_options(poll_interval_s=0.01):
+        pd.DataFrame({"text": texts}).llm.submit("{{ text }}", **call)
+    stand_in.script.clear()
+    sidecar = Sidecar(tmp_path / "t", SystemClock())
+    (job,) = sidecar.jobs().values()
+    sidecar.save_job(msgspec.structs.replace(job, owner="node17/boot/7/1"))
+    with pytest.raises(BudgetError, match=f"counts {len(set(texts))} requests"):
+        llm.batch_file(path, out, "{{ text }}", max_cost=0, **call)
+
+
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 def test_choices_of_several_types_are_texts_in_a_file(
     tmp_path: Path, gateway: llm.Gateway, stand_in: StandIn, suffix: str
 ) -> None:
-    said = iter(['{"a": 1}', '{"a": "red"}', '{"a": 2.5}'] * 2)
+    said = iter(['{"a": true}', '{"a": "red"}', '{"a": 2.5}'] * 2)
     stand_in.behaviour.row = lambda custom_id, body: [rows.with_text(custom_id, body, next(said))]
     path = _csv(tmp_path / "in.csv", "text\nweed\nheroin\nmeth\n")
-    call: dict[str, Any] = {"model": MODEL, "schema": {"a": [1, "red", 2.5]}, "gateway": gateway}
+    call: dict[str, Any] = {"model": MODEL, "schema": {"a": [True, "red", 2.5]}, "gateway": gateway}
     llm.batch_file(path, tmp_path / f"out{suffix}", "{{ text }}", **call)
     read = pd.read_csv if suffix == ".csv" else pd.read_parquet
-    assert sorted(map(str, read(tmp_path / f"out{suffix}")["a"])) == ["1", "2.5", "red"]
+    assert sorted(map(str, read(tmp_path / f"out{suffix}")["a"])) == ["2.5", "red", "true"]
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])

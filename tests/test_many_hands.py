@@ -287,6 +287,23 @@ def test_a_lock_is_free_again_after_an_interrupt_while_it_is_taken(
     assert caught.tb  # as a notebook holds it
 
 
+def test_an_interrupt_does_not_take_another_host_s_lock_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def link(source: Path, target: Path) -> None:
+        raise KeyboardInterrupt
+
+    lock = SidecarLock(tmp_path, SystemClock())
+    lock.prove()
+    owner = tmp_path / "lock.owner"
+    owner.write_text(json.dumps({"host": "greene", "pid": 77, "since": "2026-01-01T00:00:00"}))
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "link", link)
+        with pytest.raises(KeyboardInterrupt), lock.held():
+            pass
+    assert owner.exists()
+
+
 @pytest.mark.parametrize("system", ["with /proc", "without"])
 def test_a_process_is_known_to_be_dead(system: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where boots have no names and processes no start: on macOS."""

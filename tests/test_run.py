@@ -27,6 +27,7 @@ from nyu_llm_frames._gateway import connection
 from nyu_llm_frames._gateway.wire import Busy
 from nyu_llm_frames._jobs import sending
 from nyu_llm_frames._sidecar.folder import Sidecar
+from nyu_llm_frames._sidecar.lock import SidecarLock
 from nyu_llm_frames._stored_run import StoredRun
 from nyu_llm_frames.errors import (
     AuthenticationError,
@@ -821,7 +822,8 @@ def test_what_cancel_takes_back_is_not_sent_by_the_wait_that_follows(gateway: St
     assert [job.status for job in gateway.jobs] == ["cancelled"]
     assert run.status["step"].tolist() == ["done", "withdrawn", "withdrawn", "withdrawn"]
     gateway.behaviour.running_polls = 0
-    assert ask()["response"].tolist() == RIGHT  # a new call is a new wish
+    # A new call is a new wish, and what was never made was no attempt.
+    assert ask(retries=0)["response"].tolist() == RIGHT
 
 
 def test_a_call_that_waits_does_not_send_again_what_somebody_else_cancels(
@@ -852,6 +854,24 @@ def test_cancel_also_stops_a_submit_of_which_nobody_knows_yet(gateway: StandIn, 
     assert [job.status for job in gateway.jobs] == ["cancelled"] * made
     assert run.status["step"].tolist() == ["done" if made else "withdrawn"]
     assert gateway.count("create") == 1
+
+
+def test_a_stopped_submit_that_the_user_sends_again_runs_to_its_end(gateway: StandIn) -> None:
+    gateway.script.add("create", "reset")
+    run = submit()
+    run.cancel()
+    run.resolve(resubmit=True)
+    run.wait()
+    assert run.result()["response"].tolist() == RIGHT
+    assert [job.status for job in gateway.jobs] == ["completed"]
+
+
+def test_a_job_that_is_being_cancelled_is_left_in_peace(gateway: StandIn) -> None:
+    gateway.behaviour.running_polls, gateway.behaviour.cancelling_polls = -1, 4
+    run = submit()
+    run.cancel()
+    run.wait()
+    assert gateway.count("cancel") == 1
 
 
 def test_a_cancel_that_was_not_heard_is_asked_for_again(gateway: StandIn) -> None:
@@ -928,21 +948,60 @@ def test_max_cost_counts_what_is_sent_along(gateway: StandIn) -> None:
     assert [len(job.requests) for job in gateway.jobs] == [50]
 
 
+@pytest.mark.parametrize("how", ["interrupt", "error"])
 def test_what_an_interrupted_call_planned_is_not_sent_by_one_that_wants_less(
-    gateway: StandIn, monkeypatch: pytest.MonkeyPatch
+    gateway: StandIn, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     """The kernel of the interrupted call lives: its notebook is still open."""
 
     def interrupt(progress: llm.Progress) -> None:
-        if progress.phase == "uploading":
+        if progress.phase == "uploading" and how == "interrupt":
             raise KeyboardInterrupt
 
-    with llm.set_options(progress=interrupt), pytest.raises(KeyboardInterrupt):
+    if how == "error":
+        gateway.script.add("upload", status=401)
+    stopped = pytest.raises((KeyboardInterrupt, AuthenticationError))
+    with llm.set_options(progress=interrupt), stopped:
         ask()
     # From here on as another process sees it.
     monkeypatch.setattr("nyu_llm_frames._jobs.planner.process_token", lambda: "another/b/1/1")
     assert ask(DF.head(1))["response"].tolist() == RIGHT[:1]
     assert [len(job.requests) for job in gateway.jobs] == [1]
+
+
+def test_what_is_taken_back_does_not_count_for_max_cost(gateway: StandIn) -> None:
+    planned_elsewhere(gateway, DF)
+    sidecar = Sidecar(Path("llm_sidecar"), SystemClock())
+    (job,) = sidecar.jobs().values()
+    sidecar.save_job(msgspec.structs.replace(job, owner=""))
+    few = DF.head(1)
+    alone = few.llm.estimate("Say {{ x }}", model=MODEL, sidecar="other")
+    assert alone.usd_batch is not None
+    assert ask(few, max_cost=alone.usd_batch.high)["response"].tolist() == RIGHT[:1]
+    assert [len(job.requests) for job in gateway.jobs] == [1]
+
+
+def test_an_interrupt_waits_for_nobody(gateway: StandIn, clock: FakeClock) -> None:
+    gateway.script.add("upload", status=503, times=-1)
+    with contextlib.ExitStack() as somebody:
+
+        def interrupt(progress: llm.Progress) -> None:
+            if progress.phase == "waiting":
+                clock.slept.clear()
+                lock = SidecarLock(Path("llm_sidecar").absolute(), SystemClock())
+                somebody.enter_context(lock.held())
+                raise KeyboardInterrupt
+
+        with llm.set_options(progress=interrupt), pytest.raises(KeyboardInterrupt):
+            ask()
+        assert sum(clock.slept) < 1
+
+
+def test_an_upload_is_not_repeated_when_the_time_is_over(gateway: StandIn) -> None:
+    gateway.script.add("upload", status=503, times=-1)
+    with pytest.raises(RunTimeoutError):
+        ask(timeout=0)
+    assert gateway.count("upload") == 1
 
 
 def test_an_unknown_status_is_shown_by_name_and_still_running(gateway: StandIn) -> None:

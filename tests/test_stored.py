@@ -339,3 +339,46 @@ def test_a_job_that_nobody_knows_does_not_keep_another_model_s(stand_in: StandIn
         with pytest.raises(GatewayError, match=f"{lost}.*404"):
             step(StoredRun("s"))
     assert StoredRun("s").counts() == {"ok": 2, "pending": 2}
+
+
+def test_what_was_cancelled_is_sent_again_by_retry_alone(stand_in: StandIn) -> None:
+    stand_in.behaviour.running_polls = -1
+    batch(TEXTS[:2], wait=False)
+    StoredRun("s").cancel()
+    StoredRun("s").wait()
+    stand_in.behaviour.running_polls = 0
+    StoredRun("s").wait()  # another process, another day
+    assert [job.status for job in stand_in.jobs] == ["cancelled"]
+    run = StoredRun("s")
+    assert run.retry() == 2
+    run.wait()
+    assert [len(job.requests) for job in stand_in.jobs] == [2, 2]
+    assert run.counts() == {"ok": 2}
+
+
+def test_max_cost_holds_for_another_attempt_of_a_sidecar_s_jobs(stand_in: StandIn) -> None:
+    stand_in.behaviour.row = rows.failed(503)
+    batch(TEXTS[:2], wait=False)
+    with pytest.raises(BudgetError, match="Nothing more was sent"):
+        StoredRun("s", max_cost=1e-9).wait()
+    assert len(stand_in.jobs) == 1
+
+
+def test_max_cost_counts_a_sidecar_s_uncertain_submit(stand_in: StandIn) -> None:
+    stand_in.script.add("create", "reset")
+    batch(TEXTS[:2], wait=False)
+    with pytest.raises(BudgetError, match=r"Nothing was sent\."):
+        StoredRun("s", max_cost=1e-9).wait()
+    assert stand_in.jobs == []
+
+
+def test_max_cost_knows_a_sidecar_s_documents(stand_in: StandIn) -> None:
+    stand_in.behaviour.row = rows.failed(429)
+    frame = pd.DataFrame({"file": ["gs://b/film.mp4"]})
+    asked: dict[str, Any] = {"model": MODEL, "images": "file", "max_tokens": 9, "retries": 0}
+    frame.llm.batch("What?", sidecar="s", **asked)
+    with pytest.raises(BudgetError) as caught:
+        StoredRun("s", max_cost=1e-9).retry()
+    whole = frame.llm.estimate("What?", sidecar="other", **asked)
+    assert whole.usd_batch is not None
+    assert caught.value.upper == pytest.approx(whole.usd_batch.high, rel=0.01)

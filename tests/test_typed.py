@@ -302,3 +302,16 @@ def test_rows_keep_their_places_across_chunks() -> None:
     assert columns.fields["a"][n - 1] == n - 1
     assert [i for i, e in enumerate(columns.errors) if e] == [CHUNK_ROWS]
     assert columns.fields["a"].isna().nonzero()[0].tolist() == [CHUNK_ROWS]
+
+
+@pytest.mark.parametrize("beyond", ["9999-12-31T23:59:59-05:00", "0001-01-01T00:00:00+05:00"])
+def test_a_time_beyond_all_years_is_refused_in_lists_and_objects_too(beyond: str) -> None:
+    item = {"type": "string", "format": "date-time"}
+    inner = {"type": "object", "properties": {"at": {"type": "array", "items": item}}}
+    schema = compile_schema({"type": "object", "properties": {"when": inner}})
+    assert schema.reader.decode is not None
+    texts = [json.dumps({"when": {"at": [at]}}) for at in ("2020-01-01T00:00:00Z", beyond)]
+    (good, bad) = schema.read(texts).errors
+    assert good is None
+    assert bad is not None
+    assert "when.at[0]" in bad

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -99,7 +98,7 @@ class Along:
             others = ctx.sidecar.request_ids(name).filter(pa.array(~own))
             stored = StoredRequests(ctx.sidecar, [job], among=others)
             bodies = stored.bodies(np.arange(len(stored))).to_pylist()
-            found = survey_bodies(bodies, repeat(1), job.realm, job.model, ctx.clock.now())
+            found = survey_bodies(bodies, [1] * len(bodies), job.realm, job.model, ctx.clock.now())
             parts.append(replace(found, rows=0))
         return total(parts) if parts else None
 

@@ -125,7 +125,7 @@ def survey_bodies(
         Prices change; UTC.
     """
     groups: dict[tuple[int | None, float], list[tuple[float, float, float]]] = {}
-    for body, left in zip(bodies, attempts, strict=False):
+    for body, left in zip(bodies, attempts, strict=True):
         fields = json.loads(body)
         limit = fields.get("max_tokens") or fields.get("max_completion_tokens")
         extra = sum(

@@ -485,10 +485,27 @@ def test_an_unknown_column_names_those_of_the_file(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["in.csv"]
 
 
-def test_a_file_that_is_not_utf_8_is_refused_with_a_way_out(tmp_path: Path) -> None:
-    (tmp_path / "in.csv").write_bytes(b"a\n\xe9t\xe9\n")
-    with pytest.raises(ConfigurationError, match=r"not UTF-8.*encoding="):
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
+def test_a_file_that_is_not_utf_8_is_refused_with_its_line_and_a_way_out(
+    tmp_path: Path, end: bytes
+) -> None:
+    lines = [b"a", *(b"row %d" % i for i in range(3000)), b"caf\xe9"]
+    (tmp_path / "in.csv").write_bytes(end.join([*lines, b"more", b""]))
+    told = r"line 3,002: the byte 0xe9 is not UTF-8.*WINDOWS-1252.*encoding="
+    with pytest.raises(ConfigurationError, match=told):
         llm.batch_file(tmp_path / "in.csv", tmp_path / "o.csv", "{{ a }}", model=MODEL)
+
+
+def test_a_file_in_utf_16_is_told_from_one_of_single_bytes(tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_bytes("a\nété\n".encode("utf-16"))
+    with pytest.raises(ConfigurationError, match=r"line 1: the byte 0xff.*UTF-16"):
+        llm.batch_file(tmp_path / "in.csv", tmp_path / "o.csv", "{{ a }}", model=MODEL)
+
+
+def test_json_lines_that_are_not_utf_8_are_refused_with_their_line(tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_bytes(b'{"a": "tea"}\n{"a": "caf\xe9"}\n')
+    with pytest.raises(ConfigurationError, match=r"line 2: the byte 0xe9 is not UTF-8"):
+        llm.batch_file(tmp_path / "in.jsonl", tmp_path / "o.csv", "{{ a }}", model=MODEL)
 
 
 def test_parquet_that_is_not_utf_8_is_refused_with_its_row(tmp_path: Path) -> None:

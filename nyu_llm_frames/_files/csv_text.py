@@ -19,7 +19,7 @@ from typing import BinaryIO, Protocol
 import pyarrow as pa
 
 from nyu_llm_frames._files.cells import Guess, Kind, arrow_type, plain, typed
-from nyu_llm_frames._files.source import BYTES, ROWS, Piece
+from nyu_llm_frames._files.source import BYTES, ROWS, Piece, not_utf_8
 from nyu_llm_frames.errors import ConfigurationError
 
 _STEP = 256
@@ -123,12 +123,8 @@ class CsvSource:
                 if isinstance(lines, _Lines):
                     lines.take()
                 yield from self._group(reader, lines, file)
-            except UnicodeDecodeError as e:
-                raise ConfigurationError(
-                    f"{self.path} is not UTF-8 ({e.reason} after line {reader.line_num:,}). Save "
-                    "it as UTF-8; or read it with pandas.read_csv(encoding=...) and use "
-                    "df.llm.batch."
-                ) from None
+            except UnicodeDecodeError:
+                raise self._not_utf_8() from None
             except csv.Error as e:
                 raise ConfigurationError(f"{self.path}, line {reader.line_num:,}: {e}.") from None
 
@@ -160,6 +156,19 @@ class CsvSource:
             if rows and (not more or len(rows) >= ROWS or file.tell() - start >= BYTES):
                 yield Records(rows, texts, min(file.tell() / self._size, 1.0))
                 rows, texts, start = [], [], file.tell()
+
+    def _not_utf_8(self) -> ConfigurationError:
+        """Find the line; what reads the file decodes many lines at once."""
+        number = 1
+        with self.path.open("rb") as file:
+            for line in file:
+                try:
+                    line.decode("utf-8")
+                except UnicodeDecodeError as e:
+                    number += line[: e.start].count(b"\r")  # alone, as old Macs end lines
+                    return not_utf_8(self.path, number, line, e)
+                number += 1 + line.count(b"\r") - line.endswith(b"\r\n")
+        return ConfigurationError(f"{self.path} changed while it was read: make the call again.")
 
     def _unclosed(self) -> ConfigurationError:
         """Name the line with the quote that swallowed all that follows."""

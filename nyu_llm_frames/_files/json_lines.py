@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 
-from nyu_llm_frames._files.source import BYTES, ROWS, Piece
+from nyu_llm_frames._files.source import BYTES, ROWS, Piece, not_utf_8
 from nyu_llm_frames.errors import ConfigurationError
 
 _LARGEST_WHOLE_FLOAT = 2**53
@@ -81,7 +81,9 @@ class JsonLinesSource:
                     continue
                 try:
                     row = _decode(line)
-                except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
+                except UnicodeDecodeError as e:
+                    raise not_utf_8(self.path, number, line, e) from None
+                except (msgspec.DecodeError, RecursionError) as e:
                     raise ConfigurationError(f"{self.path}, line {number:,}: {e}.") from None
                 if not isinstance(row, dict):
                     raise ConfigurationError(

@@ -117,3 +117,24 @@ def open_source(path: str | Path) -> Source:
         f"{path}: the input's name ends in one of {', '.join(INPUTS)}, or it is a folder of "
         "parquet files."
     )
+
+
+def not_utf_8(path: Path, line: int, text: bytes, e: UnicodeDecodeError) -> ConfigurationError:
+    """Name the line and the byte of a text file that is not UTF-8.
+
+    Parameters
+    ----------
+    path : Path
+    line : int
+        Number of the line, from 1.
+    text : bytes
+        The line.
+    e : UnicodeDecodeError
+        What came of reading it, or a part of it.
+    """
+    looks = "UTF-16" if text.startswith((b"\xff\xfe", b"\xfe\xff")) else "WINDOWS-1252"
+    return ConfigurationError(
+        f"{path}, line {line:,}: the byte 0x{e.object[e.start]:02x} is not UTF-8. Save the file as "
+        f"UTF-8 (as it looks: iconv -f {looks} -t UTF-8); or read it with pandas (encoding=...) "
+        "and use df.llm.batch."
+    )

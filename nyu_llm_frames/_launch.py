@@ -78,6 +78,8 @@ def planned(
     ------
     BudgetError
         Before anything is planned.
+    ConfigurationError
+        The same, where a key, a bucket or the embedded gateway's extra is missing.
     """
     ctx.say("note", estimate.line())
     if along is not None:
@@ -94,6 +96,8 @@ def planned(
             "{{ name }}; a template in a file is given as a pathlib.Path.",
         )
     check_budget(estimate if along is None else total([estimate, along]), max_cost)
+    if estimate.to_pay:
+        ctx.connect()
     under_way = plan()
     if under_way or ctx.sidecar.is_new:
         at = ctx.clock.now()

@@ -57,13 +57,23 @@ class Context:
 
     @property
     def connection(self) -> Connection:
-        """The open gateway; made at the first effect."""
+        """The open gateway."""
+        return self.connect()
+
+    def connect(self) -> Connection:
+        """Open the gateway, unless it is; sends nothing.
+
+        Raises
+        ------
+        ConfigurationError
+            For what it lacks.
+        """
         if self._connection is None:
             self._connection = self.gateway.connect()
         return self._connection
 
     def close(self) -> None:
-        """Close the connection; the next effect opens it again."""
+        """Close the connection; the next use opens it again."""
         if self._connection is not None:
             connection, self._connection = self._connection, None
             connection.close()

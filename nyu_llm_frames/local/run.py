@@ -121,6 +121,8 @@ def _serve(
         """Give a starter a minute to come; once somebody came, end soon after the last."""
         while True:
             await anyio.sleep(WATCH_EVERY_S)
+            if server.should_exit:
+                gateway.closing.set()
             patience_s = options.grace_s if users.came else max(FIRST_USER_S, options.grace_s)
             if until_unused and users.idle_s() > patience_s:
                 logging.getLogger(__name__).info("The last user has ended")
@@ -155,8 +157,7 @@ def _serve(
     finally:
         listener.close()
         paths.forget_running(folder)
-        gateway.closing.set()
-        ended = worker.stop(STOP_S)
+        ended = worker.stop(STOP_S) & gateway.stop(STOP_S)
         store.forget_tries()
         store.close()
         if not ended:

@@ -6,16 +6,18 @@ Comes in: requests with the server's key. Goes out: the gateway's own objects, f
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import asynccontextmanager
 from pathlib import PurePosixPath
 from threading import Event
 from typing import Any
 from uuid import uuid4
 
-from anyio import CapacityLimiter, create_task_group, to_thread
+from anyio import create_task_group
 from starlette.applications import Starlette
 from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -27,12 +29,13 @@ from starlette.types import ASGIApp
 from nyu_llm_frames.local.access import Users, guarded, refusal
 from nyu_llm_frames.local.engine import Engine
 from nyu_llm_frames.local.objects import batch_object, file_object, output_object, upload_object
-from nyu_llm_frames.local.rows import ENDPOINT, RowError, check_body, completion_body
+from nyu_llm_frames.local.rows import ENDPOINT, Completion, RowError, check_body, completion_body
 from nyu_llm_frames.local.store import OPEN, Job, Store, StoredFile, file_id, uri_of
 from nyu_llm_frames.local.upload import Upload, UploadError
 from nyu_llm_frames.local.worker import Worker
 
 MAX_LIST = 100
+CLOSING_LOOK_S = 0.1
 
 
 class Gateway:
@@ -44,7 +47,14 @@ class Gateway:
         self._store, self._worker, self._engine, self._about = store, worker, engine, about
         self.closing = Event()
         # Waiting for the model must not use up the threads that polls need.
-        self._limiter = CapacityLimiter(engine.slots)
+        self._threads = ThreadPoolExecutor(engine.slots, thread_name_prefix="live")
+        self._live: set[Future[Completion]] = set()
+
+    def stop(self, timeout_s: float) -> bool:
+        """End what is being answered live; False when that takes longer than `timeout_s`."""
+        self.closing.set()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        return not wait(list(self._live), timeout_s).not_done
 
     def routes(self) -> list[Route]:
         """Give the table of calls; ids may hold slashes, percent-encoded or not."""
@@ -165,15 +175,25 @@ class Gateway:
             raise HTTPException(400, "stream is not supported by the embedded gateway")
         try:
             check_body(body)
-            answer = await to_thread.run_sync(
-                self._engine.answer, body, self.closing, limiter=self._limiter
-            )
+            answer = await self._answer(body)
         except RowError as error:
             raise HTTPException(error.status, error.message) from error
         request_id = f"chatcmpl-{uuid4().hex}"
         return JSONResponse(
             completion_body(answer, request_id=request_id, created=int(time.time()))
         )
+
+    async def _answer(self, body: dict[str, Any]) -> Completion:
+        """Wait for the engine, but not for longer than this server is there."""
+        work = self._threads.submit(self._engine.answer, body, self.closing)
+        self._live.add(work)
+        work.add_done_callback(self._live.discard)
+        waiting = asyncio.wrap_future(work)
+        while not (await asyncio.wait([waiting], timeout=CLOSING_LOOK_S))[0]:
+            if self.closing.is_set():
+                waiting.cancel()
+                raise HTTPException(503, "this embedded gateway is ending")
+        return await waiting
 
     async def _job(self, request: Request) -> Job:
         text = request.path_params["job"]

@@ -10,12 +10,14 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
-from local_support import PATIENCE_S, Served, jsonl, request
+from local_support import PATIENCE_S, Served, Upstream, jsonl, request
 
 import nyu_llm_frames
 from nyu_llm_frames.errors import ConfigurationError
@@ -123,6 +125,35 @@ def test_serve_prints_where_it_is_and_ends_on_ctrl_c(tmp_path: Path) -> None:
     child.communicate(timeout=PATIENCE_S)
     assert child.returncode == 0
     assert not list(tmp_path.glob("*/server.json"))
+
+
+def test_ctrl_c_does_not_wait_for_a_live_answer(
+    tmp_path: Path, upstream: Upstream, serve: Callable[..., Served]
+) -> None:
+    upstream.gate = 0
+    serving = [sys.executable, "-m", "nyu_llm_frames.local", "--upstream", upstream.url]
+    child = subprocess.Popen(
+        [*serving, "--data", str(tmp_path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(HOME)},
+    )
+    assert child.stdout is not None
+    assert child.stdout.readline().startswith("base_url: ")
+    served = serve(upstream=upstream.url)
+    with ThreadPoolExecutor(1) as threads:
+        live = threads.submit(
+            served.http.post, "/chat/completions", json=request("r", "now")["body"]
+        )
+        pause = threading.Event()
+        while not upstream.seen and not live.done():
+            pause.wait(0.02)
+        child.send_signal(signal.SIGINT)
+        _, told = child.communicate(timeout=PATIENCE_S / 2)
+        assert live.result().status_code == 503
+    assert "ending" in live.result().text
+    assert (child.returncode, "Traceback" in told) == (0, False), told
 
 
 def test_what_lies_in_the_store_is_for_its_owner_only(echo: Served) -> None:

@@ -19,6 +19,7 @@ from nyu_llm_frames.errors import ConfigurationError
 from nyu_llm_frames.local.rows import Completion, RowError, asked_schema, asked_tokens
 
 SEED = 20240601
+RANDOM_SEED = 2**32 - 1  # llama.cpp draws one in its place; -1 is the same in 32 bits
 FINISH = {"stop": "STOP", "tool_calls": "STOP", "length": "MAX_TOKENS"}
 # What is passed on. The engine's other fields (slots, cache, grammars, files) stay closed.
 PASSED = (
@@ -76,6 +77,9 @@ class ModelEngine:
         # llama.cpp adds without care: a huge max_tokens overflows into an answer of one token.
         asked["max_tokens"] = min(asked_tokens(body) or self._max_tokens, self._context)
         asked["cache_prompt"] = False
+        seed = asked.get("seed")
+        if isinstance(seed, int) and seed % 2**32 == RANDOM_SEED:
+            asked["seed"] = SEED
         schema = asked_schema(body)
         if schema is not None:
             asked["response_format"] = {

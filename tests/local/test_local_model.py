@@ -101,3 +101,12 @@ def listening(pid: int) -> list[int]:
         for row in rows
         if row[3] == "0A" and f"socket:[{row[9]}]" in mine
     ]
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32 - 1, 7])
+def test_every_seed_gives_the_same_answer_again(model: Served, seed: int) -> None:
+    told = [{"role": "user", "content": "Name any animal, and say why."}]
+    ask = {"messages": told, "max_tokens": 24, "temperature": 1.5, "seed": seed}
+    bodies = [model.http.post("/chat/completions", json=ask).json() for _ in range(3)]
+    texts = {body["choices"][0]["message"]["content"] for body in bodies}
+    assert len(texts) == 1

@@ -67,6 +67,7 @@ def trial(
     started = clock.monotonic()
     if len(wanted):
         check_budget(next_upload(part, planner, again=True), part.options.max_cost, live=True)
+        ctx.connect()
         rows, requests = len(part.frame), len(part.requests)
         record = record_of(part, name, rows=rows, requests=requests, at=clock.now())
         with ctx.locked():

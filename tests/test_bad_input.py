@@ -303,6 +303,7 @@ def test_missing_credentials_say_what_to_set_and_whom_to_ask(clock: Any) -> None
                 assert always in text
         DF.to_csv("in.csv")
         said(ConfigurationError, lambda: llm.batch_file("in.csv", "o.csv", "hi", model=MODEL))
+        said(ConfigurationError, lambda: DF.llm.trial("{{ district }}", model=MODEL))
     # Nothing was planned that the next call would have to take back.
     assert not list(Path().rglob("*.parquet"))
 

@@ -20,6 +20,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from support.stand_in import Behaviour, StandIn, answer
 import nyu_llm_frames as llm
 from nyu_llm_frames import _clock
 from nyu_llm_frames._clock import SystemClock, is_dead, process_token
+from nyu_llm_frames._gateway.connection import Connection
 from nyu_llm_frames._sidecar import lock as lock_module
 from nyu_llm_frames._sidecar.lock import SidecarLock
 from nyu_llm_frames.errors import (
@@ -164,6 +166,57 @@ def test_two_threads_of_one_process_do_not_take_back_each_others_plans(
     once(stand_in, TEXTS)
     steps = set(llm.open_sidecar(tmp_path / "s").jobs()["step"])
     assert steps == {"done"}
+
+
+def test_one_run_in_two_threads_loses_no_answer_and_pays_none_twice(
+    stand_in: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One waits, and its download stands still half-way; another polls, and reads all of it."""
+    stand_in.behaviour = Behaviour(validating_polls=0, running_polls=0)
+    half, go = threading.Event(), threading.Event()
+    output = Connection.output
+
+    def held(connection: Connection, batch_id: str) -> Iterator[bytes]:
+        lines = b"".join(output(connection, batch_id)).splitlines(keepends=True)
+        yield from lines[: len(lines) // 2]
+        if threading.current_thread() is not threading.main_thread():
+            half.set()
+            assert go.wait(60)
+        yield from lines[len(lines) // 2 :]
+
+    monkeypatch.setattr(Connection, "output", held)
+    # More than one block, so that a part of it is taken before the rest is there.
+    texts = [f"question {i} {'long ' * 40}" for i in range(6000)]
+    frame = pd.DataFrame({"q": texts})
+    gateway = llm.Gateway(**stand_in.settings)
+    run = frame.llm.submit("{{ q }}", model=MODEL, sidecar=tmp_path / "s", gateway=gateway)
+    with ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(run.wait, timeout=300)
+        assert half.wait(60)
+        assert run.poll().counts() == {"ok": len(texts)}
+        go.set()
+        waiting.result()
+    assert run.result()["response"].tolist() == [answer(t) for t in texts]
+    batch(stand_in, tmp_path / "s", texts)
+    once(stand_in, texts)
+
+
+def test_a_poll_in_another_thread_does_not_take_a_wait_s_timeout_away(
+    stand_in: StandIn, tmp_path: Path
+) -> None:
+    stand_in.behaviour = Behaviour(running_polls=10**6)
+    gateway = llm.Gateway(**stand_in.settings)
+    frame = pd.DataFrame({"q": TEXTS})
+    run = frame.llm.submit("{{ q }}", model=MODEL, sidecar=tmp_path / "s", gateway=gateway)
+    with ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(run.wait, timeout=1)
+        for _ in range(3000):
+            if waiting.done():
+                break
+            run.poll()
+        stand_in.finish()
+        with pytest.raises(RunTimeoutError):
+            waiting.result()
 
 
 def test_a_job_that_failed_for_one_process_is_not_sent_again_by_another_that_waited_for_it(

@@ -6,6 +6,7 @@ saved records, and patience with uploads. A submit never is repeated here.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -26,6 +27,14 @@ from nyu_llm_frames.errors import GatewayUnavailableError, RunTimeoutError, Side
 T = TypeVar("T")
 
 
+class _Own(threading.local):
+    """What each thread has of its own: one may wait for a run while another asks how it stands."""
+
+    timeout: float | None = None
+    deadline: float | None = None
+    connection: Connection | None = None
+
+
 @dataclass(slots=True)
 class Context:
     """The world of one run, as its steps see it.
@@ -34,10 +43,6 @@ class Context:
     ----------
     requests : int
         How many distinct requests the run has, for people.
-    timeout : float or None
-        Seconds that the user's call may wait.
-    deadline : float or None
-        When its waiting ends, in the clock's seconds; None before it begins.
     """
 
     sidecar: Sidecar
@@ -46,9 +51,21 @@ class Context:
     clock: Clock
     report: Reporter
     requests: int
-    timeout: float | None = None
-    deadline: float | None = None
-    _connection: Connection | None = field(default=None, repr=False)
+    _own: _Own = field(default_factory=_Own, repr=False)
+
+    @property
+    def deadline(self) -> float | None:
+        """When this thread's waiting ends, in the clock's seconds; None before it begins."""
+        return self._own.deadline
+
+    def allow(self, timeout: float | None) -> None:
+        """Say how many seconds the user's call in this thread may wait."""
+        self._own.timeout, self._own.deadline = timeout, None
+
+    def begin_waiting(self) -> None:
+        """Let those seconds run."""
+        timeout = self._own.timeout
+        self._own.deadline = None if timeout is None else self.clock.monotonic() + timeout
 
     @property
     def realm(self) -> str:
@@ -68,26 +85,26 @@ class Context:
         ConfigurationError
             For what it lacks.
         """
-        if self._connection is None:
-            self._connection = self.gateway.connect()
-        return self._connection
+        if self._own.connection is None:
+            self._own.connection = self.gateway.connect()
+        return self._own.connection
 
     def close(self) -> None:
         """Close the connection; the next use opens it again."""
-        if self._connection is not None:
-            connection, self._connection = self._connection, None
+        if self._own.connection is not None:
+            connection, self._own.connection = self._own.connection, None
             connection.close()
 
     def revive(self) -> None:
         """Bring the gateway back, where it is ours to bring back."""
-        if self._connection is not None:
-            self._connection.revive()
+        if self._own.connection is not None:
+            self._own.connection.revive()
 
     def left_s(self) -> float | None:
         """Return the seconds that the call may still wait; None without a limit."""
-        if self.deadline is None:
-            return self.timeout
-        return max(0.0, self.deadline - self.clock.monotonic())
+        if self._own.deadline is None:
+            return self._own.timeout
+        return max(0.0, self._own.deadline - self.clock.monotonic())
 
     @contextmanager
     def locked(self) -> Iterator[None]:

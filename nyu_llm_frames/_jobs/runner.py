@@ -8,6 +8,7 @@ over, with their answers stored. What to do with a job says `_jobs.job`, what to
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import assert_never
@@ -30,8 +31,10 @@ from nyu_llm_frames.errors import (
 )
 
 
-class Runner:
-    """Drives the batch jobs that carry the requests of one run.
+class Runner(threading.local):
+    """Drives the batch jobs that carry the requests of one run; each thread with a state of its own.
+
+    What threads share is what processes share, the sidecar, and `seen`.
 
     Parameters
     ----------
@@ -70,11 +73,12 @@ class Runner:
         connection and the report's moving line are closed, and Ctrl-C is told how to come back.
         """
         try:
-            with driven.by(self.name):
+            with driven.by(self.name) as alone:
                 self._idle, self._since = 0, None
                 self._broken.clear()
-                self.seen.begin_call()
-                self.ctx.timeout, self.ctx.deadline = timeout, None
+                if alone:
+                    self.seen.begin_call()
+                self.ctx.allow(timeout)
                 yield
         except KeyboardInterrupt:
             self.ctx.report.close()
@@ -96,11 +100,13 @@ class Runner:
 
     def _disown(self) -> None:
         """Let any call take back what this one planned, did not submit, and leaves behind."""
+        if self.name in driven:
+            return  # by another thread
         with suppress(LLMFramesError):
             left = [j for j in self.active() if j.run == self.name and j.step in _jobs.UNMADE]
             if not left:
                 return
-            self.ctx.deadline = self.ctx.clock.monotonic()  # and wait for nobody
+            self.ctx.allow(0.0)  # and wait for nobody
             with self.ctx.locked():
                 for job in left:
                     fresh = self.ctx.sidecar.job(job.name)
@@ -140,8 +146,7 @@ class Runner:
         ------
         RunTimeoutError
         """
-        ctx = self.ctx
-        ctx.deadline = None if ctx.timeout is None else ctx.clock.monotonic() + ctx.timeout
+        self.ctx.begin_waiting()
         while True:
             self.drive()
             if not plan():
@@ -294,14 +299,14 @@ class Runner:
             Whether not to wait until all others are over: for a call that never sees that, because
             it takes one step.
         """
-        if not self.seen.failed or (self.active() and not at_once):
+        failed = list(self.seen.failed.values())
+        if not failed or (self.active() and not at_once):
             return
         messages = {
-            job.batch_id or job.name: job.error or "the gateway gave no reason"
-            for job in self.seen.failed.values()
+            job.batch_id or job.name: job.error or "the gateway gave no reason" for job in failed
         }
         told = "; ".join(f"{batch}: {text}" for batch, text in messages.items())
-        rows = sum(job.requests for job in self.seen.failed.values())
+        rows = sum(job.requests for job in failed)
         raise BatchJobFailedError(
             f"{count(len(messages), 'batch job')} with {count(rows, 'request')} failed without an "
             f"answer. {sentence(told)} Everything else is saved. The next call submits these rows "

@@ -80,12 +80,16 @@ class _Driven:
         self._lock = threading.Lock()
 
     @contextmanager
-    def by(self, name: str) -> Iterator[None]:
-        """Drive a run: from before its plan is written to the last step of the call."""
+    def by(self, name: str) -> Iterator[bool]:
+        """Drive a run: from before its plan is written to the last step of the call.
+
+        Tells whether no other thread does.
+        """
         with self._lock:
             self._names[name] += 1
+            alone = self._names[name] == 1
         try:
-            yield
+            yield alone
         finally:
             with self._lock:
                 self._names[name] -= 1

@@ -17,7 +17,7 @@ from support import rows
 from support.stand_in import StandIn
 
 import nyu_llm_frames as llm
-from nyu_llm_frames.errors import ConfigurationError, PartialResultWarning
+from nyu_llm_frames.errors import ConfigurationError, PartialResultWarning, RunTimeoutError
 
 MODEL = "gemini-3-flash-preview"
 TEMPLATE = "Where is {{ city }}?"
@@ -214,11 +214,23 @@ def test_no_request_file_of_an_earlier_call_stays(tmp_path: Path, frame: pd.Data
     assert path.read_text() == "mine again"
 
 
-def test_a_call_that_failed_for_want_of_a_key_keeps_no_row_from_the_request_file(
+def test_request_files_of_another_call_stay_where_they_are(
     tmp_path: Path, frame: pd.DataFrame
 ) -> None:
-    with pytest.raises(ConfigurationError, match="PORTKEY_API_KEY"):
-        frame.llm.batch(TEMPLATE, model=MODEL)
+    for year in (2024, 2025):
+        path = tmp_path / f"in-{year}.jsonl"
+        frame.llm.to_jsonl(path, f"Of {year}: {TEMPLATE}", model=MODEL)
+    frame.llm.to_jsonl(tmp_path / "in.jsonl", TEMPLATE, model=MODEL)
+    names = sorted(p.name for p in tmp_path.glob("in*"))
+    assert names == ["in-2024.jsonl", "in-2025.jsonl", "in.jsonl"]
+
+
+def test_a_call_that_made_nothing_keeps_no_row_from_the_request_file(
+    tmp_path: Path, frame: pd.DataFrame
+) -> None:
+    nobody = llm.Gateway(api_key="k", bucket="b", base_url="http://127.0.0.1:9/v1")
+    with pytest.raises(RunTimeoutError, match="nothing was submitted"):
+        frame.llm.batch(TEMPLATE, model=MODEL, gateway=nobody, timeout=0)
     [path] = frame.llm.to_jsonl(tmp_path / "in.jsonl", TEMPLATE, model=MODEL)
     assert len(path.read_text().splitlines()) == 2
     with pytest.raises(ConfigurationError, match="is a folder"):

@@ -22,6 +22,7 @@ from nyu_llm_frames.errors import (
     BudgetError,
     ConfigurationError,
     GatewayError,
+    RunTimeoutError,
 )
 
 MODEL = "gemini-3-flash-preview"
@@ -154,8 +155,9 @@ def test_a_call_that_failed_before_anything_was_made_keeps_no_row_from_the_trial
 ) -> None:
     frame = pd.DataFrame({"q": ["one", "two", "three"]})
     call: dict[str, Any] = {"template": "{{ q }}", "model": MODEL}
-    with pytest.raises(ConfigurationError, match="PORTKEY_API_KEY"):
-        frame.llm.batch(**call, gateway=llm.Gateway(provider=gateway.provider))
+    settings = {**gateway.settings, "base_url": "http://127.0.0.1:9/v1"}  # where nobody is
+    with pytest.raises(RunTimeoutError, match="nothing was submitted"):
+        frame.llm.batch(**call, gateway=llm.Gateway(**settings), timeout=0)
     out = frame.llm.trial(**call, n=2, random_state=1, details=True)
     assert out["response_status"].tolist() == ["ok", "ok"]
     assert len(gateway.chats) == 2

@@ -70,25 +70,35 @@ def to_jsonl(call: Call, path: str | Path) -> list[Path]:
             name = target.with_name(f"{target.stem}-{number:0{digits}d}{target.suffix}")
         _write(call, chosen[start:stop], name)
         written.append(name)
-    _remove_earlier(target, written)
+    _remove_earlier(target, written, requests.ids)
     return written
 
 
-def _remove_earlier(target: Path, written: Sequence[Path]) -> None:
-    """Remove request files of an earlier call: what is uploaded from there would be paid again."""
+def _remove_earlier(target: Path, written: Sequence[Path], ids: pa.Array) -> None:
+    """Remove request files of an earlier call: what is uploaded from there would be paid again.
+
+    Only those that hold a request of this call: another call's may have such a name, too.
+    """
     numbered = re.compile(re.escape(target.stem) + r"-\d+" + re.escape(target.suffix))
-    for path in target.parent.iterdir():
-        named = path == target or numbered.fullmatch(path.name)
-        if named and path not in written and _is_request_file(path):
+    left = [
+        path
+        for path in target.parent.iterdir()
+        if (path == target or numbered.fullmatch(path.name)) and path not in written
+    ]
+    ours = set(ids.to_pylist()) if left else set()
+    for path in left:
+        if path.is_file() and not ours.isdisjoint(_request_ids(path)):
             path.unlink()
 
 
-def _is_request_file(path: Path) -> bool:
-    """Whether a file begins as those that are written here."""
-    if not path.is_file():
-        return False
+def _request_ids(path: Path) -> Iterator[str]:
+    """Yield the ids in a file of requests as it is written here."""
+    start = len(REQUEST_START) - 2  # with the first letters of the id
     with path.open("rb") as file:
-        return file.read(len(REQUEST_START)) == REQUEST_START
+        for line in file:
+            if not line.startswith(REQUEST_START):
+                return
+            yield line[start : start + 34].decode("ascii", "replace")
 
 
 def _write(call: Call, part: Ints, path: Path) -> None:

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from nyu_llm_frames._answers.answer import Answer
 from nyu_llm_frames._answers.blocks import BlockSplitter, lines_of
+from nyu_llm_frames._answers.google_rows import parse_google_row
 from nyu_llm_frames._answers.lines import (
     Orphan,
     _parse_slowly,
@@ -150,6 +151,30 @@ def test_raw_google_row_gives_the_text_of_the_gateways_row(name: str) -> None:
 @pytest.mark.parametrize("name", ["prompt_blocked", "fail_bad_request", "id_not_echoed"])
 def test_raw_google_row_without_text_or_id_gives_nothing(name: str) -> None:
     assert parse_google_line(CASES[name]["google"].encode()) is None
+
+
+@pytest.mark.parametrize(
+    ("request_", "candidate"),
+    [
+        (b"{}", b'"avgLogprobs": NaN'),
+        (b"{}", b'"avgLogprobs": -Infinity'),
+        (b'{"text": "\\ud800"}', b'"index": 0'),
+        (b'{"text": "caf\xe9"}', b'"index": 0'),
+    ],
+)
+def test_a_stored_row_is_read_whatever_stands_beside_its_text(
+    request_: bytes, candidate: bytes
+) -> None:
+    line = (
+        b'{"requestId": "r", "request": %s, "response": {"candidates": [{%s, "content": '
+        b'{"parts": [{"text": "hi"}]}, "finishReason": "STOP"}], '
+        b'"usageMetadata": {"promptTokenCount": 3, "candidatesTokenCount": 1}}}'
+    ) % (request_, candidate)
+    row = parse_google_row(line)
+    assert row is not None
+    assert row.answer is not None
+    found = row.answer
+    assert (found.status, found.text, found.prompt_tokens, found.raw) == ("ok", "hi", 3, line)
 
 
 def test_live_answer_follows_the_same_rules() -> None:

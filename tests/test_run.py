@@ -546,6 +546,18 @@ def test_a_short_output_is_read_again_and_nothing_is_paid_again(
     assert sum(clock.slept) < 60
 
 
+@pytest.mark.parametrize("short", ["empty", "rows"])
+@pytest.mark.parametrize("told", [0, 2])
+def test_a_count_that_is_too_low_hides_no_row(
+    gateway: StandIn, clock: FakeClock, short: Any, told: int
+) -> None:
+    b = gateway.behaviour
+    b.short, b.short_reads = short, 1
+    b.counts = lambda job: {"total": told, "completed": str(told), "failed": None}
+    assert ask()["response"].tolist() == RIGHT
+    assert len(gateway.jobs) == 1
+
+
 @pytest.mark.parametrize("page", ["json", "html"])
 @pytest.mark.parametrize("short", ["empty", "rows", "cut", "reset"])
 def test_a_page_in_place_of_the_stored_file_does_not_end_the_reading(

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from nyu_llm_frames._answers.answer import Answer
-from nyu_llm_frames._answers.lines import parse_google_line, parse_line
+from nyu_llm_frames._answers.lines import loads, parse_google_line, parse_line
 from nyu_llm_frames._answers.verdict import first, get
 
 
@@ -25,10 +25,7 @@ class StoredRow(NamedTuple):
 
 def parse_google_row(line: bytes) -> StoredRow | None:
     """Read a predictions row; None for what is none: a login page, half a line, another file."""
-    try:
-        row = msgspec.json.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
+    row = loads(line)
     if not isinstance(row, dict) or not ("request" in row or "response" in row):
         return None
     return StoredRow(_answer(row, line))

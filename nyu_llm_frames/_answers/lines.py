@@ -116,7 +116,7 @@ def parse_completion(custom_id: str, body: bytes) -> Answer:
     -------
     Answer
     """
-    content = _loads(body)
+    content = loads(body)
     if not isinstance(content, dict):
         return no_answer(custom_id, "failed", "the gateway's answer is not a JSON object", body)
     return judge(custom_id, content, body)
@@ -137,7 +137,7 @@ def parse_google_line(line: bytes) -> tuple[str, str] | None:
         Id and text (thoughts left out, parts joined, as the gateway does); None when the row
         has no text.
     """
-    row = _loads(line)
+    row = loads(line)
     custom_id = get(row, "requestId")
     parts = get(get(first(get(get(row, "response"), "candidates")), "content"), "parts")
     if not isinstance(custom_id, str) or not custom_id or not isinstance(parts, list):
@@ -158,7 +158,8 @@ def has_replacement(text: str | None) -> bool:
     return text is not None and "\ufffd" in text
 
 
-def _loads(data: bytes) -> Any:
+def loads(data: bytes) -> Any:
+    """Decode JSON, and what passes for it elsewhere (NaN, damaged UTF-8); None for other bytes."""
     try:
         return _decode_any(data)
     except (msgspec.MsgspecError, ValueError, RecursionError):
@@ -166,7 +167,7 @@ def _loads(data: bytes) -> Any:
 
 
 def _parse_slowly(line: bytes) -> Answer | Orphan:
-    row = _loads(line)
+    row = loads(line)
     if not isinstance(row, dict):
         return Orphan("not JSON" if row is None else "not a JSON object", None, line)
     custom_id = row.get("custom_id")

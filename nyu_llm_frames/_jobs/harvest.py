@@ -124,7 +124,8 @@ class Harvest:
         cut = seen.cut
         # Ids, not lines: a row that comes twice must not hide one that the gateway left out.
         fewer = job.counted is None or len(self.expected) - len(seen.unseen) < job.counted
-        if ((self._lacks_rows(cut) and (cut or fewer)) or self.suspects) and not self.stored_read:
+        # Also where the job counts no more than came: its own count is not trusted with rows.
+        if (self._lacks_rows(cut) or self.suspects) and not self.stored_read:
             if job.has_output_file:
                 self.stored_read = self._look_at_stored(job, streams, sink)
             elif job.outcome != "completed" and not seen.lines:

@@ -134,6 +134,13 @@ def prepare(frame: pd.DataFrame, asked: Asked, *, check_columns: bool = True) ->
     _one_of("missing", asked.missing, ("error", "skip"))
     if not isinstance(asked.model, str) or not asked.model.strip():
         raise ConfigurationError(f"model must be the name of a model, not {asked.model!r}.")
+    if asked.model != asked.model.strip() or not (
+        asked.model.isascii() and asked.model.isprintable()
+    ):
+        raise ConfigurationError(
+            f"model={asked.model!r} holds a blank at an end, or a character that cannot be sent: "
+            "was more copied than the name?"
+        )
     if not isinstance(asked.output, str) or not asked.output:
         raise ConfigurationError(f"output must be a column name, not {asked.output!r}.")
     if not isinstance(asked.details, bool):
@@ -143,15 +150,17 @@ def prepare(frame: pd.DataFrame, asked: Asked, *, check_columns: bool = True) ->
     gateway = _gateway.resolve(asked.gateway)
     path = sidecar_path(asked, options)
     schema = None if asked.schema is None else compile_schema(asked.schema)
+    fields = None if schema is None else [field.name for field in schema.fields]
     if check_columns:
-        names = new_names(
-            asked.output,
-            None if schema is None else [field.name for field in schema.fields],
-            prefix=asked.prefix,
-            details=asked.details,
-        )
+        names = new_names(asked.output, fields, prefix=asked.prefix, details=asked.details)
         _frame.check_new_columns(frame, names, asked.if_exists)
-    template = compile_template(_read(asked.template), _read(asked.system), list(frame.columns))
+    # What an earlier run of the same cell added is no part of a row: its prompt would be another.
+    ours: frozenset[Hashable] = frozenset()
+    if asked.if_exists == "replace":
+        ours = frozenset(new_names(asked.output, fields, prefix=asked.prefix, details=True))
+    template = compile_template(
+        _read(asked.template), _read(asked.system), list(frame.columns), ours
+    )
     realm = gateway.realm
     way = route(realm, asked.model)
     preflight.check_roles(template.roles, way)

@@ -246,6 +246,16 @@ ARGUMENTS: list[tuple[dict[str, Any], str]] = [
         {"params": {"top_k": float("inf")}},
         "params['top_k'] is inf, which JSON cannot express.",
     ),
+    (
+        {"model": " gemini-3-flash-preview"},
+        "model=' gemini-3-flash-preview' holds a blank at an end, or a character that cannot be "
+        "sent: was more copied than the name?",
+    ),
+    (
+        {"model": "gemini\u20113"},
+        "model='gemini\u20113' holds a blank at an end, or a character that cannot be "
+        "sent: was more copied than the name?",
+    ),
     ({"sidecar": 3}, "sidecar must be the path of a folder, not 3."),
     ({"gateway": "loca"}, "gateway must be a Gateway or the word \"local\", not 'loca'."),
     (

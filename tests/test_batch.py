@@ -407,6 +407,17 @@ def test_the_template_may_use_the_column_that_is_replaced(gateway: StandIn) -> N
     assert out["response"].tolist() == [answer(f"Shorter: {answer('Say a')}")]
 
 
+@pytest.mark.parametrize("details", [False, True])
+def test_a_row_as_a_whole_has_no_columns_of_an_earlier_run(gateway: StandIn, details: bool) -> None:
+    source = "{% for k, v in row.items() %}{{ k }}={{ v or 'none' }};{% endfor %}"
+    first = ask(pd.DataFrame({"x": ["a", "b"]}), source, details=True)
+    again = ask(first, source, if_exists="replace", details=details)
+    assert again["response"].tolist() == [answer("x=a;"), answer("x=b;")]
+    skipped = ask(first, source, if_exists="replace", missing="skip")
+    assert skipped["response"].tolist() == again["response"].tolist()
+    assert len(gateway.jobs) == 1
+
+
 # --- which rows are sent ----------------------------------------------------------------------
 def test_equal_prompts_are_sent_once_and_answer_every_row(gateway: StandIn) -> None:
     df = pd.DataFrame({"x": ["a", "b", "a", "a", "b"], "other": range(5)})

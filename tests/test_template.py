@@ -385,6 +385,44 @@ def test_failure_names_the_row_and_the_line(source: str, reason: str) -> None:
     assert "row 'r' (position 2), line 2" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{{ 'Tags: ' ~ tags | map('upper') }}",
+        "{{ tags | map('upper') | trim }}",
+        "{{ tags | map('upper') | string }}",
+        "{{ [tags | map('upper')] }}",
+        "{{ q.upper ~ '' }}",
+        jinja2.Template("{{ tags | map('upper') }}"),
+    ],
+)
+def test_a_memory_address_never_gets_into_a_prompt(source: Any) -> None:
+    rows = [{"q": "x", "tags": ["a"]}, {"q": "y", "tags": ["b"]}]
+    with pytest.raises(TemplateError, match="memory address") as caught:
+        render(source, *rows, labels=["first", "second"])
+    assert caught.value.row == "first"
+
+
+def test_a_memory_address_that_stands_in_a_cell_is_text_like_any_other() -> None:
+    text = "TypeError: <function f at 0x7f41d30c6440> is not iterable"
+    assert render("{{ q | trim }}{{ tags }}", {"q": text, "tags": [text]}) == [f"{text}['{text}']"]
+    assert render(f"{text} {{{{ q | upper }}}}", {"q": "a"}) == [f"{text} A"]
+
+
+@pytest.mark.parametrize("kind", [str, jinja2.Template])
+def test_a_label_apart_is_in_no_row_as_a_whole(kind: type) -> None:
+    source = "{% for k, v in row.items() %}{{ k }}={{ v }};{% endfor %}"
+    data = {"a": [1, 2], "response": ["x", None]}
+    prompt = compile_template(kind(source), None, list(data), frozenset({"response"}))
+    assert prompt.columns == ("a",)
+    assert prompt.render(data, None, 2) == [["a=1;", "a=2;"]]
+    named = compile_template(
+        kind(source + "{{ row['response'] }}"), None, list(data), frozenset({"response"})
+    )
+    assert set(named.columns) == {"a", "response"}
+    assert named.render({k: v[:1] for k, v in data.items()}, None, 1)[0][0].endswith("x")
+
+
 def test_row_label_reads_as_plain_python() -> None:
     with pytest.raises(TemplateError, match=r"row 7 \(position 0\)"):
         render("{{ 1 // x }}", {"x": 0}, labels=np.array([7]))

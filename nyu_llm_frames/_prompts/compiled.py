@@ -99,13 +99,15 @@ class Compiled:
         they are, one after the other; otherwise None.
     """
 
-    __slots__ = ("_columns", "_loops", "_targets", "_template", "names", "pieces", "source")
+    __slots__ = ("_in_row", "_loops", "_targets", "_template", "names", "pieces", "source")
 
-    def __init__(self, source: str, columns: Sequence[Hashable]) -> None:
+    def __init__(
+        self, source: str, columns: Sequence[Hashable], apart: frozenset[Hashable] = frozenset()
+    ) -> None:
         self.source = source
         tree = _parse(source, columns)
         try:
-            self.names: Names = resolve(tree, columns)
+            self.names: Names = resolve(tree, columns, apart)
         except UnknownName as error:
             raise missing_column(error.name, error.line, source, columns) from None
         except RecursionError:
@@ -113,7 +115,7 @@ class Compiled:
         self.pieces = _pieces(tree, self.names)
         tree = _Rewriter(self.names.swaps).visit(tree)
         tree.set_environment(ENVIRONMENT)
-        self._columns = tuple(columns)
+        self._in_row = tuple(label for label in columns if label not in apart)
         self._targets = tuple(name for name, _ in self.names.targets) + tuple(
             name
             for name, used in (("row", self.names.uses_row), ("index", self.names.uses_index))
@@ -175,7 +177,7 @@ class Compiled:
     ) -> list[Iterable[object]]:
         cells: list[Iterable[object]] = [data[label] for _, label in self.names.targets]
         if self.names.uses_row:
-            cells.append(rows_as_dicts(data, self._columns, n))
+            cells.append(rows_as_dicts(data, self._in_row, n))
         if self.names.uses_index:
             cells.append(range(n) if index is None else index)
         return cells

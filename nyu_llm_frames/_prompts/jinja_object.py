@@ -46,7 +46,12 @@ class TemplateObject:
 
     pieces = None  # its environment decides what is printed
 
-    def __init__(self, template: Template, columns: Sequence[Hashable]) -> None:
+    def __init__(
+        self,
+        template: Template,
+        columns: Sequence[Hashable],
+        apart: frozenset[Hashable] = frozenset(),
+    ) -> None:
         self._template = sandboxed(template)
         found = lookups(template)
         for name in sorted(
@@ -57,10 +62,10 @@ class TemplateObject:
         self._row = "row" in found.asked or found.loads_others
         self._index = "index" in found.asked or found.loads_others
         self._columns = tuple(columns)
-        self._used = tuple(sorted(words if found.loads_others else words & found.asked))
+        self._used = tuple(sorted(words - apart if found.loads_others else words & found.asked))
         every = frozenset(columns)
         whole = found.loads_others or (self._row and not found.items <= every)
-        of_row = every if whole else found.items
+        of_row = (every - apart) | (found.items & every) if whole else found.items
         self._in_row = tuple(label for label in columns if label in of_row)
         bare = of_row - found.tested_items - (found.tested & of_row)
         self.names = Names(

@@ -65,7 +65,9 @@ class Names:
     stands_in_loop: bool
 
 
-def resolve(tree: nodes.Template, columns: Sequence[Hashable]) -> Names:
+def resolve(
+    tree: nodes.Template, columns: Sequence[Hashable], apart: frozenset[Hashable] = frozenset()
+) -> Names:
     """Find out what each name of a tree means.
 
     Parameters
@@ -74,6 +76,8 @@ def resolve(tree: nodes.Template, columns: Sequence[Hashable]) -> Names:
         The parsed template.
     columns
         The labels of the frame, in order.
+    apart
+        Of these, the ones that `row` as a whole does not hold.
 
     Raises
     ------
@@ -82,7 +86,7 @@ def resolve(tree: nodes.Template, columns: Sequence[Hashable]) -> Names:
     """
     resolver = _Resolver(tree, columns)
     resolver.statements(tree.body)
-    return resolver.names()
+    return resolver.names(frozenset(columns) - apart)
 
 
 class _Resolver:
@@ -107,7 +111,7 @@ class _Resolver:
         self.macros: dict[str, list[str]] = {}
         self.calls: list[tuple[str, nodes.Call]] = []
 
-    def names(self) -> Names:
+    def names(self, row: frozenset[Hashable]) -> Names:
         for name, call in self.calls:
             parameters = self.macros.get(name, [])
             for parameter, value in zip(parameters, call.args, strict=False):
@@ -135,8 +139,8 @@ class _Resolver:
             targets=tuple(variables),
             swaps=MappingProxyType(self.swaps),
             rows=f"{self.prefix}rows",
-            columns=frozenset(self.columns if self.uses_row else self.used),
-            tested=frozenset(self.columns if self.tests_row else self.tested),
+            columns=frozenset(self.used) | (row if self.uses_row else frozenset()),
+            tested=frozenset(self.tested) | (row if self.tests_row else frozenset()),
             uses_row=self.uses_row,
             uses_index=self.uses_index,
             # Blocks read the context, not a loop's variables; nothing in a loop may store `loop`.

@@ -6,20 +6,24 @@ of plain Python values. Goes out: one list of texts per message.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import jinja2
 import pyarrow as pa
+from jinja2.exceptions import TemplateRuntimeError
 
 from nyu_llm_frames._prompts.compiled import Compiled
 from nyu_llm_frames._prompts.jinja_object import TemplateObject
+from nyu_llm_frames._prompts.messages import row_failure
 from nyu_llm_frames._prompts.names import Names
 from nyu_llm_frames._prompts.texts import Cell, JoinedTexts, fill
 from nyu_llm_frames.errors import ConfigurationError
 
 ROLES = ("system", "user", "assistant")
+_ADDRESS = re.compile(r"<[^<>]{1,80} at 0x[0-9A-Fa-f]+>")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +80,13 @@ class PromptTemplate:
         self,
         messages: Sequence[tuple[str, str | jinja2.Template]],
         columns: Sequence[Hashable],
+        apart: frozenset[Hashable] = frozenset(),
     ) -> None:
-        self._given = (tuple(messages), tuple(columns))
+        self._given = (tuple(messages), tuple(columns), apart)
         parts: list[_Part] = [
-            Compiled(content, columns)
+            Compiled(content, columns, apart)
             if isinstance(content, str)
-            else TemplateObject(content, columns)
+            else TemplateObject(content, columns, apart)
             for _, content in messages
         ]
         used = frozenset().union(*(part.names.columns for part in parts))
@@ -137,7 +142,13 @@ class PromptTemplate:
         TemplateError
             At one row; its `position` is counted from `first` in what was given here.
         """
-        return [part.texts(data, index, n, labels, first) for part in self._parts]
+        found = [part.texts(data, index, n, labels, first) for part in self._parts]
+        for texts, message in zip(found, self.sources, strict=True):
+            for i, text in enumerate(texts):
+                if " at 0x" in text:
+                    cells = [str(column[i]) for column in (*data.values(), index or range(n))]
+                    _refuse_addresses(text, [message.source, *cells], i, labels, first)
+        return found
 
     def fill(self, cells: Mapping[Hashable, pa.LargeStringArray], n: int) -> list[JoinedTexts]:
         """Say the same as `render` of a straight template, without a step for each row.
@@ -159,7 +170,10 @@ class PromptTemplate:
 
 
 def compile_template(
-    template: object, system: object, columns: Sequence[Hashable]
+    template: object,
+    system: object,
+    columns: Sequence[Hashable],
+    apart: frozenset[Hashable] = frozenset(),
 ) -> PromptTemplate:
     """Compile a prompt and find every name in it.
 
@@ -171,6 +185,8 @@ def compile_template(
         Template of a system message, sent first.
     columns : sequence of Hashable
         Column labels of the frame, in order.
+    apart : frozenset of Hashable
+        Of these, the ones that only their own name gives: `row` as a whole leaves them out.
 
     Returns
     -------
@@ -208,7 +224,7 @@ def compile_template(
                 "There are two system messages: system= and the first of the list. Keep one."
             )
         messages = [("system", system), *messages]
-    return PromptTemplate(messages, columns)
+    return PromptTemplate(messages, columns, apart)
 
 
 def _messages(template: object) -> list[tuple[str, str | jinja2.Template]]:
@@ -254,6 +270,27 @@ def _kind(value: object) -> str:
 
 def _source(content: str | jinja2.Template) -> str:
     return content if isinstance(content, str) else f"<jinja2.Template {content.name or ''}>"
+
+
+def _refuse_addresses(
+    text: str,
+    given: Sequence[str],
+    position: int,
+    labels: Sequence[Hashable] | None,
+    first: int,
+) -> None:
+    """Refuse a memory address, unless it was given so: it is another one in every process.
+
+    Where something is printed as it is, the compiled template knows better; this is for what was
+    joined or filtered before.
+    """
+    for address in _ADDRESS.findall(text):
+        if not any(address in one for one in given):
+            reason = TemplateRuntimeError(
+                f"it prints a memory address, {address}: write `| list` or `| join(', ')` after a "
+                "filter that gives a generator, and `()` after the name of a function"
+            )
+            raise row_failure(reason, "", None, position, labels, first)
 
 
 def _refuse_duplicates(used: Sequence[Hashable], columns: Sequence[Hashable]) -> None:

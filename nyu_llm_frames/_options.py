@@ -55,8 +55,10 @@ class Options:
             number = isinstance(value, int | float) and not isinstance(value, bool)
             if not number or not 0 < value < float("inf"):
                 raise ConfigurationError(f"{name} must be a number above 0, not {value!r}.")
-            if name.startswith("max_") and name.endswith("_per_file") and value != int(value):
-                raise ConfigurationError(f"{name} must be a whole number, not {value!r}.")
+            if name.endswith("_per_file"):
+                if value != int(value):
+                    raise ConfigurationError(f"{name} must be a whole number, not {value!r}.")
+                object.__setattr__(self, name, int(value))
         if not (
             self.gateway is None or self.gateway == "local" or hasattr(self.gateway, "connect")
         ):

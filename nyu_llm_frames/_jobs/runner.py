@@ -32,9 +32,10 @@ from nyu_llm_frames.errors import (
 
 
 class Runner(threading.local):
-    """Drives the batch jobs that carry the requests of one run; each thread with a state of its own.
+    """Drives the batch jobs that carry the requests of one run.
 
-    What threads share is what processes share, the sidecar, and `seen`.
+    Each thread has a state of its own: what threads share is what processes share, the sidecar,
+    and `seen`.
 
     Parameters
     ----------

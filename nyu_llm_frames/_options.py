@@ -7,6 +7,7 @@ Comes in: keyword arguments of `set_options` and the process environment. Goes o
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -76,16 +77,38 @@ class Options:
             raise ConfigurationError(f"keep_prompts must be a bool, not {self.keep_prompts!r}.")
 
 
-_current = Options()
+class _Layers:
+    """What was set and not taken back; the last word holds."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._layers: list[dict[str, Any]] = []
+        self.merged = Options()
+
+    def add(self, layer: dict[str, Any]) -> None:
+        with self._lock:
+            self.merged = replace(self.merged, **layer)
+            self._layers.append(layer)
+
+    def remove(self, layer: dict[str, Any]) -> None:
+        with self._lock:
+            self._layers = [one for one in self._layers if one is not layer]
+            self.merged = Options(**{k: v for one in self._layers for k, v in one.items()})
+
+
+_layers = _Layers()
 
 
 def current() -> Options:
     """Return the options in force."""
-    return _current
+    return _layers.merged
 
 
 class set_options:
     """Set options for the session, or for a ``with`` block.
+
+    They hold in all threads. A block takes back what it set, and nothing else, so blocks of two
+    threads may overlap; of an option that both set, the later word holds in both.
 
     Parameters
     ----------
@@ -122,16 +145,14 @@ class set_options:
     """
 
     def __init__(self, **options: Any) -> None:
-        global _current
         known = [f.name for f in fields(Options)]
         for name in options:
             if name not in known:
                 raise ConfigurationError(
                     f"There is no option {name!r}. Options: {', '.join(known)}."
                 )
-        self._before = _current
         self._given = options
-        _current = replace(_current, **options)
+        _layers.add(options)
 
     def __repr__(self) -> str:
         # The last line of many notebook cells; a Gateway's own repr hides its key.
@@ -141,8 +162,7 @@ class set_options:
         return None
 
     def __exit__(self, *exc: object) -> None:
-        global _current
-        _current = self._before
+        _layers.remove(self._given)
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -89,18 +89,40 @@ def test_options_hold_for_a_block_and_for_the_session() -> None:
             assert _options.current().poll_interval_s == 30
             assert _options.current().sidecar == "here"
         assert _options.current().sidecar is None
-    assert _options.current() is before
+    assert _options.current() == before
     llm.set_options(poll_interval_s=7)
     assert _options.current().poll_interval_s == 7
     llm.set_options(poll_interval_s=before.poll_interval_s)
     assert _options.current() == before
 
 
+def test_blocks_that_overlap_take_back_their_own_options_only(tmp_path: Path) -> None:
+    before = _options.current()
+    one, two = llm.set_options(sidecar=tmp_path), llm.set_options(max_cost=1)
+    with one:
+        with two, pytest.raises(ConfigurationError):
+            llm.set_options(max_cost=0)
+        assert (_options.current().sidecar, _options.current().max_cost) == (tmp_path, None)
+    assert _options.current() == before
+    # As two threads leave them: the first that came is the first that goes.
+    one, two = llm.set_options(sidecar=tmp_path), llm.set_options(max_cost=1)
+    one.__exit__()
+    assert (_options.current().sidecar, _options.current().max_cost) == (before.sidecar, 1)
+    two.__exit__()
+    assert _options.current() == before
+
+
+def test_a_limit_may_be_a_whole_float() -> None:
+    with llm.set_options(max_requests_per_file=2.0, max_bytes_per_file=1e6):
+        assert type(_options.current().max_requests_per_file) is int
+        assert type(_options.current().max_bytes_per_file) is int
+
+
 def test_options_come_back_after_an_error_in_the_block() -> None:
     before = _options.current()
     with pytest.raises(KeyError), llm.set_options(poll_interval_s=30):
         raise KeyError
-    assert _options.current() is before
+    assert _options.current() == before
 
 
 @pytest.mark.parametrize(
@@ -120,7 +142,7 @@ def test_numbers_are_above_zero(name: str, value: Any) -> None:
     before = _options.current()
     with pytest.raises(ConfigurationError, match=f"{name} must be a number above 0"):
         llm.set_options(**{name: value})
-    assert _options.current() is before
+    assert _options.current() == before
 
 
 def test_an_unknown_option_is_named_with_those_there_are() -> None:

@@ -87,7 +87,8 @@ class FrameMethods:
         Prompts are counted by the real counts of earlier answers where the sidecar has some, else
         by a tokenizer of the model's family (``pip install "nyu-llm-frames[tokens]"``), else by
         their characters; the estimate says which. Answers are as long as earlier ones to the same
-        question, and at most `max_tokens`, else their 99th percentile, else the model's maximum.
+        question, and at most `max_tokens`, else their 99th percentile (with a margin below 30
+        answers), else the model's maximum.
 
         Parameters
         ----------

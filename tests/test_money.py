@@ -167,6 +167,30 @@ def test_the_99th_percentile_bounds_the_answers_when_max_tokens_is_unset() -> No
     assert "99th percentile" in output.basis
 
 
+@pytest.mark.parametrize(("n", "high"), [(1, 440), (5, 120), (10, 80), (30, 40), (200, 40)])
+def test_a_few_answers_bound_the_others_with_a_margin(n: int, high: float) -> None:
+    output = output_tokens(MODEL, None, Observed(same=np.full(n, 40.0)))
+    assert output.high == high
+    assert ("few" in output.basis) == (n < 30)
+
+
+def test_the_margin_goes_no_further_than_the_model() -> None:
+    assert output_tokens(MODEL, None, Observed(same=array(60_000))).high == 65_536
+    assert output_tokens(MODEL, None, Observed(same=array(70_000))).high == 70_000
+
+
+def test_thinking_is_part_of_what_answers_took(gateway: StandIn) -> None:
+    gateway.behaviour.row = lambda custom_id, body: [
+        rows.with_text(custom_id, body, "one two", thinking="long")
+    ]
+    frame = pd.DataFrame({"q": [f"q {i}" for i in range(60)]})
+    run = frame.iloc[:40].llm.submit("{{ q }}", model=MODEL).wait()
+    took = run.usage["completion_tokens"] + run.usage["reasoning_tokens"]
+    assert run.usage["reasoning_tokens"] > 0
+    ahead = frame.llm.estimate("{{ q }}", model=MODEL)
+    assert ahead.output_tokens.high == ahead.output_tokens.expected == took / 40 * 20
+
+
 def test_other_questions_tell_the_usual_length_but_bound_nothing() -> None:
     output = output_tokens(MODEL, None, Observed(other=array(10, 20, 30)))
     assert output.expected == 20

@@ -19,6 +19,8 @@ Floats = np.ndarray[Any, np.dtype[np.float64]]
 
 ASSUMED_OUTPUT = 500.0
 """Tokens of an answer, thinking included, when nothing is known."""
+FEW, MARGIN = 30, 10.0
+"""Below `FEW` answers the longest one counts `1 + MARGIN / n` times: 11 for one, 3 for five."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,9 +217,10 @@ def output_tokens(model: str, max_tokens: int | None, observed: Observed) -> Out
     """Decide how long answers may be.
 
     The upper end is `max_tokens`; where that is unset, the 99th percentile of the answers to the
-    same question, and without any the model's maximum. Answers to other questions say nothing
-    about the longest one, only what is usual.
+    same question, with a margin while these are few, and without any the model's maximum. Answers
+    to other questions say nothing about the longest one, only what is usual.
     """
+    most, known = max_output_tokens(model)
     same, other = observed.same, observed.other
     seen = same if len(same) else other
     if len(seen):
@@ -238,9 +241,14 @@ def output_tokens(model: str, max_tokens: int | None, observed: Observed) -> Out
         high, bound = float(max_tokens), f"at most max_tokens={max_tokens:,}"
     elif len(same):
         high = float(np.percentile(same, 99, method="higher"))
-        bound = f"at most {high:,.0f}, their 99th percentile"
+        bound = "their 99th percentile"
+        if len(same) < FEW:
+            # The longest of a few is not the longest of all.
+            margin = 1.0 + MARGIN / len(same)
+            high = max(high, min(high * margin, float(most)))
+            bound = f"{bound} with a margin, since they are few"
+        bound = f"at most {high:,.0f}, {bound}"
     else:
-        most, known = max_output_tokens(model)
         high = float(most)
         whose = "the model's maximum" if known else "a usual maximum"
         bound = f"at most {most:,}, {whose}: set max_tokens= or run a trial"

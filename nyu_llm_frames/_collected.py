@@ -19,6 +19,7 @@ from nyu_llm_frames._call import Call
 from nyu_llm_frames._frames import columns as _columns
 from nyu_llm_frames._frames import frame as _frame
 from nyu_llm_frames._frames.columns import Outcome
+from nyu_llm_frames._jobs.job import Job
 from nyu_llm_frames._jobs.planner import Planner
 from nyu_llm_frames._money.survey import answer_costs
 from nyu_llm_frames._requests.planning import Standing
@@ -117,13 +118,12 @@ class Collected:
         status: np.ndarray[Any, np.dtype[np.object_]],
         reasons: list[str | None],
     ) -> None:
-        """Tell pending requests from those whose job is over without an answer."""
+        """Tell pending requests from those that nothing more will come for."""
         for job in self._planner.find_jobs():
-            if job.step != "done":
+            text = _why_nothing(job)
+            if text is None:
                 continue
             at = positions(self.sidecar.request_ids(job.name), self._call.requests.ids)
-            said = f": {job.error}" if job.error else ""
-            text = f"batch job {job.batch_id} {job.outcome} without an answer to this request{said}"
             for i in np.intersect1d(at[at >= 0], without).tolist():
                 if not standing.carried[i]:
                     status[i], reasons[i] = "missing", text
@@ -193,3 +193,13 @@ class Collected:
             reason = error[int(self._call.codes[row])].as_py()
             out[kind] = (repr(shown_label(self._call.frame.index[row])), str(reason))
         return out
+
+
+def _why_nothing(job: Job) -> str | None:
+    """Say why nothing will come for a request of a job; None where something may."""
+    if job.step == "done":
+        said = f": {job.error}" if job.error else ""
+        return f"batch job {job.batch_id} {job.outcome} without an answer to this request{said}"
+    if job.step == "withdrawn" and job.cancel_requested:
+        return "cancelled before it was submitted; a new call sends it"
+    return None

@@ -137,6 +137,8 @@ class Run:
         """
         with self._driving():
             self._planner.standing()
+            if self._planner.was_robbed():
+                self._plan_more()
             self._runner.step()
             self._runner.raise_failed()
         return self

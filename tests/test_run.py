@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import linecache
 import logging
+import operator
 import threading
 import time
 import warnings
@@ -853,7 +854,42 @@ def test_a_call_that_waits_does_not_send_again_what_somebody_else_cancels(
     with llm.set_options(max_requests_per_file=2, progress=cancel):
         out = ask()
     assert [len(job.requests) for job in gateway.jobs] == [2]
-    assert out["response_status"].tolist() == ["missing", "missing", "pending", "pending"]
+    assert out["response_status"].tolist() == ["missing"] * 4
+    told = ["without an answer"] * 2 + ["cancelled before it was submitted"] * 2
+    assert all(map(operator.contains, out["response_error"], told))
+
+
+def test_a_call_that_others_cancel_before_anything_was_made_says_so(
+    gateway: StandIn, clock: FakeClock
+) -> None:
+    gateway.script.add("create", status=429, times=-1)
+
+    def cancel(progress: llm.Progress) -> None:
+        if progress.phase == "waiting":
+            with llm.set_options(progress=False):
+                StoredRun("llm_sidecar").cancel()
+
+    with llm.set_options(progress=cancel), pytest.raises(PartialResultError) as caught:
+        ask(on_error="raise")
+    assert caught.value.counts == {"missing": 4}
+    assert "cancelled before it was submitted" in str(caught.value)
+    gateway.script.clear()
+    assert ask()["response"].tolist() == RIGHT
+
+
+def test_a_poll_plans_again_what_another_cell_took_back_and_left(
+    gateway: StandIn, clock: FakeClock
+) -> None:
+    gateway.script.add("create", status=429, times=-1)
+    run = submit()
+    gateway.script.clear()
+    ask(frame=DF.iloc[:1])
+    assert sorted(run.status["step"]) == ["done", "withdrawn"]
+    for _ in range(5):
+        run.poll()
+    assert run.counts() == {"ok": 4}
+    assert run.result()["response"].tolist() == RIGHT
+    assert [len(job.requests) for job in gateway.jobs] == [1, 3]
 
 
 @pytest.mark.parametrize("made", [True, False])

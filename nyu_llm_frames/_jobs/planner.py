@@ -109,6 +109,19 @@ class Planner:
         self.seen.jobs.update((name, None) for name in theirs if (self._at[name] >= 0).any())
         return [job for name, job in every.items() if name in self.seen.jobs]
 
+    def was_robbed(self) -> bool:
+        """Whether others took back what this run had planned, and nobody carries it now.
+
+        They do when they want a part of it, and nobody seems to drive the rest.
+        """
+        lacking, cared_for = np.zeros((2, len(self.requests)), np.bool_)
+        for job in self.find_jobs():
+            taken_back = job.step == "withdrawn" and not job.cancel_requested
+            at = self._positions(job.name)
+            (lacking if taken_back else cared_for)[at[at >= 0]] = True
+        lacking &= ~cared_for
+        return bool(lacking.any() and (self.standing().rank[lacking] < 0).any())
+
     def _positions(self, name: str) -> Positions:
         """Where the requests of a job stand among those of this run, -1 where they do not."""
         self._look_up([name])

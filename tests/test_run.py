@@ -1207,6 +1207,37 @@ def test_a_single_step_says_when_the_gateway_kept_it_from_going_on(
     assert len(gateway.jobs) == 1
 
 
+@pytest.mark.parametrize(("status", "made"), [(500, 1), (503, 0)])
+def test_a_list_that_never_works_is_done_without(
+    gateway: StandIn, clock: FakeClock, status: int, made: int
+) -> None:
+    """Somebody's job of another kind in the same project makes the gateway answer 500."""
+    gateway.script.add("list", status=status, times=-1)
+    told: list[str] = []
+    with llm.set_options(progress=lambda p: told.append(p.message)):
+        if made:
+            assert ask(timeout=3600)["response"].tolist() == RIGHT
+        else:
+            with pytest.raises(RunTimeoutError):
+                ask(timeout=3600)
+    assert any("going on without the job list" in text for text in told) == bool(made)
+    assert len(gateway.jobs) == made
+    assert sum(clock.slept) >= 600
+
+
+def test_an_uncertain_submit_without_a_list_asks_its_user(
+    gateway: StandIn, clock: FakeClock
+) -> None:
+    gateway.script.add("list", status=500, times=-1)
+    gateway.script.add("create", "lose")
+    with pytest.raises(UncertainSubmissionError) as caught:
+        ask(timeout=7200)
+    assert len(gateway.jobs) == 1
+    caught.value.run.resolve(adopt=gateway.jobs[0].id)
+    assert caught.value.run.wait().counts() == {"ok": 4}
+    assert len(gateway.jobs) == 1
+
+
 FAULTS: list[Callable[[StandIn], object]] = [
     lambda g: g.script.add("poll", status=200, body="html", times=-1),
     lambda g: g.script.add("poll", status=418, times=-1),

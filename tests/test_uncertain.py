@@ -456,6 +456,11 @@ def test_a_list_with_an_item_that_says_nothing_proves_no_absence(item: object) -
     assert listed is not None
     assert not listed.reaches("")
     assert not listed.reaches("batch-0")
+    # What is older than the watermark was there before the submit, whatever it is.
+    older = read_list(json.dumps({**body, "data": [known, item]}).encode())
+    assert older is not None
+    assert older.reaches("batch-0")
+    assert not older.reaches("")
     whole = read_list(json.dumps({**body, "data": [known]}).encode())
     assert whole is not None
     assert whole.reaches("")

@@ -122,11 +122,20 @@ def read_batch(body: bytes) -> Batch | None:
 
 @dataclass(frozen=True, slots=True)
 class JobList:
-    """The one page of the job list that can be had, newest first."""
+    """The one page of the job list that can be had, newest first.
 
-    batches: tuple[tuple[str, str], ...]  # (id, input_file_id), of other people's jobs too
+    Attributes
+    ----------
+    batches : tuple of (str, str)
+        Id and input file of each job, of other people's too.
+    has_more : bool
+    gap_at : int or None
+        Number of jobs before the first item that could not be read: it may be any job.
+    """
+
+    batches: tuple[tuple[str, str], ...]
     has_more: bool
-    has_gaps: bool = False  # an item could not be read: it may be any job
+    gap_at: int | None = None
 
     @property
     def newest(self) -> str:
@@ -146,11 +155,10 @@ class JobList:
 
         None means that no watermark could be taken, "" that the list was empty then.
         """
-        if self.has_gaps:
-            return False
-        if not self.has_more:
+        surely = self.batches if self.gap_at is None else self.batches[: self.gap_at]
+        if watermark and any(batch_id == watermark for batch_id, _ in surely):
             return True
-        return bool(watermark) and any(batch_id == watermark for batch_id, _ in self.batches)
+        return not self.has_more and self.gap_at is None
 
 
 def _unquoted(file_id: str) -> str:
@@ -166,15 +174,18 @@ def read_list(body: bytes) -> JobList | None:
     data = value.get("data") if isinstance(value, dict) else None
     if not isinstance(data, list):
         return None
-    seen = []
+    seen: list[tuple[str, str]] = []
+    gap_at = None
     for item in data:
         found = item if isinstance(item, dict) else {}
         batch_id, file_id = _text(found.get("id")), _text(found.get("input_file_id"))
         if batch_id and file_id:
             seen.append((batch_id, file_id))
+        elif gap_at is None:
+            gap_at = len(seen)
     # A list that does not say counts as one with more to come: that never pays twice.
     more = value.get("has_more") is not False
-    return JobList(tuple(seen), has_more=more, has_gaps=len(seen) < len(data))
+    return JobList(tuple(seen), has_more=more, gap_at=gap_at)
 
 
 @dataclass(frozen=True, slots=True)

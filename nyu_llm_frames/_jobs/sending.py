@@ -21,6 +21,8 @@ from nyu_llm_frames.errors import (
     UncertainSubmissionError,
 )
 
+LIST_PATIENCE_S = 600.0
+
 
 def upload(ctx: Context, name: str) -> Job:
     """Put a planned job's input file into the bucket, under a name of its own."""
@@ -102,16 +104,22 @@ def job_list(ctx: Context) -> JobList | None:
     """Read the job list once; None where the gateway surely has none to read.
 
     Without a list the submit goes ahead, without a watermark: an uncertain one will then ask its
-    user. While the gateway is in trouble nothing goes ahead.
+    user. While the gateway is in trouble nothing goes ahead. A list that answers 500 again and
+    again is no passing trouble: anybody's job of another kind (BigQuery) makes it do so.
     """
     try:
-        return ctx.connection.list(ctx.left_s())
-    except GatewayUnavailableError:
+        listed = ctx.connection.list(ctx.left_s())
+    except GatewayUnavailableError as e:
+        if e.status_code == 500 and ctx.list_fails_for_s() >= LIST_PATIENCE_S:
+            ctx.say("note", f"going on without the job list. {e}")
+            return None
         raise
     except GatewayError as e:
         if e.status_code == 401:
             raise
         return None
+    ctx.list_works()
+    return listed
 
 
 def settle(ctx: Context, job: Job) -> Job:

@@ -239,6 +239,11 @@ ARGUMENTS: list[tuple[dict[str, Any], str]] = [
     ({"params": [1]}, "params must be a dict of body fields, not [1]."),
     ({"params": {"model": "x"}}, "params cannot hold 'model': that is the call's own to set."),
     (
+        {"params": {"max_completion_tokens": -5}},
+        "params['max_completion_tokens'] must be a whole number from 1, not -5.",
+    ),
+    ({"params": {"temperature": 9}}, "params['temperature'] must be a number from 0 to 2, not 9."),
+    (
         {"params": {"seed": 1}, "seed": 1},
         "seed is given twice, as an argument and in params.",
     ),

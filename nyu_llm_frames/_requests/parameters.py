@@ -138,21 +138,12 @@ def body_params(
     """
     way = route(realm, model)
     _refuse_model(model, way)
-    check_number("max_tokens", max_tokens, 1, float("inf"), whole=True)
-    check_number("temperature", temperature, 0, 2)
-    check_number("top_p", top_p, 0, 1)
-    top = 2**31 - 1 if way == "gemini" else 2**63 - 1  # Google's seed has 32 bits
-    check_number("seed", seed, -top - 1, top, whole=True)
+    given = {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p, "seed": seed}
+    _check_bounds(given, way, "{}")
     if isinstance(thinking, np.integer):
         thinking = int(thinking)
     chosen = setting(thinking, model, way)
-    named = {
-        "max_tokens": max_tokens,
-        "temperature": temperature,
-        "top_p": top_p,
-        "seed": seed,
-        "stop": _stops("stop", stop),
-    }
+    named = {**given, "stop": _stops("stop", stop)}
     fields = {k: plain_numbers(v, k) for k, v in named.items() if v is not None}
     extra = _extra(params)
     _refuse_twice(fields, extra, thinking, has_schema)
@@ -164,6 +155,7 @@ def body_params(
         _refuse_dropped(fields, way)
     if way == "gemini":
         _check_kinds(fields)
+        _check_bounds(extra, way, "params[{!r}]")
         check_given(extra, model, next((fields[k] for k in LIMITS[::-1] if k in fields), None))
         if len(fields.get("stop", ())) > MAX_STOPS:
             raise RequestError(
@@ -171,6 +163,16 @@ def body_params(
             )
         check_importable(fields)
     return fields
+
+
+def _check_bounds(values: Mapping[str, object], way: Route, shown: str) -> None:
+    """Refuse numbers that no model takes: each row would come back as an error."""
+    top = 2**31 - 1 if way == "gemini" else 2**63 - 1  # Google's seed has 32 bits
+    for name in LIMITS:
+        check_number(shown.format(name), values.get(name), 1, float("inf"), whole=True)
+    check_number(shown.format("temperature"), values.get("temperature"), 0, 2)
+    check_number(shown.format("top_p"), values.get("top_p"), 0, 1)
+    check_number(shown.format("seed"), values.get("seed"), -top - 1, top, whole=True)
 
 
 def _refuse_model(model: str, way: Route) -> None:

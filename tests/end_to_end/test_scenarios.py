@@ -18,6 +18,7 @@ from gateway_lab.scenarios import PRESETS
 from verdicts import check, counts
 
 import nyu_llm_frames as llm
+from nyu_llm_frames._jobs import sending
 from nyu_llm_frames.errors import (
     BatchJobFailedError,
     PartialResultWarning,
@@ -151,6 +152,18 @@ def test_what_another_attempt_cures_is_sent_again_alone(
     assert int(second_job["completionStats"]["successfulCount"]) == open_rows
     done = first["response_status"] == "ok"
     pd.testing.assert_series_equal(out["response"][done], first["response"][done])
+
+
+def test_jobs_of_another_kind_in_the_project_do_not_keep_ours_from_being_made(
+    real_gateway: Harness, prompts: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real_gateway.scenario("happy", foreign_jobs=1, foreign_tables=True)
+    with pytest.raises(RunTimeoutError, match="500"):
+        ask(real_gateway, prompts, timeout=0.5)
+    assert not real_gateway.jobs()
+    monkeypatch.setattr(sending, "LIST_PATIENCE_S", 0.3)
+    assert all_right(ask(real_gateway, prompts), prompts)
+    assert len(real_gateway.jobs()) == 1
 
 
 # --- trouble on the way -----------------------------------------------------------------------

@@ -335,7 +335,7 @@ class Job:
         return out
 
 
-def foreign_job(project: str, location: str, i: int) -> dict[str, Any]:
+def foreign_job(project: str, location: str, i: int, *, to_tables: bool) -> dict[str, Any]:
     """Somebody else's job in the same project; every second one has failed."""
     t = f"2026-01-0{1 + i % 9}T00:00:00.000000Z"
     out = {
@@ -358,6 +358,15 @@ def foreign_job(project: str, location: str, i: int) -> dict[str, Any]:
         "completionStats": {"successfulCount": "5"},
         "modelVersionId": "1",
     }
+    if to_tables:
+        out["inputConfig"] = {
+            "instancesFormat": "bigquery",
+            "bigquerySource": {"inputUri": f"bq://{project}.theirs.in_{i}"},
+        }
+        out["outputConfig"] = {
+            "predictionsFormat": "bigquery",
+            "bigqueryDestination": {"outputUri": f"bq://{project}.theirs.out_{i}"},
+        }
     if i % 2:
         out |= {
             "state": "JOB_STATE_FAILED",
@@ -844,7 +853,10 @@ class Handler(BaseHTTPRequestHandler):
             size = int((q.get("pageSize") or ["50"])[0] or 50)
             start = int((q.get("pageToken") or ["0"])[0] or 0)
             every = [j.resource() for j in list(w.jobs.values())[::-1]]
-            every += [foreign_job(project, location, i) for i in range(w.scenario["foreign_jobs"])]
+            every += [
+                foreign_job(project, location, i, to_tables=w.scenario["foreign_tables"])
+                for i in range(w.scenario["foreign_jobs"])
+            ]
             page = every[start : start + size]
             out: dict[str, Any] = {"batchPredictionJobs": page} if page else {}
             if start + size < len(every):

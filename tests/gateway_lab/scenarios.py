@@ -49,6 +49,7 @@ DEFAULT: dict[str, Any] = {
     "max_rows": 200_000,  # more input rows than that: the job FAILS (Google's limit)
     # --- the project around the job --------------------------------------------------------
     "foreign_jobs": 0,  # other people's jobs in the listing, every second one FAILED
+    "foreign_tables": False,  # they read and write BigQuery: the gateway's list answers 500
     "max_running_jobs": None,  # POST answers 429 while that many jobs are not terminal
     # --- reading the output object -------------------------------------------------------
     "output_type": "application/octet-stream",  # Content-Type of the output object

@@ -547,6 +547,20 @@ def test_a_short_output_is_read_again_and_nothing_is_paid_again(
     assert sum(clock.slept) < 60
 
 
+@pytest.mark.parametrize("reads", [1, 2, 3])
+def test_steps_look_at_damaged_texts_as_often_as_a_call_that_waits(
+    gateway: StandIn, clock: FakeClock, reads: int
+) -> None:
+    b = gateway.behaviour
+    b.damage, b.content_fails = rows.damaged(reads), -1
+    frame = pd.DataFrame({"x": ["é", "東"]})
+    for _ in range(6):
+        out = ask(frame, wait=False)
+        clock.sleep(3600)
+    assert out["response"].tolist() == [answer("Say é"), answer("Say 東")]
+    assert len(gateway.jobs) == 1
+
+
 @pytest.mark.parametrize("short", ["empty", "rows"])
 @pytest.mark.parametrize("told", [0, 2])
 def test_a_count_that_is_too_low_hides_no_row(

@@ -131,9 +131,14 @@ class Harvest:
             elif job.outcome != "completed" and not seen.lines:
                 cut = fewer = False  # no output file was made
         self.whole = self.stored_read or not (self._lacks_rows(cut) and (cut or fewer))
-        damaged = any(not self._is_innocent(custom_id) for custom_id in self.suspects)
-        readable = not damaged or self.stored_read or self.looks >= _CLEAN_READS
-        return self.whole and readable
+        return self.whole and not self.may_mend
+
+    @property
+    def may_mend(self) -> bool:
+        """Whether a text is damaged that another look may show whole."""
+        if self.stored_read or self.looks >= _CLEAN_READS:
+            return False
+        return any(not self._is_innocent(custom_id) for custom_id in self.suspects)
 
     def _read_output(self, job: Job, streams: Streams, sink: Sink) -> _Seen:
         """Read the output once and write what is new in it."""

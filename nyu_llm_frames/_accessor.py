@@ -132,8 +132,8 @@ class FrameMethods:
         The answers are stored, so the batch does not pay for them again, and rows that have an
         answer are not asked again. A live request cannot be found again at the gateway: one that
         a crash or a lost connection interrupts may have been paid, and is paid again by the batch.
-        That, and a trial at the same moment as a batch or another trial of the same rows, are the
-        only ways to pay twice.
+        That, and a trial at the same moment as a batch of the same rows, are the only ways to pay
+        twice.
 
         Parameters
         ----------

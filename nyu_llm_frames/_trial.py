@@ -21,7 +21,7 @@ from nyu_llm_frames._collected import Collected
 from nyu_llm_frames._estimate import estimate, next_upload
 from nyu_llm_frames._frames.columns import Outcome
 from nyu_llm_frames._frames.frame import check_frame
-from nyu_llm_frames._jobs.asking import Asking
+from nyu_llm_frames._jobs.asking import Asking, Ints
 from nyu_llm_frames._jobs.context import Context
 from nyu_llm_frames._jobs.planner import Planner
 from nyu_llm_frames._launch import opened, record_of
@@ -32,6 +32,7 @@ from nyu_llm_frames._money.survey import TRIAL, answer_costs
 from nyu_llm_frames._requests.planning import Standing
 from nyu_llm_frames._sidecar.answer_store import gather
 from nyu_llm_frames._sidecar.folder import new_name
+from nyu_llm_frames._sidecar.lock import one_trial
 from nyu_llm_frames.errors import ConfigurationError
 
 
@@ -68,14 +69,10 @@ def trial(
     if len(wanted):
         check_budget(next_upload(part, planner, again=True), part.options.max_cost, live=True)
         ctx.connect()
-        rows, requests = len(part.frame), len(part.requests)
-        record = record_of(part, name, rows=rows, requests=requests, at=clock.now())
-        with ctx.locked():
-            ctx.sidecar.save_run(record)
-        try:
-            asking.ask(wanted)
-        finally:
-            ctx.report.close()
+        with one_trial(ctx.sidecar.path, lambda text: ctx.say("note", text)):
+            standing = planner.standing()  # another trial may have asked them meanwhile
+            wanted = np.flatnonzero(standing.open)
+            _ask(part, ctx, asking, wanted, name)
     seconds = clock.monotonic() - started
     collected = Collected(part, planner)
     outcome = with_unstored(collected.outcome(), asking.unstored)
@@ -85,6 +82,18 @@ def trial(
         ctx.say("note", line)
     out.attrs["trial"] = report.record()
     return out
+
+
+def _ask(part: Call, ctx: Context, asking: Asking, wanted: Ints, name: str) -> None:
+    """Write down that there is a trial, and ask."""
+    rows, requests = len(part.frame), len(part.requests)
+    record = record_of(part, name, rows=rows, requests=requests, at=ctx.clock.now())
+    with ctx.locked():
+        ctx.sidecar.save_run(record)
+    try:
+        asking.ask(wanted)
+    finally:
+        ctx.report.close()
 
 
 def with_unstored(outcome: Outcome, unstored: dict[int, Answer]) -> Outcome:

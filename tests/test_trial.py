@@ -150,6 +150,28 @@ def test_a_gateway_that_stays_busy_keeps_what_was_answered(
     assert len(gateway.chats) == 5
 
 
+def test_two_trials_at_once_ask_each_row_once(gateway: StandIn) -> None:
+    frame = pd.DataFrame({"q": [f"q {i}" for i in range(6)]})
+    other = threading.Event()  # has seen what stands, and waits
+
+    def hold(number: int, method: str, path: str) -> None:
+        if "chat" in path:
+            other.wait(10)
+
+    def hear(progress: Progress) -> None:
+        if "another trial" in progress.message:
+            other.set()
+
+    gateway.on_request = hold
+    with llm.set_options(progress=hear), ThreadPoolExecutor(2) as threads:
+        asked = [threads.submit(frame.llm.trial, "{{ q }}", model=MODEL, n=6) for _ in range(2)]
+        found = [one.result() for one in asked]
+    right = [answer(q) for q in frame["q"]]
+    assert [out["response"].tolist() for out in found] == [right, right]
+    assert len(gateway.chats) == 6
+    assert sorted(out.attrs["trial"]["asked"] for out in found) == [0, 6]
+
+
 def test_a_call_that_failed_before_anything_was_made_keeps_no_row_from_the_trial(
     gateway: StandIn,
 ) -> None:

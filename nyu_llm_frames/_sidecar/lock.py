@@ -35,6 +35,30 @@ def _read_owner(path: Path) -> dict[str, object]:
     return owner if isinstance(owner, dict) else {}
 
 
+@contextmanager
+def one_trial(folder: Path, on_wait: Callable[[str], None]) -> Iterator[None]:
+    """Hold what lets one trial at a time ask, however long it takes; batches never wait for it.
+
+    Parameters
+    ----------
+    folder : Path
+        The sidecar.
+    on_wait : callable
+        Told when another trial is at work.
+    """
+    lock = FileLock(folder / "lock.trial", mode=0o600)
+    try:
+        with sidecar_errors(folder):
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                on_wait("another trial is at work in this sidecar: waiting for its end")
+                lock.acquire()
+        yield
+    finally:
+        lock.release()
+
+
 class SidecarLock:
     """Exclusive access to one sidecar, across threads, processes and hosts.
 

@@ -259,7 +259,7 @@ class FrameMethods:
             Put before the names of a schema's columns.
         if_exists : {"error", "replace"}, default "error"
             What to do when a new column is there already. With "replace", a template that goes
-            through `row` as a whole does not meet the columns of an earlier run.
+            through `row` as a whole meets no column of an earlier run that it does not name.
         details : bool, default False
             Whether to add status, finish reason, tokens, cost, model and custom_id.
         missing : {"error", "skip"}, default "error"

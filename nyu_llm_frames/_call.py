@@ -157,7 +157,10 @@ def prepare(frame: pd.DataFrame, asked: Asked, *, check_columns: bool = True) ->
     # What an earlier run of the same cell added is no part of a row: its prompt would be another.
     ours: frozenset[Hashable] = frozenset()
     if asked.if_exists == "replace":
-        ours = frozenset(new_names(asked.output, fields, prefix=asked.prefix, details=True))
+        for details in (False, True):
+            names = new_names(asked.output, fields, prefix=asked.prefix, details=details)
+            if details == asked.details or set(names) <= set(frame.columns):
+                ours |= set(names)
     template = compile_template(
         _read(asked.template), _read(asked.system), list(frame.columns), ours
     )

@@ -27,6 +27,8 @@ from nyu_llm_frames._requests.preflight import shown_label
 from nyu_llm_frames._sidecar.answer_store import gather, positions
 from nyu_llm_frames._summary import failures_text
 
+_CANCELLED = "cancelled before it was submitted; a new call sends it"
+
 _ANSWER_COLUMNS = [
     "status",
     "text",
@@ -120,13 +122,17 @@ class Collected:
     ) -> None:
         """Tell pending requests from those that nothing more will come for."""
         for job in self._planner.find_jobs():
-            text = _why_nothing(job)
-            if text is None:
+            if job.carries:
                 continue
+            text = _why_nothing(job)
             at = positions(self.sidecar.request_ids(job.name), self._call.requests.ids)
             for i in np.intersect1d(at[at >= 0], without).tolist():
-                if not standing.carried[i]:
+                if standing.carried[i]:
+                    continue
+                if text is not None:
                     status[i], reasons[i] = "missing", text
+                elif reasons[i] == _CANCELLED:  # and asked anew since
+                    status[i], reasons[i] = "pending", None
 
     def result(self) -> Result:
         """Join what is there now."""
@@ -201,5 +207,5 @@ def _why_nothing(job: Job) -> str | None:
         said = f": {job.error}" if job.error else ""
         return f"batch job {job.batch_id} {job.outcome} without an answer to this request{said}"
     if job.step == "withdrawn" and job.cancel_requested:
-        return "cancelled before it was submitted; a new call sends it"
+        return _CANCELLED
     return None

@@ -135,7 +135,7 @@ class Run:
         ------
         UncertainSubmissionError, AuthenticationError, GatewayError
         """
-        with self._driving():
+        with self._driving(polls=True):
             self._planner.standing()
             if self._planner.was_robbed():
                 self._plan_more()
@@ -216,10 +216,10 @@ class Run:
         return self
 
     @contextmanager
-    def _driving(self, timeout: float | None = None) -> Iterator[None]:
+    def _driving(self, timeout: float | None = None, *, polls: bool = False) -> Iterator[None]:
         """Surround one call of the user; errors that can be answered with the run carry it."""
         try:
-            with self._runner.driving(timeout):
+            with self._runner.driving(timeout, polls=polls):
                 yield
         except (UncertainSubmissionError, BatchJobFailedError, RunTimeoutError) as error:
             error.run = self

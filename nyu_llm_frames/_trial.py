@@ -68,11 +68,12 @@ def trial(
     started = clock.monotonic()
     if len(wanted):
         check_budget(next_upload(part, planner, again=True), part.options.max_cost, live=True)
-        ctx.connect()
         with one_trial(ctx.sidecar.path, lambda text: ctx.say("note", text)):
             standing = planner.standing()  # another trial may have asked them meanwhile
             wanted = np.flatnonzero(standing.open)
-            _ask(part, ctx, asking, wanted, name)
+            started = clock.monotonic()
+            if len(wanted):
+                _ask(part, ctx, asking, wanted, name)
     seconds = clock.monotonic() - started
     collected = Collected(part, planner)
     outcome = with_unstored(collected.outcome(), asking.unstored)
@@ -86,6 +87,7 @@ def trial(
 
 def _ask(part: Call, ctx: Context, asking: Asking, wanted: Ints, name: str) -> None:
     """Write down that there is a trial, and ask."""
+    ctx.connect()
     rows, requests = len(part.frame), len(part.requests)
     record = record_of(part, name, rows=rows, requests=requests, at=ctx.clock.now())
     with ctx.locked():

@@ -418,6 +418,15 @@ def test_a_row_as_a_whole_has_no_columns_of_an_earlier_run(gateway: StandIn, det
     assert len(gateway.jobs) == 1
 
 
+def test_a_column_of_the_user_stays_in_the_row_though_it_is_called_like_a_detail(
+    gateway: StandIn,
+) -> None:
+    df = pd.DataFrame({"x": ["a"], "response_status": ["late"], "response": ["old"]})
+    source = "{% for k, v in row.items() %}{{ k }}={{ v }};{% endfor %}"
+    out = ask(df, source, if_exists="replace")
+    assert out["response"].tolist() == [answer("x=a;response_status=late;")]
+
+
 # --- which rows are sent ----------------------------------------------------------------------
 def test_equal_prompts_are_sent_once_and_answer_every_row(gateway: StandIn) -> None:
     df = pd.DataFrame({"x": ["a", "b", "a", "a", "b"], "other": range(5)})

@@ -214,6 +214,15 @@ def test_no_request_file_of_an_earlier_call_stays(tmp_path: Path, frame: pd.Data
     assert path.read_text() == "mine again"
 
 
+def test_parts_of_an_earlier_template_do_not_stay_beside_the_new_file(
+    tmp_path: Path, frame: pd.DataFrame
+) -> None:
+    with llm.set_options(max_requests_per_file=1):
+        assert len(frame.llm.to_jsonl(tmp_path / "in.jsonl", f"Old {TEMPLATE}", model=MODEL)) == 2
+    frame.llm.to_jsonl(tmp_path / "in.jsonl", TEMPLATE, model=MODEL)
+    assert [p.name for p in tmp_path.glob("in*")] == ["in.jsonl"]
+
+
 def test_request_files_of_another_call_stay_where_they_are(
     tmp_path: Path, frame: pd.DataFrame
 ) -> None:

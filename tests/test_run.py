@@ -27,6 +27,7 @@ from nyu_llm_frames._clock import SystemClock
 from nyu_llm_frames._gateway import connection
 from nyu_llm_frames._gateway.wire import Busy
 from nyu_llm_frames._jobs import sending
+from nyu_llm_frames._jobs.seen import driven
 from nyu_llm_frames._sidecar.folder import Sidecar
 from nyu_llm_frames._sidecar.lock import SidecarLock
 from nyu_llm_frames._stored_run import StoredRun
@@ -561,6 +562,24 @@ def test_steps_look_at_damaged_texts_as_often_as_a_call_that_waits(
     assert len(gateway.jobs) == 1
 
 
+def test_a_further_look_that_fails_loses_nothing_of_the_first(
+    gateway: StandIn, clock: FakeClock
+) -> None:
+    b = gateway.behaviour
+    b.validating_polls = b.running_polls = 0
+    b.content_fails = -1
+    b.damage = lambda custom_id, read: custom_id == gateway.jobs[0].custom_ids[1]
+    frame = pd.DataFrame({"x": ["a", "東"]})
+    for _ in range(2):  # until the first look
+        out = ask(frame, wait=False, retries=0)
+    assert out["response_status"].tolist() == ["ok", "pending"]
+    clock.sleep(3600)
+    gateway.script.add("output", status=503, times=-1, after=1)
+    out = ask(frame, wait=False, retries=0)
+    assert out["response_status"].tolist() == ["ok", "damaged"]
+    assert out["response"].iloc[0] == answer("Say a")
+
+
 @pytest.mark.parametrize("short", ["empty", "rows"])
 @pytest.mark.parametrize("told", [0, 2])
 def test_a_count_that_is_too_low_hides_no_row(
@@ -889,6 +908,48 @@ def test_a_call_that_others_cancel_before_anything_was_made_says_so(
     assert "cancelled before it was submitted" in str(caught.value)
     gateway.script.clear()
     assert ask()["response"].tolist() == RIGHT
+
+
+def test_what_was_cancelled_and_asked_anew_is_pending_whoever_took_it_back(
+    gateway: StandIn, clock: FakeClock
+) -> None:
+    gateway.script.add("create", status=429, times=-1)
+    submit().cancel()
+    clock.sleep(1)
+    run = submit()
+    clock.sleep(1)
+    gateway.script.clear()
+    ask(frame=DF.iloc[:1])
+    assert run.counts() == {"ok": 1, "pending": 3}
+    for _ in range(5):
+        run.poll()
+    assert run.counts() == {"ok": 4}
+
+
+def test_a_wait_sends_again_what_failed_before_also_while_another_thread_polls(
+    gateway: StandIn, clock: FakeClock
+) -> None:
+    gateway.behaviour.terminal = "failed"
+    run = submit()
+    with pytest.raises(BatchJobFailedError):
+        run.wait()
+    gateway.behaviour.terminal = "completed"
+    with driven.by(run.name):  # as in a poll of another thread
+        assert run.wait().counts() == {"ok": 4}
+    assert len(gateway.jobs) == 2
+
+
+def test_a_poll_beside_a_wait_does_not_let_it_send_again_what_failed(
+    gateway: StandIn, clock: FakeClock
+) -> None:
+    gateway.behaviour.terminal = "failed"
+    run = submit()
+    with pytest.raises(BatchJobFailedError):
+        run.wait()
+    with driven.by(run.name), pytest.raises(BatchJobFailedError):  # as in a wait elsewhere
+        run.poll()
+    run.poll()  # alone: it was told
+    assert len(gateway.jobs) == 1
 
 
 def test_a_poll_plans_again_what_another_cell_took_back_and_left(
@@ -1237,6 +1298,46 @@ def test_a_list_that_never_works_is_done_without(
     assert any("going on without the job list" in text for text in told) == bool(made)
     assert len(gateway.jobs) == made
     assert sum(clock.slept) >= 600
+
+
+def test_steps_do_without_a_list_that_never_works(gateway: StandIn, clock: FakeClock) -> None:
+    gateway.script.add("list", status=500, times=-1)
+    run = submit()
+    clock.sleep(400)
+    run.poll()
+    assert not gateway.jobs
+    clock.sleep(400)
+    ask(wait=False)  # another call, as another process would make it
+    assert len(gateway.jobs) == 1
+    gateway.script.clear()
+    assert run.wait().counts() == {"ok": 4}
+
+
+@pytest.mark.parametrize("between", [503, None])
+def test_a_list_in_other_trouble_is_waited_for(
+    gateway: StandIn, clock: FakeClock, between: int | None
+) -> None:
+    """Only ten minutes of nothing but 500 count, and not those before it worked."""
+    gateway.script.add("list", status=500, times=1)
+    run = submit()
+    clock.sleep(500)
+    gateway.script.clear()
+    if between is None:
+        gateway.script.add("create", status=429, times=1)
+    else:
+        gateway.script.add("list", status=between, times=-1)
+    run.poll()
+    clock.sleep(500)
+    gateway.script.clear()
+    gateway.script.add("list", status=500, times=-1)
+    run.poll()
+    assert not gateway.jobs
+    clock.sleep(500)
+    run.poll()
+    assert not gateway.jobs
+    clock.sleep(500)
+    run.poll()
+    assert len(gateway.jobs) == 1
 
 
 def test_an_uncertain_submit_without_a_list_asks_its_user(

@@ -403,6 +403,23 @@ def test_a_memory_address_never_gets_into_a_prompt(source: Any) -> None:
     assert caught.value.row == "first"
 
 
+@pytest.mark.parametrize(
+    ("source", "cells", "text"),
+    [
+        ("{{ q | lower }}", {"q": "<Function Foo at 0x7F41>"}, "<function foo at 0x7f41>"),
+        ("{{ q | replace('_', ' ') }}", {"q": "<object_at 0x7f41>"}, "<object at 0x7f41>"),
+        ("{{ [q] }}", {"q": "<a\t'b'\" at 0x7f41>"}, None),
+        ("<{{ c | trim }} at 0x{{ a }}>", {"c": "Foo", "a": "7f41"}, "<Foo at 0x7f41>"),
+        (jinja2.Template("<Foo at 0x7f41> {{ q }}"), {"q": "x"}, "<Foo at 0x7f41> x"),
+    ],
+)
+def test_an_address_that_was_given_is_no_address_of_ours(
+    source: Any, cells: dict[str, str], text: str | None
+) -> None:
+    [found] = render(source, cells)
+    assert found == text or (text is None and "7f41" in found)
+
+
 def test_a_memory_address_that_stands_in_a_cell_is_text_like_any_other() -> None:
     text = "TypeError: <function f at 0x7f41d30c6440> is not iterable"
     assert render("{{ q | trim }}{{ tags }}", {"q": text, "tags": [text]}) == [f"{text}['{text}']"]
@@ -416,11 +433,23 @@ def test_a_label_apart_is_in_no_row_as_a_whole(kind: type) -> None:
     prompt = compile_template(kind(source), None, list(data), frozenset({"response"}))
     assert prompt.columns == ("a",)
     assert prompt.render(data, None, 2) == [["a=1;", "a=2;"]]
-    named = compile_template(
-        kind(source + "{{ row['response'] }}"), None, list(data), frozenset({"response"})
-    )
-    assert set(named.columns) == {"a", "response"}
-    assert named.render({k: v[:1] for k, v in data.items()}, None, 1)[0][0].endswith("x")
+
+
+@pytest.mark.parametrize("kind", [str, jinja2.Template])
+@pytest.mark.parametrize(
+    ("source", "text"),
+    [
+        ("{% for c in ['a', 'response'] %}{{ row[c] }};{% endfor %}", "1;x;"),
+        ("{{ row.get('response') }}", "x"),
+        ("{% set r = row %}{{ r.response }}{{ r.items() | list | length }}", "x2"),
+        ("{% for k in row %}{{ k }};{% endfor %}{{ row['response'] }}", "a;response;x"),
+        ("{% for k in row %}{{ k }};{% endfor %}{{ row.response }}", "a;response;x"),
+    ],
+)
+def test_a_label_apart_that_is_named_anywhere_is_there(kind: type, source: str, text: str) -> None:
+    data = {"a": [1], "response": ["x"]}
+    prompt = compile_template(kind(source), None, list(data), frozenset({"response"}))
+    assert prompt.render(data, None, 1) == [[text]]
 
 
 def test_row_label_reads_as_plain_python() -> None:

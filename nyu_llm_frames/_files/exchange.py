@@ -77,18 +77,28 @@ def to_jsonl(call: Call, path: str | Path) -> list[Path]:
 def _remove_earlier(target: Path, written: Sequence[Path], ids: pa.Array) -> None:
     """Remove request files of an earlier call: what is uploaded from there would be paid again.
 
-    Only those that hold a request of this call: another call's may have such a name, too.
+    Of those with a number in their name, which may be another call's, only those that are numbered
+    from 1 on, as here, or hold a request of this call.
     """
-    numbered = re.compile(re.escape(target.stem) + r"-\d+" + re.escape(target.suffix))
-    left = [
-        path
-        for path in target.parent.iterdir()
-        if (path == target or numbered.fullmatch(path.name)) and path not in written
-    ]
-    ours = set(ids.to_pylist()) if left else set()
-    for path in left:
-        if path.is_file() and not ours.isdisjoint(_request_ids(path)):
+    numbered = re.compile(re.escape(target.stem) + r"-(\d+)" + re.escape(target.suffix))
+    found = {path: numbered.fullmatch(path.name) for path in target.parent.iterdir()}
+    parts = {path: match[1] for path, match in found.items() if match and _is_request_file(path)}
+    numbers = set(parts.values())
+    ours = set(ids.to_pylist()) if parts else set()
+    for path, number in parts.items():
+        in_turn = all(f"{i:0{len(number)}}" in numbers for i in range(1, int(number) + 1))
+        if path not in written and (in_turn or not ours.isdisjoint(_request_ids(path))):
             path.unlink()
+    if target not in written and _is_request_file(target):
+        target.unlink()
+
+
+def _is_request_file(path: Path) -> bool:
+    """Whether a file begins as those that are written here."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(len(REQUEST_START)) == REQUEST_START
 
 
 def _request_ids(path: Path) -> Iterator[str]:

@@ -33,7 +33,6 @@ class _Own(threading.local):
     timeout: float | None = None
     deadline: float | None = None
     connection: Connection | None = None
-    list_failed_at: float | None = None
 
 
 @dataclass(slots=True)
@@ -62,18 +61,6 @@ class Context:
     def allow(self, timeout: float | None) -> None:
         """Say how many seconds the user's call in this thread may wait."""
         self._own.timeout, self._own.deadline = timeout, None
-        self.list_works()
-
-    def list_fails_for_s(self) -> float:
-        """Take note that the job list failed; return since when it did nothing else."""
-        now = self.clock.monotonic()
-        if self._own.list_failed_at is None:
-            self._own.list_failed_at = now
-        return now - self._own.list_failed_at
-
-    def list_works(self) -> None:
-        """Take note that it did not."""
-        self._own.list_failed_at = None
 
     def begin_waiting(self) -> None:
         """Let those seconds run."""

@@ -32,7 +32,7 @@ STEPS: tuple[Step, ...] = get_args(Step)
 
 SUCCESSORS: Mapping[Step, frozenset[Step]] = {
     "planned": frozenset({"uploaded", "withdrawn"}),
-    "uploaded": frozenset({"creating", "withdrawn"}),
+    "uploaded": frozenset({"uploaded", "creating", "withdrawn"}),
     "creating": frozenset({"live", "uploaded", "planned", "rejected", "creating"}),
     "live": frozenset({"live", "ended"}),
     "ended": frozenset({"ended", "done"}),
@@ -227,7 +227,7 @@ def adopted(job: Job, batch_id: str, at: datetime) -> Job:
 
 def not_created(job: Job, reason: str) -> Job:
     """The submit certainly made no job, for now."""
-    return _move(job, "uploaded", submitted_at=None, error=reason)
+    return _move(job, "uploaded", submitted_at=None, error=reason, settle_epoch="")
 
 
 def rejected(job: Job, reason: str, at: datetime) -> Job:
@@ -284,6 +284,7 @@ def resubmitted(job: Job) -> Job:
         watermark=None,
         looks=0,
         blind_looks=0,
+        settle_epoch="",
         submitted_at=None,
         error=None,
     )

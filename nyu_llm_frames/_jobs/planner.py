@@ -116,9 +116,12 @@ class Planner:
         """
         lacking, cared_for = np.zeros((2, len(self.requests)), np.bool_)
         for job in self.find_jobs():
-            taken_back = job.step == "withdrawn" and not job.cancel_requested
             at = self._positions(job.name)
-            (lacking if taken_back else cared_for)[at[at >= 0]] = True
+            at = at[at >= 0]
+            if job.step == "withdrawn":
+                lacking[at] = not job.cancel_requested  # the last word holds
+            else:
+                cared_for[at] = True
         lacking &= ~cared_for
         return bool(lacking.any() and (self.standing().rank[lacking] < 0).any())
 

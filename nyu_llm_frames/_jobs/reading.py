@@ -10,6 +10,7 @@ from nyu_llm_frames._jobs import job as _jobs
 from nyu_llm_frames._jobs.context import Context
 from nyu_llm_frames._jobs.harvest import Harvest
 from nyu_llm_frames._jobs.job import Job
+from nyu_llm_frames._sidecar.answer_store import AnswerWriter
 from nyu_llm_frames._words import count
 from nyu_llm_frames.errors import AuthenticationError, GatewayError, GatewayUnavailableError
 
@@ -67,9 +68,8 @@ class Reader:
         try:
             enough = harvest.look(job, ctx.connection, writer)
             over = enough or self._settled(job)
-            while over and harvest.may_mend:  # a call that takes one step has no other look
-                harvest.look(job, ctx.connection, writer)
             if over:
+                self._look_for_mends(harvest, job, writer)
                 harvest.finish(writer)
             with ctx.locked():
                 fresh = ctx.sidecar.job(job.name)
@@ -102,6 +102,14 @@ class Reader:
                 ctx.sidecar.drop_bodies(after.name)
         ctx.say("reading", _told(after))
         return after
+
+    def _look_for_mends(self, harvest: Harvest, job: Job, writer: AnswerWriter) -> None:
+        """Read on where a text is damaged: a call that takes one step has no other look."""
+        while harvest.may_mend:
+            try:
+                harvest.look(job, self._ctx.connection, writer)
+            except GatewayError:
+                break  # what was read before is kept
 
     def _settled(self, job: Job) -> bool:
         """Whether a short output has been read for long enough; the first look starts the time."""

@@ -61,7 +61,7 @@ class Runner(threading.local):
         self._changed_at = ctx.clock.monotonic()
 
     @contextmanager
-    def driving(self, timeout: float | None = None) -> Iterator[None]:
+    def driving(self, timeout: float | None = None, *, polls: bool = False) -> Iterator[None]:
         """Surround one call of the user: from before its plan to its last step.
 
         Parameters
@@ -69,6 +69,8 @@ class Runner(threading.local):
         timeout : float, optional
             Seconds that the call may wait: for a lock while it plans, and from `until_over` on
             for everything.
+        polls : bool
+            Whether it is a look at what goes on, beside which another thread may wait.
 
         Meanwhile no other thread of this process takes back what it planned. At the end the
         connection and the report's moving line are closed, and Ctrl-C is told how to come back.
@@ -77,7 +79,7 @@ class Runner(threading.local):
             with driven.by(self.name) as alone:
                 self._idle, self._since = 0, None
                 self._broken.clear()
-                if alone:
+                if alone or not polls:
                     self.seen.begin_call()
                 self.ctx.allow(timeout)
                 yield

@@ -57,7 +57,13 @@ def submit(ctx: Context, name: str) -> Job:
         if any(other.step == "creating" for other in ctx.sidecar.jobs().values()):
             return job
         connection = ctx.connection
-        listed = job_list(ctx)
+        try:
+            listed = job_list(ctx)
+        except GatewayUnavailableError as e:
+            if not _never_lists(ctx, job, e):
+                raise
+            ctx.say("note", f"going on without the job list. {e}")
+            listed = None
         job = ctx.save(
             _jobs.intended(
                 job,
@@ -104,22 +110,33 @@ def job_list(ctx: Context) -> JobList | None:
     """Read the job list once; None where the gateway surely has none to read.
 
     Without a list the submit goes ahead, without a watermark: an uncertain one will then ask its
-    user. While the gateway is in trouble nothing goes ahead. A list that answers 500 again and
-    again is no passing trouble: anybody's job of another kind (BigQuery) makes it do so.
+    user. While the gateway is in trouble nothing goes ahead.
     """
     try:
-        listed = ctx.connection.list(ctx.left_s())
-    except GatewayUnavailableError as e:
-        if e.status_code == 500 and ctx.list_fails_for_s() >= LIST_PATIENCE_S:
-            ctx.say("note", f"going on without the job list. {e}")
-            return None
+        return ctx.connection.list(ctx.left_s())
+    except GatewayUnavailableError:
         raise
     except GatewayError as e:
         if e.status_code == 401:
             raise
         return None
-    ctx.list_works()
-    return listed
+
+
+def _never_lists(ctx: Context, job: Job, e: GatewayUnavailableError) -> bool:
+    """Whether the list has answered nothing but 500 for so long that it is no passing trouble.
+
+    Anybody's job of another kind (BigQuery) among the newest makes it do so. The job that waits
+    for it remembers since when, over calls and processes.
+    """
+    clock = ctx.clock
+    if e.status_code != 500:
+        if job.settle_epoch:
+            ctx.save(_jobs.anchored(job, "", 0.0))
+        return False
+    if job.settle_epoch != clock.epoch:
+        ctx.save(_jobs.anchored(job, clock.epoch, clock.monotonic()))
+        return False
+    return clock.monotonic() - job.settle_from_s >= LIST_PATIENCE_S
 
 
 def settle(ctx: Context, job: Job) -> Job:
@@ -141,8 +158,13 @@ def settle(ctx: Context, job: Job) -> Job:
             )
         if job.settle_epoch != ctx.clock.epoch:
             job = ctx.save(_jobs.anchored(job, ctx.clock.epoch, ctx.clock.monotonic()))
-        listed = job_list(ctx)
         elapsed = ctx.clock.monotonic() - job.settle_from_s
+        try:
+            listed = job_list(ctx)
+        except GatewayUnavailableError as e:
+            if e.status_code != 500 or elapsed < LIST_PATIENCE_S:
+                raise
+            listed = None
         settled = elapsed >= ctx.options.submit_settle_s
         after = _jobs.settle(job, listed, settled=settled, at=ctx.clock.now())
         if after != job:

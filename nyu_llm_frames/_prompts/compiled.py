@@ -106,6 +106,7 @@ class Compiled:
     ) -> None:
         self.source = source
         tree = _parse(source, columns)
+        apart -= _words(tree)
         try:
             self.names: Names = resolve(tree, columns, apart)
         except UnknownName as error:
@@ -169,6 +170,11 @@ class Compiled:
             raise row_failure(error, self.source, line, len(found), labels, first) from error
         return found
 
+    @property
+    def text(self) -> str:
+        """What its author wrote."""
+        return self.source
+
     def _pieces(self, variables: dict[str, Any]) -> Iterator[str]:
         return self._template.root_render_func(self._template.new_context(variables))
 
@@ -212,6 +218,18 @@ def _parse(source: str, columns: Sequence[Hashable]) -> nodes.Template:
                 "filter" if is_filter else "test", word.name, word.lineno, source, spelled
             )
     return tree
+
+
+def _words(tree: nodes.Template) -> frozenset[Hashable]:
+    """Return all that may be the name of a column somewhere in a template."""
+    found: set[Hashable] = set()
+    for node in tree.find_all((nodes.Const, nodes.Name, nodes.Getattr)):
+        match node:
+            case nodes.Const(value=str() as text):
+                found.add(text)
+            case nodes.Name(name=text) | nodes.Getattr(attr=text):
+                found.add(text)
+    return frozenset(found)
 
 
 def _pieces(tree: nodes.Template, names: Names) -> tuple[str | Cell, ...] | None:

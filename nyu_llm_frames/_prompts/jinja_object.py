@@ -10,7 +10,7 @@ from __future__ import annotations
 import dis
 import re
 from collections import Counter
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import CodeType, FunctionType, SimpleNamespace
 from typing import Any
@@ -54,6 +54,8 @@ class TemplateObject:
     ) -> None:
         self._template = sandboxed(template)
         found = lookups(template)
+        apart -= found.words
+        self.text = " ".join(sorted(found.words))
         for name in sorted(
             found.required - set(columns) - {"row", "index"} - set(self._template.globals)
         ):
@@ -118,6 +120,8 @@ class Lookups:
         The same of what stands in ``row[...]``; None among the items where that cannot be told.
     loads_others
         Whether it includes, extends or imports templates, whose names cannot be known.
+    words
+        All texts in it, names of columns or not.
     """
 
     asked: frozenset[str]
@@ -126,6 +130,7 @@ class Lookups:
     items: frozenset[str | None]
     tested_items: frozenset[str]
     loads_others: bool
+    words: frozenset[str]
 
 
 def lookups(template: Template) -> Lookups:
@@ -133,9 +138,11 @@ def lookups(template: Template) -> Lookups:
     reader = _Reader()
     blocks = [block.__code__ for block in template.blocks.values()]
     loads_others = False
+    words: set[str] = set()
     for code in _codes([template.root_render_func.__code__, *blocks]):
         reader.read(code)
         loads_others |= not _LOADERS.isdisjoint(code.co_names)
+        words.update(_texts(code.co_consts))
     asked, stored = reader.asked, reader.stored
     return Lookups(
         asked=frozenset(asked),
@@ -144,6 +151,7 @@ def lookups(template: Template) -> Lookups:
         items=frozenset(reader.items),
         tested_items=frozenset(reader.tested_items),
         loads_others=loads_others,
+        words=frozenset(words),
     )
 
 
@@ -152,6 +160,14 @@ def _codes(codes: list[CodeType]) -> Iterator[CodeType]:
         code = codes.pop()
         yield code
         codes += [c for c in code.co_consts if isinstance(c, CodeType)]
+
+
+def _texts(constants: Iterable[object]) -> Iterator[str]:
+    for constant in constants:
+        if isinstance(constant, str):
+            yield constant
+        elif isinstance(constant, tuple | frozenset):
+            yield from _texts(constant)
 
 
 class _Reader:

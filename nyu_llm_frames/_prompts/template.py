@@ -23,7 +23,7 @@ from nyu_llm_frames._prompts.texts import Cell, JoinedTexts, fill
 from nyu_llm_frames.errors import ConfigurationError
 
 ROLES = ("system", "user", "assistant")
-_ADDRESS = re.compile(r"<[^<>]{1,80} at 0x[0-9A-Fa-f]+>")
+_ADDRESS = re.compile(r"<[^<>]{1,80} at 0x([0-9a-f]+)>")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,10 @@ class _Part(Protocol):
     def names(self) -> Names: ...
     @property
     def pieces(self) -> tuple[str | Cell, ...] | None: ...
+    @property
+    def text(self) -> str:
+        """What its author wrote, or all texts in it."""
+        ...
 
     def texts(
         self,
@@ -143,11 +147,12 @@ class PromptTemplate:
             At one row; its `position` is counted from `first` in what was given here.
         """
         found = [part.texts(data, index, n, labels, first) for part in self._parts]
-        for texts, message in zip(found, self.sources, strict=True):
+        for texts, part in zip(found, self._parts, strict=True):
             for i, text in enumerate(texts):
                 if " at 0x" in text:
                     cells = [str(column[i]) for column in (*data.values(), index or range(n))]
-                    _refuse_addresses(text, [message.source, *cells], i, labels, first)
+                    given = "\n".join((part.text, *cells)).lower()
+                    _refuse_addresses(text, given, i, labels, first)
         return found
 
     def fill(self, cells: Mapping[Hashable, pa.LargeStringArray], n: int) -> list[JoinedTexts]:
@@ -186,7 +191,7 @@ def compile_template(
     columns : sequence of Hashable
         Column labels of the frame, in order.
     apart : frozenset of Hashable
-        Of these, the ones that only their own name gives: `row` as a whole leaves them out.
+        Of these, the ones that `row` leaves out where the template names them nowhere.
 
     Returns
     -------
@@ -274,20 +279,20 @@ def _source(content: str | jinja2.Template) -> str:
 
 def _refuse_addresses(
     text: str,
-    given: Sequence[str],
+    given: str,
     position: int,
     labels: Sequence[Hashable] | None,
     first: int,
 ) -> None:
-    """Refuse a memory address, unless it was given so: it is another one in every process.
+    """Refuse a memory address, unless its digits were given: it is another one in every process.
 
     Where something is printed as it is, the compiled template knows better; this is for what was
     joined or filtered before.
     """
-    for address in _ADDRESS.findall(text):
-        if not any(address in one for one in given):
+    for found in _ADDRESS.finditer(text):
+        if found[1] not in given:
             reason = TemplateRuntimeError(
-                f"it prints a memory address, {address}: write `| list` or `| join(', ')` after a "
+                f"it prints a memory address, {found[0]}: write `| list` or `| join(', ')` after a "
                 "filter that gives a generator, and `()` after the name of a function"
             )
             raise row_failure(reason, "", None, position, labels, first)

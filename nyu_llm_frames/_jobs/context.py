@@ -1,7 +1,7 @@
 """What every step shares: the sidecar, the open gateway, the clock, the reporter.
 
-Comes in: the parts of a run. Goes out: the lock, a connection that opens at the first effect,
-saved records, and patience with uploads. A submit never is repeated here.
+Comes in: the parts of a run. Goes out: the lock, a connection that opens when it is needed, saved
+records, and patience with uploads. A submit never is repeated here.
 """
 
 from __future__ import annotations

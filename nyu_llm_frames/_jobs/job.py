@@ -80,7 +80,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
         Newest job in the list before the submit; "" for an empty list; None when the gateway has
         no list to read.
     settle_epoch, settle_from_s : str, float
-        The clock by which `submit_settle_s` runs.
+        The clock by which `submit_settle_s` runs; before a submit, the one that tells since when
+        the job list answers nothing but 500.
     looks, blind_looks : int
         Readings of the job list after settling: conclusive ones, and others.
     status : str

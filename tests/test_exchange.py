@@ -223,6 +223,16 @@ def test_parts_of_an_earlier_template_do_not_stay_beside_the_new_file(
     assert [p.name for p in tmp_path.glob("in*")] == ["in.jsonl"]
 
 
+def test_a_part_that_holds_a_request_of_the_call_does_not_stay_whatever_its_number(
+    tmp_path: Path, frame: pd.DataFrame
+) -> None:
+    with llm.set_options(max_requests_per_file=1):
+        first, _ = frame.llm.to_jsonl(tmp_path / "in.jsonl", TEMPLATE, model=MODEL)
+    first.unlink()
+    frame.llm.to_jsonl(tmp_path / "in.jsonl", TEMPLATE, model=MODEL)
+    assert [p.name for p in tmp_path.glob("in*")] == ["in.jsonl"]
+
+
 def test_request_files_of_another_call_stay_where_they_are(
     tmp_path: Path, frame: pd.DataFrame
 ) -> None:

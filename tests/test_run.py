@@ -926,13 +926,18 @@ def test_what_was_cancelled_and_asked_anew_is_pending_whoever_took_it_back(
     assert run.counts() == {"ok": 4}
 
 
-def test_a_wait_sends_again_what_failed_before_also_while_another_thread_polls(
-    gateway: StandIn, clock: FakeClock
-) -> None:
+def one_that_failed(gateway: StandIn) -> llm.Run:
     gateway.behaviour.terminal = "failed"
     run = submit()
     with pytest.raises(BatchJobFailedError):
         run.wait()
+    return run
+
+
+def test_a_wait_sends_again_what_failed_before_also_while_another_thread_polls(
+    gateway: StandIn, clock: FakeClock
+) -> None:
+    run = one_that_failed(gateway)
     gateway.behaviour.terminal = "completed"
     with driven.by(run.name):  # as in a poll of another thread
         assert run.wait().counts() == {"ok": 4}
@@ -942,14 +947,49 @@ def test_a_wait_sends_again_what_failed_before_also_while_another_thread_polls(
 def test_a_poll_beside_a_wait_does_not_let_it_send_again_what_failed(
     gateway: StandIn, clock: FakeClock
 ) -> None:
-    gateway.behaviour.terminal = "failed"
-    run = submit()
-    with pytest.raises(BatchJobFailedError):
-        run.wait()
+    run = one_that_failed(gateway)
     with driven.by(run.name), pytest.raises(BatchJobFailedError):  # as in a wait elsewhere
         run.poll()
     run.poll()  # alone: it was told
     assert len(gateway.jobs) == 1
+
+
+@pytest.mark.parametrize("elsewhere", [True, False])
+def test_an_error_leaves_a_plan_to_others_unless_another_thread_drives_it(
+    gateway: StandIn, clock: FakeClock, elsewhere: bool
+) -> None:
+    gateway.script.add("create", status=429, times=-1)
+    run = submit()
+    gateway.script.clear()
+    gateway.script.add("create", status=401, times=-1)
+    with (
+        driven.by(run.name) if elsewhere else contextlib.nullcontext(),
+        pytest.raises(AuthenticationError),
+    ):
+        run.poll()
+    [job] = Sidecar(run.sidecar, clock).jobs().values()
+    assert bool(job.owner) is elsewhere
+
+
+def test_a_poll_sends_nothing_of_what_was_cancelled_or_cared_for_by_others(
+    gateway: StandIn, clock: FakeClock
+) -> None:
+    gateway.script.add("create", status=429, times=-1)
+    cancelled = submit()
+    cancelled.cancel()
+    assert not cancelled._planner.was_robbed()
+    clock.sleep(1)
+    run = submit(retries=5)
+    clock.sleep(1)
+    gateway.script.clear()
+    ask(frame=DF.iloc[:1])
+    assert run._planner.was_robbed()
+    gateway.behaviour.row = rows.missing
+    ask(retries=0)
+    for _ in range(6):  # also time enough to read its output again
+        run.poll()
+        clock.sleep(3600)
+    assert [len(job.requests) for job in gateway.jobs] == [1, 3]
 
 
 def test_a_poll_plans_again_what_another_cell_took_back_and_left(
@@ -1298,6 +1338,18 @@ def test_a_list_that_never_works_is_done_without(
     assert any("going on without the job list" in text for text in told) == bool(made)
     assert len(gateway.jobs) == made
     assert sum(clock.slept) >= 600
+
+
+def test_an_uncertain_submit_waits_for_a_list_that_may_work_again(
+    gateway: StandIn, clock: FakeClock
+) -> None:
+    gateway.script.add("create", "lose")
+    gateway.script.add("list", status=500, times=-1, after=1)
+    with pytest.raises(RunTimeoutError):
+        ask(timeout=400)  # longer than a submit takes to settle
+    gateway.script.clear()
+    assert ask()["response"].tolist() == RIGHT
+    assert len(gateway.jobs) == 1
 
 
 def test_steps_do_without_a_list_that_never_works(gateway: StandIn, clock: FakeClock) -> None:

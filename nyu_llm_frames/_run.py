@@ -137,7 +137,7 @@ class Run:
         """
         with self._driving(polls=True):
             self._planner.standing()
-            if self._planner.was_robbed():
+            if self._planner.lost_its_plan():
                 self._plan_more()
             self._runner.step()
             self._runner.raise_failed()

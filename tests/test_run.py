@@ -977,13 +977,13 @@ def test_a_poll_sends_nothing_of_what_was_cancelled_or_cared_for_by_others(
     gateway.script.add("create", status=429, times=-1)
     cancelled = submit()
     cancelled.cancel()
-    assert not cancelled._planner.was_robbed()
+    assert not cancelled._planner.lost_its_plan()
     clock.sleep(1)
     run = submit(retries=5)
     clock.sleep(1)
     gateway.script.clear()
     ask(frame=DF.iloc[:1])
-    assert run._planner.was_robbed()
+    assert run._planner.lost_its_plan()
     gateway.behaviour.row = rows.missing
     ask(retries=0)
     for _ in range(6):  # also time enough to read its output again

@@ -109,7 +109,7 @@ class Planner:
         self.seen.jobs.update((name, None) for name in theirs if (self._at[name] >= 0).any())
         return [job for name, job in every.items() if name in self.seen.jobs]
 
-    def was_robbed(self) -> bool:
+    def lost_its_plan(self) -> bool:
         """Whether others took back what this run had planned, and nobody carries it now.
 
         They do when they want a part of it, and nobody seems to drive the rest.

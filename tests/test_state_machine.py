@@ -1,8 +1,9 @@
 """Runs against a gateway in memory, with crashes between any two effects.
 
-Whatever dies and whatever the gateway does: nothing is paid twice, every answer stands in the row
-of its prompt, and once the world is quiet the same call ends with every row answered. The sidecar
-is the real one, in a folder; the clock moves only when somebody sleeps.
+One sidecar is driven in turn by a frame, a file, the command line, and by itself. Whatever dies
+and whatever the gateway does: nothing is paid twice, every answer stands in the row of its prompt,
+and once the world is quiet the same call ends with every row answered. The sidecar is the real
+one, in a folder; the clock moves only when somebody sleeps.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from unittest import mock
 
 import hypothesis.strategies as st
 import pandas as pd
+from click.testing import CliRunner
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from support import rows
@@ -28,6 +30,9 @@ from support.memory_gateway import Crash, MemoryGateway, World
 from support.stand_in import answer
 
 import nyu_llm_frames as llm
+from nyu_llm_frames._clock import SystemClock
+from nyu_llm_frames.cli import exits
+from nyu_llm_frames.cli.main import cli
 from nyu_llm_frames.errors import (
     BatchJobFailedError,
     GatewayError,
@@ -74,6 +79,84 @@ OPTIONS: dict[str, Any] = {
 }
 
 
+class Uncertain(Exception):
+    """A command ended because of an uncertain submission."""
+
+
+def command(*words: object) -> int:
+    """Run a command of the command line; return its exit code."""
+    found = CliRunner().invoke(cli, [str(word) for word in words], catch_exceptions=False)
+    if found.exit_code == exits.UNCERTAIN:
+        raise Uncertain(found.output)
+    refused = "refused" in found.output or "forbidden" in found.output
+    may_end = {exits.OK, exits.NO_GOOD_ANSWER, exits.PENDING, exits.JOB_FAILED, exits.TRY_LATER}
+    assert found.exit_code in may_end or refused, found.output
+    return found.exit_code
+
+
+def by_frame(folder: Path, frame: pd.DataFrame, *, wait: bool, retries: int) -> pd.DataFrame:
+    out: pd.DataFrame = frame.llm.batch(
+        "{{ q }}",
+        model=MODEL,
+        wait=wait,
+        timeout=TIMEOUT_S if wait else None,
+        retries=retries,
+        details=True,
+        sidecar=folder / "s",
+    )
+    return out
+
+
+def by_file(folder: Path, frame: pd.DataFrame, *, wait: bool, retries: int) -> pd.DataFrame:
+    frame.to_parquet(folder / "in.parquet")
+    llm.batch_file(
+        folder / "in.parquet",
+        folder / "out.parquet",
+        "{{ q }}",
+        model=MODEL,
+        wait=wait,
+        timeout=TIMEOUT_S if wait else None,
+        retries=retries,
+        details=True,
+        sidecar=folder / "s",
+    )
+    return pd.read_parquet(folder / "out.parquet")
+
+
+def by_command(
+    folder: Path, frame: pd.DataFrame, *, wait: bool, retries: int
+) -> pd.DataFrame | None:
+    frame.to_parquet(folder / "in.parquet")
+    how = ["--timeout", TIMEOUT_S] if wait else ["--no-wait"]
+    call = ["--prompt", "{{ q }}", "--model", MODEL, "--retries", retries, "--details"]
+    place = ["--out", folder / "out.parquet", "--sidecar", folder / "s"]
+    (folder / "out.parquet").unlink(missing_ok=True)
+    command("-q", "batch", folder / "in.parquet", *call, *place, *how)
+    written = (folder / "out.parquet").exists()
+    return pd.read_parquet(folder / "out.parquet") if written else None
+
+
+def by_sidecar_alone(folder: Path, frame: pd.DataFrame, *, wait: bool, retries: int) -> None:
+    """Go on with what other calls began; there is no frame to look at."""
+    if not (folder / "s" / "jobs").exists():
+        return
+    if retries > 1:
+        command("-q", "retry", folder / "s")
+    if wait:
+        command("-q", "wait", folder / "s", "--retries", retries, "--timeout", TIMEOUT_S)
+    else:
+        command("-q", "collect", folder / "s")
+
+
+MODEL, TIMEOUT_S = "gemini-3-flash-preview", 4 * 3600
+DOORS: dict[str, Callable[..., pd.DataFrame | None]] = {
+    "frame": by_frame,
+    "file": by_file,
+    "command line": by_command,
+    "sidecar alone": by_sidecar_alone,
+}
+
+
 class Runs(RuleBasedStateMachine):
     """One sidecar, two processes that take turns, one gateway."""
 
@@ -89,7 +172,7 @@ class Runs(RuleBasedStateMachine):
         self.interlude: Callable[[], None] | None = None
         self._stack = contextlib.ExitStack()
         self.folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory()))
-        self._stack.enter_context(llm.set_options(**OPTIONS))
+        self._stack.enter_context(llm.set_options(**OPTIONS, gateway=self.gateway))
         world, names = self.world, itertools.count()
         replace = Path.replace
 
@@ -107,7 +190,10 @@ class Runs(RuleBasedStateMachine):
         self._patch("nyu_llm_frames._sidecar.folder", "uuid", unique)
         self._patch("nyu_llm_frames._sidecar.folder", "is_dead", lambda token: token in self.dead)
         self._patch("nyu_llm_frames._jobs.planner", "process_token", lambda: self.tokens[self.now])
-        self._patch("nyu_llm_frames._clock", "SystemClock", lambda: self.world.clock)
+        self._patch(SystemClock, "epoch", property(lambda _: world.clock.epoch))
+        self._patch(SystemClock, "monotonic", lambda _: world.clock.monotonic())
+        self._patch(SystemClock, "now", lambda _: world.clock.now())
+        self._patch(SystemClock, "sleep", lambda _, seconds: world.clock.sleep(seconds))
         self._patch("nyu_llm_frames._jobs.runner", "random", types.SimpleNamespace(uniform=max))
         world.at_effect = self._come_by
 
@@ -149,27 +235,23 @@ class Runs(RuleBasedStateMachine):
     def frame(self) -> pd.DataFrame:
         return pd.DataFrame({"q": [f"question {t}\u2028{t}" for t in self.texts]})
 
-    def call(self, *, wait: bool = True, retries: int = 1) -> pd.DataFrame | None:
+    def call(self, *, wait: bool = True, retries: int = 1, door: str = "frame") -> Any:
         """Make the call; None where it ended with an error that it may end with."""
         frame = self.frame()
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", PartialResultWarning)
-                out: pd.DataFrame = frame.llm.batch(
-                    "{{ q }}",
-                    model="gemini-3-flash-preview",
-                    wait=wait,
-                    timeout=4 * 3600 if wait else None,
-                    retries=retries,
-                    details=True,
-                    sidecar=self.folder / "s",
-                    gateway=self.gateway,
-                )
+                out = DOORS[door](self.folder, frame, wait=wait, retries=retries)
         except Crash:
             self._dies()
             return None
         except UncertainSubmissionError as e:
-            self._settle(e)
+            if e.run is None:
+                raise
+            self._settle(e.input_file_id, e.run.resolve)
+            return None
+        except Uncertain:
+            self._settle_alone()
             return None
         except (BatchJobFailedError, RunTimeoutError):
             return None
@@ -177,7 +259,8 @@ class Runs(RuleBasedStateMachine):
             if not str(e).startswith(("refused", "forbidden")):
                 raise
             return None
-        self._check(frame, out)
+        if out is not None:
+            self._check(frame, out)
         return out
 
     def _check(self, frame: pd.DataFrame, out: pd.DataFrame) -> None:
@@ -196,20 +279,30 @@ class Runs(RuleBasedStateMachine):
                 assert isinstance(error, str)
                 assert error
 
-    def _settle(self, e: UncertainSubmissionError) -> None:
+    def _settle(self, input_file_id: str, resolve: Callable[..., object]) -> None:
         """Do what the message asks of the user, by what is true at the gateway."""
-        assert e.run is not None
-        while self.world.in_flight(e.input_file_id):
+        while self.world.in_flight(input_file_id):
             self.world.clock.sleep(60)
             self.world.pass_time()
-        job = self.world.find(e.input_file_id)
+        job = self.world.find(input_file_id)
         try:
             if job is not None:
-                e.run.resolve(adopt=job.id)
+                resolve(adopt=job.id)
             else:
-                e.run.resolve(resubmit=True)
+                resolve(resubmit=True)
         except Crash:  # the user's process can die there, too
             self._dies()
+
+    def _settle_alone(self) -> None:
+        """Settle by the command line what a command left uncertain."""
+
+        def resolve(adopt: str = "", resubmit: bool = False) -> None:
+            command("resolve", sidecar, "--resubmit" if resubmit else f"--adopt={adopt}")
+
+        sidecar = self.folder / "s"
+        jobs = llm.open_sidecar(sidecar).jobs()
+        for name in jobs[jobs["step"] == "creating"]["input_file_id"]:
+            self._settle(name, resolve)
 
     # --- what may happen --------------------------------------------------------------------
     @initialize(texts=st.lists(TEXTS, min_size=1, max_size=8))
@@ -221,17 +314,29 @@ class Runs(RuleBasedStateMachine):
         self.world.outcomes, self.world.rush = list(outcomes), rush
         self.world.behaviour = Behaviour(**ENDS[end])
 
-    @rule(process=PROCESS, mood=MOOD, wait=st.booleans(), retries=st.integers(0, 2))
-    def run(self, process: int, mood: Any, wait: bool, retries: int) -> None:
+    @rule(
+        process=PROCESS,
+        mood=MOOD,
+        wait=st.booleans(),
+        retries=st.integers(0, 2),
+        door=st.sampled_from(sorted(DOORS)),
+    )
+    def run(self, process: int, mood: Any, wait: bool, retries: int, door: str) -> None:
         self.now = process
         self._mood(mood)
-        self.call(wait=wait, retries=retries)
+        self.call(wait=wait, retries=retries, door=door)
 
-    @rule(process=PROCESS, mood=MOOD, wait=st.booleans(), at=st.integers(0, 60))
-    def run_and_die(self, process: int, mood: Any, wait: bool, at: int) -> None:
+    @rule(
+        process=PROCESS,
+        mood=MOOD,
+        wait=st.booleans(),
+        at=st.integers(0, 60),
+        door=st.sampled_from(sorted(DOORS)),
+    )
+    def run_and_die(self, process: int, mood: Any, wait: bool, at: int, door: str) -> None:
         self.now, self.world.crash_at = process, at
         self._mood(mood)
-        self.call(wait=wait)
+        self.call(wait=wait, door=door)
         self.world.crash_at = None
 
     @rule(process=PROCESS, mood=MOOD, texts=st.lists(TEXTS, min_size=1, max_size=4))

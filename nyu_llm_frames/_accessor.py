@@ -383,7 +383,7 @@ class FrameMethods:
 
         paths = [path] if isinstance(path, str | Path) else list(path)
         call = self._prepared(template, model, common)
-        return from_jsonl(call, [Path(p).expanduser() for p in paths])
+        return from_jsonl(call, paths)
 
     def _prepared(self, template: Template, model: str, common: Common) -> Call:
         # Imported here and in the methods: importing the package stays as fast as pandas.

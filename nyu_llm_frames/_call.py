@@ -26,6 +26,7 @@ from nyu_llm_frames._frames.columns import Codes, new_names
 from nyu_llm_frames._frames.frame import Mask
 from nyu_llm_frames._gateway import gateway as _gateway
 from nyu_llm_frames._gateway.gateway import Gateway
+from nyu_llm_frames._local_path import local_path
 from nyu_llm_frames._options import Options
 from nyu_llm_frames._prompts.template import PromptTemplate, compile_template
 from nyu_llm_frames._prompts.texts import Texts
@@ -98,9 +99,7 @@ def sidecar_path(asked: Asked, options: Options) -> Path:
     chosen = asked.sidecar if asked.sidecar is not None else options.sidecar
     if chosen is None:
         chosen = "llm_sidecar"
-    if not isinstance(chosen, str | Path) or not str(chosen):
-        raise ConfigurationError(f"sidecar must be the path of a folder, not {chosen!r}.")
-    return Path(chosen).expanduser().absolute()
+    return local_path(chosen, "The sidecar").absolute()
 
 
 def _read(template: Any) -> Any:
@@ -114,8 +113,9 @@ def _read(template: Any) -> Any:
         ]
     if not isinstance(template, Path):
         return template
+    path = local_path(template, "The template file", "Download it, or give its text.")
     try:
-        return template.read_text(encoding="utf-8-sig")
+        return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as e:
         raise TemplateError(f"The template file {template} cannot be read: {e}.") from None
 

@@ -33,7 +33,7 @@ TIERS: dict[str, tuple[str, ...]] = {
         "_money.tokenizer",
         "_money.tokens",
     ),
-    "shared": ("_options", "_clock", "_progress", "_asked"),
+    "shared": ("_options", "_clock", "_progress", "_asked", "_local_path"),
     "effects": ("_gateway", "_sidecar", "_jobs", "local"),
     "ends": ("_frames",),
     "doorways": ("_sidecar.reader",),

@@ -27,6 +27,7 @@ from nyu_llm_frames._estimate import planner_of
 from nyu_llm_frames._frames.columns import status_column, text_column
 from nyu_llm_frames._jobs.planner import Planner
 from nyu_llm_frames._launch import opened, record_of
+from nyu_llm_frames._local_path import local_path
 from nyu_llm_frames._requests import shards as _shards
 from nyu_llm_frames._requests.bodies import REQUEST_START, reads_as_replacement, request_lines
 from nyu_llm_frames._requests.planning import Ints
@@ -48,7 +49,7 @@ _DAMAGED = (
 # --- out --------------------------------------------------------------------------------------
 def to_jsonl(call: Call, path: str | Path) -> list[Path]:
     """Write the requests that are neither answered nor under way; send nothing."""
-    target = Path(path).expanduser().absolute()
+    target = local_path(path, "The request file").absolute()
     if target.is_dir():
         raise ConfigurationError(f"{target} is a folder; the request file needs a name.")
     if not target.parent.is_dir():
@@ -120,8 +121,9 @@ def _write(call: Call, part: Ints, path: Path) -> None:
 
 
 # --- in ---------------------------------------------------------------------------------------
-def from_jsonl(call: Call, paths: Sequence[Path]) -> pd.DataFrame:
+def from_jsonl(call: Call, given: Sequence[str | Path]) -> pd.DataFrame:
     """Take output files into the sidecar, and join what there is to the rows."""
+    paths = [local_path(path, "The output file", "Download it first.") for path in given]
     for path in paths:
         _check(path)
     ids = call.requests.ids
@@ -200,7 +202,7 @@ def _foreign(custom_id: str, call: Call, paths: Sequence[Path]) -> Configuration
 # --- a frame of any output --------------------------------------------------------------------
 def read_output(path: str | Path) -> pd.DataFrame:
     """Return one row per line of an output file."""
-    file = Path(path).expanduser()
+    file = local_path(path, "The output file", "Download it first.")
     _check(file)
     answers: list[Answer] = []
     for lines in _lines(file):

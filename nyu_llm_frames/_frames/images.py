@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from nyu_llm_frames._frames.frame import Mask, column_values
+from nyu_llm_frames._local_path import as_url
 from nyu_llm_frames._prompts.messages import nearest
 from nyu_llm_frames._prompts.scalars import unwrapped
 from nyu_llm_frames._requests.media import HEAD_BYTES
@@ -90,6 +91,9 @@ def look(path: str) -> tuple[int, bytes]:
     RequestError
         It cannot be read.
     """
+    url = as_url(path)
+    if url is not None:
+        raise RequestError(f"{url!r} is a URL, which a Path changes: give it as a text.")
     full = Path(path)
     try:
         full = full.expanduser()

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from nyu_llm_frames import _options
 from nyu_llm_frames._gateway.masking import secrets_in, strings
+from nyu_llm_frames._local_path import local_path
 from nyu_llm_frames._options import NYU_BASE_URL, NYU_CONTACT, NYU_PROVIDER
 from nyu_llm_frames.errors import ConfigurationError
 
@@ -150,7 +151,7 @@ class Gateway:
             Seconds that the server stays after its last user has gone.
         """
         given = {
-            "data": None if data is None else Path(data).expanduser().absolute(),
+            "data": None if data is None else local_path(data, "data").absolute(),
             "model": model,
             "upstream": upstream,
             "answers": answers,

@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from nyu_llm_frames._clock import Clock, is_dead
 from nyu_llm_frames._jobs.job import Job
+from nyu_llm_frames._local_path import local_path
 from nyu_llm_frames._requests.bodies import reads_as_replacement, request_lines
 from nyu_llm_frames._sidecar import answer_store as _answer_store
 from nyu_llm_frames._sidecar import storage as _storage
@@ -110,7 +111,7 @@ class Sidecar:
     """
 
     def __init__(self, folder: Path, clock: Clock, *, create: bool = True) -> None:
-        self.path = Path(folder).expanduser().absolute()
+        self.path = local_path(folder, "The sidecar").absolute()
         self._clock = clock
         self.is_new = not is_sidecar(self.path)
         if self.is_new:

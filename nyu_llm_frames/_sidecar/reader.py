@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from nyu_llm_frames._clock import SystemClock
 from nyu_llm_frames._jobs.job import Job
+from nyu_llm_frames._local_path import local_path
 from nyu_llm_frames._sidecar import storage as _storage
 from nyu_llm_frames._sidecar.answer_store import SCHEMA
 from nyu_llm_frames._sidecar.folder import FOLDERS, RunRecord, Sidecar
@@ -24,7 +25,7 @@ class OpenSidecar:
     """A sidecar, opened for reading. Made by `open_sidecar`."""
 
     def __init__(self, path: str | Path) -> None:
-        self._sidecar = Sidecar(Path(path), SystemClock(), create=False)
+        self._sidecar = Sidecar(local_path(path, "The sidecar"), SystemClock(), create=False)
 
     @property
     def path(self) -> Path:
@@ -79,7 +80,7 @@ class OpenSidecar:
         pathlib.Path
             The copy.
         """
-        target = Path(path).expanduser().absolute()
+        target = local_path(path, "The copy").absolute()
         if target.exists():
             raise SidecarError(f"{target} is there already.", path=str(target))
         with self._sidecar.lock.held(), _storage.sidecar_errors(target):

@@ -14,13 +14,28 @@ from typing import Any, TypeVar
 import click
 
 from nyu_llm_frames._gateway.gateway import Gateway
+from nyu_llm_frames._local_path import local_path
+from nyu_llm_frames.errors import ConfigurationError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-DATA = click.Path(exists=True, path_type=Path)
-OUT = click.Path(dir_okay=False, path_type=Path)
-FOLDER = click.Path(file_okay=False, path_type=Path)
+
+class _Path(click.Path):
+    """A path of this machine; click itself would say of a URL that it is not there."""
+
+    def convert(self, value: Any, param: Any, ctx: click.Context | None) -> Any:
+        try:
+            local_path(value, "The path")
+        except ConfigurationError as e:
+            self.fail(str(e), param, ctx)
+        return super().convert(value, param, ctx)
+
+
+FILE = _Path(exists=True, dir_okay=False, path_type=Path)
+DATA = _Path(exists=True, path_type=Path)
+ANY = _Path(path_type=Path)
+OUT = _Path(dir_okay=False, path_type=Path)
+FOLDER = _Path(file_okay=False, path_type=Path)
 
 _LOCAL = ("upstream", "answers", "gguf", "data")
 

@@ -199,7 +199,7 @@ def failures(prompts: bool, json_: bool, **given: Any) -> None:
 
 @click.command()
 @click.argument("sidecar", type=options.FOLDER)
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("path", type=options.ANY)
 @click.option("--prompts", is_flag=True, help="With a table: add the request bodies.")
 def export(sidecar: Path, path: Path, prompts: bool) -> None:
     """Copy a sidecar to share it, or write its answers as a table.

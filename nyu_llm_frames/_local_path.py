@@ -1,0 +1,60 @@
+"""Paths of this machine, and what is said of a URL that was given in place of one.
+
+Comes in: what a user gave for a path. Goes out: a `Path`, or an error that says what to do.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from nyu_llm_frames.errors import ConfigurationError
+
+# pathlib has made one slash of two. A scheme of one letter is a drive of Windows.
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+")
+
+
+def as_url(path: str | Path) -> str | None:
+    """Return a URL as it was before it became a path, or None for a path.
+
+    Examples
+    --------
+    >>> as_url(Path("s3://bucket/key"))
+    's3://bucket/key'
+    """
+    found = _URL.match(str(path))
+    if found is None:
+        return None
+    slashes = ":///" if found[1] == "file" else "://"
+    return f"{found[1]}{slashes}{str(path)[found.end() :]}"
+
+
+def local_path(path: str | Path, what: str, instead: str = "Give a path of this machine.") -> Path:
+    """Return a path with the home folder in place of ``~``.
+
+    Parameters
+    ----------
+    path : str or Path
+    what : str
+        What the path is of, for messages.
+    instead : str
+        What to do with a URL.
+
+    Raises
+    ------
+    ConfigurationError
+        When it is none, or a URL.
+    """
+    if not isinstance(path, str | Path) or not str(path).strip() or "\0" in str(path):
+        raise ConfigurationError(f"{what} must be a path, not {path!r}.")
+    url = as_url(path)
+    if url is not None:
+        if url.startswith("file://"):
+            instead = f"Give the path alone: {url.removeprefix('file://')}"
+        raise ConfigurationError(
+            f"{what} {url} is a URL, and only files on this machine are read and written. {instead}"
+        )
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as e:  # a user that this machine does not know
+        raise ConfigurationError(f"{what} {path}: {e}") from None

@@ -11,7 +11,8 @@ import json
 import warnings
 from collections import Counter
 from collections.abc import Iterator
-from datetime import date, datetime
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -940,7 +941,17 @@ def test_nothing_of_ours_lies_in_the_input_folder(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "column",
-    [pa.array([b"x"]), pa.array([b"x"], pa.binary(1)), pa.array(["x"], pa.string_view())],
+    [
+        pa.array([b"x"]),
+        pa.array([b"x"], pa.binary(1)),
+        pa.array([[b"x"]]),
+        pa.array([[date(2020, 1, 2)]]),
+        pa.array([[("k", datetime(2020, 1, 2))]], pa.map_(pa.string(), pa.timestamp("s"))),
+        pa.array([{"a": [{"b": Decimal("1.10")}]}]),
+        pa.array([{"a": time(1, 2)}]),
+        pa.array([[timedelta(1)]]),
+    ],
+    ids=str,
 )
 def test_an_output_that_cannot_hold_a_column_is_refused_before_anything_is_sent(
     tmp_path: Path, gateway: llm.Gateway, stand_in: StandIn, column: pa.Array

@@ -19,7 +19,14 @@ from typing import BinaryIO, Protocol
 import pyarrow as pa
 
 from nyu_llm_frames._files.cells import Guess, Kind, arrow_type, plain, typed
-from nyu_llm_frames._files.source import BYTES, ROWS, Piece, not_utf_8
+from nyu_llm_frames._files.source import (
+    BYTES,
+    ROWS,
+    Piece,
+    not_utf_8,
+    other_delimiter,
+    reading,
+)
 from nyu_llm_frames.errors import ConfigurationError
 
 _STEP = 256
@@ -39,6 +46,8 @@ class Records:
 
 class CsvSource:
     """A CSV or TSV file in UTF-8 with a header line."""
+
+    index_names = ()
 
     def __init__(self, path: Path, delimiter: str) -> None:
         self.path, self.delimiter = path, delimiter
@@ -103,7 +112,7 @@ class CsvSource:
     def _batches(self, *, raw: bool = False, header: bool = False) -> Iterator[Records]:
         if csv.field_size_limit() < _LARGEST_CELL:
             csv.field_size_limit(_LARGEST_CELL)
-        with self.path.open("rb") as file:
+        with reading(self.path), self.path.open("rb") as file:
             text = io.TextIOWrapper(file, "utf-8-sig", newline="")
             lines: Iterator[str] = chain(text, [f"{_END}\n"])
             if raw:
@@ -198,9 +207,11 @@ class CsvSource:
         for row in rows:
             if len(row) > width:
                 line = self._first_line(lambda record: len(record) > width)
+                advice = other_delimiter(self.header_text, self.delimiter)
                 raise ConfigurationError(
                     f"{self.path}, line {line:,}: a record has {len(row)} fields, and the header "
-                    f"has {width}. Is a text with {self.delimiter!r} in it not quoted?"
+                    f"has {width}. "
+                    + (advice or f"Is a text with {self.delimiter!r} in it not quoted?")
                 )
             row += [""] * (width - len(row))
 

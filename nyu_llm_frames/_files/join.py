@@ -40,12 +40,12 @@ class NewColumns:
         self._per_range = 1
         self._next = 0
         self._ready: pa.Table | None = None
-        self.schema = pa.schema([])
+        self.schema = pa.schema([])  # with what pandas says of the columns
 
     def add(self, rows: Ints, frame: pd.DataFrame) -> None:
         """Take the new columns of some rows."""
         frame = frame.assign(**{str(c): _as_text(frame[c]) for c in frame if _is_mixed(frame[c])})
-        table = pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
+        table = pa.Table.from_pandas(frame, preserve_index=False)
         if self._spill is None:
             self.schema = table.schema
             flat = [pa.field(f.name, _flat(f.type)) for f in self.schema]

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 
-from nyu_llm_frames._files.source import BYTES, ROWS, Piece, not_utf_8
+from nyu_llm_frames._files.source import BYTES, ROWS, Piece, not_utf_8, reading
 from nyu_llm_frames.errors import ConfigurationError
 
 _LARGEST_WHOLE_FLOAT = 2**53
@@ -23,6 +23,8 @@ _decode = msgspec.json.Decoder().decode
 
 class JsonLinesSource:
     """A file of JSON objects, one a line, in UTF-8."""
+
+    index_names = ()
 
     def __init__(self, path: Path) -> None:
         self.path, self.files = path, [path]
@@ -72,7 +74,7 @@ class JsonLinesSource:
     def _objects(self) -> Iterator[tuple[list[dict[str, Any]], float]]:
         rows: list[dict[str, Any]] = []
         size = read = 0
-        with self.path.open("rb") as file:
+        with reading(self.path), self.path.open("rb") as file:
             for number, line in enumerate(file, 1):
                 size += len(line)
                 if number == 1:
@@ -86,9 +88,10 @@ class JsonLinesSource:
                 except (msgspec.DecodeError, RecursionError) as e:
                     raise ConfigurationError(f"{self.path}, line {number:,}: {e}.") from None
                 if not isinstance(row, dict):
+                    hint = f" Read it with pd.read_json({str(self.path)!r}) and use df.llm.batch."
                     raise ConfigurationError(
                         f"{self.path}, line {number:,} is no JSON object but a "
-                        f"{type(row).__name__}."
+                        f"{type(row).__name__}.{hint if isinstance(row, list) else ''}"
                     )
                 rows.append(row)
                 if len(rows) >= ROWS or size >= BYTES:
@@ -100,10 +103,15 @@ class JsonLinesSource:
 
 
 def text(value: object) -> str | None:
-    """Return a JSON value as the text of a cell."""
+    """Return a JSON value as the text of a cell; dates in it as JSON writes them."""
     if value is None or isinstance(value, str):
         return value
-    return json.dumps(value, ensure_ascii=False)
+    return json.dumps(value, ensure_ascii=False, default=_date_text)
+
+
+def _date_text(value: Any) -> str:
+    told: str = value.isoformat()
+    return told
 
 
 def _holds_nothing(kind: pa.DataType) -> bool:

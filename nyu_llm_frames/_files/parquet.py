@@ -6,19 +6,30 @@ their types. A file is read page by page: a row group may be larger than memory.
 
 from __future__ import annotations
 
-import json
+import contextlib
+import inspect
 from collections.abc import Iterator, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
+from nyu_llm_frames._files import pandas_metadata
 from nyu_llm_frames._files.source import BYTES, ROWS, Piece
+from nyu_llm_frames._frames.values import series_to_python
 from nyu_llm_frames.errors import ConfigurationError
 
 _BUFFER = 1 << 20
+_OPTIONS = {"buffer_size": _BUFFER, "pre_buffer": False}
+if "arrow_extensions_enabled" in inspect.signature(pq.ParquetFile).parameters:
+    _OPTIONS["arrow_extensions_enabled"] = True  # UUID and JSON, as pandas reads them
+
+_SIGNATURE_BYTES = 28
+_TAIL_BYTES = 8
 
 
 class ParquetSource:
@@ -33,22 +44,29 @@ class ParquetSource:
             self._files = sorted(self._dataset.get_fragments(), key=lambda f: str(f.path))
             if not self._files:
                 raise ConfigurationError(f"{path} holds no parquet files.")
-            opened = [self._open(f.path) for f in self._files]
-            metadata = [file.metadata for file in opened]
-            schemas = {
-                f.path: file.schema_arrow for f, file in zip(self._files, opened, strict=True)
-            }
-            for file in opened:
-                file.close()
-        except (pa.ArrowException, OSError) as e:
+            schemas, metadata = {}, []
+            for fragment in self._files:
+                with _open(fragment.path) as file:
+                    schemas[fragment.path] = file.schema_arrow
+                    metadata.append(file.metadata)
+            schema = self._dataset.schema
+        except (pa.ArrowException, OSError, ValueError) as e:
             if isinstance(e, ConfigurationError):
                 raise
+            if "encrypted" in str(e):
+                raise _encrypted(path) from None
             raise ConfigurationError(f"{path} cannot be read as parquet: {e}") from None
         self.rows = sum(m.num_rows for m in metadata)
-        self._schema = _without_duplicates(_unified(self._dataset.schema, schemas), path)
+        self._schema = _without_duplicates(_unified(schema, schemas), path)
+        if pandas_metadata.has_levels(self._schema):
+            raise ConfigurationError(
+                f"{path} has columns of several levels, which a template cannot name. Flatten them "
+                'and write the file again: df.columns = ["_".join(map(str, c)) for c in df.columns]'
+            )
         self._index = _index(self._schema)
         self._metadata = metadata
         self.columns = tuple(n for n in self._schema.names if n not in self._index.columns)
+        self.index_names = tuple(pandas_metadata.index_names(self._schema))
         self.files = [Path(f.path) for f in self._files]
 
     def pieces(self, columns: Sequence[str], *, index: bool = False) -> Iterator[Piece]:
@@ -56,8 +74,9 @@ class ParquetSource:
         names = [*columns, *(n for n in extra if n not in columns)]
         done = 0
         for batch in self._batches(names):
-            values = {name: self._values(name, batch[name], done) for name in columns}
-            labels = self._index.labels(batch, done) if index else None
+            found = {name: self._values(name, batch[name], done) for name in names}
+            values = {name: found[name] for name in columns}
+            labels = self._index.labels(batch.num_rows, done, found) if index else None
             done += batch.num_rows
             yield Piece(batch.num_rows, values, labels, done / max(self.rows, 1))
 
@@ -67,8 +86,8 @@ class ParquetSource:
         try:
             values: list[object] = column.to_pylist()
         except (OverflowError, ValueError) as e:
-            if not isinstance(e, UnicodeDecodeError):  # times that Python cannot hold
-                return [_value(cell) for cell in column]
+            if not isinstance(e, UnicodeDecodeError):
+                return _beyond(column)
             row = first + next(i for i, cell in enumerate(column) if not _is_readable(cell))
             raise ConfigurationError(
                 f"{self.path}, column {name!r}, row {row:,}: the text is not UTF-8 ({e.reason}). "
@@ -82,9 +101,6 @@ class ParquetSource:
     def tables(self) -> Iterator[pa.Table]:
         return self._batches(self._schema.names)
 
-    def _open(self, path: str) -> Any:
-        return pq.ParquetFile(path, buffer_size=_BUFFER, pre_buffer=False)
-
     def _batches(self, names: Sequence[str]) -> Iterator[pa.Table]:
         """Read some columns of all files, in the order of the files' names."""
         fields = [self._schema.field(name) for name in names]
@@ -92,17 +108,15 @@ class ParquetSource:
         size = self._batch_rows(names)
         for fragment in self._files:
             constant = ds.get_partition_keys(fragment.partition_expression)
-            with self._open(fragment.path) as file:
-                there = [n for n in names if n in file.schema_arrow.names]
-                for rows, found in _parts(file, there, size):
-                    try:
-                        arrays = [_column(found, f, constant, rows) for f in fields]
-                    except pa.ArrowException as e:
-                        raise ConfigurationError(
-                            f"{fragment.path} has values that do not fit into the types of the "
-                            f"other files: {e}"
-                        ) from None
-                    yield pa.Table.from_arrays(arrays, schema=schema)
+            for rows, found in _parts(fragment.path, names, size):
+                try:
+                    arrays = [_column(found, f, constant, rows) for f in fields]
+                except pa.ArrowException as e:
+                    raise ConfigurationError(
+                        f"{fragment.path} has values that do not fit into the types of the "
+                        f"other files: {e}"
+                    ) from None
+                yield pa.Table.from_arrays(arrays, schema=schema)
 
     def _batch_rows(self, names: Sequence[str]) -> int:
         """Return how many rows make a piece of the size wanted."""
@@ -112,31 +126,94 @@ class ParquetSource:
                 row_group = metadata.row_group(group)
                 for i in range(row_group.num_columns):
                     column = row_group.column(i)
-                    if column.path_in_schema.split(".")[0] in wanted:
+                    steps = column.path_in_schema.split(".")  # a name may have a dot, too
+                    if any(".".join(steps[: n + 1]) in wanted for n in range(len(steps))):
                         size += column.total_uncompressed_size
         per_row = size / max(self.rows, 1) + 1
         return int(min(ROWS, max(64, BYTES / per_row)))
 
 
-def _parts(file: Any, names: list[str], size: int) -> Iterator[tuple[int, dict[str, pa.Array]]]:
+def _open(path: str) -> Any:
+    """Open a file, but not one that ends the process where its metadata is looked at.
+
+    pyarrow aborts at the metadata of an encrypted column. In a file whose footer can be read all
+    the same the footer is signed: so many bytes follow on what it says.
+    """
+    file = pq.ParquetFile(path, **_OPTIONS)
+    with Path(path).open("rb") as tail:
+        tail.seek(-_TAIL_BYTES, 2)
+        length = int.from_bytes(tail.read(4), "little")
+    if length - file.metadata.serialized_size == _SIGNATURE_BYTES:
+        file.close()
+        raise _encrypted(path)
+    return file
+
+
+def _encrypted(path: str | Path) -> ConfigurationError:
+    return ConfigurationError(
+        f"{path} has encrypted columns, which cannot be read without their keys. Read it where the "
+        "keys are, and write it again without encryption."
+    )
+
+
+def _parts(path: str, names: Sequence[str], size: int) -> Iterator[tuple[int, dict[str, pa.Array]]]:
     """Read a file in pieces; where no column is asked for, its rows are counted all the same."""
-    if names:
-        for batch in file.iter_batches(size, columns=names, use_threads=False):
-            yield batch.num_rows, dict(zip(names, batch.columns, strict=True))
-        return
-    for start in range(0, file.metadata.num_rows, size):
-        yield min(size, file.metadata.num_rows - start), {}
+    try:
+        with _open(path) as file:
+            there = [name for name in names if name in file.schema_arrow.names]
+            if not there:
+                for start in range(0, file.metadata.num_rows, size):
+                    yield min(size, file.metadata.num_rows - start), {}
+                return
+            for batch in file.iter_batches(size, columns=there, use_threads=False):
+                # By name: "a.b" is also understood as the field b of a column a.
+                yield batch.num_rows, dict(zip(batch.schema.names, batch.columns, strict=True))
+    except (pa.ArrowException, OSError) as e:
+        if isinstance(e, ConfigurationError):
+            raise
+        raise _unreadable(path, names, e) from None
+
+
+def _unreadable(path: str, names: Sequence[str], error: Exception) -> ConfigurationError:
+    """Find the part of a file that cannot be read."""
+    where = ""
+    with contextlib.suppress(OSError, pa.ArrowException), _open(path) as file:
+        for group, name in product(range(file.num_row_groups), names):
+            try:
+                for _ in file.iter_batches(1_000, row_groups=[group], columns=[name]):
+                    pass
+            except (pa.ArrowException, OSError) as e:
+                where, error = f", column {name!r} in row group {group:,}", e
+                break
+    reason = getattr(error, "strerror", None) or str(error)
+    return ConfigurationError(
+        f"{path}{where} cannot be read: {reason.strip('. ')}. If the file is damaged, copy or "
+        "write it again, and make the same call: what is answered by then is not paid again."
+    )
+
+
+def _beyond(column: pa.ChunkedArray) -> list[object]:
+    """Return values among which are times that Python cannot hold: as a frame has them."""
+    if pa.types.is_timestamp(column.type) or pa.types.is_duration(column.type):
+        return series_to_python(column.to_pandas())
+    return [_value(cell) for cell in column]
 
 
 def _value(cell: pa.Scalar) -> object:
-    """Return a cell's value; text for a time that Python cannot hold, as a frame has it."""
+    """Return a cell's value; text for a time that Python cannot hold."""
     try:
         return cell.as_py()
     except (OverflowError, ValueError):
-        try:
-            return cell.cast(pa.string()).as_py()
-        except pa.ArrowException:
-            return f"{cell.value} {cell.type.unit}"
+        if isinstance(cell, pa.StructScalar):
+            return {name: _value(cell[name]) for name in cell}
+        if isinstance(cell, pa.MapScalar):
+            return [(_value(item["key"]), _value(item["value"])) for item in cell.values]
+        if isinstance(cell, pa.ListScalar):  # also of the other kinds of lists
+            return [_value(item) for item in cell.values]
+        if pa.types.is_date(cell.type):
+            return str(cell.cast(pa.string()))
+        make = np.timedelta64 if pa.types.is_duration(cell.type) else np.datetime64
+        return str(make(cell.value, cell.type.unit))
 
 
 def _unified(schema: pa.Schema, files: dict[str, pa.Schema]) -> pa.Schema:
@@ -149,21 +226,28 @@ def _unified(schema: pa.Schema, files: dict[str, pa.Schema]) -> pa.Schema:
     """
     fields = {field.name: field for field in schema}
     first: dict[str, str] = {}
+    changed = set()
     if len(schema.names) != len(fields):
         return schema  # names that stand twice are refused later
     for path, theirs in files.items():
         for field in theirs:
-            known = fields.get(field.name, field)
+            known = fields[field.name] if field.name in first else field
             kind = _common(known.type, field.type)
             if kind is None:
                 raise ConfigurationError(
-                    f"The column {field.name!r} is {known.type} in "
-                    f"{first.get(field.name, next(iter(files)))} and {field.type} in {path}. Write "
-                    "the files of one folder with the same types."
+                    f"The column {field.name!r} is {known.type} in {first[field.name]} and "
+                    f"{field.type} in {path}. Write the files of one folder with the same types."
                 )
-            fields[field.name] = pa.field(field.name, kind)
+            if kind != known.type:
+                changed.add(field.name)
+            nullable = known.nullable or field.nullable
+            fields[field.name] = known.with_type(kind).with_nullable(nullable)
             first.setdefault(field.name, path)
-    return pa.schema(list(fields.values()), metadata=schema.metadata)
+    for name in first:
+        if any(name not in theirs.names for theirs in files.values()):
+            fields[name] = fields[name].with_nullable(True)
+    unified = pa.schema(list(fields.values()), metadata=schema.metadata)
+    return pandas_metadata.without_types(unified, changed)
 
 
 def _common(a: pa.DataType, b: pa.DataType) -> pa.DataType | None:
@@ -213,25 +297,21 @@ class _Index:
     def __init__(self, columns: list[str], start: int, step: int) -> None:
         self.columns, self._start, self._step = columns, start, step
 
-    def labels(self, batch: pa.Table, done: int) -> list[object]:
+    def labels(self, rows: int, done: int, found: dict[str, list[object]]) -> list[object]:
         if not self.columns:
             first = self._start + done * self._step
-            return list(range(first, first + batch.num_rows * self._step, self._step))
-        levels = [batch[name].to_pylist() for name in self.columns]
+            return list(range(first, first + rows * self._step, self._step))
+        levels = [found[name] for name in self.columns]
         if len(levels) == 1:
             return list(levels[0])
         return list(zip(*levels, strict=True))
 
 
 def _index(schema: pa.Schema) -> _Index:
-    try:
-        told = json.loads((schema.metadata or {})[b"pandas"])["index_columns"]
-    except (KeyError, ValueError, TypeError):
-        return _Index([], 0, 1)
-    names = [n for n in told if isinstance(n, str) and n in schema.names]
+    names = pandas_metadata.index_columns(schema)
     if names:
         return _Index(names, 0, 1)
-    for item in told:
+    for item in pandas_metadata.read(schema).get("index_columns") or []:
         if isinstance(item, dict) and item.get("kind") == "range" and item.get("step"):
             return _Index([], int(item["start"]), int(item["step"]))
     return _Index([], 0, 1)

@@ -23,7 +23,7 @@ from nyu_llm_frames._files.spill import LIMIT_BYTES, Ints, Spill
 from nyu_llm_frames._frames.frame import missing_value_error
 from nyu_llm_frames._requests.bodies import Requests, first_of_each
 from nyu_llm_frames._sidecar.bands import PREFIX, prefixes
-from nyu_llm_frames.errors import MissingValueError
+from nyu_llm_frames.errors import ColumnExistsError, MissingValueError
 
 _PART_BYTES = 8 << 20
 _BAND_BYTES = 32 << 20
@@ -66,7 +66,13 @@ class RequestBands:
         self.source, self.asked = source, asked
         self.rows = 0
         empty = pd.DataFrame({name: pd.Series([], dtype=object) for name in source.columns})
-        self.head: Call = prepare(empty, asked)
+        labels = list(source.index_names)
+        if labels:
+            empty.index = pd.MultiIndex.from_arrays([[] for _ in labels], names=labels)
+        try:
+            self.head: Call = prepare(empty, asked)
+        except ColumnExistsError as e:
+            raise _in_file(e, source) from None
         self._asked = replace(asked, gateway=self.head.gateway)
         self._spill = Spill(folder, _SCHEMA)
         self._sizes: dict[int, tuple[int, int]] = {}
@@ -211,6 +217,22 @@ def _band(table: pa.Table, low: int, high: int, empty: Requests) -> Band:
     fragments = pa.chunked_array([texts])
     requests = replace(empty, ids=ids, codes=codes, fragments=fragments)
     return Band(low, high, np.asarray(table["row"].to_numpy()), requests)
+
+
+def _in_file(error: ColumnExistsError, source: Source) -> ColumnExistsError:
+    """Say of a file what the error says of a frame."""
+    if set(error.columns) & set(source.index_names):
+        told = "That is its index, which nothing replaces: choose"
+    else:
+        told = (
+            "Is it the output of an earlier call? Then nothing is paid again with "
+            'if_exists="replace"; or choose'
+        )
+    return ColumnExistsError(
+        f"{source.path} already has {', '.join(map(repr, error.columns))}. {told} another name "
+        "with output= or prefix=.",
+        columns=error.columns,
+    )
 
 
 class _Holes:

@@ -13,17 +13,22 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
+from nyu_llm_frames._files import pandas_metadata
 from nyu_llm_frames._files.csv_text import CsvSource
 from nyu_llm_frames._files.json_lines import text as json_text
 from nyu_llm_frames._files.source import CSV_DELIMITERS, OUTPUTS, Source
+from nyu_llm_frames._local_path import local_path
 from nyu_llm_frames._sidecar.storage import draft_path
 from nyu_llm_frames.errors import ConfigurationError, SidecarError
 
 _GROUP_BYTES = 16 << 20
+_TEXTS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+_TEXT_EXTENSIONS = ("arrow.uuid", "arrow.json", "pandas.period", "pandas.interval")
 
 
 class Columns(Protocol):
@@ -36,7 +41,8 @@ class Columns(Protocol):
 
 def check_output(path: str | Path, source: Source) -> Path:
     """Return the output's path, or say why it cannot be one."""
-    output = Path(path).expanduser().absolute()
+    instead = "Give a path of this machine, and upload the file afterwards."
+    output = local_path(path, "The output", instead).absolute()
     if output.suffix.lower() not in OUTPUTS:
         raise ConfigurationError(f"{output}: the output's name ends in {', '.join(OUTPUTS)}.")
     if output.is_dir():
@@ -64,19 +70,26 @@ def check_outside(path: Path, source: Source, what: str) -> None:
 
 
 def _check_cells(field: pa.Field, output: Path) -> None:
-    kind = field.type
-    bytes_ = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary)
-    holds = not any(is_kind(kind) for is_kind in bytes_)  # they are no text
-    try:
-        flat = _flat(pa.chunked_array([pa.nulls(1, kind)]))
-        pacsv.write_csv(pa.table({"x": flat}), pa.BufferOutputStream())
-    except pa.ArrowException:
-        holds = False
-    if not holds:
+    if not _has_text(field.type):
         raise ConfigurationError(
-            f"{output}: a CSV file cannot hold the column {field.name!r} ({kind}). Choose an "
+            f"{output}: a CSV file cannot hold the column {field.name!r} ({field.type}). Choose an "
             "output that ends in .parquet, or leave the column out of the input."
         )
+
+
+def _has_text(kind: pa.DataType, inside: bool = False) -> bool:
+    """Whether the cells of a type are text in a CSV file; lists and structs are as JSON."""
+    is_ = pa.types
+    if isinstance(kind, pa.BaseExtensionType):
+        return not inside and kind.extension_name in _TEXT_EXTENSIONS
+    if is_.is_dictionary(kind):
+        return _has_text(kind.value_type, inside)
+    if is_.is_nested(kind):
+        return all(_has_text(kind.field(i).type, True) for i in range(kind.num_fields))
+    if is_.is_temporal(kind) or is_.is_decimal(kind):
+        return not inside
+    always = (is_.is_boolean, is_.is_integer, is_.is_floating, is_.is_null, *_TEXTS)
+    return any(is_kind(kind) for is_kind in always)
 
 
 def write(source: Source, output: Path, new: Columns, check: Callable[[], None]) -> None:
@@ -125,7 +138,7 @@ def _whole(output: Path) -> Iterator[BinaryIO]:
 
 # --- parquet ----------------------------------------------------------------------------------
 def _write_parquet(source: Source, file: BinaryIO, new: Columns) -> None:
-    schema = _joined_schema(source.schema(), new.schema)
+    schema = pandas_metadata.joined(source.schema(), new.schema)
     with pq.ParquetWriter(file, schema, compression="zstd", compression_level=1) as writer:
         held: list[pa.Table] = []
         size = 0
@@ -137,13 +150,6 @@ def _write_parquet(source: Source, file: BinaryIO, new: Columns) -> None:
                 held, size = [], 0
         if held:
             writer.write_table(pa.concat_tables(held))
-
-
-def _joined_schema(old: pa.Schema, new: pa.Schema) -> pa.Schema:
-    for field in new:
-        at = old.get_field_index(field.name)
-        old = old.append(field) if at < 0 else old.set(at, field)
-    return old
 
 
 def _beside(table: pa.Table, new: pa.Table, schema: pa.Schema) -> pa.Table:
@@ -185,7 +191,7 @@ def _copy_csv(source: CsvSource, file: BinaryIO, new: Columns, delimiter: str) -
 
 
 def _write_csv(source: Source, file: BinaryIO, new: Columns, delimiter: str) -> None:
-    schema = _joined_schema(source.schema(), new.schema)
+    schema = pandas_metadata.joined(source.schema(), new.schema)
     options = pacsv.WriteOptions(include_header=False, delimiter=delimiter)
     line = Line(delimiter)
     file.write((line.join(schema.names) + "\n").encode())
@@ -200,9 +206,12 @@ def _flat(column: pa.ChunkedArray) -> pa.ChunkedArray:
     kind = column.type
     if pa.types.is_dictionary(kind):
         return column.cast(kind.value_type)
+    if isinstance(kind, pa.BaseExtensionType) or pa.types.is_duration(kind):
+        texts = [None if pd.isna(v) else str(v) for v in column.to_pandas()]
+        return pa.chunked_array([texts], pa.string())
     if pa.types.is_nested(kind):
         return pa.chunked_array([[json_text(v) for v in column.to_pylist()]], pa.string())
-    if pa.types.is_decimal(kind):
+    if pa.types.is_decimal(kind) or pa.types.is_string_view(kind):
         return column.cast(pa.string())
     return column
 

@@ -158,6 +158,14 @@ def check_new_columns(frame: pd.DataFrame, names: Sequence[str], if_exists: str)
         raise ConfigurationError(
             f"Two new columns would be called {twice[0]!r}. Choose another output= or prefix=."
         )
+    levels = [level for level in frame.index.names if isinstance(level, str)]
+    labels = [n for n in names if n in levels]
+    if labels:
+        raise ColumnExistsError(
+            f"The frame's index is called {', '.join(map(repr, labels))}. Choose another name "
+            "with output= or prefix=, or rename the index.",
+            columns=labels,
+        )
     places = {n: len(_places(frame, n)) for n in names}
     there = [n for n in names if places[n]]
     if there and if_exists == "error":

@@ -128,8 +128,15 @@ def _from_floats(values: npt.NDArray[np.float64]) -> list[object]:
 def _from_times(series: pd.Series) -> list[object]:
     try:
         return _fill(series, pd.DatetimeIndex(series).to_pydatetime().tolist())
-    except (ValueError, OverflowError):  # a year that datetime cannot hold
-        return to_python(series.tolist())
+    except (ValueError, OverflowError, NotImplementedError):  # a year that datetime cannot hold
+        return [_time(series.iloc[[i]]) for i in range(len(series))]
+
+
+def _time(one: pd.Series) -> object:
+    try:
+        return to_python(one.tolist())[0]
+    except NotImplementedError:  # pandas cannot bring such a year to its zone
+        return to_python(one.dt.tz_convert("UTC").tolist())[0]
 
 
 def _fill(series: pd.Series, values: list[object]) -> list[object]:

@@ -192,7 +192,8 @@ def _from_timestamp(value: Any) -> object:
     try:
         return value.to_pydatetime(warn=False)
     except (ValueError, OverflowError, NotImplementedError):  # a year that datetime cannot hold
-        return str(value)
+        # pandas itself cannot print one with a time zone.
+        return str(value) if value.tz is None else f"{value.tz_convert(None)}+00:00"
 
 
 def _from_timedelta(value: Any) -> object:

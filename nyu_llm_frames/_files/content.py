@@ -1,0 +1,66 @@
+"""What a file really is, by its first bytes, and the line of pandas that reads it.
+
+Comes in: the first bytes of a file. Goes out: its format; None where it is text.
+"""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from pathlib import Path
+
+HEAD_BYTES = 4096
+PARQUET_FILE = "a parquet file"
+
+# Names of formats stand in headers of text files, too: what follows there has no such bytes.
+_BINARY = re.compile(rb"[\x00-\x08\x0e-\x1f]")
+_FORMATS: tuple[tuple[bytes, str, str], ...] = (
+    (rb"PAR[1E]", PARQUET_FILE, "pd.read_parquet({path})"),
+    (rb"\x1f\x8b", "compressed with gzip", 'pd.read_csv({path}, compression="gzip")'),
+    (rb"BZh[1-9]1AY", "compressed with bzip2", 'pd.read_csv({path}, compression="bz2")'),
+    (rb"\xfd7zXZ\0", "compressed with xz", 'pd.read_csv({path}, compression="xz")'),
+    (rb"\x28\xb5\x2f\xfd", "compressed with zstd", 'pd.read_csv({path}, compression="zstd")'),
+    (rb"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an Excel file", "pd.read_excel({path})"),
+    (rb"ARROW1|FEA1", "a Feather file", "pd.read_feather({path})"),
+    (rb"\x89HDF\r\n\x1a\n", "an HDF5 file", "pd.read_hdf({path})"),
+    (rb"\x80[\x02-\x05]", "a pickle", "pd.read_pickle({path}), if you trust it,"),
+    (rb"\$FL[23]", "an SPSS file", "pd.read_spss({path})"),
+    (rb"<stata_dta>|[\x69-\x73][\x01\x02]\x01\0", "a Stata file", "pd.read_stata({path})"),
+    (rb"\0{12}\xc2\xea\x81\x60", "a SAS file", 'pd.read_sas({path}, format="sas7bdat")'),
+    (rb"HEADER RECORD\*{7}LIB", "a SAS transport file", 'pd.read_sas({path}, format="xport")'),
+    (rb"ORC", "an ORC file", "pd.read_orc({path})"),
+    (rb"SQLite format 3\0", "an SQLite database", 'pd.read_sql("select ...", connection)'),
+    (rb"(?i)\s*<(!doctype\s+html|html)[\s>]", "a web page", "pd.read_html({path})[0]"),
+)
+_ARE_TEXT = ("a SAS transport file", "a web page")
+
+
+def kind_of(path: Path, head: bytes) -> tuple[str, str] | None:
+    """Return the format of a file and the line of pandas that reads it; None for a text.
+
+    Parameters
+    ----------
+    path : Path
+    head : bytes
+        The first `HEAD_BYTES` of it.
+    """
+    is_binary = _BINARY.search(head) is not None
+    if head.startswith(b"PK\3\4"):
+        return _archive(path)
+    for magic, name, line in _FORMATS:
+        if (is_binary or name in _ARE_TEXT) and re.match(magic, head):
+            return name, line.format(path=repr(str(path)))
+    return None
+
+
+def _archive(path: Path) -> tuple[str, str]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, OSError):
+        names = []
+    if any(name.startswith("xl/") for name in names):
+        return "an Excel file", f"pd.read_excel({str(path)!r})"
+    if "content.xml" in names:
+        return "an OpenDocument file", f"pd.read_excel({str(path)!r})"
+    return "a zip archive", f'pd.read_csv({str(path)!r}, compression="zip")'

@@ -1,0 +1,121 @@
+"""What pandas keeps in a schema about its columns, true again where columns come or change.
+
+Comes in: the schema of the input, with the ``pandas`` entry that pandas wrote there, if any. Goes
+out: a schema with new columns in it that pandas can open.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+
+KEY = b"pandas"
+
+
+def read(schema: pa.Schema) -> dict[str, Any]:
+    """Return what pandas wrote, or an empty one where there is nothing that can be read."""
+    try:
+        told = json.loads((schema.metadata or {})[KEY])
+        fields = [_field(entry) for entry in told["columns"]]
+    except (KeyError, ValueError, TypeError, AttributeError):
+        return {}
+    return told if all(isinstance(name, str | None) for name in fields) else {}
+
+
+def index_columns(schema: pa.Schema) -> list[str]:
+    """Return the columns that are the index of the frame."""
+    told = read(schema).get("index_columns") or []
+    return [name for name in told if isinstance(name, str) and name in schema.names]
+
+
+def index_names(schema: pa.Schema) -> list[str]:
+    """Return every name under which a level of the index is known, in the file and in pandas."""
+    told = read(schema)
+    stored = index_columns(schema)
+    names = [entry["name"] for entry in told.get("columns", ()) if _field(entry) in stored]
+    ranges = [i.get("name") for i in told.get("index_columns") or [] if isinstance(i, dict)]
+    return list(dict.fromkeys(n for n in (*stored, *names, *ranges) if isinstance(n, str)))
+
+
+def has_levels(schema: pa.Schema) -> bool:
+    """Whether the names of the columns have several levels."""
+    return len(read(schema).get("column_indexes") or []) > 1
+
+
+def joined(old: pa.Schema, new: pa.Schema) -> pa.Schema:
+    """Put new columns where columns of their names are, or at the end.
+
+    Parameters
+    ----------
+    old : pyarrow.Schema
+    new : pyarrow.Schema
+        As pyarrow made it of a frame.
+    """
+    fields = {field.name: field for field in old} | {field.name: field for field in new}
+    schema = pa.schema(list(fields.values()), metadata=old.metadata)
+    told = read(old)
+    if not told:
+        return schema
+    ours = {entry["field_name"]: _readable(entry) for entry in read(new).get("columns", ())}
+    index = index_columns(old)
+    entries = [ours.pop(_field(entry), entry) for entry in told["columns"]]
+    if ours and not _are_text(told):
+        labels = _labels(old)
+        entries = [{**e, "name": labels.get(_field(e), e["name"])} for e in entries]
+        for names in told["column_indexes"]:
+            names |= {"pandas_type": "mixed", "numpy_type": "object", "metadata": None}
+    at_end = [entry for entry in entries if _field(entry) in index]  # where pandas looks for it
+    entries = [entry for entry in entries if _field(entry) not in index]
+    told["columns"] = [*entries, *ours.values(), *at_end]
+    return schema.with_metadata({**old.metadata, KEY: json.dumps(told).encode()})
+
+
+def without_types(schema: pa.Schema, names: Collection[str]) -> pa.Schema:
+    """Leave it to the columns of these names which types they have in pandas."""
+    told = read(schema)
+    if not told or not names:
+        return schema
+    for entry in told["columns"]:
+        if _field(entry) in names:
+            entry["numpy_type"] = "object"
+    return schema.with_metadata({**schema.metadata, KEY: json.dumps(told).encode()})
+
+
+def _field(entry: Mapping[str, Any]) -> Any:
+    return entry.get("field_name") or entry["name"]  # fastparquet has written names alone
+
+
+def _readable(entry: dict[str, Any]) -> dict[str, Any]:
+    """Leave out a type that pandas cannot read again, as it writes them of lists and structs."""
+    try:
+        pd.api.types.pandas_dtype(entry["numpy_type"])
+    except TypeError:
+        return {**entry, "numpy_type": "object"}
+    return entry
+
+
+def _are_text(told: Mapping[str, Any]) -> bool:
+    """Whether the names of the columns are texts in pandas."""
+    kinds = {names.get("pandas_type") for names in told.get("column_indexes") or []}
+    return kinds <= {"unicode", "string"}
+
+
+def _labels(schema: pa.Schema) -> dict[str, Any]:
+    """Return the names that the columns have in pandas, where JSON can hold them.
+
+    Beside a new column they are no integers any more, as pandas has it, but each still is one.
+    Dates become text, as pandas itself writes mixed names.
+    """
+    names = [name for name in schema.names if name not in index_columns(schema)]
+    try:
+        labels = schema.empty_table().to_pandas().columns.tolist()
+    except (ValueError, TypeError, pa.ArrowException):  # dates, which pandas itself cannot open
+        labels = names
+    return {
+        name: label if isinstance(label, str | int | float | None) else name
+        for name, label in zip(names, labels, strict=True)
+    }

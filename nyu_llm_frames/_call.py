@@ -99,6 +99,8 @@ def sidecar_path(asked: Asked, options: Options) -> Path:
     chosen = asked.sidecar if asked.sidecar is not None else options.sidecar
     if chosen is None:
         chosen = "llm_sidecar"
+    if not isinstance(chosen, str | Path) or not str(chosen):
+        raise ConfigurationError(f"sidecar must be the path of a folder, not {chosen!r}.")
     return local_path(chosen, "The sidecar").absolute()
 
 

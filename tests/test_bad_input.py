@@ -138,7 +138,7 @@ attribute 'years'
         "Missing values in what the prompt prints: 4 in column 'offense' (rows 12, 13, 14, …). "
         'Ways out: missing="skip" leaves these rows without an answer; test it in the template, '
         'as {% if offense %}…{% endif %} or {{ offense | default("unknown") }}; or fill or drop '
-        "them in the frame first.",
+        "them first.",
     ),
     "empty prompts": (
         "{{ offense or '' }}",

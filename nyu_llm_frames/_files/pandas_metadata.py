@@ -93,7 +93,7 @@ def _readable(entry: dict[str, Any]) -> dict[str, Any]:
     """Leave out a type that pandas cannot read again, as it writes them of lists and structs."""
     try:
         pd.api.types.pandas_dtype(entry["numpy_type"])
-    except TypeError:
+    except (TypeError, ValueError, NotImplementedError):
         return {**entry, "numpy_type": "object"}
     return entry
 
@@ -113,7 +113,7 @@ def _labels(schema: pa.Schema) -> dict[str, Any]:
     names = [name for name in schema.names if name not in index_columns(schema)]
     try:
         labels = schema.empty_table().to_pandas().columns.tolist()
-    except (ValueError, TypeError, pa.ArrowException):  # dates, which pandas itself cannot open
+    except (TypeError, ValueError, NotImplementedError):  # dates: pandas itself cannot open them
         labels = names
     return {
         name: label if isinstance(label, str | int | float | None) else name

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import os
 from collections.abc import Iterator, Sequence
 from itertools import product
 from pathlib import Path
@@ -24,7 +25,7 @@ from nyu_llm_frames._frames.values import series_to_python
 from nyu_llm_frames.errors import ConfigurationError
 
 _BUFFER = 1 << 20
-_OPTIONS = {"buffer_size": _BUFFER, "pre_buffer": False}
+_OPTIONS = {"buffer_size": _BUFFER, "pre_buffer": False, "page_checksum_verification": True}
 if "arrow_extensions_enabled" in inspect.signature(pq.ParquetFile).parameters:
     _OPTIONS["arrow_extensions_enabled"] = True  # UUID and JSON, as pandas reads them
 
@@ -44,11 +45,13 @@ class ParquetSource:
             self._files = sorted(self._dataset.get_fragments(), key=lambda f: str(f.path))
             if not self._files:
                 raise ConfigurationError(f"{path} holds no parquet files.")
-            schemas, metadata = {}, []
+            schemas = {}
+            self.rows = size = 0
             for fragment in self._files:
                 with _open(fragment.path) as file:
                     schemas[fragment.path] = file.schema_arrow
-                    metadata.append(file.metadata)
+                    self.rows += file.metadata.num_rows
+                    size += _bytes_of(file.metadata)
             schema = self._dataset.schema
         except (pa.ArrowException, OSError, ValueError) as e:
             if isinstance(e, ConfigurationError):
@@ -56,7 +59,7 @@ class ParquetSource:
             if "encrypted" in str(e):
                 raise _encrypted(path) from None
             raise ConfigurationError(f"{path} cannot be read as parquet: {e}") from None
-        self.rows = sum(m.num_rows for m in metadata)
+        self._rows_at_once = int(min(ROWS, max(64, BYTES / (size / max(self.rows, 1) + 1))))
         self._schema = _without_duplicates(_unified(schema, schemas), path)
         if pandas_metadata.has_levels(self._schema):
             raise ConfigurationError(
@@ -64,8 +67,11 @@ class ParquetSource:
                 'and write the file again: df.columns = ["_".join(map(str, c)) for c in df.columns]'
             )
         self._index = _index(self._schema)
-        self._metadata = metadata
         self.columns = tuple(n for n in self._schema.names if n not in self._index.columns)
+        if not self.columns:
+            raise ConfigurationError(
+                f"{path} has no columns. What is in an index alone becomes one by df.reset_index()."
+            )
         self.index_names = tuple(pandas_metadata.index_names(self._schema))
         self.files = [Path(f.path) for f in self._files]
 
@@ -105,10 +111,9 @@ class ParquetSource:
         """Read some columns of all files, in the order of the files' names."""
         fields = [self._schema.field(name) for name in names]
         schema = pa.schema(fields, metadata=self._schema.metadata)
-        size = self._batch_rows(names)
         for fragment in self._files:
             constant = ds.get_partition_keys(fragment.partition_expression)
-            for rows, found in _parts(fragment.path, names, size):
+            for rows, found in _parts(fragment.path, names, self._rows_at_once):
                 try:
                     arrays = [_column(found, f, constant, rows) for f in fields]
                 except pa.ArrowException as e:
@@ -118,26 +123,11 @@ class ParquetSource:
                     ) from None
                 yield pa.Table.from_arrays(arrays, schema=schema)
 
-    def _batch_rows(self, names: Sequence[str]) -> int:
-        """Return how many rows make a piece of the size wanted."""
-        wanted, size = set(names), 0
-        for metadata in self._metadata:
-            for group in range(metadata.num_row_groups):
-                row_group = metadata.row_group(group)
-                for i in range(row_group.num_columns):
-                    column = row_group.column(i)
-                    steps = column.path_in_schema.split(".")  # a name may have a dot, too
-                    if any(".".join(steps[: n + 1]) in wanted for n in range(len(steps))):
-                        size += column.total_uncompressed_size
-        per_row = size / max(self.rows, 1) + 1
-        return int(min(ROWS, max(64, BYTES / per_row)))
-
 
 def _open(path: str) -> Any:
-    """Open a file, but not one that ends the process where its metadata is looked at.
+    """Open a file, unless it has encrypted columns.
 
-    pyarrow aborts at the metadata of an encrypted column. In a file whose footer can be read all
-    the same the footer is signed: so many bytes follow on what it says.
+    Its footer can be read all the same. It is signed, so that so many bytes follow on what it says.
     """
     file = pq.ParquetFile(path, **_OPTIONS)
     with Path(path).open("rb") as tail:
@@ -147,6 +137,15 @@ def _open(path: str) -> Any:
         file.close()
         raise _encrypted(path)
     return file
+
+
+def _bytes_of(metadata: pq.FileMetaData) -> int:
+    """Return the size of a file's data before compression.
+
+    Not that of some columns: pyarrow aborts where the metadata of a column cannot be read.
+    """
+    groups = map(metadata.row_group, range(metadata.num_row_groups))
+    return sum(max(group.total_byte_size, 0) for group in groups)
 
 
 def _encrypted(path: str | Path) -> ConfigurationError:
@@ -176,6 +175,8 @@ def _parts(path: str, names: Sequence[str], size: int) -> Iterator[tuple[int, di
 
 def _unreadable(path: str, names: Sequence[str], error: Exception) -> ConfigurationError:
     """Find the part of a file that cannot be read."""
+    if isinstance(error, OSError) and error.errno:
+        return ConfigurationError(f"{path} cannot be read: {os.strerror(error.errno)}.")
     where = ""
     with contextlib.suppress(OSError, pa.ArrowException), _open(path) as file:
         for group, name in product(range(file.num_row_groups), names):
@@ -185,9 +186,9 @@ def _unreadable(path: str, names: Sequence[str], error: Exception) -> Configurat
             except (pa.ArrowException, OSError) as e:
                 where, error = f", column {name!r} in row group {group:,}", e
                 break
-    reason = getattr(error, "strerror", None) or str(error)
+    reason = " ".join(str(error).split()).rstrip(".")
     return ConfigurationError(
-        f"{path}{where} cannot be read: {reason.strip('. ')}. If the file is damaged, copy or "
+        f"{path}{where} cannot be read: {reason}. If the file is damaged, copy or "
         "write it again, and make the same call: what is answered by then is not paid again."
     )
 

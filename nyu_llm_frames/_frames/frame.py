@@ -140,7 +140,7 @@ def missing_value_error(
         f"{', '.join(repr(x) for x in labels)}{', …' if missing.sum() > 3 else ''}). Ways out: "
         'missing="skip" leaves these rows without an answer; '
         f"test it in the template, as {{% if {name} %}}…{{% endif %}} or "
-        f'{{{{ {name} | default("unknown") }}}}; or fill or drop them in the frame first.',
+        f'{{{{ {name} | default("unknown") }}}}; or fill or drop them first.',
         columns=counts,
         rows=labels,
     )

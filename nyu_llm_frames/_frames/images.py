@@ -76,8 +76,7 @@ def missing_image_error(
     return MissingValueError(
         f"Missing images: {told} (rows {', '.join(repr(x) for x in labels)}"
         f'{", …" if missing.sum() > 3 else ""}). Ways out: missing="skip" leaves these rows '
-        "without an answer; an empty list in the cell asks about the text alone; or drop them in "
-        "the frame first.",
+        "without an answer; an empty list asks about the text alone; or drop them first.",
         columns=counts,
         rows=labels,
     )

@@ -91,7 +91,7 @@ def missing_column(
     hints.append(
         f"Columns: {shown}{f', and {more} more' if more > 0 else ''}."
         if available
-        else "The frame has no columns."
+        else "There are no columns."
     )
     only = available[0] if len(available) == 1 else None
     mark = next((m for m in _SEPARATORS if isinstance(only, str) and m in only), None)

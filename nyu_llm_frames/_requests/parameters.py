@@ -65,7 +65,7 @@ _SEVERAL_ANSWERS = (
     "repetition it is."
 )
 _NO_PENALTY = "Leave it out; the model repeats less at a higher temperature."
-_NOT_SENT = "Leave it out; keep such notes in columns of the frame, which stay beside the answers."
+_NOT_SENT = "Leave it out; keep such notes in columns, which stay beside the answers."
 _REMEDY = {
     "n": _SEVERAL_ANSWERS,
     "frequency_penalty": _NO_PENALTY,

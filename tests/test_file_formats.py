@@ -266,6 +266,13 @@ def test_what_is_said_of_a_file_does_not_speak_of_a_frame_or_a_cell(tmp_path: Pa
         answered(tmp_path / "in.csv", tmp_path / "o.csv")
 
 
+def test_what_writes_no_columns_does_not_mind_those_that_are_there(tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_text("response,x\n1,a\n")
+    for command in ("preview", "estimate"):
+        words = [command, "in.csv", "--prompt", "{{ x }}", "--model", MODEL]
+        assert CliRunner().invoke(cli, words).exit_code == 0
+
+
 # --- arrow ------------------------------------------------------------------------------------
 def _extension(kind: pa.DataType, storage: pa.Array) -> pa.Array:
     return pa.ExtensionArray.from_storage(kind, storage)

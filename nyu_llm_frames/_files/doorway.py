@@ -67,6 +67,10 @@ def batch_file(
     is a number of more than 15 digits. What `pandas.read_csv` takes as missing is missing. From
     CSV to CSV every record is copied as it stands, byte for byte, unless a column is replaced.
 
+    What stands in a parquet file and is not ours stays as it is: types, index, labels of columns.
+    A CSV file has no lists of dates, decimals or bytes: such a column is an error before anything
+    is sent.
+
     Examples
     --------
     >>> import nyu_llm_frames as llm

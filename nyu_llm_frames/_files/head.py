@@ -22,11 +22,11 @@ from nyu_llm_frames._money.estimate import Estimate
 from nyu_llm_frames._money.total import total
 
 
-def head(path: str | Path, asked: Asked, rows: int) -> pd.DataFrame:
+def head(path: str | Path, asked: Asked, rows: int, *, check_columns: bool = False) -> pd.DataFrame:
     """Return the first rows, with the columns that the prompts use."""
     source = open_source(path)
     with tempfile.TemporaryDirectory() as folder:
-        bands = RequestBands(source, asked, Path(folder))
+        bands = RequestBands(source, asked, Path(folder), check_columns=check_columns)
         frames, there = [], 0
         for piece in source.pieces(bands.used, index=bands.head.template.uses_index):
             frames.append(bands.frame(piece, there))
@@ -40,7 +40,8 @@ def estimate_file(path: str | Path, asked: Asked, retries: int = 1) -> Estimate:
     """Estimate a whole file; no network, nothing written that stays."""
     clock = SystemClock()
     with tempfile.TemporaryDirectory() as folder:
-        bands = RequestBands(open_source(path), asked, Path(folder) / "requests")
+        work = Path(folder) / "requests"
+        bands = RequestBands(open_source(path), asked, work, check_columns=False)
         bands.fill()
         parts = []
         for band in bands:

@@ -8,27 +8,40 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, NotRequired
 
+import msgspec
 import pandas as pd
 import pyarrow as pa
+from typing_extensions import TypedDict
 
 KEY = b"pandas"
+
+
+class _Column(TypedDict):
+    name: str | int | float | bool | None
+    field_name: NotRequired[str | None]
+
+
+class _Frame(TypedDict):
+    columns: list[_Column]
+    index_columns: NotRequired[list[str | dict[str, Any]]]
+    column_indexes: NotRequired[list[dict[str, Any]]]
 
 
 def read(schema: pa.Schema) -> dict[str, Any]:
     """Return what pandas wrote, or an empty one where there is nothing that can be read."""
     try:
-        told = json.loads((schema.metadata or {})[KEY])
-        fields = [_field(entry) for entry in told["columns"]]
-    except (KeyError, ValueError, TypeError, AttributeError):
+        told: dict[str, Any] = json.loads((schema.metadata or {})[KEY])
+        msgspec.convert(told, _Frame)
+    except (KeyError, ValueError, msgspec.ValidationError):
         return {}
-    return told if all(isinstance(name, str | None) for name in fields) else {}
+    return told
 
 
 def index_columns(schema: pa.Schema) -> list[str]:
     """Return the columns that are the index of the frame."""
-    told = read(schema).get("index_columns") or []
+    told = read(schema).get("index_columns", ())
     return [name for name in told if isinstance(name, str) and name in schema.names]
 
 
@@ -37,13 +50,13 @@ def index_names(schema: pa.Schema) -> list[str]:
     told = read(schema)
     stored = index_columns(schema)
     names = [entry["name"] for entry in told.get("columns", ()) if _field(entry) in stored]
-    ranges = [i.get("name") for i in told.get("index_columns") or [] if isinstance(i, dict)]
+    ranges = [i.get("name") for i in told.get("index_columns", ()) if isinstance(i, dict)]
     return list(dict.fromkeys(n for n in (*stored, *names, *ranges) if isinstance(n, str)))
 
 
 def has_levels(schema: pa.Schema) -> bool:
     """Whether the names of the columns have several levels."""
-    return len(read(schema).get("column_indexes") or []) > 1
+    return len(read(schema).get("column_indexes", ())) > 1
 
 
 def joined(old: pa.Schema, new: pa.Schema) -> pa.Schema:
@@ -100,7 +113,7 @@ def _readable(entry: dict[str, Any]) -> dict[str, Any]:
 
 def _are_text(told: Mapping[str, Any]) -> bool:
     """Whether the names of the columns are texts in pandas."""
-    kinds = {names.get("pandas_type") for names in told.get("column_indexes") or []}
+    kinds = {names.get("pandas_type") for names in told.get("column_indexes", ())}
     return kinds <= {"unicode", "string"}
 
 

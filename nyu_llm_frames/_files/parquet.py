@@ -312,7 +312,7 @@ def _index(schema: pa.Schema) -> _Index:
     names = pandas_metadata.index_columns(schema)
     if names:
         return _Index(names, 0, 1)
-    for item in pandas_metadata.read(schema).get("index_columns") or []:
+    for item in pandas_metadata.read(schema).get("index_columns", ()):
         if isinstance(item, dict) and item.get("kind") == "range" and item.get("step"):
             return _Index([], int(item["start"]), int(item["step"]))
     return _Index([], 0, 1)

@@ -60,9 +60,13 @@ class RequestBands:
     asked : Asked
     folder : Path
         For what does not stay in memory; removed by `close`.
+    check_columns : bool
+        Whether new columns will be written, so that they must not be there.
     """
 
-    def __init__(self, source: Source, asked: Asked, folder: Path) -> None:
+    def __init__(
+        self, source: Source, asked: Asked, folder: Path, *, check_columns: bool = True
+    ) -> None:
         self.source, self.asked = source, asked
         self.rows = 0
         empty = pd.DataFrame({name: pd.Series([], dtype=object) for name in source.columns})
@@ -70,7 +74,7 @@ class RequestBands:
         if labels:
             empty.index = pd.MultiIndex.from_arrays([[] for _ in labels], names=labels)
         try:
-            self.head: Call = prepare(empty, asked)
+            self.head: Call = prepare(empty, asked, check_columns=check_columns)
         except ColumnExistsError as e:
             raise _in_file(e, source) from None
         self._asked = replace(asked, gateway=self.head.gateway)

@@ -130,7 +130,7 @@ def trial(input: Path, n: int, random_state: int | None, json_: bool, **given: A
     from nyu_llm_frames._files.head import estimate_file, head
 
     asked = options.take_asked(given)
-    table = head(input, Asked(**asked), max(n, _DRAWN_FROM))
+    table = head(input, Asked(**asked), max(n, _DRAWN_FROM), check_columns=True)
     found = table.llm.trial(n=n, random_state=random_state, **asked)
     show.frame(found, json_=json_, empty="no rows")
     if len(table) >= _DRAWN_FROM and not json_:

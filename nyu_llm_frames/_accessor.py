@@ -70,7 +70,8 @@ class FrameMethods:
         from nyu_llm_frames._frames.preview import preview
 
         asked = asked_of(template, model, common)
-        return preview(prepare(self._frame.head(n), asked, check_columns=False))
+        first, rows = self._frame.head(n), len(self._frame)
+        return preview(prepare(first, asked, check_columns=False, rows=rows))
 
     @spelled_out
     def estimate(

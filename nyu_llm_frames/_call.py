@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import platform
+import re
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,7 +29,8 @@ from nyu_llm_frames._gateway import gateway as _gateway
 from nyu_llm_frames._gateway.gateway import Gateway
 from nyu_llm_frames._local_path import local_path
 from nyu_llm_frames._options import Options
-from nyu_llm_frames._prompts.template import PromptTemplate, compile_template
+from nyu_llm_frames._prompts.messages import same_prompt
+from nyu_llm_frames._prompts.template import PromptTemplate, Rendered, compile_template
 from nyu_llm_frames._prompts.texts import Texts
 from nyu_llm_frames._requests import bodies as _requests
 from nyu_llm_frames._requests import preflight
@@ -38,7 +40,7 @@ from nyu_llm_frames._requests.images import contents as image_contents
 from nyu_llm_frames._requests.parameters import body_params, check_number
 from nyu_llm_frames._requests.routes import route
 from nyu_llm_frames._schema.schema import Schema, compile_schema
-from nyu_llm_frames.errors import ConfigurationError, TemplateError
+from nyu_llm_frames.errors import ConfigurationError, MissingValueError, TemplateError
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +124,35 @@ def _read(template: Any) -> Any:
         raise TemplateError(f"The template file {template} cannot be read: {e}.") from None
 
 
-def prepare(frame: pd.DataFrame, asked: Asked, *, check_columns: bool = True) -> Call:
+def _refuse_same_prompt(template: PromptTemplate, columns: Sequence[Hashable], rows: int) -> None:
+    if rows < 2:
+        return
+    sources = [message.source for message in template.sources]
+    raise same_prompt(sources, [text for text in sources if _is_path(text)], columns, rows)
+
+
+def _is_path(text: str) -> bool:
+    try:
+        return bool(re.fullmatch(r"[^\n]+\.(txt|md|j2|jinja2?|tmpl|prompt)", text)) or (
+            Path(text).expanduser().is_file()
+        )
+    except (OSError, ValueError, RuntimeError):  # no name of a file
+        return False
+
+
+def prepare(
+    frame: pd.DataFrame, asked: Asked, *, check_columns: bool = True, rows: int | None = None
+) -> Call:
     """Check everything and render every prompt; no network, nothing written.
+
+    Parameters
+    ----------
+    frame : pandas.DataFrame
+    asked : Asked
+    check_columns : bool
+        Whether the new columns must have a place in the frame.
+    rows : int, optional
+        Of the whole table, where the frame is a part of it.
 
     Raises
     ------
@@ -166,6 +195,8 @@ def prepare(frame: pd.DataFrame, asked: Asked, *, check_columns: bool = True) ->
     template = compile_template(
         _read(asked.template), _read(asked.system), list(frame.columns), ours
     )
+    if not (template.uses_anything or asked.images):
+        _refuse_same_prompt(template, list(frame.columns), len(frame) if rows is None else rows)
     realm = gateway.realm
     way = route(realm, asked.model)
     preflight.check_roles(template.roles, way)
@@ -207,9 +238,9 @@ def _render(
     if images:
         return _render_with_images(frame, asked, template, shape, realm, rules, images)
     n = len(frame)
-    strict = [c for c in template.columns if c not in template.tested]
     holes = np.zeros(n, dtype=np.bool_)
     missing: Counter[Hashable] = Counter()
+    stop = False
     empty: list[list[int]] = [[] for _ in template.roles]
     parts: list[pa.Array] = []
     ids: list[pa.Array] = []
@@ -217,30 +248,50 @@ def _render(
     for start in range(0, n, _requests.ROWS_AT_ONCE):
         piece = frame.iloc[start : start + _requests.ROWS_AT_ONCE]
         cells = _frame.column_texts(piece, template.columns) if template.is_straight else None
-        values = _frame.column_values(piece, template.columns) if cells is None else {}
-        blank, counts = _frame.rows_with_na(values if cells is None else cells, strict, len(piece))
+        if cells is not None:
+            blank, counts = _frame.rows_with_na(cells, template.columns, len(piece))
+            texts: Sequence[Texts] = _filled(template, cells, blank)
+        else:
+            values = _frame.column_values(piece, template.columns)
+            index = _frame.index_values(piece) if template.uses_index else None
+            labels: Any = piece.index
+            rendered = template.render(values, index, len(piece), labels, start)
+            blank, counts = _gaps(rendered, len(piece))
+            texts, stop = rendered.texts, stop or rendered.in_object
         holes[start : start + len(piece)] = blank
         missing.update(counts)
-        if missing and asked.missing == "error":
+        stop |= bool(missing) and asked.missing == "error"
+        if stop:
             continue  # what is missing further down is counted, and nothing else is done
-        if cells is not None:
-            texts = _filled(template, cells, blank)
-        else:
-            texts = _rendered(template, values, piece, blank, done)
         for places, column in zip(empty, texts, strict=True):
             places += [done + i for i in preflight.empty_texts(column)]
         parts.append(_requests.fragments(template.roles, texts))
         ids.append(_requests.custom_ids(realm, shape, parts[-1]))
         done += len(texts[0])
-    if missing and asked.missing == "error":
-        told = {column: missing[column] for column in strict if missing[column]}
-        raise _frame.missing_value_error(frame, holes, told)
+    if stop:
+        raise _missing_value_error(template, frame.index, holes, missing)
     kept = np.flatnonzero(~holes)
     if any(empty):
         preflight.check_texts(empty, template.roles, frame.index[kept])
     every = pa.concat_arrays(ids) if ids else pa.array([], pa.string())
     messages = pa.chunked_array(parts, pa.large_string())
     return _requests.distinct(every, messages, shape, kept, n)
+
+
+def _gaps(rendered: Rendered, rows: int) -> tuple[Mask, Counter[Hashable]]:
+    """Return which rows use missing values, and how many rows do so per column."""
+    blank = np.zeros(rows, dtype=np.bool_)
+    blank[list(rendered.missing)] = True
+    return blank, Counter(label for labels in rendered.missing.values() for label in labels)
+
+
+def _missing_value_error(
+    template: PromptTemplate, index: pd.Index, holes: Mask, counts: Mapping[Hashable, int]
+) -> MissingValueError:
+    told = {label: counts[label] for label in template.columns if counts.get(label)}
+    told |= counts  # and what is no column
+    labels = [preflight.shown_label(index[i]) for i in np.flatnonzero(holes)[:4]]
+    return _frame.missing_value_error(labels, told, template.has_object)
 
 
 def _filled(
@@ -250,20 +301,6 @@ def _filled(
         kept = pa.array(~holes)
         cells = {label: column.filter(kept) for label, column in cells.items()}
     return template.fill(cells, int(np.count_nonzero(~holes)))
-
-
-def _rendered(
-    template: PromptTemplate,
-    values: dict[Hashable, list[object]],
-    piece: pd.DataFrame,
-    holes: Mask,
-    first: int,
-) -> Sequence[Texts]:
-    index = _frame.index_values(piece) if template.uses_index else None
-    labels: Any = piece.index
-    if holes.any():
-        values, index, labels = _without(holes, values, index, labels)
-    return template.render(values, index, len(labels), labels, first)
 
 
 def _without(
@@ -292,20 +329,23 @@ def _render_with_images(
     images: tuple[Hashable, ...],
 ) -> Requests:
     n = len(frame)
-    values = _frame.column_values(frame, template.columns)
-    strict = [c for c in template.columns if c not in template.tested]
-    holes, counts = _frame.rows_with_na(values, strict, n)
-    if counts and asked.missing == "error":
-        raise _frame.missing_value_error(frame, holes, counts)
     pictures = _images.image_cells(frame, images)
-    blank, counts = _frame.rows_with_na(pictures, tuple(pictures), n)
+    holes, counts = _frame.rows_with_na(pictures, tuple(pictures), n)
     if counts and asked.missing == "error":
-        raise _images.missing_image_error(frame, blank, counts)
-    holes |= blank
+        raise _images.missing_image_error(frame, holes, counts)
+    values = _frame.column_values(frame, template.columns)
     index = _frame.index_values(frame) if template.uses_index else None
+    labels: Any
     values, index, labels = _without(holes, values, index, frame.index)
+    rendered = template.render(values, index, len(labels), labels)
+    if rendered.missing:
+        blank, missing = _gaps(rendered, len(labels))
+        holes[np.flatnonzero(~holes)[blank]] = True
+        if rendered.in_object or asked.missing == "error":
+            raise _missing_value_error(template, frame.index, holes, missing)
+    texts = rendered.texts
+    labels = frame.index[~holes]
     pictures, _, _ = _without(holes, pictures, None, frame.index)
-    texts = template.render(values, index, len(labels), labels)
     preflight.check_texts(list(map(preflight.empty_texts, texts)), template.roles, labels)
     sources = row_sources(pictures, labels, rules, _images.look)
     at = max(i for i, role in enumerate(template.roles) if role == "user")

@@ -89,12 +89,6 @@ def planned(
             "was planned and not made yet. Where nobody wants those, take them back first: "
             f"nyu-llm-frames cancel {ctx.sidecar.path} (that cancels what runs there, too).",
         )
-    if estimate.rows > 1 and not (call.template.uses_anything or call.asked.images):
-        ctx.say(
-            "note",
-            "the template names no column: every row gets the same prompt. Columns are written "
-            "{{ name }}; a template in a file is given as a pathlib.Path.",
-        )
     check_budget(estimate if along is None else total([estimate, along]), max_cost)
     if estimate.to_pay:
         ctx.connect()

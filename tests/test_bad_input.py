@@ -135,7 +135,8 @@ attribute 'years'
     "missing values": (
         "{{ offense }}",
         MissingValueError,
-        "Missing values in what the prompt prints: 4 in column 'offense' (rows 12, 13, 14, …). "
+        "Missing values in what the prompt prints or compares: 4 in column 'offense' (rows 12, 13, "
+        "14, …). "
         'Ways out: missing="skip" leaves these rows without an answer; test it in the template, '
         'as {% if offense %}…{% endif %} or {{ offense | default("unknown") }}; or fill or drop '
         "them first.",
@@ -317,7 +318,9 @@ def test_missing_credentials_say_what_to_set_and_whom_to_ask(clock: Any) -> None
             for always in ("genai-research-support@nyu.edu", 'gateway="local"'):
                 assert always in text
         DF.to_csv("in.csv")
-        said(ConfigurationError, lambda: llm.batch_file("in.csv", "o.csv", "hi", model=MODEL))
+        said(
+            ConfigurationError, lambda: llm.batch_file("in.csv", "o.csv", "{{ district }}", model=MODEL)
+        )
         said(ConfigurationError, lambda: DF.llm.trial("{{ district }}", model=MODEL))
     # Nothing was planned that the next call would have to take back.
     assert not list(Path().rglob("*.parquet"))

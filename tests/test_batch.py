@@ -436,9 +436,11 @@ def test_equal_prompts_are_sent_once_and_answer_every_row(gateway: StandIn) -> N
 
 
 def test_a_constant_prompt_is_one_request(gateway: StandIn) -> None:
-    out = ask(pd.DataFrame({"x": range(5)}), "Tell a joke")
+    out = ask(pd.DataFrame({"x": range(5)}), "Tell a joke{% if x < 0 %} of {{ x }}{% endif %}")
     assert prompts_sent(gateway) == ["Tell a joke"]
     assert out["response"].tolist() == [answer("Tell a joke")] * 5
+    one = ask(pd.DataFrame({"x": [1]}), "Tell a joke")  # of one row, it may be meant
+    assert one["response"].tolist() == [answer("Tell a joke")]
 
 
 def test_skipped_rows_are_not_sent(gateway: StandIn) -> None:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import pickle
+import re
 from collections.abc import Hashable, Sequence
+from decimal import Decimal
+from types import SimpleNamespace
 from typing import Any
 
 import jinja2
 import jinja2.sandbox
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from nyu_llm_frames._prompts.compiled import ENVIRONMENT
+from nyu_llm_frames._prompts.environment import ENVIRONMENT
+from nyu_llm_frames._prompts.scalars import to_python
 from nyu_llm_frames._prompts.template import Message, PromptTemplate, compile_template
 from nyu_llm_frames.errors import (
     ConfigurationError,
@@ -30,7 +35,7 @@ def render(template: Any, *rows: dict[Any, Any], **kwargs: Any) -> list[str]:
     columns = tuple(rows[0])
     data = {column: [row[column] for row in rows] for column in columns}
     prompt = compile_template(template, None, columns)
-    return prompt.render(data, kwargs.get("index"), len(rows), kwargs.get("labels"))[-1]
+    return prompt.render(data, kwargs.get("index"), len(rows), kwargs.get("labels")).texts[-1]
 
 
 def compiled(template: Any, columns: Sequence[Hashable] = COLUMNS) -> PromptTemplate:
@@ -40,32 +45,44 @@ def compiled(template: Any, columns: Sequence[Hashable] = COLUMNS) -> PromptTemp
 # -- laws
 
 TEXT = st.text(max_size=8)
-CELLS = st.none() | st.integers() | st.floats() | TEXT
-ROWS = st.lists(
-    st.fixed_dictionaries(
-        {"a": CELLS, "b": TEXT, "a b": CELLS, "tags": st.lists(CELLS, max_size=3)}
-    ),
-    min_size=1,
-    max_size=5,
-)
+CELLS = st.integers() | st.floats(allow_nan=False) | TEXT
+GAPS = st.sampled_from([None, float("nan"), np.float32("nan"), pd.NaT, pd.NA, Decimal("nan")])
 
-NAMES = ["a", "b", "row['a b']", "row.b", "row.get('a')", "tags", "index"]
-ATOMS = st.sampled_from([*NAMES, "1", "'q'", "none", "u"])
+
+def rows_of(cells: st.SearchStrategy[Any], text: st.SearchStrategy[str]) -> Any:
+    """Some rows of the same columns; what may be missing is up to `cells`."""
+    fields = st.fixed_dictionaries({"f": cells, "g": cells})
+    columns = {"a": cells, "b": text, "a b": cells, "tags": st.lists(cells, max_size=3)}
+    return st.lists(st.fixed_dictionaries({**columns, "p": fields}), min_size=1, max_size=5)
+
+
+NAMES = ["a", "b", "row['a b']", "row.b", "row.get('a')", "tags", "index", "p", "p.f", "p['g']"]
+ATOMS = st.sampled_from([*NAMES, "1", "'q'", "u"])
 EXPRESSIONS = st.recursive(
     ATOMS,
     lambda e: st.one_of(
-        st.tuples(e, st.sampled_from(["upper", "length", "d('n')", "default(a)", "string"])).map(
-            lambda p: f"({p[0]})|{p[1]}"
-        ),
-        st.tuples(e, st.sampled_from(["or", "and", "~", "==", "+"]), e).map(
-            lambda p: f"({p[0]} {p[1]} {p[2]})"
-        ),
+        st.tuples(
+            e,
+            st.sampled_from(
+                ["upper", "length", "d('n')", "default(a)", "string", "tojson", "first", "list"]
+            ),
+        ).map(lambda p: f"({p[0]})|{p[1]}"),
+        st.tuples(
+            e, st.sampled_from(["or", "and", "~", "==", "!=", "<", "in", "not in", "+"]), e
+        ).map(lambda p: f"({p[0]} {p[1]} {p[2]})"),
         st.tuples(e, e, e).map(lambda p: f"({p[0]} if {p[1]} else {p[2]})"),
-        st.tuples(e, st.sampled_from(["is none", "is defined", "is string", "in tags"])).map(
-            lambda p: f"({p[0]} {p[1]})"
-        ),
+        st.tuples(
+            e,
+            st.sampled_from(
+                ["is none", "is not none", "is defined", "is string", "in tags", "is in tags"]
+            ),
+        ).map(lambda p: f"({p[0]} {p[1]})"),
         st.tuples(e, e).map(lambda p: f"row[{p[0]} if index else {p[1]}]"),
+        st.tuples(e, e).map(lambda p: f"[{p[0]}, {p[1]}]|select('eq', 'q')|list"),
+        st.tuples(e, e).map(lambda p: "{'k': " + p[0] + ", 'q': [" + p[1] + "]}"),
+        st.tuples(e, e).map(lambda p: f"'%s %s'|format({p[0]}, {p[1]})"),
         st.just("row.items()|list"),
+        st.just("[p]|map(attribute='f', default='?')|join('-')"),
     ),
     max_leaves=4,
 )
@@ -83,7 +100,7 @@ def nodes(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
             lambda p: f"{{% for u in [{p[0]}, a] %}}{{{{ loop.index }}}}{p[1]}{{% endfor %}}"
         ),
         st.tuples(inner).map(
-            lambda p: f"{{% for u in tags if u %}}{p[0]}{{% else %}}none{{% endfor %}}"
+            lambda p: f"{{% for u in tags if u %}}{p[0]}{{% else %}}empty{{% endfor %}}"
         ),
         st.tuples(e, inner).map(lambda p: f"{{% set u = {p[0]} %}}{p[1]}{{{{ u }}}}"),
         st.tuples(inner, inner).map(lambda p: f"{{% set u %}}{p[0]}{{% endset %}}{p[1]}"),
@@ -103,11 +120,16 @@ TEMPLATES = st.recursive(
 ).map(lambda body: "{% set u = b %}" + body)
 
 
+PLAIN = jinja2.sandbox.ImmutableSandboxedEnvironment(
+    undefined=jinja2.StrictUndefined, keep_trailing_newline=True
+)
+
+
 def plain_jinja(source: str, row: dict[Any, Any], index: int) -> str | None:
     """What Jinja itself makes of one row; None when it fails."""
     names = {k: v for k, v in row.items() if k.isidentifier()}
     try:
-        return ENVIRONMENT.from_string(source).render({**names, "row": row, "index": index})
+        return PLAIN.from_string(source).render({**names, "row": row, "index": index})
     except jinja2.UndefinedError as error:
         # Jinja takes a name that is set later on for undefined; for us it is the column.
         assume("is undefined" not in str(error))
@@ -116,29 +138,35 @@ def plain_jinja(source: str, row: dict[Any, Any], index: int) -> str | None:
         return None
 
 
-def one_by_one(prompt: PromptTemplate, rows: list[dict[Any, Any]]) -> list[str | None]:
-    return [at_once(prompt, [row], i)[0] for i, row in enumerate(rows)]
+GAP = object()
 
 
-def at_once(prompt: PromptTemplate, rows: list[dict[Any, Any]], start: int = 0) -> list[str | None]:
-    """All texts, ending with None at the row that fails."""
+def at_once(prompt: PromptTemplate, rows: list[dict[Any, Any]], start: int = 0) -> list[Any]:
+    """All texts, `GAP` where a missing value is used, ending with None at the row that fails."""
     index = range(start, start + len(rows))
     data = {k: [row[k] for row in rows] for k in rows[0]}
     try:
-        return list(prompt.render(data, index, len(rows), labels=index)[0])
+        rendered = prompt.render(data, index, len(rows), labels=index)
     except TemplateError as caught:
         error = caught
+    else:
+        texts = iter(rendered.texts[0])
+        return [GAP if i in rendered.missing else next(texts) for i in range(len(rows))]
     assert error.position is not None
     assert error.row == start + error.position
     return [*at_once(prompt, rows[: error.position], start), None] if error.position else [None]
 
 
+def one_by_one(prompt: PromptTemplate, rows: list[dict[Any, Any]]) -> list[Any]:
+    return [at_once(prompt, [row], i)[0] for i, row in enumerate(rows)]
+
+
 def prints_no_text(text: str | None) -> bool:
-    return text is not None and ("<generator" in text or "<built-in" in text)
+    return text is not None and any(s in text for s in ("<generator", "<built-in", "Undefined"))
 
 
 @settings(max_examples=150, deadline=None)
-@given(source=TEMPLATES, rows=ROWS)
+@given(source=TEMPLATES, rows=rows_of(CELLS, TEXT))
 def test_all_rows_at_once_are_each_row_alone_are_plain_jinja(
     source: str, rows: list[dict[Any, Any]]
 ) -> None:
@@ -153,14 +181,35 @@ def test_all_rows_at_once_are_each_row_alone_are_plain_jinja(
     assert len(together) == len(rows) or together[-1] is None
 
 
-@given(cells=st.lists(CELLS, max_size=9), before=TEXT, after=TEXT)
+UPPER = st.text("XYZ", max_size=3)  # none of these spells a missing value
+
+
+@settings(max_examples=150, deadline=None)
+@given(source=TEMPLATES, rows=rows_of(GAPS | UPPER | st.integers(0, 9), UPPER))
+def test_no_missing_value_is_ever_printed(source: str, rows: list[dict[Any, Any]]) -> None:
+    data = {k: to_python([row[k] for row in rows]) for k in rows[0]}
+    rows = [dict(zip(data, values, strict=True)) for values in zip(*data.values(), strict=True)]
+    prompt = compile_template(source, None, list(data))
+    alone = one_by_one(prompt, rows)
+    for text in alone:
+        if isinstance(text, str):
+            assert not re.search("none|nan|nat|<na>|null|undefined", text.lower()), text
+    together = at_once(prompt, rows)
+    assert together == alone[: len(together)]
+    for text, row in zip(alone, rows, strict=True):
+        if text is GAP:
+            assert "None" in str(row)
+
+
+@given(cells=st.lists(CELLS | st.none(), max_size=9), before=TEXT, after=TEXT)
 def test_a_cell_prints_as_str_and_never_splits_a_row(
     cells: list[Any], before: str, after: str
 ) -> None:
     assume(not any(mark in before + after + before for mark in ("{", "}", "#", "\r")))
     prompt = compile_template(before + "{{ a }}" + after, None, ["a"])
-    (found,) = prompt.render({"a": cells}, None, len(cells))
-    assert found == [before + str(cell) + after for cell in cells]
+    rendered = prompt.render({"a": cells}, None, len(cells))
+    assert rendered.texts == [[before + str(cell) + after for cell in cells if cell is not None]]
+    assert set(rendered.missing) == {i for i, cell in enumerate(cells) if cell is None}
 
 
 @given(st.lists(st.text(), min_size=1, max_size=3, unique=True), st.data())
@@ -375,6 +424,7 @@ def test_a_column_in_use_must_be_there_once() -> None:
         ("\n{{ (x ~ '').upper if not x }}", "'upper'"),
         ("\n{{ x.__class__ if not x }}", "SecurityError"),
         ("\n{{ [].append(1) if not x }}", "SecurityError"),
+        ("\n{{ [{}.y] if not x }}", "UndefinedError"),
         ("{% block b %}\n{{ 6 // x }}{% endblock %}", "ZeroDivisionError"),
     ],
 )
@@ -432,7 +482,7 @@ def test_a_label_apart_is_in_no_row_as_a_whole(kind: type) -> None:
     data = {"a": [1, 2], "response": ["x", None]}
     prompt = compile_template(kind(source), None, list(data), frozenset({"response"}))
     assert prompt.columns == ("a",)
-    assert prompt.render(data, None, 2) == [["a=1;", "a=2;"]]
+    assert prompt.render(data, None, 2).texts == [["a=1;", "a=2;"]]
 
 
 @pytest.mark.parametrize("kind", [str, jinja2.Template])
@@ -441,15 +491,20 @@ def test_a_label_apart_is_in_no_row_as_a_whole(kind: type) -> None:
     [
         ("{% for c in ['a', 'response'] %}{{ row[c] }};{% endfor %}", "1;x;"),
         ("{{ row.get('response') }}", "x"),
-        ("{% set r = row %}{{ r.response }}{{ r.items() | list | length }}", "x2"),
-        ("{% for k in row %}{{ k }};{% endfor %}{{ row['response'] }}", "a;response;x"),
-        ("{% for k in row %}{{ k }};{% endfor %}{{ row.response }}", "a;response;x"),
+        ("{% set r = row %}{{ r.response }}", "x"),
     ],
 )
 def test_a_label_apart_that_is_named_anywhere_is_there(kind: type, source: str, text: str) -> None:
     data = {"a": [1], "response": ["x"]}
     prompt = compile_template(kind(source), None, list(data), frozenset({"response"}))
-    assert prompt.render(data, None, 1) == [[text]]
+    assert prompt.render(data, None, 1).texts == [[text]]
+
+
+@pytest.mark.parametrize("access", ["row['response']", "row.response"])
+def test_a_label_apart_that_is_named_is_in_the_row_as_a_whole(access: str) -> None:
+    source = "{% for k in row %}{{ k }};{% endfor %}{{ " + access + " }}"
+    prompt = compile_template(source, None, ["a", "response"], frozenset({"response"}))
+    assert prompt.render({"a": [1], "response": ["x"]}, None, 1).texts == [["a;response;x"]]
 
 
 def test_row_label_reads_as_plain_python() -> None:
@@ -466,7 +521,7 @@ def test_failures_never_show_a_long_cell() -> None:
 
 def test_constant_template_that_fails_fails_at_the_first_row_only_when_there_is_one() -> None:
     prompt = compiled("{{ 1 / 0 }}")
-    assert prompt.render({}, None, 0) == [[]]
+    assert prompt.render({}, None, 0).texts == [[]]
     with pytest.raises(TemplateError, match="ZeroDivisionError"):
         prompt.render({}, None, 1)
 
@@ -500,47 +555,144 @@ def test_index_prints_the_given_labels() -> None:
     assert render("{{ index }}", {"x": 1}, {"x": 1}, index=["p", 7]) == ["p", "7"]
 
 
-# -- which columns' NA a template tests
+# -- missing values
+
+PERSON = {"name": None, "age": 3, "tags": ["x", None], "none": {}}
 
 
 @pytest.mark.parametrize(
-    ("source", "tested"),
+    "source",
     [
-        ("{{ a }}", ""),
-        ("{{ a | upper }}", ""),
-        ("{% if a %}{{ a }}{% endif %}", "a"),
-        ("{% if b %}{{ a }}{% endif %}", "b"),
-        ("{% if 1 %}{% elif a | length > 2 %}{% endif %}", "a"),
-        ("{{ a if a is not none }}", "a"),
-        ("{{ 'x' if a == none else 'y' }}", "a"),
-        ("{{ a == none }}", "a"),
-        ("{{ a is none }}{{ b is string }}", "a"),
-        ("{{ a or b }}", "ab"),
-        ("{{ not a }}", "a"),
-        ("{{ a | default('x') }}{{ b | d('x') }}", "ab"),
-        ("{{ 'x' | default(a) }}", ""),
-        ("{% for t in a if b %}{% endfor %}", "b"),
-        ("{% for t in [a, b] if t %}{{ t }}{% endfor %}", "ab"),
-        ("{% for k, v in row.items() if v is not none %}{{ v }}{% endfor %}", "abc"),
-        ("{% for k, v in row.items() %}{{ v }}{% endfor %}", ""),
-        ("{% set x = a %}{% if x %}{{ x }}{% endif %}", "a"),
-        ("{% with x = a %}{{ x or '' }}{% endwith %}", "a"),
-        ("{% macro m(x, y) %}{{ x }}{{ y or '?' }}{% endmacro %}{{ m(a, b) }}", "b"),
-        ("{% macro m(x) %}{{ x or '?' }}{% endmacro %}{{ m(x=a) }}", "a"),
-        ("{{ row['a'] or row.b }}{{ row.get('c') }}", "ab"),
-        ("{% set a = 1 %}{% if a %}{% endif %}", ""),
+        "{{ a }}",
+        "{{ a | upper }}",
+        "{{ a | trim | default('?') }}",
+        "{{ a ~ '' }}",
+        "{{ a + 1 }}",
+        "{{ 'x' + a }}",
+        "{{ -a }}",
+        "{{ a | int }}",
+        "{{ a | round }}",
+        "{{ '%s' % a }}{{ '%d' % a }}",
+        "{{ '{}'.format(a) }}",
+        "{{ '{0.name}'.format(p) }}",
+        "{{ 'xyz'.replace('y', a) }}",
+        "{{ a.upper() }}",
+        "{{ a.b.c }}",
+        "{{ a | tojson }}{{ b }}",
+        "{{ p | tojson }}",
+        "{{ p }}",
+        "{{ p.name }}",
+        "{{ p['tags'] }}",
+        "{{ p.tags | join(', ') }}",
+        "{{ p.tags[1] }}",
+        "{{ p.tags | last }}",
+        "{{ p.get('name') }}",
+        "{{ p.get('other') }}",
+        "{{ [p] | map(attribute='name') | join }}",
+        "{% for key, value in p.items() %}{{ value }}{% endfor %}",
+        "{% for t in a %}{% endfor %}",
+        "{% for t in a | items %}{% endfor %}",
+        "{% for t in p.tags %}{{ t }}{% endfor %}",
+        "{% for t in p.tags if t == 'x' %}{% endfor %}",
+        "{{ row }}",
+        "{{ row.a }}{{ row['a'] }}{{ row.get('a') }}",
+        "{% for name in ['a', 'b'] %}{{ row[name] }}{% endfor %}",
+        "{% set x = a %}{{ x }}",
+        "{% set x %}{{ a }}{% endset %}",
+        "{% with x = a %}{{ x }}{% endwith %}",
+        "{% filter upper %}{{ a }}{% endfilter %}",
+        "{% macro m(x) %}{{ x }}{% endmacro %}{{ m(a) }}",
+        "{% block q %}{{ a }}{% endblock %}",
+        "{{ [a] }}{{ {'k': a} }}",
+        "{{ o.name }}",
+        # compared
+        "{% if a == 'US' %}US{% else %}no{% endif %}",
+        "{{ a != 'US' }}",
+        "{{ 'US' == a }}",
+        "{{ a == b }}",
+        "{{ a == a }}",
+        "{{ a > 1 }}{{ 1 <= a }}",
+        "{{ a in ['US'] }}",
+        "{{ a not in [] }}",
+        "{{ a in 'text' }}",
+        "{{ a in {'US': 1} }}",
+        "{{ 'US' in a }}",
+        "{{ 'z' in p.tags }}",
+        "{{ p.tags | sort }}",
+        "{{ p.tags | unique | list | length }}",
+        "{{ a is eq 'US' }}{{ a is in ['US'] }}",
+        "{{ a is true }}",
+        "{{ a is sameas 1 }}",
+        "{{ a is even }}",
+        "{{ [p] | selectattr('name', 'equalto', 'x') | list | length }}",
+        "{{ [p] | selectattr('name', 'in', ['x']) | list | length }}",
+        "{{ p == {'name': 'x', 'age': 3, 'tags': [], 'none': {}} }}",
+        "{% if a is none or b == 'k' %}{{ a }}{% endif %}",
+        "{% if a is none %}none{% endif %}{{ a }}",
     ],
 )
-def test_tested_columns_are_found_on_the_parsed_template(source: str, tested: str) -> None:
-    assert compiled(source, ["a", "b", "c"]).tested == set(tested)
+def test_a_missing_value_that_is_used_is_missing(source: str) -> None:
+    row = {"a": None, "b": "k", "p": PERSON, "o": SimpleNamespace(name=None)}
+    prompt = compile_template(source + "{{ b }}", None, list(row))
+    data = {label: [value] for label, value in row.items()}
+    assert list(prompt.render(data, None, 1).missing) == [0]
 
 
-def test_a_column_printed_bare_by_another_message_is_not_tested() -> None:
+def test_all_missing_values_of_a_row_are_counted_and_the_rows_after_it_rendered() -> None:
+    prompt = compile_template("{{ a }}{{ p }}{{ 1 // b }}", None, ["a", "b", "p"])
+    rows = {"a": [None, 1, None, 4], "b": [0, 1, 1, 1], "p": [None, 2, 3, 4]}
+    found = prompt.render(rows, None, 4)
+    assert found.texts == [["121", "441"]]
+    assert found.missing == {0: {"a", "p"}, 2: {"a"}}
+
+
+@pytest.mark.parametrize(
+    ("source", "text"),
+    [
+        ("{{ a or 'u' }}", "u"),
+        ("{{ a | default('u') }}{{ a | d('v', true) }}", "uv"),
+        ("{{ a if a else 'u' }}{{ a if a is not none }}", "u"),
+        ("{% if a %}{{ a }}{% else %}u{% endif %}", "u"),
+        ("{% if not a %}u{% endif %}", "u"),
+        ("{% if a is none %}u{% elif a == 1 %}v{% endif %}", "u"),
+        ("{% if a is defined %}{{ a }}{% endif %}", ""),
+        ("{{ a == none }}{{ none != a }}{{ a is sameas none }}", "TrueFalseTrue"),
+        ("{{ a in [none, 1] }}{{ a in ['', none] }}", "TrueTrue"),
+        ("{{ 'u' if a is none or a == 1 }}", "u"),
+        ("{{ 'u' if a is not string }}{{ a is iterable }}{{ a is callable }}", "uFalseFalse"),
+        ("{{ a.b.c or 'u' }}{{ a['b'] | d('v') }}{{ p.name | d('w') }}", "uvw"),
+        ("{{ p.age }}{{ p.tags[0] }}{{ p.tags | length }}{{ p | length }}", "3x24"),
+        ("{{ p.get('name') or 'u' }}{{ p.get('other', 'v') }}", "uv"),
+        ("{% for t in p.tags if t %}{{ t }}{% endfor %}", "x"),
+        ("{{ p.tags | select | join }}{{ p.tags | reject('none') | join }}", "xx"),
+        ("{{ 'x' in p.tags }}{{ p.tags | map('default', '-') | join }}", "Truex-"),
+        ("{{ [p] | map(attribute='name', default='u') | join }}", "u"),
+        ("{{ [p] | selectattr('name') | list | length }}", "0"),
+        ("{% for k, v in row.items() if v is none %}{{ k }}{% endfor %}", "a"),
+        ("{% set x = a %}{{ x or 'u' }}{% with y = a %}{{ y or 'v' }}{% endwith %}", "uv"),
+        ("{% macro m(x) %}{{ x or 'u' }}{% endmacro %}{{ m(a) }}", "u"),
+        ("{{ o.name or 'u' }}", "u"),
+        ("{{ b and 'u' }}{{ none }}", "uNone"),
+    ],
+)
+def test_a_template_may_say_what_to_do_with_a_missing_value(source: str, text: str) -> None:
+    row = {"a": None, "b": "k", "p": PERSON, "o": SimpleNamespace(name=None)}
+    assert render(source, row) == [text]
+
+
+def test_a_missing_label_of_a_row_is_missing() -> None:
+    prompt = compile_template("{{ index }}{{ a }}", None, ["a"])
+    found = prompt.render({"a": [1, None]}, ["p", None], 2)
+    assert (found.texts, found.missing) == ([["p1"]], {1: {"the index", "a"}})
+
+
+def test_every_message_has_its_say_about_a_missing_value() -> None:
     messages = [
         {"role": "user", "content": "{% if a %}{{ a }}{% endif %}{{ b or '' }}"},
         {"role": "assistant", "content": "{{ a }}"},
     ]
-    assert compiled(messages, ["a", "b"]).tested == {"b"}
+    found = compiled(messages, ["a", "b"]).render({"a": [None, 1], "b": [None, None]}, None, 2)
+    assert (found.texts, found.missing) == ([["1"], ["1"]], {0: {"a"}})
 
 
 # -- messages
@@ -557,7 +709,7 @@ def test_messages_are_rendered_in_their_order() -> None:
     assert prompt.roles == ("system", "user", "assistant", "user")
     assert prompt.sources[0] == Message("system", "S {{ a }}")
     assert (prompt.columns, prompt.uses_index) == (("b", "a"), True)
-    assert prompt.render({"a": [1, 2], "b": ["x", "y"]}, ["p", "q"], 2) == [
+    assert prompt.render({"a": [1, 2], "b": ["x", "y"]}, ["p", "q"], 2).texts == [
         ["S 1", "S 2"],
         ["U", "U"],
         ["A p", "A q"],
@@ -568,7 +720,7 @@ def test_messages_are_rendered_in_their_order() -> None:
 def test_system_goes_first() -> None:
     prompt = compile_template("{{ a }}", "Be brief, {{ b }}.", ["a", "b"])
     assert prompt.roles == ("system", "user")
-    assert prompt.render({"a": [1], "b": [2]}, None, 1) == [["Be brief, 2."], ["1"]]
+    assert prompt.render({"a": [1], "b": [2]}, None, 1).texts == [["Be brief, 2."], ["1"]]
 
 
 @pytest.mark.parametrize(
@@ -597,7 +749,7 @@ def test_prompt_pickles() -> None:
     prompt = compile_template("{{ a }}", "{{ b }}", ["a", "b"])
     again = pickle.loads(pickle.dumps(prompt))
     data: dict[Any, list[int]] = {"a": [1], "b": [2]}
-    assert again.render(data, None, 1) == prompt.render(data, None, 1)
+    assert again.render(data, None, 1).texts == prompt.render(data, None, 1).texts
     assert again.sources == prompt.sources
 
 
@@ -623,7 +775,7 @@ def test_template_object_keeps_its_environment() -> None:
         "{% macro m(x) %}<{{ x }}>{% endmacro %}{{ m(b) }}",
         "{% for c in b %}{{ loop.index }}{% endfor %}{% filter upper %}{{ b }}{% endfilter %}",
         "{% block q %}{{ b }}{% endblock %}{% set y = b %}{{ y }}",
-        "{{ l + [1] }}{{ l|sum }}{{ row|length }}",
+        "{{ l + [1] }}{{ l|sum }}",
         "{{ dict(a=1) }}",
         "{{ lipsum() }}",
         "{{ namespace(x=1).x }}",
@@ -640,13 +792,13 @@ def test_template_object_keeps_its_environment() -> None:
     ],
 )
 def test_a_template_object_says_what_its_source_says(source: str) -> None:
-    """Same texts, same columns, same tests for NA, same refusals."""
+    """Same texts, same columns, same refusals."""
 
     def said(template: object) -> object:
         try:
             prompt = compiled(template, ["a", "b", "l"])
-            data = {"a": [None, "x", 0], "b": ["k", "", "\u4e2d"], "l": [[1], [], [2, 3]]}
-            return prompt.columns, prompt.tested, prompt.render(data, None, 3)
+            data = {"a": ["", "x", 0], "b": ["k", "", "\u4e2d"], "l": [[1], [], [2, 3]]}
+            return prompt.columns, prompt.render(data, None, 3)
         except LLMFramesError as error:
             return type(error).__name__
 
@@ -662,21 +814,6 @@ def test_the_whole_row_is_whole_also_beside_a_column_of_a_method_s_name(source: 
     assert object_.render(data, None, 1) == text.render(data, None, 1)
 
 
-@pytest.mark.parametrize(
-    "source",
-    [
-        "{% macro m(x, y) %}{{ x }}{% endmacro %}{{ m(a, none) }}",
-        "{{ (a, none) }}",
-        "{{ a ~ none }}",
-        "{{ {'k': a, 'q': none} }}",
-    ],
-)
-def test_none_beside_a_cell_is_no_test_of_it(source: str) -> None:
-    assert (
-        compiled(jinja2.Template(source), ["a"]).tested == compiled(source, ["a"]).tested == set()
-    )
-
-
 def test_a_template_object_keeps_what_its_maker_gave_it() -> None:
     environment = jinja2.Environment(
         loader=jinja2.DictLoader({"part": "[{{ a|shout }}]"}), finalize=lambda v: v or "-"
@@ -687,7 +824,7 @@ def test_a_template_object_keeps_what_its_maker_gave_it() -> None:
         "{% include 'part' %}{{ greet(a) }}{{ word }}", {"word": "w"}
     )
     prompt = compiled(template, ["a"])
-    assert prompt.render({"a": ["x", "y"]}, None, 2) == [["[x!]hello xw", "[y!]hello yw"]]
+    assert prompt.render({"a": ["x", "y"]}, None, 2).texts == [["[x!]hello xw", "[y!]hello yw"]]
     environment.globals["delete"] = jinja2.sandbox.unsafe(lambda: "done")
     with pytest.raises(TemplateError, match="not safely callable"):
         compiled(environment.from_string("{{ delete() }}{{ a }}"), ["a"]).render(
@@ -699,33 +836,58 @@ def test_a_template_object_keeps_what_its_maker_gave_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "columns", "tested"),
+    ("source", "columns"),
     [
-        ("{{ a }}{% for t in b %}{{ t }}{{ c }}{% endfor %}", "abc", ""),
-        ("{% macro m(x) %}{{ x }}{{ b }}{% endmacro %}{{ m(a) }}", "ab", ""),
-        ("{% block q %}{{ a }}{% endblock %}", "a", ""),
-        ("{% if a %}{% set y = 1 %}{% else %}{% set y = b %}{% endif %}{{ y }}", "ab", "a"),
-        ("{{ a or 'x' }}{{ b and 'x' }}{{ not c }}", "abc", "abc"),
-        ("{{ a is none }}{{ b is not none }}{{ c is string }}", "abc", "ab"),
-        ("{{ 'x' if a else b }}", "ab", "a"),
-        ("{{ a|default('x') }}{{ b|upper }}{{ c|d(1) }}", "abc", "ac"),
-        ("{{ a == none }}{{ row['b'] or 'x' }}{{ row['c'] }}", "abc", "ab"),
-        ("{{ row['b']|default('x') }}{% if row.c %}{{ row.c }}{% endif %}", "bc", "bc"),
-        ("{% for name in row %}{{ name }}{% endfor %}{{ row['a'] or 'x' }}", "abc", "a"),
-        ("{% set a = 1 %}{{ a }}", "", ""),
+        ("{{ a }}{% for t in b %}{{ t }}{{ c }}{% endfor %}", "abc"),
+        ("{% macro m(x) %}{{ x }}{{ b }}{% endmacro %}{{ m(a) }}", "ab"),
+        ("{% block q %}{{ a }}{% endblock %}", "a"),
+        ("{% if a %}{% set y = 1 %}{% else %}{% set y = b %}{% endif %}{{ y }}", "ab"),
+        ("{{ row['b']|default('x') }}{% if row.c %}{{ row.c }}{% endif %}", "bc"),
+        ("{{ row.items()|list }}", "abc"),
+        ("{% for name in ['a', 'b'] %}{{ row[name] }}{% endfor %}", "abc"),
+        ("{{ range(3)|list }}", ""),
     ],
 )
-def test_template_object_shows_its_columns_in_its_code(
-    source: str, columns: str, tested: str
-) -> None:
-    prompt = compiled(jinja2.Template(source), ["a", "b", "c"])
-    assert prompt.columns == tuple(columns)
-    assert prompt.tested == set(tested)
+def test_template_object_shows_its_columns_in_its_constants(source: str, columns: str) -> None:
+    assert compiled(jinja2.Template(source), ["a", "b", "c"]).columns == tuple(columns)
+
+
+@pytest.mark.parametrize("source", ["{{ a }}", "{{ a or 'u' }}", "{% if a is none %}u{% endif %}"])
+def test_a_missing_value_in_a_column_of_a_template_object_is_never_left_to_it(source: str) -> None:
+    prompt = compiled(jinja2.Template(source), ["a", "b"])
+    found = prompt.render({"a": [None, "x"], "b": [None, None]}, None, 2)
+    assert (found.missing, found.in_object) == ({0: {"a"}}, True)
+
+
+def test_an_unread_field_of_a_template_object_s_column_is_not_missing() -> None:
+    prompt = compiled(jinja2.Template("{{ p.age }}{{ p.name or 'u' }}"), ["p"])
+    assert prompt.render({"p": [PERSON]}, None, 1).texts == [["3u"]]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{{ a }}{{ row }}",
+        "{{ a }}{% for name in row %}{{ row[name] }}{% endfor %}",
+        "{{ a }}{{ row.items()|list }}",
+        "{% for name in ['a', 'b'] %}{{ row[name] }}{% endfor %}{{ row['a'] }}",
+        "{{ a }}{{ row|tojson }}",
+    ],
+)
+def test_a_template_object_s_row_is_never_a_part_of_the_row(source: str) -> None:
+    with pytest.raises(TemplateError, match="pass the template's text"):
+        render(jinja2.Template(source), {"a": 1, "b": 2})
+
+
+@pytest.mark.parametrize("source", ["{{ row['nope'] }}", "{{ row.nope }}", "{{ row.get('nope') }}"])
+def test_an_unknown_column_of_a_template_object_s_row_is_refused(source: str) -> None:
+    with pytest.raises(MissingColumnError, match="Columns: "):
+        render(jinja2.Template(source), {"a": 1, "b": 2})
 
 
 def test_template_object_with_an_unknown_name_is_refused() -> None:
     with pytest.raises(MissingColumnError, match="Did you mean `offense`"):
-        compiled(jinja2.Template("{{ offence }}"))
+        render(jinja2.Template("{{ offence }}"), {"offense": 1, "year": 2})
 
 
 def test_template_object_that_loads_others_may_use_any_column() -> None:

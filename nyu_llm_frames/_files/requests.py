@@ -106,7 +106,7 @@ class RequestBands:
             frame = self.frame(piece, self.rows)
             self.rows += piece.rows
             try:
-                call = prepare(frame, self._asked, check_columns=False)
+                call = prepare(frame, self._asked, check_columns=False, rows=self.rows)
             except MissingValueError as e:
                 holes.add(e)
                 continue
@@ -123,7 +123,7 @@ class RequestBands:
                 self._parts = int(min(_MOST_PARTS, max(2, total // _PART_BYTES)))
                 self._settle()
                 settled = True
-        holes.report()
+        holes.report(self.head.template.has_object)
         self._settle()
 
     @staticmethod
@@ -253,11 +253,10 @@ class _Holes:
             self._counts[column] = self._counts.get(column, 0) + count
         self._rows += error.rows
 
-    def report(self) -> None:
+    def report(self, has_object: bool) -> None:
         """Raise for all of them."""
         if self.first is None:
             return
         if len(self._counts) == len(self.first.columns) and self._counts == self.first.columns:
             raise self.first
-        labels = pd.DataFrame(index=pd.Index(self._rows[:4], dtype=object))
-        raise missing_value_error(labels, np.ones(len(labels), np.bool_), self._counts)
+        raise missing_value_error(self._rows[:4], self._counts, has_object)

@@ -14,6 +14,7 @@ import pandas as pd
 import pyarrow as pa
 
 from nyu_llm_frames._frames.values import index_to_python, series_to_python, series_to_text
+from nyu_llm_frames._prompts.missing import Field
 from nyu_llm_frames._requests.preflight import shown_label
 from nyu_llm_frames.errors import (
     ColumnExistsError,
@@ -128,21 +129,41 @@ def rows_with_na(
 
 
 def missing_value_error(
-    frame: pd.DataFrame, missing: Mask, counts: Mapping[Hashable, int]
+    rows: Sequence[Hashable], counts: Mapping[Hashable, int], has_object: bool
 ) -> MissingValueError:
-    """Say how many values are missing, where, and the ways out."""
-    labels = [shown_label(frame.index[i]) for i in np.flatnonzero(missing)[:3]]
-    told = ", ".join(f"{n:,} in column {label!r}" for label, n in counts.items())
-    column = next(iter(counts))
+    """Say how many values are missing, where, and the ways out.
+
+    Parameters
+    ----------
+    rows : sequence
+        Labels of the first rows; of more than three, three are shown.
+    counts : mapping of Hashable to int
+        Rows by column.
+    has_object : bool
+        Whether a message is a `jinja2.Template`.
+    """
+    told = ", ".join(
+        f"{n:,} in {label if isinstance(label, Field) else f'column {label!r}'}"
+        for label, n in counts.items()
+    )
+    column = next((label for label in counts if not isinstance(label, Field)), "x")
     name = str(column) if str(column).isidentifier() else f"row[{column!r}]"
+    shown = f"{', '.join(map(repr, rows[:3]))}{', …' if len(rows) > 3 else ''}"
+    tests = f'{{% if {name} %}}…{{% endif %}} or {{{{ {name} | default("unknown") }}}}'
+    skip = 'missing="skip" leaves these rows without an answer'
+    if has_object:
+        return MissingValueError(
+            f"Missing values in columns of a jinja2.Template: {told} (rows {shown}). It keeps no "
+            "text to tell what it does with them. Ways out: pass its text as the template, in "
+            f"which {tests} say what to do, and {skip}; or fill or drop them first.",
+            columns=counts,
+            rows=rows[:3],
+        )
     return MissingValueError(
-        f"Missing values in what the prompt prints: {told} (rows "
-        f"{', '.join(repr(x) for x in labels)}{', …' if missing.sum() > 3 else ''}). Ways out: "
-        'missing="skip" leaves these rows without an answer; '
-        f"test it in the template, as {{% if {name} %}}…{{% endif %}} or "
-        f'{{{{ {name} | default("unknown") }}}}; or fill or drop them first.',
+        f"Missing values in what the prompt prints or compares: {told} (rows {shown}). Ways out: "
+        f"{skip}; test it in the template, as {tests}; or fill or drop them first.",
         columns=counts,
-        rows=labels,
+        rows=rows[:3],
     )
 
 

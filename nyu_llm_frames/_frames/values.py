@@ -58,7 +58,8 @@ def series_to_text(series: pd.Series) -> pa.LargeStringArray:
     ------
     Exception
         Any that the `str` of a cell raises; UnicodeEncodeError for half a surrogate pair,
-        pyarrow.ArrowInvalid for bytes that are not UTF-8.
+        pyarrow.ArrowInvalid for bytes that are not UTF-8, TypeError for lists and dicts, which may
+        hold missing values.
     """
     dtype = series.dtype
     found: Any
@@ -68,7 +69,10 @@ def series_to_text(series: pd.Series) -> pa.LargeStringArray:
         found = pa.array(series)
     else:
         values = series_to_python(series)
-        if set(map(type, values)) - {str, type(None)}:
+        kinds = set(map(type, values))
+        if kinds & {list, dict}:
+            raise TypeError("A cell that holds others is rendered by itself.")
+        if kinds - {str, type(None)}:
             values = [None if value is None else str(value) for value in values]
         found = pa.array(values, pa.large_string())
     found = found.cast(pa.large_string())

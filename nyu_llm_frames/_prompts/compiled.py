@@ -11,12 +11,10 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from itertools import repeat
 from typing import Any
 
-from jinja2 import StrictUndefined, Template, TemplateSyntaxError, nodes
-from jinja2.exceptions import TemplateRuntimeError
-from jinja2.runtime import Undefined
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2 import Template, TemplateSyntaxError, nodes
 from jinja2.visitor import NodeTransformer
 
+from nyu_llm_frames._prompts.environment import ENVIRONMENT, PRINTABLE, ROW_TEXT
 from nyu_llm_frames._prompts.messages import (
     missing_column,
     row_failure,
@@ -24,67 +22,18 @@ from nyu_llm_frames._prompts.messages import (
     unavailable_tag,
     unknown_word,
 )
+from nyu_llm_frames._prompts.missing import INDEX, Holes, marked, missing_values
 from nyu_llm_frames._prompts.names import Names, UnknownName, resolve
 from nyu_llm_frames._prompts.texts import Cell
 from nyu_llm_frames.errors import TemplateError
 
 _FILENAME = "<prompt template>"
-# Filters of our own: no template can spell a name with a blank.
-_ROW_TEXT = "row text"
-_PRINTABLE = "printable text"
 _LOADING_TAGS: tuple[tuple[type[nodes.Node], str], ...] = (
     (nodes.Include, "include"),
     (nodes.Extends, "extends"),
     (nodes.Import, "import"),
     (nodes.FromImport, "from"),
 )
-
-
-def _default(value: Any, default_value: Any = "", boolean: bool = False) -> Any:
-    """Jinja's `default`, for which a missing cell, None, is undefined."""
-    if value is None or isinstance(value, Undefined) or (boolean and not value):
-        return default_value
-    return value
-
-
-def _is_defined(value: object) -> bool:
-    return value is not None and not isinstance(value, Undefined)
-
-
-def _is_undefined(value: object) -> bool:
-    return not _is_defined(value)
-
-
-def _printable(value: object) -> object:
-    """Refuse what would print a memory address: another text, and another bill, at every run."""
-    if isinstance(value, str | int | float | Undefined) or value is None:
-        return value
-    if isinstance(value, Iterator):
-        raise TemplateRuntimeError(
-            "it prints a generator; write `| list` or `| join(', ')` after the filter"
-        )
-    if callable(value) and type(value).__module__ == "builtins":
-        raise TemplateRuntimeError(
-            f"it prints the function {getattr(value, '__name__', '')!r};"
-            " write `()` after its name to call it"
-        )
-    return value
-
-
-def _environment() -> ImmutableSandboxedEnvironment:
-    environment = ImmutableSandboxedEnvironment(
-        undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True
-    )
-    environment.globals = {"range": environment.globals["range"]}
-    del environment.filters["random"]  # a row's text depends on that row alone
-    environment.filters.update(
-        {"default": _default, "d": _default, _ROW_TEXT: str, _PRINTABLE: _printable}
-    )
-    environment.tests.update({"defined": _is_defined, "undefined": _is_undefined})
-    return environment
-
-
-ENVIRONMENT = _environment()
 
 
 class Compiled:
@@ -147,27 +96,32 @@ class Compiled:
         index: Sequence[object] | None,
         n: int,
         labels: Sequence[Hashable] | None,
-        first: int = 0,
+        first: int,
+        missing: Holes,
     ) -> list[str]:
-        """Render `n` rows."""
+        """Render `n` rows; what uses a missing value has no text, and goes into `missing`."""
         found: list[str] = []
         append = found.append
-        try:
-            if not self._targets:
-                if n:
-                    found = ["".join(self._pieces({}))] * n
-            elif not self._loops:
-                for row in zip(*self._cells(data, index, n), strict=True):
-                    append("".join(self._pieces(dict(zip(self._targets, row, strict=True)))))
-            else:
-                cells = self._cells(data, index, n)
-                rows = cells[0] if len(cells) == 1 else zip(*cells, strict=True)
-                for text in self._pieces({self.names.rows: rows}):
-                    append(text)
-        except Exception as error:
-            # One text came out for each row before the one that failed.
-            line = _line(error, self._template)
-            raise row_failure(error, self.source, line, len(found), labels, first) from error
+        rows = self._rows(data, index, n)
+        with missing_values() as used:
+            while n:
+                try:
+                    for text in self._texts(rows):
+                        if used:
+                            missing[len(found)] |= set(used)
+                            used.clear()
+                        append(text)
+                    break
+                except Exception as error:
+                    # One text came out for each row before the one that failed.
+                    if not used:
+                        line = _line(error, self._template)
+                        raise row_failure(
+                            error, self.source, line, len(found), labels, first
+                        ) from error
+                    missing[len(found)] |= set(used)
+                    used.clear()
+                    append("")
         return found
 
     @property
@@ -175,18 +129,32 @@ class Compiled:
         """What its author wrote."""
         return self.source
 
+    def _texts(self, rows: Iterator[Any]) -> Iterator[str]:
+        if self._loops:
+            return self._pieces({self.names.rows: rows})
+        if self._targets:
+            return ("".join(self._pieces(dict(zip(self._targets, r, strict=True)))) for r in rows)
+        text = "".join(self._pieces({}))
+        return (text for _ in rows)
+
     def _pieces(self, variables: dict[str, Any]) -> Iterator[str]:
         return self._template.root_render_func(self._template.new_context(variables))
 
-    def _cells(
+    def _rows(
         self, data: Mapping[Hashable, Sequence[object]], index: Sequence[object] | None, n: int
-    ) -> list[Iterable[object]]:
+    ) -> Iterator[Any]:
+        used = {label for _, label in self.names.targets}
+        if self.names.uses_row:
+            used.update(self._in_row)
+        data = {label: marked(data[label], label) for label in used}
         cells: list[Iterable[object]] = [data[label] for _, label in self.names.targets]
         if self.names.uses_row:
             cells.append(rows_as_dicts(data, self._in_row, n))
         if self.names.uses_index:
-            cells.append(range(n) if index is None else index)
-        return cells
+            cells.append(range(n) if index is None else marked(index, INDEX))
+        if not cells:
+            return iter(range(n))
+        return iter(cells[0]) if self._loops and len(cells) == 1 else zip(*cells, strict=True)
 
 
 def rows_as_dicts(
@@ -261,7 +229,7 @@ def _in_loop(tree: nodes.Template, targets: Sequence[str], rows: str) -> nodes.T
     """
     items: list[nodes.Expr] = [nodes.Name(t, "store", lineno=1) for t in targets]
     target = items[0] if len(items) == 1 else nodes.Tuple(items, "store", lineno=1)
-    text = nodes.Filter(None, _ROW_TEXT, [], [], None, None, lineno=1)
+    text = nodes.Filter(None, ROW_TEXT, [], [], None, None, lineno=1)
     body = nodes.FilterBlock(tree.body, text, lineno=1)
     loop = nodes.For(target, nodes.Name(rows, "load", lineno=1), [body], [], None, False, lineno=1)
     wrapped = nodes.Template([loop], lineno=1)
@@ -281,6 +249,16 @@ class _Rewriter(NodeTransformer):
             return node
         return self._swaps.get(id(node)) or super().visit(node, *args, **kwargs)
 
+    def visit_Compare(self, node: nodes.Compare) -> nodes.Node:
+        """Make a test of `in`: Python's own never asks a missing value whether it is another."""
+        self.generic_visit(node)
+        if len(node.ops) > 1 or node.ops[0].op not in ("in", "notin"):
+            return node
+        (operand,) = node.ops
+        line = node.lineno
+        found = nodes.Test(node.expr, "in", [operand.expr], [], None, None, lineno=line)
+        return found if operand.op == "in" else nodes.Not(found, lineno=line)
+
     def visit_Output(self, node: nodes.Output) -> nodes.Node:
         self.generic_visit(node)
         node.nodes = [self._guarded(child) for child in node.nodes]
@@ -289,7 +267,7 @@ class _Rewriter(NodeTransformer):
     def _guarded(self, node: nodes.Expr) -> nodes.Expr:
         if isinstance(node, nodes.TemplateData | nodes.Const) or id(node) in self._own:
             return node
-        return nodes.Filter(node, _PRINTABLE, [], [], None, None, lineno=node.lineno)
+        return nodes.Filter(node, PRINTABLE, [], [], None, None, lineno=node.lineno)
 
 
 def _line(error: BaseException, template: Template) -> int | None:

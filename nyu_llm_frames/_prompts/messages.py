@@ -115,6 +115,45 @@ def _spelled(label: Hashable) -> str:
     return f"`row[{label!r}]`"
 
 
+def same_prompt(
+    sources: Sequence[str], paths: Sequence[str], columns: Sequence[Hashable], rows: int
+) -> TemplateError:
+    """The error for a prompt that is the same for all rows of a table.
+
+    Parameters
+    ----------
+    sources
+        The templates of all messages.
+    paths
+        Of these, the ones that are the name of a file.
+    columns
+        The labels of the table, in order.
+    rows
+        How many there are.
+    """
+    text = (
+        f"The prompt is the same for all {rows:,} rows: it uses no column, no `row`, no `index` "
+        "and no images. A column stands in two braces, as {{ "
+    )
+    names = {str(label): label for label in columns if label not in ("row", "index", "")}
+    braced = [w.strip() for text in sources for w in re.findall(r"\{([^{}]+)\}", text)]
+    single = next((w for w in braced if w in names or w.isidentifier()), None)
+    column = single if single in names else next(iter(names), "column")
+    name = column if column.isidentifier() else f"row[{names[column]!r}]"
+    text += f"{name} }}}}."
+    if single is not None:
+        text += (
+            f" {{{single}}} is how Python's f-strings write a name; in an f-string, two braces "
+            "become one."
+        )
+    for path in paths:
+        text += (
+            f" {path!r} was given as the text of the prompt; a file's text is given as "
+            f"pathlib.Path({path!r}), on the command line as --template {path}."
+        )
+    return TemplateError(text)
+
+
 def unknown_word(
     kind: str, name: str, line: int, source: str, known: Iterable[str]
 ) -> TemplateError:

@@ -138,6 +138,10 @@ def _from_float_kind(value: Any) -> object:
     return _from_float(float(value))
 
 
+def _from_complex(value: Any) -> object:
+    return None if value != value else complex(value)
+
+
 def _from_decimal(value: Decimal) -> object:
     return None if value.is_nan() else value
 
@@ -184,7 +188,7 @@ def _shown(value: object) -> str:
 
 
 def _from_dict(value: Any) -> object:
-    keys = [k if isinstance(k, tuple) else _one(k) for k in value]
+    keys = [tuple(to_python(k)) if isinstance(k, tuple) else _one(k) for k in value]
     return dict(zip(keys, to_python(list(value.values())), strict=True))
 
 
@@ -250,7 +254,8 @@ _KINDS: tuple[tuple[type[Any], Convert], ...] = (
     (float, _from_float_kind),
     (np.str_, str),
     (np.bytes_, bytes),
-    (np.complexfloating, complex),
+    (np.complexfloating, _from_complex),
+    (complex, _from_complex),
     (np.void, _from_void),
 )
 # By name, so that reading a file without pandas does not import it.

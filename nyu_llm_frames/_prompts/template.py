@@ -7,6 +7,7 @@ of plain Python values. Goes out: one list of texts per message.
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -18,6 +19,7 @@ from jinja2.exceptions import TemplateRuntimeError
 from nyu_llm_frames._prompts.compiled import Compiled
 from nyu_llm_frames._prompts.jinja_object import TemplateObject
 from nyu_llm_frames._prompts.messages import row_failure
+from nyu_llm_frames._prompts.missing import Holes
 from nyu_llm_frames._prompts.names import Names
 from nyu_llm_frames._prompts.texts import Cell, JoinedTexts, fill
 from nyu_llm_frames.errors import ConfigurationError
@@ -57,8 +59,29 @@ class _Part(Protocol):
         index: Sequence[object] | None,
         n: int,
         labels: Sequence[Hashable] | None,
-        first: int = 0,
+        first: int,
+        missing: Holes,
     ) -> list[str]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """Texts of some rows.
+
+    Attributes
+    ----------
+    texts : list of list of str
+        One list per message, in the order of the roles; without the rows in `missing`.
+    missing : dict of int to set of Hashable
+        Position of each row that prints a missing value or compares one, and its columns.
+    in_object : bool
+        Whether a missing value is in a column of a `jinja2.Template`, which cannot be asked
+        whether it would print it.
+    """
+
+    texts: list[list[str]]
+    missing: Mapping[int, set[Hashable]]
+    in_object: bool
 
 
 class PromptTemplate:
@@ -72,13 +95,11 @@ class PromptTemplate:
         The messages as given.
     columns : tuple of Hashable
         Labels of the columns in use, in frame order.
-    tested : frozenset of Hashable
-        Of these, the ones whose NA is tested by every message that uses them.
     uses_index : bool
         Whether a message prints or tests the row's label.
     """
 
-    __slots__ = ("_given", "_parts", "columns", "roles", "sources", "tested", "uses_index")
+    __slots__ = ("_given", "_parts", "columns", "roles", "sources", "uses_index")
 
     def __init__(
         self,
@@ -94,12 +115,10 @@ class PromptTemplate:
             for _, content in messages
         ]
         used = frozenset().union(*(part.names.columns for part in parts))
-        bare = frozenset().union(*(part.names.columns - part.names.tested for part in parts))
         self._parts = tuple(parts)
         self.roles = tuple(role for role, _ in messages)
         self.sources = tuple(Message(role, _source(content)) for role, content in messages)
         self.columns = tuple(label for label in dict.fromkeys(columns) if label in used)
-        self.tested = used - bare
         self.uses_index = any(part.names.uses_index for part in parts)
         _refuse_duplicates(self.columns, columns)
 
@@ -111,7 +130,12 @@ class PromptTemplate:
     @property
     def uses_anything(self) -> bool:
         """Whether the text can differ from one row to the next."""
-        return bool(self.columns) or self.uses_index
+        return self.uses_index or any(p.names.uses_row or p.names.columns for p in self._parts)
+
+    @property
+    def has_object(self) -> bool:
+        """Whether a message is a `jinja2.Template`."""
+        return any(isinstance(part, TemplateObject) for part in self._parts)
 
     def render(
         self,
@@ -120,7 +144,7 @@ class PromptTemplate:
         n: int,
         labels: Sequence[Hashable] | None = None,
         first: int = 0,
-    ) -> list[list[str]]:
+    ) -> Rendered:
         """Render all rows.
 
         Parameters
@@ -138,22 +162,29 @@ class PromptTemplate:
 
         Returns
         -------
-        list of list of str
-            One list of `n` texts per message, in the order of `roles`.
+        Rendered
 
         Raises
         ------
         TemplateError
             At one row; its `position` is counted from `first` in what was given here.
         """
-        found = [part.texts(data, index, n, labels, first) for part in self._parts]
+        missing: Holes = defaultdict(set)
+        found, in_object = [], False
+        for part in self._parts:
+            before = sum(map(len, missing.values()))
+            found.append(part.texts(data, index, n, labels, first, missing))
+            if isinstance(part, TemplateObject):
+                in_object |= sum(map(len, missing.values())) > before
         for texts, part in zip(found, self._parts, strict=True):
             for i, text in enumerate(texts):
-                if " at 0x" in text:
+                if " at 0x" in text and i not in missing:
                     cells = [str(column[i]) for column in (*data.values(), index or range(n))]
                     given = "\n".join((part.text, *cells)).lower()
                     _refuse_addresses(text, given, i, labels, first)
-        return found
+        if missing:
+            found = [[t for i, t in enumerate(texts) if i not in missing] for texts in found]
+        return Rendered(found, missing, in_object)
 
     def fill(self, cells: Mapping[Hashable, pa.LargeStringArray], n: int) -> list[JoinedTexts]:
         """Say the same as `render` of a straight template, without a step for each row.
@@ -214,7 +245,7 @@ def compile_template(
     Examples
     --------
     >>> prompt = compile_template("Which drug? {{ offense }}", None, ["offense"])
-    >>> prompt.render({"offense": ["meth", "heroin"]}, None, 2)
+    >>> prompt.render({"offense": ["meth", "heroin"]}, None, 2).texts
     [['Which drug? meth', 'Which drug? heroin']]
     """
     messages: list[tuple[str, str | jinja2.Template]] = _messages(template)

@@ -1,0 +1,133 @@
+"""What a missing value is while a template is rendered.
+
+Comes in: plain Python cells, None where a value is missing, also inside of lists and dicts. Goes
+out: the same with `Missing` in those places, which tells when a template prints or compares it.
+What a template does with a missing value is seen while it does so, for each row, instead of being
+read off its text.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from types import NoneType
+from typing import Any, TypeAlias
+
+from jinja2.runtime import Undefined
+
+_USED: ContextVar[list[Hashable] | None] = ContextVar("_USED", default=None)
+_MAY_HOLD_NONE = (NoneType, list, dict)
+
+
+class Field(str):
+    """What a missing value is called that stands in no column of its own."""
+
+    __slots__ = ()
+
+
+INDEX = Field("the index")
+Holes: TypeAlias = defaultdict[int, set[Hashable]]
+"""Positions of rows that print or compare missing values, and the columns of these."""
+
+
+@contextmanager
+def missing_values() -> Iterator[list[Hashable]]:
+    """Collect the columns of missing values that are printed or compared meanwhile."""
+    used: list[Hashable] = []
+    token = _USED.set(used)
+    try:
+        yield used
+    finally:
+        _USED.reset(token)
+
+
+def _reads(result: Callable[[Missing], Any]) -> Any:
+    """Make a method that tells of the missing value, and goes on with something empty.
+
+    It does not raise: the row is given up anyway, and so all of its missing values are counted.
+    """
+
+    def method(self: Missing, *args: object, **kwargs: object) -> Any:
+        tell(self)
+        return result(self)
+
+    return method
+
+
+class Missing(Undefined):
+    """A missing value: false, none, not defined, and its fields are missing, too.
+
+    Whatever else is done with it makes its row one with a missing value. It is of Jinja's own kind
+    for what is not there, so that Jinja's filters give their defaults in its place.
+    """
+
+    __slots__ = ("_column",)
+
+    def __init__(self, column: Hashable) -> None:
+        super().__init__(name=str(column))
+        self._column = column
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return self
+
+    def __getitem__(self, key: object) -> Any:
+        return self
+
+    def __eq__(self, other: object) -> bool:
+        if other is not None:
+            tell(self)
+        return other is None
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    __str__ = __repr__ = __format__ = _reads(lambda _: "")
+    __len__ = __hash__ = __int__ = __index__ = _reads(lambda _: 0)
+    __float__ = _reads(lambda _: 0.0)
+    __complex__ = _reads(lambda _: 0j)
+    __iter__ = __reversed__ = _reads(lambda _: iter(()))
+    __lt__ = __le__ = __gt__ = __ge__ = __contains__ = _reads(lambda _: False)
+    __call__ = __abs__ = __round__ = __pos__ = __neg__ = _reads(lambda self: self)
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = _reads(lambda self: self)
+    __truediv__ = __rtruediv__ = __floordiv__ = __rfloordiv__ = _reads(lambda self: self)
+    __mod__ = __rmod__ = __pow__ = __rpow__ = _reads(lambda self: self)
+
+
+def tell(value: object) -> None:
+    """Say of a value that it was printed or compared, where it is a missing one."""
+    used = _USED.get()
+    if used is not None and isinstance(value, Missing):
+        used.append(value._column)
+
+
+def marked(cells: Sequence[object], column: Hashable) -> Sequence[object]:
+    """Put `Missing` in the place of each None; the same object comes back where there is none."""
+    if set(map(type, cells)).isdisjoint(_MAY_HOLD_NONE):
+        return cells
+    missing = Missing(column)
+    found = [_marked(cell, missing) for cell in cells]
+    unchanged = all(new is old for new, old in zip(found, cells, strict=True))
+    return cells if unchanged else found
+
+
+def _marked(value: Any, missing: Missing) -> Any:
+    if value is None:
+        return missing
+    kind = type(value)
+    if kind is list or kind is tuple:  # a tuple is the key of a dict
+        items = [_marked(item, missing) for item in value]
+        return value if _same(items, value) else kind(items)
+    if kind is dict:
+        keys = [_marked(key, missing) for key in value]
+        values = [_marked(item, missing) for item in value.values()]
+        unchanged = _same(keys, value) and _same(values, value.values())
+        return value if unchanged else dict(zip(keys, values, strict=True))
+    return value
+
+
+def _same(new: Any, old: Any) -> bool:
+    return all(a is b for a, b in zip(new, old, strict=True))

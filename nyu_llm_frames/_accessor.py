@@ -264,7 +264,9 @@ class FrameMethods:
         details : bool, default False
             Whether to add status, finish reason, tokens, cost, model and custom_id.
         missing : {"error", "skip"}, default "error"
-            What to do with rows where a column that the prompt prints is NA.
+            What to do with rows whose prompt prints a missing value, or compares one, without
+            words for it: ``{% if x %}``, ``x is none``, ``x or "?"``, ``x | default("?")``. A
+            `jinja2.Template` shows no words: there, a missing value is an error in any case.
         max_tokens, temperature, top_p, seed, stop
             As the model takes them; unset ones are not sent.
         thinking : str or int, optional

@@ -7,7 +7,7 @@ same facts as attributes. Each class also is the builtin it is a kind of, and ea
     ├── ConfigurationError          ValueError       a key, bucket, option or argument
     ├── TemplateError               ValueError       syntax, or a failure at one row
     │   └── MissingColumnError      KeyError         a name that no column has
-    ├── MissingValueError           ValueError       NA in a column that the prompt prints
+    ├── MissingValueError           ValueError       NA that the prompt prints or compares
     ├── ColumnExistsError           ValueError       the output column is there already
     ├── RequestError                ValueError       a request that would fail or vanish
     ├── SchemaError                 ValueError       a schema that cannot be expressed
@@ -106,7 +106,7 @@ class MissingColumnError(TemplateError, KeyError):
 
 
 class MissingValueError(LLMFramesError, ValueError):
-    """A column that the prompt prints has missing values.
+    """The prompt prints missing values, or compares them.
 
     Attributes
     ----------

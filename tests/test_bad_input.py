@@ -319,7 +319,8 @@ def test_missing_credentials_say_what_to_set_and_whom_to_ask(clock: Any) -> None
                 assert always in text
         DF.to_csv("in.csv")
         said(
-            ConfigurationError, lambda: llm.batch_file("in.csv", "o.csv", "{{ district }}", model=MODEL)
+            ConfigurationError,
+            lambda: llm.batch_file("in.csv", "o.csv", "{{ district }}", model=MODEL),
         )
         said(ConfigurationError, lambda: DF.llm.trial("{{ district }}", model=MODEL))
     # Nothing was planned that the next call would have to take back.

@@ -1,1 +1,1 @@
-"""Cells to prompts: templates compiled once, names and NA decided before rendering."""
+"""Cells to prompts: templates compiled once, missing values found while rows are rendered."""

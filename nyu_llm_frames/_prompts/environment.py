@@ -103,7 +103,7 @@ def is_in(value: object, container: Any) -> bool:
 
 
 def _is_same(value: object, other: object) -> bool:
-    if isinstance(value, Missing):
+    if isinstance(value, Missing) or isinstance(other, Missing):
         return value == other
     return value is other
 

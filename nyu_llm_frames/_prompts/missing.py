@@ -12,13 +12,14 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from operator import is_
 from types import NoneType
 from typing import Any, TypeAlias
 
 from jinja2.runtime import Undefined
 
 _USED: ContextVar[list[Hashable] | None] = ContextVar("_USED", default=None)
-_MAY_HOLD_NONE = (NoneType, list, dict)
+_MAY_HOLD_NONE = (NoneType, list, dict, tuple)
 
 
 class Field(str):
@@ -106,28 +107,27 @@ def tell(value: object) -> None:
 
 def marked(cells: Sequence[object], column: Hashable) -> Sequence[object]:
     """Put `Missing` in the place of each None; the same object comes back where there is none."""
+    return _items(cells, Missing(column))
+
+
+def _items(cells: Any, missing: Missing) -> Any:
     if set(map(type, cells)).isdisjoint(_MAY_HOLD_NONE):
         return cells
-    missing = Missing(column)
     found = [_marked(cell, missing) for cell in cells]
-    unchanged = all(new is old for new, old in zip(found, cells, strict=True))
-    return cells if unchanged else found
+    return cells if all(map(is_, found, cells)) else found
 
 
 def _marked(value: Any, missing: Missing) -> Any:
     if value is None:
         return missing
     kind = type(value)
-    if kind is list or kind is tuple:  # a tuple is the key of a dict
-        items = [_marked(item, missing) for item in value]
-        return value if _same(items, value) else kind(items)
+    if kind is list:
+        return _items(value, missing)
+    if kind is tuple:  # the key of a dict
+        return tuple(_items(value, missing))
     if kind is dict:
-        keys = [_marked(key, missing) for key in value]
-        values = [_marked(item, missing) for item in value.values()]
-        unchanged = _same(keys, value) and _same(values, value.values())
-        return value if unchanged else dict(zip(keys, values, strict=True))
+        keys, cells = tuple(value), tuple(value.values())
+        new_keys, new_cells = _items(keys, missing), _items(cells, missing)
+        if new_keys is not keys or new_cells is not cells:
+            return dict(zip(new_keys, new_cells, strict=True))
     return value
-
-
-def _same(new: Any, old: Any) -> bool:
-    return all(a is b for a, b in zip(new, old, strict=True))

@@ -176,18 +176,6 @@ def test_nobody_there_is_told_from_no_answer(call: str, tmp_path: Path) -> None:
         made.close()
 
 
-@pytest.mark.parametrize(
-    ("template", "told"), [("Say {x}", 1), ("prompt.j2", 1), ("Say {{ x }}", 0), ("{{ index }}", 0)]
-)
-def test_a_template_that_names_no_column_is_told(
-    gateway: StandIn, template: str, told: int
-) -> None:
-    lines: list[str] = []
-    with llm.set_options(progress=lambda p: lines.append(p.message)):
-        DF.llm.submit(template, model=MODEL)
-    assert sum("names no column" in line for line in lines) == told
-
-
 def test_files_that_are_too_large_are_cut_anew(gateway: StandIn) -> None:
     gateway.script.add("upload", status=413)
     with pytest.raises(GatewayError, match=r"413.*max_bytes_per_file=.*same call again"):

@@ -57,13 +57,6 @@ def _found(value: object, origin: object, name: object) -> object:
     return value
 
 
-class _Strict(StrictUndefined):
-    """What is not there; a list or a dict that holds it cannot be printed either."""
-
-    __slots__ = ()
-    __repr__ = StrictUndefined.__str__
-
-
 def _default(value: Any, default_value: Any = "", boolean: bool = False) -> Any:
     """Jinja's `default`, for which None is undefined."""
     if value is None or isinstance(value, Undefined) or (boolean and not value):
@@ -177,7 +170,9 @@ def prepare_environment(environment: Any) -> None:
 
 
 def _environment() -> PromptEnvironment:
-    environment = PromptEnvironment(undefined=_Strict, autoescape=False, keep_trailing_newline=True)
+    environment = PromptEnvironment(
+        undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True
+    )
     environment.globals = {"range": environment.globals["range"]}
     prepare_environment(environment)
     environment.filters.update({ROW_TEXT: str, PRINTABLE: printable})

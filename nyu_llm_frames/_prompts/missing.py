@@ -107,7 +107,8 @@ def tell(value: object) -> None:
 
 def marked(cells: Sequence[object], column: Hashable) -> Sequence[object]:
     """Put `Missing` in the place of each None; the same object comes back where there is none."""
-    return _items(cells, Missing(column))
+    found: Sequence[object] = _items(cells, Missing(column))
+    return found
 
 
 def _items(cells: Any, missing: Missing) -> Any:

@@ -29,6 +29,7 @@ from nyu_llm_frames._sidecar.folder import new_name
 from nyu_llm_frames._summary import Summary, models_of, summarize
 from nyu_llm_frames.errors import (
     BatchJobFailedError,
+    BudgetError,
     ConfigurationError,
     PartialResultError,
     PartialResultWarning,
@@ -221,7 +222,9 @@ class Run:
         try:
             with self._runner.driving(timeout, polls=polls):
                 yield
-        except (UncertainSubmissionError, BatchJobFailedError, RunTimeoutError) as error:
+        except (
+            BudgetError, UncertainSubmissionError, BatchJobFailedError, RunTimeoutError
+        ) as error:  # fmt: skip
             error.run = self
             raise
 

@@ -11,7 +11,7 @@ same facts as attributes. Each class also is the builtin it is a kind of, and ea
     ├── ColumnExistsError           ValueError       the output column is there already
     ├── RequestError                ValueError       a request that would fail or vanish
     ├── SchemaError                 ValueError       a schema that cannot be expressed
-    ├── BudgetError                 RuntimeError     the estimate is above max_cost
+    ├── BudgetError                 RuntimeError     above max_cost, or the budget is used up
     ├── SidecarError                OSError          the folder, a file in it, its lock
     │   ├── SidecarVersionError     ...              written by a newer release
     │   ├── SidecarDamagedError     ...              a file that cannot be read
@@ -170,22 +170,6 @@ class SchemaError(LLMFramesError, ValueError):
         self.path = path
 
 
-class BudgetError(LLMFramesError, RuntimeError):
-    """The upper estimate of the cost is above ``max_cost``, or no price is known.
-
-    Attributes
-    ----------
-    max_cost, upper : float or None
-        US dollars.
-    """
-
-    def __init__(
-        self, message: str = "", *, max_cost: float | None = None, upper: float | None = None
-    ) -> None:
-        super().__init__(message)
-        self.max_cost, self.upper = max_cost, upper
-
-
 class SidecarError(LLMFramesError, OSError):
     """The sidecar folder cannot be read or written.
 
@@ -280,6 +264,33 @@ class _CarriesRun(LLMFramesError):
     def __reduce__(self) -> tuple[Any, ...]:
         state = {k: v for k, v in self.__dict__.items() if k not in ("run", "frame")}
         return type(self), self.args, {**state, "run": None}
+
+
+class BudgetError(_CarriesRun, RuntimeError):
+    """The cost may be above ``max_cost``, no price is known, or the gateway's budget is used up.
+
+    Attributes
+    ----------
+    max_cost, upper : float or None
+        US dollars.
+    status_code : int or None
+        412 where the gateway says it: then nothing was made of the refused call, and everything
+        before it is kept.
+    run : Run, StoredRun or None
+        Where the gateway says it.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        max_cost: float | None = None,
+        upper: float | None = None,
+        status_code: int | None = None,
+        run: Run | None = None,
+    ) -> None:
+        super().__init__(message, run=run)
+        self.max_cost, self.upper, self.status_code = max_cost, upper, status_code
 
 
 class UncertainSubmissionError(_CarriesRun, RuntimeError):

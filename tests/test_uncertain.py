@@ -119,7 +119,7 @@ def test_a_submit_that_never_connected_is_certainly_none(stand_in: StandIn) -> N
 
 
 # --- uncertain ------------------------------------------------------------------------------
-DOUBTFUL = [408, 409, 418, 425, 500, 502, 503, 504, 520, 200, 204]
+DOUBTFUL = [408, 409, 418, 425, 446, 500, 502, 503, 504, 520, 200, 204]
 
 
 @pytest.mark.parametrize("status", DOUBTFUL)

@@ -39,10 +39,13 @@ from nyu_llm_frames._sidecar.storage import sidecar_errors
 from nyu_llm_frames._stored_run import StoredRun
 from nyu_llm_frames.errors import (
     BatchJobFailedError,
+    BudgetError,
     ConfigurationError,
     RunTimeoutError,
     UncertainSubmissionError,
 )
+
+_WITH_RUN = BatchJobFailedError, BudgetError, RunTimeoutError, UncertainSubmissionError
 
 
 @dataclass(slots=True)
@@ -97,7 +100,7 @@ class FileRun:
         self._report.close()
         self.bands.close()
         shutil.rmtree(self._folder, ignore_errors=True)
-        if isinstance(error, UncertainSubmissionError | BatchJobFailedError | RunTimeoutError):
+        if isinstance(error, _WITH_RUN):
             error.run = self.stored()  # type: ignore[assignment]
 
     def stored(self) -> StoredRun:

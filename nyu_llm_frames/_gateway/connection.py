@@ -15,7 +15,7 @@ from typing import Any
 from nyu_llm_frames._gateway import wire as _wire
 from nyu_llm_frames._gateway.failures import Translated
 from nyu_llm_frames._gateway.masking import Mask, credentials, in_logs
-from nyu_llm_frames.errors import GatewayError, GatewayUnavailableError
+from nyu_llm_frames.errors import BudgetError, GatewayError, GatewayUnavailableError
 
 ENDPOINT = "/v1/chat/completions"
 
@@ -33,7 +33,10 @@ _OF_UPLOADS = {
     **dict.fromkeys((408, 413, 504), _SMALLER),
     404: f"Check the bucket (bucket=, NYU_LLM_BUCKET) and {_ADDRESS}",
 }
-_OF_ANSWERS = {404: f"Check the name of the model and {_ADDRESS}"}
+_OF_ANSWERS = {
+    404: f"Check the name of the model and {_ADDRESS}",
+    446: "A guardrail of the gateway refused the request or its answer; it may have been paid.",
+}
 
 
 def _patience_s(within_s: float | None, shortest: float, longest: float) -> float:
@@ -115,7 +118,7 @@ class Connection:
                 follow_redirects=False,
                 timeout=httpx.Timeout(patience, connect=min(patience, _CONNECT_S)),
             )
-            if response.status_code != 200:
+            if not response.is_success:
                 raise block.refusal(response.status_code, response.content, response.headers)
             return self._data_mask.data(response.content)
 
@@ -133,7 +136,7 @@ class Connection:
                 timeout=httpx.Timeout(_READ_S, connect=_CONNECT_S),
             ) as response,
         ):
-            if response.status_code != 200:
+            if not response.is_success:
                 raise block.refusal(response.status_code, response.read(), response.headers)
             yield from self._data_mask.stream(response.iter_bytes())
 
@@ -190,7 +193,7 @@ class Connection:
             if e.status_code is None:
                 return _wire.Uncertain(str(e)) if e.connected else _wire.Busy(str(e), None)
             return _wire.classify_create(e.status_code, b"", str(e), e.retry_after_s)
-        except GatewayError as e:
+        except (GatewayError, BudgetError) as e:
             return _wire.classify_create(e.status_code or 0, b"", str(e), None)
         return _wire.classify_create(status, body, what, None)
 
@@ -223,7 +226,7 @@ class Connection:
                 content=b"{}",
                 timeout=httpx.Timeout(_READ_S, connect=_CONNECT_S),
             )
-            if response.status_code not in (200, 400):  # 400: ended, or cancelled before
+            if not response.is_success and response.status_code != 400:  # 400: ended, or before
                 raise block.refusal(response.status_code, response.content, response.headers)
 
     def output(self, batch_id: str) -> Iterator[bytes]:
@@ -256,6 +259,6 @@ class Connection:
                 content=body,
                 timeout=httpx.Timeout(_READ_S, connect=_CONNECT_S),
             )
-            if response.status_code != 200:
+            if not response.is_success:
                 raise block.refusal(response.status_code, response.content, response.headers)
             return self._data_mask.data(response.content)

@@ -13,9 +13,11 @@ from typing import Any
 
 from nyu_llm_frames._gateway import wire as _wire
 from nyu_llm_frames._gateway.masking import Mask
+from nyu_llm_frames._options import NYU_CONTACT
 from nyu_llm_frames._words import sentence
 from nyu_llm_frames.errors import (
     AuthenticationError,
+    BudgetError,
     GatewayError,
     GatewayUnavailableError,
     LLMFramesError,
@@ -23,6 +25,12 @@ from nyu_llm_frames.errors import (
 
 _UNREADABLE = (ValueError, TypeError, AttributeError, LookupError, RecursionError, AssertionError)
 _RETRIED_STATUS = frozenset({408, 409, 425, 429})
+_NO_BUDGET = (
+    "That is Portkey's word for a budget that is used up: nothing was made of this call, and what "
+    "was submitted before goes on. The budgets are in the Model Catalog at app.portkey.ai; for a "
+    f"larger one ask the person who runs your workspace, or {NYU_CONTACT}. Then the same call goes "
+    "on from here."
+)
 
 
 def _excerpt(body: bytes, limit: int = 300) -> str:
@@ -88,7 +96,7 @@ class Translated:
         if ours is not None:
             raise ours from None
 
-    def refusal(self, status: int, body: bytes, headers: Mapping[str, str]) -> GatewayError:
+    def refusal(self, status: int, body: bytes, headers: Mapping[str, str]) -> LLMFramesError:
         """Make our error of an HTTP status."""
         body = self._mask.data(body)  # before it is cut: half a key is a key's half
         said = _excerpt(body)
@@ -103,6 +111,8 @@ class Translated:
                 status_code=status,
                 body=shown,
             )
+        if status == _wire.BUDGET_USED_UP:
+            return BudgetError(f"{sentence(text)} {_NO_BUDGET}", status_code=status)
         # A redirect leads to somebody else's login page, and mostly for a while.
         if status >= 500 or status in _RETRIED_STATUS or 300 <= status < 400:
             error = GatewayUnavailableError(sentence(text), status_code=status, body=shown)
@@ -110,7 +120,7 @@ class Translated:
             return error
         return GatewayError(sentence(text), status_code=status, body=shown)
 
-    def _ours(self, error: BaseException) -> GatewayError | None:
+    def _ours(self, error: BaseException) -> LLMFramesError | None:
         """Make our error of the client's; None for what is not the gateway's doing."""
         import httpx
         from portkey_ai._vendor import openai

@@ -220,7 +220,8 @@ class Uncertain:
 
 CreateOutcome = Created | Refused | Busy | Uncertain
 
-_CERTAIN_NO = frozenset({400, 401, 403, 404, 413, 422})
+BUDGET_USED_UP = 412
+_CERTAIN_NO = frozenset({400, 401, 403, 404, BUDGET_USED_UP, 413, 422})
 
 
 def classify_create(
@@ -229,7 +230,8 @@ def classify_create(
     """Decide what a submit's answer means.
 
     Everything that is neither a batch object nor a plain refusal is uncertain: 5xx and 408 are
-    known to come back for jobs that exist, and so may an unknown 4xx or a 200 login page.
+    known to come back for jobs that exist, and so may an unknown 4xx or a 200 login page. 446 is a
+    guardrail that may have objected after the job was made; 246 is a success to which one objected.
     """
     if 200 <= status_code < 300:
         batch = read_batch(body)

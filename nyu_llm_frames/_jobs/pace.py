@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from nyu_llm_frames._jobs.job import Job
+from nyu_llm_frames._jobs.job import UNMADE, Job
 from nyu_llm_frames._options import Options
 from nyu_llm_frames._progress import Progress, duration
-from nyu_llm_frames._words import count
-from nyu_llm_frames.errors import GatewayUnavailableError
+from nyu_llm_frames._words import count, sentence
+from nyu_llm_frames.errors import GatewayUnavailableError, RunTimeoutError
 
 STUCK_S = 3600.0
 """Seconds without any change of state after which every line says so."""
@@ -101,3 +101,15 @@ def _since(active: Sequence[Job], at: datetime | None) -> str:
     if at is None or not submitted:
         return ""
     return f", submitted {duration(max(0.0, (at - min(submitted)).total_seconds()))} ago"
+
+
+def timed_out(active: Sequence[Job], trouble: GatewayUnavailableError | None) -> RunTimeoutError:
+    """Return the error of a call whose seconds of waiting are over."""
+    states = ", ".join(f"{j.batch_id or j.name}: {state_word(j)}" for j in active)
+    why = f" Trouble: {sentence(str(trouble))}" if trouble is not None else ""
+    unmade = all(job.step in UNMADE for job in active)
+    what = "and nothing was submitted yet" if unmade else "while batch jobs go on"
+    return RunTimeoutError(
+        f"timeout= is over {what} ({states}).{why} Nothing is lost: the same call picks them up, "
+        "and pays nothing again."
+    )

@@ -23,11 +23,11 @@ from nyu_llm_frames._words import count, sentence
 from nyu_llm_frames.errors import (
     AuthenticationError,
     BatchJobFailedError,
+    BudgetError,
     ConfigurationError,
     GatewayError,
     GatewayUnavailableError,
     LLMFramesError,
-    RunTimeoutError,
 )
 
 
@@ -55,6 +55,7 @@ class Runner(threading.local):
         self.name, self.ctx, self.seen = name, ctx, seen
         self._reader = reading.Reader(ctx)
         self.trouble: GatewayUnavailableError | None = None
+        self._no_budget: BudgetError | None = None
         self._broken: dict[str, GatewayError] = {}
         self._idle = 0
         self._since: float | None = None
@@ -127,14 +128,16 @@ class Runner(threading.local):
         """Upload and submit what is planned, without a poll."""
         self.advance()
         self.advance()
-        self._tell_trouble()
+        self._tell_what_stays()
+        self._raise_no_budget()
 
     def step(self) -> None:
         """Take every job as far as it goes without waiting: upload, submit, ask or read."""
         for _ in range(3):
             if not self.advance():
                 break
-        self._tell_trouble()
+        self._tell_what_stays()
+        self._raise_no_budget()
         self._raise_broken()
 
     def until_over(self, plan: Callable[[], int]) -> None:
@@ -155,8 +158,12 @@ class Runner(threading.local):
             if not plan():
                 break
 
-    def _tell_trouble(self) -> None:
+    def _tell_what_stays(self) -> None:
         """Say what kept a step from going on; a run that waits says so by itself."""
+        uncertain = [*self._uncertain_of_others(), *self.active()]
+        for job in (job for job in uncertain if job.step == "creating"):
+            text = sending.unsettled(job)
+            self.ctx.say("settling", text, trouble=text)
         if self.trouble is not None:
             self.ctx.say(
                 "note",
@@ -170,17 +177,24 @@ class Runner(threading.local):
 
         Raises
         ------
-        AuthenticationError, GatewayError, UncertainSubmissionError
+        AuthenticationError, BudgetError, GatewayError, UncertainSubmissionError
         """
         moved = False
-        self.trouble = None
-        for job in [*self._uncertain_of_others(), *self.active()]:
+        self.trouble = self._no_budget = None
+        # What is at the gateway first: where the budget is used up nothing more is sent.
+        active = sorted(self.active(), key=lambda job: job.step in _jobs.UNMADE)
+        for job in [*self._uncertain_of_others(), *active]:
             if job.name in self._broken:
                 continue
             try:
                 after = self._act(job)
             except AuthenticationError:
                 raise
+            except BudgetError as e:
+                if job.step not in _jobs.UNMADE:
+                    raise
+                self._no_budget = e  # told when the others went as far as they go
+                break
             except GatewayUnavailableError as e:
                 self._worry(e)
                 if not e.connected:
@@ -253,6 +267,8 @@ class Runner(threading.local):
         """
         while True:
             moved = self.advance()
+            if not moved:
+                self._raise_no_budget()
             active = [job for job in self.active() if job.name not in self._broken]
             if not active:
                 self._raise_broken()
@@ -263,7 +279,7 @@ class Runner(threading.local):
                 continue
             self._idle = 0
             if self.ctx.left_s() == 0:
-                raise _timeout(active, self.trouble)
+                raise pace.timed_out(active, self.trouble)
 
     def _pause(self, active: list[Job]) -> None:
         ctx, deadline = self.ctx, self.ctx.deadline
@@ -273,7 +289,7 @@ class Runner(threading.local):
         pause = pace.pause_s(ctx.options, self._idle, active, self.trouble, jitter)
         if deadline is not None and now + pause >= deadline:
             ctx.clock.sleep(max(0.0, deadline - now))
-            raise _timeout(active, self.trouble)
+            raise pace.timed_out(active, self.trouble)
         ctx.report(
             pace.waiting(
                 active,
@@ -288,6 +304,10 @@ class Runner(threading.local):
         ctx.clock.sleep(pause)
 
     # --- endings ---------------------------------------------------------------------------
+    def _raise_no_budget(self) -> None:
+        if self._no_budget is not None:
+            raise self._no_budget
+
     def _raise_broken(self) -> None:
         """Report a job that cannot be asked about any more; its record is kept."""
         if self._broken:
@@ -377,14 +397,3 @@ class Runner(threading.local):
                 f"Batch job {adopt} was not made of an input file of an uncertain submit here "
                 f"({', '.join(str(j.input_file_id) for j in uncertain)})."
             )
-
-
-def _timeout(active: list[Job], trouble: GatewayUnavailableError | None) -> RunTimeoutError:
-    states = ", ".join(f"{j.batch_id or j.name}: {pace.state_word(j)}" for j in active)
-    why = f" Trouble: {sentence(str(trouble))}" if trouble is not None else ""
-    unmade = all(job.step in _jobs.UNMADE for job in active)
-    what = "and nothing was submitted yet" if unmade else "while batch jobs go on"
-    return RunTimeoutError(
-        f"timeout= is over {what} ({states}).{why} Nothing is lost: the same call picks them up, "
-        "and pays nothing again."
-    )

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from typing import assert_never
 
-from nyu_llm_frames._gateway.wire import Busy, Created, JobList, Refused, Uncertain
+from nyu_llm_frames._gateway.wire import BUDGET_USED_UP, Busy, Created, JobList, Refused, Uncertain
 from nyu_llm_frames._jobs import job as _jobs
 from nyu_llm_frames._jobs.context import Context
 from nyu_llm_frames._jobs.job import Job
 from nyu_llm_frames._words import count
 from nyu_llm_frames.errors import (
     AuthenticationError,
+    BudgetError,
     GatewayError,
     GatewayUnavailableError,
     UncertainSubmissionError,
@@ -45,7 +46,7 @@ def submit(ctx: Context, name: str) -> Job:
 
     Raises
     ------
-    AuthenticationError, GatewayError
+    AuthenticationError, BudgetError, GatewayError
         A certain no; the job stays uploaded, or is rejected for good.
     GatewayUnavailableError
         A certain no for now.
@@ -82,9 +83,11 @@ def submit(ctx: Context, name: str) -> Job:
                 ctx.say("submitting", f"submitted as batch job {batch.id}")
                 return job
             case Refused(status_code, reason):
-                if status_code in (401, 403):
+                if status_code in (401, 403, BUDGET_USED_UP):
                     ctx.save(_jobs.not_created(job, reason))
-                    raise AuthenticationError(reason, status_code=status_code)
+                    no_budget = status_code == BUDGET_USED_UP
+                    kind = BudgetError if no_budget else AuthenticationError
+                    raise kind(reason, status_code=status_code)
                 ctx.save(_jobs.rejected(job, reason, ctx.clock.now()))
                 raise GatewayError(
                     f"{reason} Nothing was submitted. Is model={job.model!r} the name of a "
@@ -182,12 +185,25 @@ def settle(ctx: Context, job: Job) -> Job:
     return after
 
 
+def unsettled(job: Job) -> str:
+    """Say that nobody knows yet whether a submit made a batch job."""
+    return (
+        f"{_doubt(job)} The job list will show it: until then nothing more is submitted from this "
+        "sidecar. Make the same call again in a minute, or wait for the run."
+    )
+
+
+def _doubt(job: Job) -> str:
+    return (
+        f"A submit of {count(job.requests, 'request')} ended without a certain answer "
+        f"({job.error or 'the process died during it'}): the batch job may or may not exist."
+    )
+
+
 def _uncertain(ctx: Context, job: Job, why: str) -> UncertainSubmissionError:
     return UncertainSubmissionError(
-        f"A submit of {count(job.requests, 'request')} ended without a certain answer "
-        f"({job.error or 'the process died during it'}): the batch job may or may not exist. "
-        f"{why} Nothing more is submitted from {ctx.sidecar.path} until this is settled. "
-        f"Look for a job with the input file {job.input_file_id}; then call "
+        f"{_doubt(job)} {why} Nothing more is submitted from {ctx.sidecar.path} until this is "
+        f"settled. Look for a job with the input file {job.input_file_id}; then call "
         'error.run.resolve(adopt="<batch id>") if it is there, or '
         "error.run.resolve(resubmit=True) if it surely is not.",
         job=job.name,

@@ -30,7 +30,7 @@ MEANING: dict[int, str] = {
     PENDING: "not over yet: what was submitted goes on, the same command comes back to it",
     UNCERTAIN: "a submit may or may not have made a job; settle it with `resolve`",
     JOB_FAILED: "a batch job ended without a single answer; the next call submits its rows anew",
-    TOO_EXPENSIVE: "the estimate is above --max-cost, or no price is known; nothing was sent",
+    TOO_EXPENSIVE: "above --max-cost, no price is known, or the gateway's budget is used up",
     NOT_ALLOWED: "the gateway refused the key (401, 403)",
     TRY_LATER: "a step did not reach the gateway, or the sidecar is locked; the same command again",
     INTERRUPTED: "interrupted; batch jobs go on",

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
-Mode = Literal["respond", "reset", "hang", "lose", "delay", "hold", "hold_answer"]
+Mode = Literal["respond", "reset", "hang", "lose", "restate", "delay", "hold", "hold_answer"]
 NOWHERE = "http://127.0.0.1:9/login"
 CALLS = ("upload", "create", "list", "poll", "output", "cancel", "file", "content", "chat")
 
@@ -55,8 +55,9 @@ class Fault:
         `respond`: answer `status` with a `body`, nothing is done. `reset`: cut the connection,
         nothing is done. `hang`: no answer until the fault is released or the server stops, nothing
         is done. `lose`: the work is done, the answer is lost (a reset; with `status`, that error
-        page). `delay`: `delay_s` before the work. `hold`: the work waits for `release()`, also
-        when the caller has died. `hold_answer`: the work is done, the answer waits.
+        page). `restate`: the work is done and answered, with `status`. `delay`: `delay_s` before
+        the work. `hold`: the work waits for `release()`, also when the caller has died.
+        `hold_answer`: the work is done, the answer waits.
     times : int
         How many requests are hit; -1 is always.
     after : int

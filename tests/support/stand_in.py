@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any, Self
 
 from gateway_lab.harness import close
@@ -194,6 +195,8 @@ class StandIn(Calls):
             self.on_handled(n, request.method, request.path)
         if fault and fault.mode == "hold_answer":
             fault.released.wait()
+        if fault and fault.mode == "restate":
+            return replace(reply, status=fault.status or reply.status)
         if fault and fault.mode == "lose":
             if not fault.status:
                 return None

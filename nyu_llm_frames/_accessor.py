@@ -234,7 +234,8 @@ class FrameMethods:
             Jinja template of the prompt. Names are the columns; ``row["any column"]`` and
             ``index`` always work. A list of ``{"role", "content"}`` gives several messages.
         model : str
-            Name of the model, as ``"gemini-3-flash-preview"``.
+            Name of the model, as ``"gemini-3-flash-preview"`` or, with its provider,
+            ``"@vertexai/gemini-3-flash-preview"``.
         wait : bool, default True
             False takes one step (plan, submit, one poll, collect what is there) and returns the
             frame so far.

@@ -11,7 +11,7 @@ import platform
 import re
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,9 @@ from nyu_llm_frames._frames import frame as _frame
 from nyu_llm_frames._frames import images as _images
 from nyu_llm_frames._frames.columns import Codes, new_names
 from nyu_llm_frames._frames.frame import Mask
-from nyu_llm_frames._gateway import gateway as _gateway
 from nyu_llm_frames._gateway.gateway import Gateway
 from nyu_llm_frames._local_path import local_path
+from nyu_llm_frames._gateway.provider import resolve_model
 from nyu_llm_frames._options import Options
 from nyu_llm_frames._prompts.messages import same_prompt
 from nyu_llm_frames._prompts.template import PromptTemplate, Rendered, compile_template
@@ -178,7 +178,8 @@ def prepare(
         raise ConfigurationError(f"details must be True or False, not {asked.details!r}.")
     if not isinstance(asked.prefix, str):
         raise ConfigurationError(f"prefix must be a string, not {asked.prefix!r}.")
-    gateway = _gateway.resolve(asked.gateway)
+    gateway, name = resolve_model(asked.gateway, asked.model)
+    asked = replace(asked, model=name)
     path = sidecar_path(asked, options)
     schema = None if asked.schema is None else compile_schema(asked.schema)
     fields = None if schema is None else [field.name for field in schema.fields]

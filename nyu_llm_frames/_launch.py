@@ -16,6 +16,7 @@ from nyu_llm_frames._clock import Clock
 from nyu_llm_frames._jobs.context import Context
 from nyu_llm_frames._money.budget import check_budget
 from nyu_llm_frames._money.estimate import Estimate
+from nyu_llm_frames._money.prices import nearest_gemini
 from nyu_llm_frames._money.total import total
 from nyu_llm_frames._progress import Reporter
 from nyu_llm_frames._requests.routes import route
@@ -89,6 +90,8 @@ def planned(
             "was planned and not made yet. Where nobody wants those, take them back first: "
             f"nyu-llm-frames cancel {ctx.sidecar.path} (that cancels what runs there, too).",
         )
+    if estimate.to_pay:
+        tell_unknown_model(ctx, call)
     check_budget(estimate if along is None else total([estimate, along]), max_cost)
     if estimate.to_pay:
         ctx.connect()
@@ -103,6 +106,18 @@ def planned(
     if under_way and warned:
         ctx.say("note", warned)
     return under_way
+
+
+def tell_unknown_model(ctx: Context, call: Call) -> None:
+    """Say in one line which known model is nearest; a new one is never locked out."""
+    model = call.asked.model
+    nearest = nearest_gemini(model) if route(ctx.realm, model) == "gemini" else None
+    if nearest is not None:
+        ctx.say(
+            "note",
+            f"model {model!r} is not known to this release: a new one, or misspelled? The nearest "
+            f"that is known: {nearest}.",
+        )
 
 
 def record_of(call: Call, name: str, *, rows: int, requests: int, at: datetime) -> RunRecord:

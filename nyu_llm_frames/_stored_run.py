@@ -19,6 +19,7 @@ from nyu_llm_frames import _options
 from nyu_llm_frames._clock import Clock
 from nyu_llm_frames._gateway import gateway as _gateway
 from nyu_llm_frames._gateway.gateway import Gateway
+from nyu_llm_frames._gateway.provider import given_provider, of_provider
 from nyu_llm_frames._jobs.context import Context
 from nyu_llm_frames._jobs.job import UNPAID, Job
 from nyu_llm_frames._jobs.planner import Planner
@@ -284,6 +285,9 @@ class StoredRun(StoredAnswers):
         chosen = self._given if self._given is not None else _options.current().gateway
         if chosen is not None:
             gateway = _gateway.resolve(chosen)
+            elsewhere = gateway.is_local or realm.startswith(("local:", "upstream:"))
+            if given_provider(gateway) is None and not elsewhere:
+                gateway = of_provider(gateway, realm)
         elif realm.startswith(("local:", "upstream:")):
             gateway = _local(realm, told)
         else:

@@ -24,7 +24,7 @@ from nyu_llm_frames._frames.frame import check_frame
 from nyu_llm_frames._jobs.asking import Asking, Ints
 from nyu_llm_frames._jobs.context import Context
 from nyu_llm_frames._jobs.planner import Planner
-from nyu_llm_frames._launch import opened, record_of
+from nyu_llm_frames._launch import opened, record_of, tell_unknown_model
 from nyu_llm_frames._money.budget import check_budget
 from nyu_llm_frames._money.prices import price_of
 from nyu_llm_frames._money.projection import Trial, interval
@@ -88,6 +88,7 @@ def trial(
 def _ask(part: Call, ctx: Context, asking: Asking, wanted: Ints, name: str) -> None:
     """Write down that there is a trial, and ask."""
     ctx.connect()
+    tell_unknown_model(ctx, part)
     rows, requests = len(part.frame), len(part.requests)
     record = record_of(part, name, rows=rows, requests=requests, at=ctx.clock.now())
     with ctx.locked():

@@ -273,6 +273,9 @@ class Gateway:
             extra = {}
             if self.bucket:
                 extra["x-portkey-vertex-storage-bucket-name"] = self.bucket
+            ways = [f"x-portkey-{name}" for name in ("provider", "config", "virtual-key")]
+            if "provider" in self._given and not any(map(self._client.allHeaders.get, ways)):
+                extra[ways[0]] = self.realm
             return Connection(
                 self._client,
                 secrets=(secret,) if isinstance(secret, str) else (),

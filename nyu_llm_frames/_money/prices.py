@@ -6,6 +6,7 @@ price is known; none is ever invented. The tables come with the package: nothing
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
@@ -200,6 +201,18 @@ def price_of(realm: str, model: str, at: datetime) -> Price | None:
     if batch == live:
         return Price(_half(live), live, f"{source}: half of the live rate")
     return Price(batch, live, f"{source}: batch rate")
+
+
+def nearest_gemini(model: str) -> str | None:
+    """Return the known Gemini that a name is nearest to; None where it is known itself."""
+    from genai_prices.data import providers
+
+    google = next(p for p in providers if p.id == "google")
+    known = [m.id for m in google.models if m.id.startswith("gemini")]
+    found = google.find_model(bare_name(model))
+    if found is not None and found.id in known:
+        return None
+    return difflib.get_close_matches(bare_name(model), known, 1, cutoff=0.0)[0]
 
 
 def max_output_tokens(model: str) -> tuple[int, bool]:

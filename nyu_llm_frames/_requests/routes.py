@@ -31,4 +31,9 @@ def route(realm: str, model: str) -> Route:
     if realm.startswith("upstream:"):
         return "open"
     # A provider of another name that serves Gemini has the same translation behind it.
-    return "gemini" if "vertex" in realm.casefold() or "gemini" in model.casefold() else "open"
+    return "gemini" if is_vertex(realm) or "gemini" in model.casefold() else "open"
+
+
+def is_vertex(realm: str) -> bool:
+    """Whether the provider is Google's Vertex; a workspace may give it a name of its own."""
+    return "vertex" in realm.casefold() and not realm.startswith(("local:", "upstream:"))

@@ -15,9 +15,9 @@ from typing import Any, Literal
 import click
 import pandas as pd
 
-from nyu_llm_frames._gateway import gateway as _gateway
 from nyu_llm_frames._gateway.connection import Connection
 from nyu_llm_frames._gateway.gateway import Gateway
+from nyu_llm_frames._gateway.provider import resolve_model
 from nyu_llm_frames._options import NYU_CONTACT, VARIABLES
 from nyu_llm_frames._words import count
 from nyu_llm_frames.cli import exits, options, show
@@ -84,7 +84,7 @@ def doctor(
     rows, which shows that the model answers. The exit code is that of the first step that failed,
     and of the job list only when nothing else did.
     """
-    gateway = _gateway.resolve(options.take_gateway(given))
+    gateway, model = resolve_model(options.take_gateway(given), model)
     found = []
     for finding in examine(gateway, model):
         found.append(finding)

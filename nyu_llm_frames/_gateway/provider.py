@@ -1,0 +1,47 @@
+"""Which provider a call goes to: the one in its model's name, the gateway's, the environment's.
+
+Comes in: a gateway, and a model as the call names it. Goes out: a gateway of one provider, and the
+name that is sent.
+"""
+
+from __future__ import annotations
+
+from nyu_llm_frames._gateway.gateway import Gateway, resolve
+from nyu_llm_frames._requests.models import check_family, split_name
+from nyu_llm_frames.errors import ConfigurationError
+
+
+def resolve_model(gateway: Gateway | str | None, model: str) -> tuple[Gateway, str]:
+    """Return the gateway of a call, and the name of the model as it is sent.
+
+    Raises
+    ------
+    ConfigurationError
+        For a provider in the name that is not the gateway's, and for a model that it cannot answer.
+    """
+    found = resolve(gateway)
+    if found.is_local:
+        return found, model  # it takes any name as it is
+    provider, name = split_name(model)
+    if provider:
+        if given_provider(found) not in (None, provider):
+            raise ConfigurationError(
+                f"model={model!r} names the provider {provider!r}, and the gateway has "
+                f"provider={given_provider(found)!r}. Give one of them."
+            )
+        found = of_provider(found, provider)
+    check_family(name, found.realm)
+    return found, name
+
+
+def given_provider(gateway: Gateway) -> str | None:
+    """Return the provider that a gateway or its client was given, not the environment's."""
+    own: str | None = getattr(gateway._client, "provider", None)
+    return gateway._given.get("provider") or own or None
+
+
+def of_provider(gateway: Gateway, provider: str) -> Gateway:
+    """Return the same gateway, which leads to a provider."""
+    other = object.__new__(type(gateway))
+    vars(other).update(vars(gateway), _given={**gateway._given, "provider": provider})
+    return other

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from nyu_llm_frames._money.estimate import dollars
 from nyu_llm_frames._progress import duration
 from nyu_llm_frames._summary import Summary
-from nyu_llm_frames._words import count
+from nyu_llm_frames._words import count, printable
 
 if TYPE_CHECKING:
     from nyu_llm_frames._money.estimate import Estimate
@@ -58,7 +58,7 @@ background:var(--nlf-bar)}
 
 
 def _short(text: str) -> str:
-    line = " ".join(text.split())
+    line = " ".join(printable(text).split())
     return line if len(line) <= _REASON else f"{line[: _REASON - 1]}…"
 
 
@@ -74,7 +74,7 @@ def _facts(summary: Summary) -> list[tuple[str, str]]:
     if len(times) == 2:
         facts.append(("took", duration((times[1][1] - times[0][1]).total_seconds())))
     facts.append(("sidecar", summary.sidecar))
-    return facts
+    return [(name, printable(value)) for name, value in facts]
 
 
 def run_text(summary: Summary) -> str:

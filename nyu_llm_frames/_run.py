@@ -31,6 +31,7 @@ from nyu_llm_frames.errors import (
     BatchJobFailedError,
     BudgetError,
     ConfigurationError,
+    NotPicklableError,
     PartialResultError,
     PartialResultWarning,
     RunTimeoutError,
@@ -347,6 +348,13 @@ class Run:
         from nyu_llm_frames._display import run_html
 
         return run_html(self._summary())
+
+    def __reduce__(self) -> Any:
+        raise NotPicklableError(
+            "A Run does not leave its process; everything it knows is in its sidecar. Elsewhere, "
+            "make the same call again, which pays nothing again, or look with "
+            f"open_sidecar({str(self.sidecar)!r})."
+        )
 
     # --- endings ----------------------------------------------------------------------------
     def _joined(self, on_error: str, *, stacklevel: int) -> pd.DataFrame:

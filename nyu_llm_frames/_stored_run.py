@@ -87,6 +87,13 @@ class StoredRun(StoredAnswers):
         self._runners: dict[Key, Runner] = {}
         self.trouble = ""
 
+    def __reduce__(self) -> Any:
+        again = partial(
+            StoredRun, self.sidecar.path, run=self._run, gateway=self._given,
+            retries=self._retries, max_cost=self._max_cost,
+        )  # fmt: skip
+        return again, ()
+
     # --- going on ---------------------------------------------------------------------------
     def poll(self) -> None:
         """Advance every batch job by one step: upload, submit, ask or read. Never waits."""

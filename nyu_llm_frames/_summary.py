@@ -20,6 +20,7 @@ from nyu_llm_frames._answers.answer import NO_FAILURE, RANK, RETRYABLE, STATUSES
 from nyu_llm_frames._jobs.job import Job
 from nyu_llm_frames._jobs.pace import state_word
 from nyu_llm_frames._requests.models import bare_name
+from nyu_llm_frames._words import printable
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -153,7 +154,7 @@ def failures_text(
     if not bad:
         return ""
     kinds = [
-        f"{bad[kind]:,} {kind} (row {examples[kind][0]}: {examples[kind][1]})"
+        f"{bad[kind]:,} {kind} (row {examples[kind][0]}: {printable(examples[kind][1])})"
         for kind in sorted(bad, key=lambda s: (RANK.get(s, 0), s))  # type: ignore[call-overload]
     ]
     return (

@@ -11,6 +11,21 @@ def count(n: int, noun: str) -> str:
     return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
+def printable(text: str) -> str:
+    """Put blanks for what a terminal would obey or hide: control characters, marks of direction.
+
+    Line ends and tabs stay.
+
+    Examples
+    --------
+    >>> printable("\\x1b[31mall \\u202eis\\nwell")
+    ' [31mall  is\\nwell'
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in "\n\t" else " " for c in text)
+
+
 def sentence(text: str) -> str:
     """End a text with a full stop, unless it ends as a sentence does: foreign words often do."""
     return text if text.endswith((".", "!", "?", "…")) else f"{text}."

@@ -5,6 +5,7 @@ same facts as attributes. Each class also is the builtin it is a kind of, and ea
 
     LLMFramesError
     ├── ConfigurationError          ValueError       a key, bucket, option or argument
+    ├── NotPicklableError           TypeError        what does not leave its process
     ├── TemplateError               ValueError       syntax, or a failure at one row
     │   └── MissingColumnError      KeyError         a name that no column has
     ├── MissingValueError           ValueError       NA that the prompt prints or compares
@@ -60,6 +61,10 @@ class LLMFramesError(Exception):
 
 class ConfigurationError(LLMFramesError, ValueError):
     """A credential, option or argument is missing or has no meaning here."""
+
+
+class NotPicklableError(LLMFramesError, TypeError):
+    """An object that does not leave its process, since it holds a client, threads or a lock."""
 
 
 class TemplateError(LLMFramesError, ValueError):

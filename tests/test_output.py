@@ -31,7 +31,7 @@ from nyu_llm_frames._answers.lines import (
     parse_lines,
 )
 from nyu_llm_frames._answers.plain import FIELDS, joined, read_block
-from nyu_llm_frames._sidecar.answer_store import AnswerWriter
+from nyu_llm_frames._sidecar.answer_store import SCHEMA, AnswerWriter
 from nyu_llm_frames._sidecar.storage import parquet_files, read_table
 
 CASES: dict[str, dict[str, str]] = {
@@ -741,7 +741,7 @@ def test_what_is_stored_of_a_line_is_what_the_line_says(tmp_path: Path, again: i
         written += [*rows.raw.to_pylist(), *others]
     writer.commit()
     (path,) = parquet_files(tmp_path)
-    stored = read_table(path).to_pylist()
+    stored = read_table(path, SCHEMA).to_pylist()
     assert [row["raw"] for row in stored] == written
     for row in stored:
         assert (row.pop("job"), row.pop("stored_at").year) == ("job", 2026)

@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Any
 
+from nyu_llm_frames._words import printable
+
 MAX_ERROR_CHARS = 500
 
 # Names of Google's canonical codes, as they stand in `status`, with their HTTP code.
@@ -90,10 +92,7 @@ class Problem:
 
 def one_line(text: str) -> str:
     """Reduce text to one printable line of at most 500 characters, which UTF-8 can encode."""
-    text = text[: 8 * MAX_ERROR_CHARS]
-    if not text.isprintable():
-        text = "".join(c if c.isprintable() else " " for c in text)
-    text = " ".join(text.split())
+    text = " ".join(printable(text[: 8 * MAX_ERROR_CHARS]).split())
     if len(text) <= MAX_ERROR_CHARS:
         return text
     return text[: MAX_ERROR_CHARS - 1].rstrip() + "…"

@@ -15,7 +15,12 @@ from typing import Any
 from nyu_llm_frames._gateway import wire as _wire
 from nyu_llm_frames._gateway.failures import Translated
 from nyu_llm_frames._gateway.masking import Mask, credentials, in_logs
-from nyu_llm_frames.errors import BudgetError, GatewayError, GatewayUnavailableError
+from nyu_llm_frames.errors import (
+    BudgetError,
+    ConfigurationError,
+    GatewayError,
+    GatewayUnavailableError,
+)
 
 ENDPOINT = "/v1/chat/completions"
 
@@ -37,6 +42,22 @@ _OF_ANSWERS = {
     404: f"Check the name of the model and {_ADDRESS}",
     446: "A guardrail of the gateway refused the request or its answer; it may have been paid.",
 }
+
+
+def _of_batch(batch_id: str, rest: str = "") -> str:
+    """Return the address of a batch job; the id may be a user's or a foreign sidecar's."""
+    if not _wire.is_plain_id(batch_id):
+        raise ConfigurationError(
+            f"{batch_id!r} cannot be the id of a batch job: those have letters, digits and _.-"
+        )
+    return f"/batches/{batch_id}{rest}"
+
+
+def _of_file(file_id: str, rest: str = "") -> str:
+    encoded = _wire.file_in_address(file_id)
+    if encoded is None:
+        raise GatewayError(f"{file_id!r} cannot be the id of a stored file.")
+    return f"/files/{encoded}{rest}"
 
 
 def _patience_s(within_s: float | None, shortest: float, longest: float) -> float:
@@ -200,7 +221,7 @@ class Connection:
     def retrieve(self, batch_id: str, within_s: float | None = None) -> _wire.Batch:
         """Read the state of a job; seconds of patience are optional."""
         what = f"Polling batch job {batch_id}"
-        batch = _wire.read_batch(self._get(what, f"/batches/{batch_id}", within_s))
+        batch = _wire.read_batch(self._get(what, _of_batch(batch_id), within_s))
         if batch is None:
             raise GatewayUnavailableError(f"{what}: what came back is no batch object.")
         return batch
@@ -220,7 +241,7 @@ class Connection:
         what = f"Cancelling batch job {batch_id}"
         with self._translated(what) as block:
             response = self._openai._client.post(
-                f"{self._base_url}/batches/{batch_id}/cancel",
+                f"{self._base_url}{_of_batch(batch_id, '/cancel')}",
                 headers={**self._read_headers, "content-type": "application/json"},
                 follow_redirects=False,
                 content=b"{}",
@@ -231,16 +252,16 @@ class Connection:
 
     def output(self, batch_id: str) -> Iterator[bytes]:
         """Stream the output lines of a job."""
-        return self._stream(f"Reading the output of {batch_id}", f"/batches/{batch_id}/output")
+        return self._stream(f"Reading the output of {batch_id}", _of_batch(batch_id, "/output"))
 
     def content(self, file_id: str) -> Iterator[bytes]:
         """Stream a stored file, byte for byte (the provider's own rows)."""
-        return self._stream("Reading the stored output", f"/files/{file_id}/content")
+        return self._stream("Reading the stored output", _of_file(file_id, "/content"))
 
     def stored_bytes(self, file_id: str) -> int | None:
         """Return the size of a stored file, or None where it is not told."""
         try:
-            value = _wire.read_json(self._get("Reading the size", f"/files/{file_id}"))
+            value = _wire.read_json(self._get("Reading the size", _of_file(file_id)))
         except (GatewayUnavailableError, GatewayError):
             return None
         size = value.get("bytes") if isinstance(value, dict) else None

@@ -14,7 +14,7 @@ from typing import Any
 from nyu_llm_frames._gateway import wire as _wire
 from nyu_llm_frames._gateway.masking import Mask
 from nyu_llm_frames._options import NYU_CONTACT
-from nyu_llm_frames._words import sentence
+from nyu_llm_frames._words import printable, sentence
 from nyu_llm_frames.errors import (
     AuthenticationError,
     BudgetError,
@@ -42,10 +42,10 @@ def _excerpt(body: bytes, limit: int = 300) -> str:
             for key in path:
                 found = found.get(key) if isinstance(found, dict) else None
             if isinstance(found, str) and found:
-                return found[:limit]
+                return printable(found[:limit])
     text = body[:4000].decode("utf-8", "replace")
     text = re.sub(r"<[^>]*>", " ", text) if "<" in text else text
-    return " ".join(text.split())[:limit]
+    return " ".join(printable(text).split())[:limit]
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
@@ -141,7 +141,7 @@ class Translated:
                 cause = (error.__cause__ if wrapped else None) or error
                 lost = GatewayUnavailableError(
                     f"{self._what}: no answer from {self._base_url} "
-                    f"({type(cause).__name__}: {self._mask.text(str(cause))[:200]})."
+                    f"({type(cause).__name__}: {printable(self._mask.text(str(cause)))[:200]})."
                 )
                 nobody = isinstance(cause, httpx.ConnectError | httpx.ConnectTimeout)
                 lost.connected = not (nobody and self._went_to_us(cause))

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from nyu_llm_frames import _options
 from nyu_llm_frames._gateway.masking import secrets_in, strings
 from nyu_llm_frames._local_path import local_path
+from nyu_llm_frames._gateway.portable import portable
 from nyu_llm_frames._options import NYU_BASE_URL, NYU_CONTACT, NYU_PROVIDER
 from nyu_llm_frames.errors import ConfigurationError
 
@@ -39,6 +40,8 @@ def _without_password(url: str) -> str:
 
 class Gateway:
     """A Portkey gateway, and how to reach it. Frozen; nothing is contacted until it must be.
+
+    Pickled, it travels without its key: the environment where it is used gives that.
 
     Parameters
     ----------
@@ -79,6 +82,7 @@ class Gateway:
     _client: Any
     _portkey_options: dict[str, Any]
     _local: dict[str, Any] | None
+    _left_behind: tuple[str, ...]
 
     def __init__(
         self,
@@ -110,8 +114,9 @@ class Gateway:
         local: dict[str, Any] | None,
     ) -> None:
         vars(self).update(
-            _given=given, _client=client, _portkey_options=portkey_options, _local=local
-        )
+            _given=given, _client=client, _portkey_options=portkey_options, _local=local,
+            _left_behind=(),
+        )  # fmt: skip
 
     @classmethod
     def local(
@@ -170,6 +175,15 @@ class Gateway:
 
     def __delattr__(self, name: str) -> None:
         raise FrozenInstanceError("a Gateway is frozen")
+
+    def __getstate__(self) -> dict[str, Any]:
+        return portable(vars(self))
+
+    def __copy__(self) -> Gateway:
+        return self  # it is frozen; a copy that is pickled has no key
+
+    def __deepcopy__(self, memo: object) -> Gateway:
+        return self
 
     def __eq__(self, other: object) -> bool:
         return type(other) is type(self) and vars(other) == vars(self)
@@ -293,6 +307,12 @@ class Gateway:
         if problem:
             raise ConfigurationError(problem)
         missing = []
+        if self._left_behind:
+            names_left = ", ".join(f"{name}=" for name in self._left_behind)
+            raise ConfigurationError(
+                f"This Gateway was pickled, and the secrets in {names_left} stayed behind: make "
+                "one here, as Gateway(...)."
+            )
         if not self.api_key:
             missing.append("the key: set PORTKEY_API_KEY, or Gateway(api_key=...)")
         if not self.bucket:

@@ -7,9 +7,16 @@ own models raise on every failed job (an integer error code), so the bytes are r
 from __future__ import annotations
 
 import json
+import re
 import urllib.parse
 from dataclasses import dataclass
 from typing import Any, Literal
+
+from nyu_llm_frames._words import printable
+
+# Our own counts are far below, and the sum of two still fits where it is stored.
+_LARGEST_COUNT = 2**53
+_PLAIN_ID = re.compile(r"[A-Za-z0-9_.-]{1,200}")
 
 BatchState = Literal["running", "completed", "failed", "expired", "cancelled", "unknown"]
 
@@ -61,7 +68,7 @@ def _count(value: object) -> int | None:
         number = int(value)  # type: ignore[call-overload]
     except (TypeError, ValueError, OverflowError):
         return None
-    return number if number >= 0 else None
+    return number if 0 <= number <= _LARGEST_COUNT else None
 
 
 def _errors(value: Any) -> str | None:
@@ -70,13 +77,14 @@ def _errors(value: Any) -> str | None:
     items = data if isinstance(data, list) else [data]
     texts = []
     for item in items:
-        if isinstance(item, dict) and item.get("message"):
+        message = item.get("message") if isinstance(item, dict) else None
+        if message and isinstance(message, str | int | float):
             code = item.get("code")
-            texts.append(str(item["message"]) + (f" (code {code})" if code is not None else ""))
+            known = isinstance(code, str | int | float)
+            texts.append(f"{message}{f' (code {code})' if known else ''}")
         elif isinstance(item, str) and item:
             texts.append(item)
-    text = "; ".join(texts)[:2000].encode("utf-8", "replace").decode()
-    return text or None
+    return printable("; ".join(texts)[:2000]) or None
 
 
 def _text(value: object) -> str:
@@ -86,12 +94,37 @@ def _text(value: object) -> str:
     return value if value.isprintable() else ""  # half a surrogate pair is not printable
 
 
+def is_plain_id(text: str) -> bool:
+    """Whether a text can stand as it is in an address, to which the key goes, or name a file.
+
+    Examples
+    --------
+    >>> is_plain_id("7284652661620604928"), is_plain_id("../files/x?y=1#")
+    (True, False)
+    """
+    return _PLAIN_ID.fullmatch(text) is not None and text.strip(".") != ""
+
+
+def file_in_address(file_id: str) -> str | None:
+    """Return a file's id as it stands in an address, encoded once; None for what cannot be one.
+
+    Examples
+    --------
+    >>> file_in_address("gs%3A%2F%2Fb%2Fin.jsonl"), file_in_address("gs://b/in.jsonl")
+    ('gs%3A%2F%2Fb%2Fin.jsonl', 'gs%3A%2F%2Fb%2Fin.jsonl')
+    """
+    plain = urllib.parse.unquote(file_id)
+    if not plain.strip(".") or not plain.isprintable():
+        return None
+    return urllib.parse.quote(plain, safe="")
+
+
 def batch_from(value: object) -> Batch | None:
     """Read a batch object; None when it is not one (an HTML page, foreign JSON)."""
     if not isinstance(value, dict) or value.get("object") != "batch":
         return None
     batch_id, status = _text(value.get("id")), _text(value.get("status"))
-    if not batch_id or not status:
+    if not is_plain_id(batch_id) or not status:
         return None
     counts = value.get("request_counts")
     counts = counts if isinstance(counts, dict) else {}
@@ -179,7 +212,7 @@ def read_list(body: bytes) -> JobList | None:
     for item in data:
         found = item if isinstance(item, dict) else {}
         batch_id, file_id = _text(found.get("id")), _text(found.get("input_file_id"))
-        if batch_id and file_id:
+        if is_plain_id(batch_id) and file_id:
             seen.append((batch_id, file_id))
         elif gap_at is None:
             gap_at = len(seen)

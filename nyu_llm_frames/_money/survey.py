@@ -6,7 +6,6 @@ answers that are there. Reads only; a sidecar that is not there is not made.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from nyu_llm_frames._gateway.wire import read_json
 from nyu_llm_frames._jobs.job import UNPAID, Job
 from nyu_llm_frames._money import tokenizer
 from nyu_llm_frames._money import tokens as _tokens
@@ -26,8 +26,8 @@ from nyu_llm_frames._money.total import total
 from nyu_llm_frames._requests.bodies import Requests, encode
 from nyu_llm_frames._requests.planning import Standing, to_send
 from nyu_llm_frames._sidecar import storage as _storage
-from nyu_llm_frames._sidecar.answer_store import Best, gather, name_of, positions
-from nyu_llm_frames._sidecar.folder import Sidecar
+from nyu_llm_frames._sidecar.answer_store import Best, gather, name_of, positions, read_answers
+from nyu_llm_frames._sidecar.folder import IDS, Sidecar
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 Ints = np.ndarray[Any, np.dtype[np.int64]]
@@ -126,7 +126,7 @@ def survey_bodies(
     """
     groups: dict[tuple[int | None, float], list[tuple[float, float, float]]] = {}
     for body, left in zip(bodies, attempts, strict=True):
-        fields = json.loads(body)
+        fields = _fields(body)
         limit = fields.get("max_tokens") or fields.get("max_completion_tokens")
         extra = sum(
             _tokens.weigh_text(encode(fields[k])) for k in _READ_BY_THE_MODEL if k in fields
@@ -143,6 +143,14 @@ def survey_bodies(
         parts.append(estimate(demand, Observed(), _tokens.DEFAULT, price))
     nothing = Demand(0, 0, 0, 0, 0, model, np.zeros(0), np.zeros(0))
     return total(parts or [estimate(nothing, Observed(), _tokens.DEFAULT, price)])
+
+
+def _fields(body: str) -> dict[str, Any]:
+    """Read a stored body; what is none of ours has no fields."""
+    value = read_json(body.encode())
+    messages = value.get("messages") if isinstance(value, dict) else None
+    ours = isinstance(messages, list) and all(isinstance(m, dict) for m in messages)
+    return value if ours else {}
 
 
 def _whole(value: object) -> int | None:
@@ -212,7 +220,7 @@ def _observe(
         )
         if (realm, model) != (question.realm, question.model):
             continue
-        table = _storage.read_table(path, ["custom_id", *_COUNTS])
+        table = read_answers(path, ["custom_id", *_COUNTS])
         strange = np.flatnonzero(positions(table["custom_id"], requests.ids) < 0)[:left]
         table = table.take(pa.array(strange))
         left -= len(strange)
@@ -232,7 +240,7 @@ def _observe(
 
 def _pairs(path: Path, answers: pa.Table) -> list[tuple[float, float]]:
     """Weights of prompts that a job keeps, and their real token counts."""
-    with _storage.reading(path) as file:
+    with _storage.reading(path, IDS) as file:
         if "body" not in file.schema_arrow.names:
             return []
         batch = next(file.iter_batches(_SAMPLE, columns=["custom_id", "body"]), None)
@@ -243,7 +251,7 @@ def _pairs(path: Path, answers: pa.Table) -> list[tuple[float, float]]:
     out = []
     for body, i in zip(batch.column(1).to_pylist(), at.tolist(), strict=True):
         if i >= 0 and counted[i] > 0:
-            weight = _tokens.weigh_messages(json.loads(body).get("messages", ()))
+            weight = _tokens.weigh_messages(_fields(body).get("messages", ()))
             out.append((weight, float(counted[i])))
     return out
 

@@ -182,7 +182,7 @@ class AnswerWriter:
             if part is not None:  # also after a commit that failed half-way
                 with suppress(OSError, pa.ArrowException):
                     part.close()
-        self._draft.unlink(missing_ok=True)
+        _storage.remove(self._draft)
 
 
 def _raw_bytes(answers: Sequence[Answer] | PlainRows) -> int:
@@ -254,9 +254,13 @@ def _split(
     return zip(names, np.split(found, np.cumsum(sizes)[:-1]), strict=True)
 
 
-def _ranks(status: pa.ChunkedArray) -> Ints:
+def _ranks(path: Path, status: pa.ChunkedArray) -> Ints:
     encoded = status.combine_chunks().dictionary_encode()
-    table = np.array([RANK.get(s, 0) for s in encoded.dictionary.to_pylist()] or [0])
+    words = encoded.dictionary.to_pylist()
+    strange = [*(word for word in words if RANK.get(word, 0) < 1), *([None] * encoded.null_count)]
+    if strange:
+        raise _storage.damaged(path, f"{strange[0]!r} is no status of an answer")
+    table = np.array([RANK[word] for word in words] or [0])
     return np.asarray(table[encoded.indices.to_numpy(zero_copy_only=False)], dtype=np.int64)
 
 
@@ -266,14 +270,14 @@ def find_best(folder: Path, ids: pa.Array, among: Sequence[Path] | None = None) 
     m = len(ids)
     rank, file, row = np.full(m, -1), np.full(m, -1), np.full(m, -1)
     stored = 0
-    tables = (_storage.read_table(path, ["custom_id", "status"]) for path in files)
+    tables = (read_answers(path, ["custom_id", "status"]) for path in files)
     parts = (((i, table["status"]), table["custom_id"]) for i, table in enumerate(tables))
     for (number, status), at in positions_of_each(parts, ids):
         rows = np.flatnonzero(at >= 0)
         if not len(rows):
             continue
         stored += len(rows)
-        at, ranks = at[rows], _ranks(status)[rows]
+        at, ranks = at[rows], _ranks(files[number], status)[rows]
         # Highest rank first, then the earliest: the first of each id is its best in this file.
         order = np.lexsort((rows, -ranks))
         _, firsts = np.unique(at[order], return_index=True)
@@ -285,6 +289,11 @@ def find_best(folder: Path, ids: pa.Array, among: Sequence[Path] | None = None) 
     return Best(files, rank, file, row, stored)
 
 
+def read_answers(path: Path, columns: Sequence[str]) -> pa.Table:
+    """Read columns of a file of answers."""
+    return _storage.read_table(path, SCHEMA, columns).replace_schema_metadata(None)
+
+
 def gather(best: Best, columns: list[str]) -> pa.Table:
     """Return columns of the best answers, one row per request, null where there is none."""
     parts = []
@@ -294,7 +303,7 @@ def gather(best: Best, columns: list[str]) -> pa.Table:
         chosen = np.flatnonzero(best.file == number)
         if not len(chosen):
             continue
-        table = _storage.read_table(path, columns).replace_schema_metadata(None)
+        table = read_answers(path, columns)
         rows = best.row[chosen]
         if len(rows) != len(table):
             # In the order of the file: the one reordering is the last take, over all files.

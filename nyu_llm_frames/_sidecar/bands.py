@@ -19,7 +19,7 @@ from nyu_llm_frames._clock import Clock
 from nyu_llm_frames._jobs.job import Job
 from nyu_llm_frames._sidecar import answer_store as _answer_store
 from nyu_llm_frames._sidecar import storage as _storage
-from nyu_llm_frames._sidecar.folder import Sidecar
+from nyu_llm_frames._sidecar.folder import IDS, Sidecar
 
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -55,7 +55,7 @@ class WholeSidecar(Sidecar):
     def span(self, path: Path) -> tuple[int, int]:
         """Return the lowest and the highest prefix of a file's ids; files never change."""
         if path not in self._spans:
-            ids = _storage.read_table(path, ["custom_id"])["custom_id"].combine_chunks()
+            ids = _storage.read_table(path, IDS)["custom_id"].combine_chunks()
             ours = ids.filter(pc.match_substring_regex(ids, r"^r-[0-9a-f]{32}$"))
             found = prefixes(ours)
             self._spans[path] = (int(found.min()), int(found.max())) if len(found) else (PREFIX, -1)

@@ -18,12 +18,14 @@ import msgspec
 import pyarrow as pa
 
 from nyu_llm_frames._clock import Clock, is_dead
+from nyu_llm_frames._gateway.wire import is_plain_id
 from nyu_llm_frames._jobs.job import Job
 from nyu_llm_frames._local_path import local_path
 from nyu_llm_frames._requests.bodies import reads_as_replacement, request_lines
 from nyu_llm_frames._sidecar import answer_store as _answer_store
 from nyu_llm_frames._sidecar import storage as _storage
 from nyu_llm_frames._sidecar.lock import SidecarLock
+from nyu_llm_frames._words import printable
 from nyu_llm_frames.errors import SidecarDamagedError, SidecarError
 
 FOLDERS = ("jobs", "requests", "answers", "runs")
@@ -79,6 +81,9 @@ def _arrow_schema(record: type) -> pa.Schema:
     return pa.schema(fields)
 
 
+IDS = pa.schema([("custom_id", pa.string())])
+_BODIES = pa.schema([("body", pa.large_string())])
+_REQUESTS = pa.unify_schemas([IDS, _BODIES])
 _JOB_SCHEMA = _arrow_schema(Job)
 _RUN_SCHEMA = _arrow_schema(RunRecord)
 
@@ -153,8 +158,7 @@ class Sidecar:
         """Read all jobs, by name."""
         out = {}
         for path in _storage.parquet_files(self.path / "jobs"):
-            job = self._read_job(path)
-            out[job.name] = job
+            out[path.stem] = self._read_job(path)
         return out
 
     def job(self, name: str) -> Job:
@@ -169,6 +173,10 @@ class Sidecar:
         if known is not None and known[0] == stamp:
             return known[1]
         job: Job = _read_record(path, Job)
+        problem = _problem_of(job)
+        if problem:
+            raise _storage.damaged(path, problem)
+        job = msgspec.structs.replace(job, error=printable(job.error) if job.error else None)
         self._jobs[path] = (stamp, job)
         return job
 
@@ -182,11 +190,10 @@ class Sidecar:
     # --- requests ---------------------------------------------------------------------------
     def add_requests(self, name: str, batches: Iterable[tuple[pa.Array, pa.Array]]) -> None:
         """Write what a job carries (ids and bodies), before the job's record exists."""
-        schema = pa.schema([("custom_id", pa.string()), ("body", pa.large_string())])
         _storage.write_batches(
             self._requests(name),
-            schema,
-            (pa.record_batch([ids, bodies], schema=schema) for ids, bodies in batches),
+            _REQUESTS,
+            (pa.record_batch([ids, bodies], schema=_REQUESTS) for ids, bodies in batches),
         )
 
     def _requests(self, name: str) -> Path:
@@ -195,8 +202,10 @@ class Sidecar:
     def request_ids(self, name: str) -> pa.Array:
         """Return the ids that a job carries; they never change."""
         if name not in self._ids:
-            ids = _storage.read_table(self._requests(name), ["custom_id"])["custom_id"]
-            self._ids[name] = ids.combine_chunks()
+            ids = _storage.read_table(self._requests(name), IDS)["custom_id"].combine_chunks()
+            if ids.null_count:
+                raise _storage.damaged(self._requests(name), "a request has no id")
+            self._ids[name] = ids
         return self._ids[name]
 
     def has_bodies(self, name: str) -> bool:
@@ -212,7 +221,10 @@ class Sidecar:
                 "cannot be sent from here again. Make the same batch call again instead.",
                 path=str(self._requests(name)),
             )
-        return _storage.read_table(self._requests(name), ["body"])["body"].combine_chunks()
+        bodies = _storage.read_table(self._requests(name), _BODIES)["body"].combine_chunks()
+        if bodies.null_count:
+            raise _storage.damaged(self._requests(name), "a request has no body")
+        return bodies
 
     def prompts_with_replacement(self, name: str) -> set[str]:
         """Return the ids whose prompt itself holds U+FFFD, or what comes back as it."""
@@ -239,11 +251,11 @@ class Sidecar:
                     out.write(request_lines(ids, bodies))
             yield lines_path
         finally:
-            lines_path.unlink(missing_ok=True)
+            _storage.remove(lines_path)
 
     def drop_bodies(self, name: str) -> None:
         """Forget the prompts of a job that is over; its ids stay."""
-        table = _storage.read_table(self._requests(name), ["custom_id"])
+        table = _storage.read_table(self._requests(name), IDS)
         _storage.write_table(self._requests(name), table)
 
     # --- answers ----------------------------------------------------------------------------
@@ -293,13 +305,28 @@ class Sidecar:
 
 
 def _read_record(path: Path, kind: type[Any]) -> Any:
-    rows = _storage.read_table(path).to_pylist()
-    if len(rows) != 1:
-        raise _storage.damaged(path, f"it holds {len(rows)} rows")
+    with _storage.reading(path) as file:
+        if file.metadata.num_rows != 1:
+            raise _storage.damaged(path, f"it holds {file.metadata.num_rows} rows")
+        row = file.read(use_threads=False).to_pylist()[0]
     try:
-        return msgspec.convert(rows[0], kind)
+        record = msgspec.convert(row, kind)
     except msgspec.ValidationError as e:
         raise _storage.damaged(path, e) from None
+    if record.name != path.stem or not is_plain_id(record.name):
+        raise _storage.damaged(path, f"it is named {record.name!r} inside; is it a copy?")
+    return record
+
+
+def _problem_of(job: Job) -> str:
+    """Say what a job's record lacks or holds that no step of ours writes; "" if nothing."""
+    if job.batch_id is not None and not is_plain_id(job.batch_id):
+        return f"{job.batch_id!r} is no id of a batch job"
+    if job.step in ("live", "ended") and job.batch_id is None:
+        return f"step {job.step} without the id of a batch job"
+    if job.step in ("uploaded", "creating") and not job.input_file_id:
+        return f"step {job.step} without an input file"
+    return ""
 
 
 def owner_is_gone(job: Job, me: str) -> bool:

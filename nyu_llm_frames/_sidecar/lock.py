@@ -19,6 +19,7 @@ from filelock import FileLock, SoftFileLock, Timeout
 
 from nyu_llm_frames._clock import Clock
 from nyu_llm_frames._sidecar.storage import draft_path, is_refused, sidecar_errors
+from nyu_llm_frames._words import printable
 from nyu_llm_frames.errors import SidecarError, SidecarLockedError
 
 _LOCK, _OWNER = "lock", "lock.owner"
@@ -30,7 +31,7 @@ PATIENCE_S = 600.0
 def _read_owner(path: Path) -> dict[str, object]:
     try:
         owner = json.loads(path.read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return owner if isinstance(owner, dict) else {}
 
@@ -164,7 +165,8 @@ class SidecarLock:
                 if _read_owner(owner_path).get("host") == socket.gethostname():
                     owner_path.unlink(missing_ok=True)
         finally:
-            lock.release()
+            with sidecar_errors(self._folder):
+                lock.release()
 
     def _try(self, lock: FileLock) -> dict[str, object] | None:
         """Take both parts, or return what is known of the holder."""
@@ -192,7 +194,8 @@ class SidecarLock:
                     lock.release()
                     return owner
                 # This host's, while we hold this host's file lock: its process is dead.
-                owner_path.unlink(missing_ok=True)
+                with sidecar_errors(self._folder):
+                    owner_path.unlink(missing_ok=True)
                 continue
             except OSError:
                 lock.release()
@@ -244,4 +247,5 @@ class SidecarLock:
 def _who(holder: dict[str, object]) -> str:
     if not holder:
         return "another process"
-    return f"process {holder.get('pid')} on {holder.get('host')} since {holder.get('since')}"
+    who = f"process {holder.get('pid')} on {holder.get('host')} since {holder.get('since')}"
+    return printable(who)[:300]

@@ -6,6 +6,7 @@ Comes in: the path of a sidecar. Goes out: frames of its jobs, answers and runs,
 from __future__ import annotations
 
 import shutil
+from itertools import chain
 from pathlib import Path
 
 import msgspec
@@ -16,7 +17,7 @@ from nyu_llm_frames._clock import SystemClock
 from nyu_llm_frames._jobs.job import Job
 from nyu_llm_frames._local_path import local_path
 from nyu_llm_frames._sidecar import storage as _storage
-from nyu_llm_frames._sidecar.answer_store import SCHEMA
+from nyu_llm_frames._sidecar.answer_store import SCHEMA, read_answers
 from nyu_llm_frames._sidecar.folder import FOLDERS, RunRecord, Sidecar
 from nyu_llm_frames.errors import SidecarError
 
@@ -53,7 +54,7 @@ class OpenSidecar:
         """
         columns = [name for name in SCHEMA.names if raw or name != "raw"]
         tables = [
-            _storage.read_table(path, columns).replace_schema_metadata(None)
+            read_answers(path, columns)
             for path in _storage.parquet_files(self._sidecar.answers_folder)
         ]
         schema = pa.schema([SCHEMA.field(name) for name in columns])
@@ -84,14 +85,22 @@ class OpenSidecar:
         if target.exists():
             raise SidecarError(f"{target} is there already.", path=str(target))
         with self._sidecar.lock.held(), _storage.sidecar_errors(target):
-            _storage.make_folder(target)
-            for name in ("README.txt", ".gitignore"):
-                _storage.write_text(target / name, (self.path / name).read_text())
-            for name in reversed(FOLDERS):
-                _storage.make_folder(target / name)
-                for file in _storage.parquet_files(self.path / name):
-                    shutil.copy2(file, target / name / file.name)
+            files = {name: _storage.parquet_files(self.path / name) for name in FOLDERS}
+            for path in (*(self.path / name for name in files), *chain(*files.values())):
+                if path.is_symlink():
+                    raise SidecarError(
+                        f"{path} is a link, and what it leads to may be no part of the sidecar: "
+                        "put the file itself there, or take the link away.",
+                        path=str(path),
+                    )
+            copy = Sidecar(target, SystemClock())
+            for name in FOLDERS:
+                for file in files[name]:
+                    shutil.copy2(file, copy.path / name / file.name)
         return target
+
+    def __reduce__(self) -> tuple[type[OpenSidecar], tuple[Path]]:
+        return OpenSidecar, (self.path,)
 
     def __repr__(self) -> str:
         return f"<sidecar {self.path}: {len(self._sidecar.jobs()):,} batch jobs>"

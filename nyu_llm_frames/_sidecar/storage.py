@@ -12,9 +12,9 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
@@ -22,7 +22,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nyu_llm_frames._clock import may_live
-from nyu_llm_frames.errors import SidecarDamagedError, SidecarError, SidecarVersionError
+from nyu_llm_frames._words import printable
+from nyu_llm_frames.errors import (
+    LLMFramesError,
+    SidecarDamagedError,
+    SidecarError,
+    SidecarVersionError,
+)
 
 T = TypeVar("T")
 
@@ -42,7 +48,7 @@ _REBUILD: Mapping[str, str] = {
     ),
     "answers": (
         "Delete it: the next call reads its answers again from the gateway, free of charge, as "
-        "long as the batch job is kept there."
+        "long as the batch job is kept there (those of a trial are paid again)."
     ),
     "runs": "Delete it: only the description of a past run is lost, no answer.",
 }
@@ -101,6 +107,12 @@ def sync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
+def remove(draft: Path) -> None:
+    """Remove a file that nobody needs; where that fails it is tidied up another time."""
+    with suppress(OSError):
+        draft.unlink(missing_ok=True)
+
+
 def draft_path(path: Path) -> Path:
     """Return a name beside `path` for a file that is not whole yet."""
     return path.with_name(f".{path.name}.{_HOST}-{os.getpid()}-{uuid.uuid4().hex[:8]}")
@@ -136,7 +148,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
             draft.replace(path)
             sync_folder(path.parent)
         except BaseException:
-            draft.unlink(missing_ok=True)
+            remove(draft)
             raise
 
 
@@ -216,8 +228,14 @@ def one_ahead(items: Iterable[T]) -> Iterator[T]:
 
 def _check_format(path: Path, metadata: Mapping[bytes, bytes] | None) -> None:
     found = (metadata or {}).get(_FORMAT_KEY)
-    if found is None or not found.isdigit():
+    if found is None or not found.isdigit() or len(found) > 9:
         raise damaged(path, "it has no format version")
+    if int(found) < FORMAT:
+        raise SidecarVersionError(
+            f"{path} was written in sidecar format {int(found)}, which no release has. Begin a new "
+            "sidecar; what is in this one can be read with the version that wrote it.",
+            path=str(path),
+        )
     if int(found) > FORMAT:
         raise SidecarVersionError(
             f"{path} was written in sidecar format {int(found)}; this release reads up to "
@@ -226,9 +244,25 @@ def _check_format(path: Path, metadata: Mapping[bytes, bytes] | None) -> None:
         )
 
 
+def _check_columns(path: Path, found: pa.Schema, expected: pa.Schema) -> None:
+    for field in expected:
+        places = found.get_all_field_indices(field.name)
+        if len(places) != 1:
+            raise damaged(path, f"it has {len(places)} columns {field.name}")
+        kind = found.field(places[0]).type
+        if kind != field.type:
+            raise damaged(path, f"its column {field.name} is {kind}, not {field.type}")
+
+
 @contextmanager
-def reading(path: Path) -> Iterator[pq.ParquetFile]:
+def reading(path: Path, expected: pa.Schema | None = None) -> Iterator[pq.ParquetFile]:
     """Open a parquet file of the sidecar, with errors that name it and the way out.
+
+    Parameters
+    ----------
+    path : Path
+    expected : pyarrow.Schema, optional
+        Columns that it must have.
 
     Raises
     ------
@@ -238,10 +272,11 @@ def reading(path: Path) -> Iterator[pq.ParquetFile]:
         try:
             with pq.ParquetFile(path) as file:
                 _check_format(path, file.schema_arrow.metadata)
+                _check_columns(path, file.schema_arrow, expected or pa.schema([]))
                 yield file
-        except SidecarError:
-            raise  # an OSError too, and one without a number
-        except (pa.ArrowException, UnicodeDecodeError, KeyError) as e:
+        except LLMFramesError:
+            raise  # an OSError or a ValueError too
+        except (pa.ArrowException, ValueError, OverflowError, KeyError) as e:
             raise damaged(path, e) from None
         except FileNotFoundError:
             raise SidecarDamagedError(
@@ -262,7 +297,7 @@ def groups(file: pq.ParquetFile, columns: list[str]) -> Iterator[pa.Table]:
 
 def damaged(path: Path, reason: object) -> SidecarDamagedError:
     """Return the error that names a file, what is wrong with it, and the way out."""
-    told = " ".join(str(reason).replace(str(path), "it").split())[:120]
+    told = " ".join(printable(str(reason).replace(str(path), "it")).split())[:120]
     return SidecarDamagedError(
         f"{path} is damaged ({told}). {_way_out(path)}".strip(), path=str(path)
     )
@@ -272,11 +307,12 @@ def _way_out(path: Path) -> str:
     return _REBUILD.get(path.parent.name, "").format(name=path.name)
 
 
-def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
-    """Read a table, or some columns of it."""
-    with reading(path) as file:
+def read_table(path: Path, expected: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read a table that must have the expected columns, or some of these."""
+    with reading(path, expected) as file:
         # Waking the threads takes longer than reading a record.
-        return file.read(columns=columns, use_threads=file.metadata.num_rows > 1_000)
+        many = file.metadata.num_rows > 1_000
+        return file.read(columns=list(columns or expected.names), use_threads=many)
 
 
 def parquet_files(folder: Path) -> list[Path]:

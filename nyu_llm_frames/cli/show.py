@@ -17,6 +17,7 @@ import click
 import pandas as pd
 
 from nyu_llm_frames._progress import Display, Progress
+from nyu_llm_frames._words import printable
 
 _COLOURS = {
     "ok": "green",
@@ -124,11 +125,11 @@ def _line(words: list[str], widths: list[int]) -> str:
 
 def _cell(value: object) -> str:
     if isinstance(value, list | dict):
-        return " ".join(json.dumps(value, ensure_ascii=False).split())
+        return " ".join(printable(json.dumps(value, ensure_ascii=False)).split())
     if value is None or value is pd.NaT or value is pd.NA or value != value:
         return ""
     if isinstance(value, pd.Timestamp):
         return value.strftime("%Y-%m-%d %H:%M")
     if isinstance(value, float):
         return f"{value:,.4g}"
-    return " ".join(str(value).split())
+    return " ".join(printable(str(value)).split())

@@ -1,0 +1,61 @@
+"""What of a gateway may leave its process: everything but its secrets.
+
+Comes in: the state of a `Gateway` that is pickled. Goes out: the same without a key, a password or
+an option that may hold one; their names go along, so that whoever lacks them is told.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from nyu_llm_frames._gateway.masking import secrets_in
+from nyu_llm_frames.errors import NotPicklableError
+
+
+def portable(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the state of a gateway without its secrets.
+
+    Raises
+    ------
+    NotPicklableError
+        For a client, and for an option that is an object.
+    """
+    options: dict[str, Any] = state["_portkey_options"]
+    objects = [f"{name}=" for name, value in options.items() if not _is_plain(value)]
+    if state["_client"] is not None:
+        objects.append("client=")
+    if objects:
+        raise NotPicklableError(
+            f"A Gateway with {', '.join(objects)} cannot be pickled: make it where it is used, as "
+            "in Gateway() there, which reads that machine's environment."
+        )
+    given = {name: value for name, value in state["_given"].items() if name != "api_key"}
+    left = [name for name, value in options.items() if _is_secret(name, value)]
+    url = urlsplit(given.get("base_url", ""))
+    if "@" in url.netloc:
+        given["base_url"] = url._replace(netloc=url.netloc.rpartition("@")[2]).geturl()
+        left.append("base_url")
+    kept = {name: value for name, value in options.items() if name not in left}
+    left_behind = (*state["_left_behind"], *left)
+    return {**state, "_given": given, "_portkey_options": kept, "_left_behind": left_behind}
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return type(value) is dict and all(map(_is_plain, [*value, *value.values()]))
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, str | int | float | bool)
+
+
+def _is_secret(name: str, value: Any) -> bool:
+    """Whether an option may hold a credential, by its name or by one inside of it."""
+    if isinstance(value, str) and value.lstrip().startswith(("{", "[")):
+        try:
+            value = json.loads(value)  # a config
+        except (ValueError, RecursionError):
+            return True
+    return bool(secrets_in({name: value}) or secrets_in({name: ""}))

@@ -183,7 +183,7 @@ def test_a_gateway_is_frozen_and_comparable() -> None:
     assert gateway == llm.Gateway(api_key="k")
     assert hash(gateway) == hash(llm.Gateway(api_key="k"))
     assert gateway != llm.Gateway(api_key="other")
-    assert pickle.loads(pickle.dumps(gateway)) == gateway
+    assert pickle.loads(pickle.dumps(gateway)) == llm.Gateway()  # it travels without its key
     assert copy.deepcopy(gateway) == gateway
 
 

@@ -77,9 +77,9 @@ def _errors(value: Any) -> str | None:
     items = data if isinstance(data, list) else [data]
     texts = []
     for item in items:
-        message = item.get("message") if isinstance(item, dict) else None
+        fields = item if isinstance(item, dict) else {}
+        message, code = fields.get("message"), fields.get("code")
         if message and isinstance(message, str | int | float):
-            code = item.get("code")
             known = isinstance(code, str | int | float)
             texts.append(f"{message}{f' (code {code})' if known else ''}")
         elif isinstance(item, str) and item:

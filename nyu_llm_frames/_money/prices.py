@@ -208,7 +208,7 @@ def nearest_gemini(model: str) -> str | None:
     from genai_prices.data import providers
 
     google = next(p for p in providers if p.id == "google")
-    known = [m.id for m in google.models if m.id.startswith("gemini")]
+    known: list[str] = [m.id for m in google.models if m.id.startswith("gemini")]
     found = google.find_model(bare_name(model))
     if found is not None and found.id in known:
         return None

@@ -183,6 +183,8 @@ def test_no_strange_id_gets_into_an_address(
         gateway = llm.Gateway(**stand_in.settings)
         with pytest.raises(ConfigurationError, match="cannot be the id of a batch job"):
             StoredRun(tmp_path / "s", gateway=gateway).resolve(adopt=batch_id)
+        with pytest.raises(ConfigurationError, match="a string of"):
+            StoredRun(tmp_path / "s", gateway=gateway).resolve(adopt=7)  # type: ignore[arg-type]
     (path,) = (tmp_path / "s" / "jobs").glob("*.parquet")
     rewrite(path, step="live", batch_id=batch_id)
     with pytest.raises(SidecarDamagedError):
@@ -396,6 +398,17 @@ def test_no_message_of_a_gateway_steers_a_terminal_or_a_notebook(
     assert "alert(1)" in str(e.value)
     assert "<script>" not in run._repr_html_()
     assert not any(map(steers, shown)), [text for text in shown if steers(text)]
+
+
+def test_no_prompt_and_no_json_steers_a_terminal(tmp_path: Path) -> None:
+    evil, source = EVIL.replace("\r", ""), tmp_path / "in.csv"
+    pd.DataFrame({"q": [f"see {evil}"]}).to_csv(source, index=False)
+    words = ["preview", str(source), "--prompt", "{{ q }}"]
+    shown, as_json = (CliRunner().invoke(cli, [*words, *m]).output for m in ([], ["--json"]))
+    assert "alert(1)" in shown
+    assert not steers(shown)
+    assert not steers(as_json)
+    assert json.loads(as_json)[0]["messages"][0]["content"] == f"see {evil}"
 
 
 def test_no_record_and_no_page_steers_a_terminal(stand_in: StandIn, tmp_path: Path) -> None:

@@ -46,9 +46,9 @@ _OF_ANSWERS = {
 
 def _of_batch(batch_id: str, rest: str = "") -> str:
     """Return the address of a batch job; the id may be a user's or a foreign sidecar's."""
-    if not _wire.is_plain_id(batch_id):
+    if not isinstance(batch_id, str) or not _wire.is_plain_id(batch_id):
         raise ConfigurationError(
-            f"{batch_id!r} cannot be the id of a batch job: those have letters, digits and _.-"
+            f"{batch_id!r} cannot be the id of a batch job: a string of letters, digits and _.-"
         )
     return f"/batches/{batch_id}{rest}"
 

@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from nyu_llm_frames._options import current
-from nyu_llm_frames._words import count
+from nyu_llm_frames._words import count, printable
 from nyu_llm_frames.cli import exits, options, show
 from nyu_llm_frames.errors import PartialResultWarning
 
@@ -97,7 +97,9 @@ def preview(input: Path, n: int, json_: bool, **given: Any) -> None:
     for label, row in found.iterrows():
         click.echo(click.style(f"row {label}  {row['custom_id']}", bold=True))
         for message in row["messages"] or []:
-            click.echo(f"{click.style(message['role'] + ':', fg='cyan')} {_shown(message)}")
+            click.echo(
+                f"{click.style(message['role'] + ':', fg='cyan')} {printable(_shown(message))}"
+            )
         click.echo()
 
 

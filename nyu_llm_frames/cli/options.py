@@ -95,7 +95,7 @@ columns = _all(
     click.option("--details", is_flag=True, help="Add status, tokens, cost, model, custom_id."),
 )
 
-model = click.option("--model", required=True, help="Name of the model.")
+model = click.option("--model", required=True, help="Name, also as @provider/name.")
 sidecar_option = click.option(
     "--sidecar", type=FOLDER, help="Default: <name of the output>.llm beside the output."
 )

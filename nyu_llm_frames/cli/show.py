@@ -70,8 +70,10 @@ def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def as_json(value: object) -> None:
-    """Print one JSON document."""
-    click.echo(json.dumps(value, ensure_ascii=False, indent=2, default=str))
+    """Print one JSON document; what a terminal would obey is escaped."""
+    text = json.dumps(value, ensure_ascii=False, indent=2, default=str)
+    parts = (c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
+    click.echo("".join(parts))
 
 
 def frame(data: pd.DataFrame, *, json_: bool, empty: str = "nothing") -> None:

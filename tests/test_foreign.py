@@ -52,7 +52,6 @@ from nyu_llm_frames.errors import (
     SidecarDamagedError,
     SidecarError,
     SidecarVersionError,
-    UncertainSubmissionError,
 )
 
 FRAME = pd.DataFrame({"q": ["one", "two", "three"]})
@@ -76,6 +75,16 @@ def _fast(stand_in: StandIn) -> Iterator[None]:
 def batch(stand_in: StandIn, sidecar: Path, **more: Any) -> pd.DataFrame:
     gateway = llm.Gateway(**stand_in.settings)
     return FRAME.llm.batch("{{ q }}", model=MODEL, sidecar=sidecar, gateway=gateway, **more)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the sidecar of a run that is over, to be copied."""
+    sidecar = tmp_path_factory.mktemp("finished") / "s"
+    with StandIn() as gateway, llm.set_options(**FAST):
+        gateway.behaviour = Behaviour(validating_polls=0, running_polls=0)
+        batch(gateway, sidecar)
+    return sidecar
 
 
 # --- any JSON ----------------------------------------------------------------------------------
@@ -164,31 +173,31 @@ STRANGE_IDS = ["../files/x?y=1#", "..", ".", "a/b", "a b", "a%2Fb", "ü", "1" * 
 
 
 @pytest.mark.parametrize("batch_id", STRANGE_IDS)
-def test_no_strange_id_gets_into_an_address(
-    batch_id: str, stand_in: StandIn, tmp_path: Path
-) -> None:
-    listed = read_list(
-        json.dumps({"data": [{**BATCH, "id": batch_id}], "has_more": False}).encode()
-    )
+def test_no_strange_id_is_read(batch_id: str) -> None:
+    page = {"data": [{**BATCH, "id": batch_id}], "has_more": False}
+    listed = read_list(json.dumps(page).encode())
     assert listed is not None
     assert listed.batches == ()
     assert not listed.reaches(None)
     assert read_batch(json.dumps({**BATCH, "id": batch_id}).encode()) is None
-    # By a user's word, and by a record of somebody else's sidecar.
+
+
+def test_no_strange_id_of_a_user_or_a_record_gets_into_an_address(
+    stand_in: StandIn, tmp_path: Path
+) -> None:
     stand_in.script.add("create", status=500)
     with llm.set_options(submit_settle_s=1000):
-        with contextlib.suppress(UncertainSubmissionError):
-            batch(stand_in, tmp_path / "s", wait=False)
-        before = len(stand_in.log)
-        gateway = llm.Gateway(**stand_in.settings)
-        with pytest.raises(ConfigurationError, match="cannot be the id of a batch job"):
-            StoredRun(tmp_path / "s", gateway=gateway).resolve(adopt=batch_id)
-        with pytest.raises(ConfigurationError, match="a string of"):
-            StoredRun(tmp_path / "s", gateway=gateway).resolve(adopt=7)  # type: ignore[arg-type]
-    (path,) = (tmp_path / "s" / "jobs").glob("*.parquet")
-    rewrite(path, step="live", batch_id=batch_id)
-    with pytest.raises(SidecarDamagedError):
         batch(stand_in, tmp_path / "s", wait=False)
+    before, gateway = len(stand_in.log), llm.Gateway(**stand_in.settings)
+    (path,) = (tmp_path / "s" / "jobs").glob("*.parquet")
+    kept = path.read_bytes()
+    for batch_id in [*STRANGE_IDS, 7]:
+        path.write_bytes(kept)
+        with pytest.raises(ConfigurationError, match="cannot be the id of a batch job"):
+            StoredRun(tmp_path / "s", gateway=gateway).resolve(adopt=batch_id)  # type: ignore[arg-type]
+        rewrite(path, step="live", batch_id=batch_id)
+        with pytest.raises(SidecarDamagedError):
+            batch(stand_in, tmp_path / "s", wait=False)
     assert len(stand_in.log) == before
 
 
@@ -259,13 +268,12 @@ FOREIGN: dict[str, tuple[str, Callable[[Path], object]]] = {
 
 @pytest.mark.parametrize("kind", FOREIGN)
 def test_a_foreign_file_is_named_with_what_can_be_rebuilt(
-    kind: str, stand_in: StandIn, tmp_path: Path
+    kind: str, finished: Path, stand_in: StandIn, tmp_path: Path
 ) -> None:
     folder, change = FOREIGN[kind]
-    batch(stand_in, tmp_path / "s")
+    shutil.copytree(finished, tmp_path / "s")
     (path,) = (tmp_path / "s" / folder).glob("*.parquet")
     change(path)
-    calls = len(stand_in.log)
     more = pd.concat([FRAME, pd.DataFrame({"q": ["four"]})])
     asked: dict[str, Any] = {"model": MODEL, "sidecar": tmp_path / "s"}
     asked["gateway"] = llm.Gateway(**stand_in.settings)
@@ -285,15 +293,15 @@ def test_a_foreign_file_is_named_with_what_can_be_rebuilt(
             door()
         assert str(path.parent) in str(e.value)
         assert "Delete it" in str(e.value) or "Restore it" in str(e.value)
-    assert len(stand_in.log) == calls
+    assert stand_in.log == []
 
 
 @pytest.mark.parametrize("version", ["0", "99", "9" * 5000, "one", "-1", ""])
 @pytest.mark.parametrize("folder", ["jobs", "requests", "answers", "runs"])
 def test_another_format_is_refused(
-    folder: str, version: str, stand_in: StandIn, tmp_path: Path
+    folder: str, version: str, finished: Path, tmp_path: Path
 ) -> None:
-    batch(stand_in, tmp_path / "s")
+    shutil.copytree(finished, tmp_path / "s")
     (path,) = (tmp_path / "s" / folder).glob("*.parquet")
     mark(path, version)
     stored = Sidecar(tmp_path / "s", llm._clock.SystemClock())
@@ -336,8 +344,8 @@ def test_any_record_of_a_job_raises_nothing_but_ours(
 
 
 @pytest.mark.parametrize("what", ["file", "folder", "README.txt"])
-def test_a_copy_to_share_follows_no_link(what: str, stand_in: StandIn, tmp_path: Path) -> None:
-    batch(stand_in, tmp_path / "s")
+def test_a_copy_to_share_follows_no_link(what: str, finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished, tmp_path / "s")
     secret = tmp_path / "secret"
     secret.write_text("the key")
     if what == "file":
@@ -411,8 +419,10 @@ def test_no_prompt_and_no_json_steers_a_terminal(tmp_path: Path) -> None:
     assert json.loads(as_json)[0]["messages"][0]["content"] == f"see {evil}"
 
 
-def test_no_record_and_no_page_steers_a_terminal(stand_in: StandIn, tmp_path: Path) -> None:
-    batch(stand_in, tmp_path / "s")
+def test_no_record_and_no_page_steers_a_terminal(
+    finished: Path, stand_in: StandIn, tmp_path: Path
+) -> None:
+    shutil.copytree(finished, tmp_path / "s")
     (path,) = (tmp_path / "s" / "jobs").glob("*.parquet")
     rewrite(path, error=EVIL, status=EVIL, model=EVIL)
     for command in (["status"], ["failures"], ["wait"]):

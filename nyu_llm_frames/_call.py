@@ -26,8 +26,8 @@ from nyu_llm_frames._frames import images as _images
 from nyu_llm_frames._frames.columns import Codes, new_names
 from nyu_llm_frames._frames.frame import Mask
 from nyu_llm_frames._gateway.gateway import Gateway
-from nyu_llm_frames._local_path import local_path
 from nyu_llm_frames._gateway.provider import resolve_model
+from nyu_llm_frames._local_path import local_path
 from nyu_llm_frames._options import Options
 from nyu_llm_frames._prompts.messages import same_prompt
 from nyu_llm_frames._prompts.template import PromptTemplate, Rendered, compile_template

@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 
 from nyu_llm_frames import _options
 from nyu_llm_frames._gateway.masking import secrets_in, strings
-from nyu_llm_frames._local_path import local_path
 from nyu_llm_frames._gateway.portable import portable
+from nyu_llm_frames._local_path import local_path
 from nyu_llm_frames._options import NYU_BASE_URL, NYU_CONTACT, NYU_PROVIDER
 from nyu_llm_frames.errors import ConfigurationError
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 from nyu_llm_frames import _options
-from nyu_llm_frames._gateway.masking import secrets_in, strings
+from nyu_llm_frames._gateway.masking import NO_SECRETS, Secret
 from nyu_llm_frames._options import NYU_BASE_URL, NYU_CONTACT, NYU_PROVIDER
 from nyu_llm_frames.errors import ConfigurationError
 
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from nyu_llm_frames._gateway.connection import Connection
 
 _DEFAULTS = {"base_url": NYU_BASE_URL, "provider": NYU_PROVIDER}
-# Header options whose value says where, not who.
-_SHOWN = frozenset({"vertex_project_id", "vertex_region", "request_timeout"})
 
 
 def _normal_url(url: str) -> str:
@@ -91,14 +89,14 @@ class Gateway:
         named = {"api_key": api_key, "base_url": base_url, "provider": provider, "bucket": bucket}
         del api_key  # a traceback may show local variables
         problem = _problem_of({**named, **_texts(portkey_options)})
-        if problem:
-            named.clear()
-            portkey_options.clear()
-            raise ConfigurationError(problem)
-        given = {name: value.strip() for name, value in named.items() if value}
+        given = {name: value.strip() for name, value in named.items() if value and not problem}
         options = {k: v.strip() if isinstance(v, str) else v for k, v in portkey_options.items()}
-        if client is not None:
-            _check_client(client, given, options)
+        if client is not None and not problem:
+            problem = _problem_of_client(client, given, options)
+        if problem:
+            for held in (named, given, options, portkey_options):
+                held.clear()
+            raise ConfigurationError(problem)
         self._put(given, client, options, None)
 
     def _put(
@@ -187,7 +185,7 @@ class Gateway:
         if self._client is not None:
             parts.append("client=<Portkey>")
         for name, option in self._portkey_options.items():
-            parts.append(f"{name}={option!r}" if name in _SHOWN else f"{name}='***'")
+            parts.append(f"{name}={option!r}" if name in NO_SECRETS else f"{name}='***'")
         return f"Gateway({', '.join(parts)})"
 
     @property
@@ -255,31 +253,28 @@ class Gateway:
         ------
         ConfigurationError
         """
-        from nyu_llm_frames._gateway.connection import Connection
+        from nyu_llm_frames._gateway import clients
 
         if self._local is not None:
             from nyu_llm_frames.local.process import ensure_server
 
             options = self._local
             server = ensure_server(**options)
-            return Connection(
-                make_client(server.api_key, server.base_url, "local", "local", {}),
-                secrets=(server.api_key,),
+            return clients.connect_embedded(
+                Secret(server.api_key),
+                server.base_url,
                 restart=lambda: ensure_server(**options).base_url,
             )
         if self._client is not None:
-            secret = getattr(self._client, "api_key", None)
-            extra = {}
-            if self.bucket:
-                extra["x-portkey-vertex-storage-bucket-name"] = self.bucket
-            return Connection(
-                self._client,
-                secrets=(secret,) if isinstance(secret, str) else (),
-                headers=extra,
-                owned=False,
-            )
+            return clients.connect_through(self._client, self.bucket)
         self._require_credentials()
-        return self._open()
+        return clients.connect(
+            Secret(self.api_key or ""),
+            self.base_url or "",
+            self.realm,
+            self.bucket or "",
+            Secret(self._portkey_options),
+        )
 
     def _require_credentials(self) -> None:
         names = ("api_key", "base_url", "provider", "bucket")
@@ -300,20 +295,11 @@ class Gateway:
                 'without any, use gateway="local", which needs none.'
             )
 
-    def _open(self) -> Connection:
-        from nyu_llm_frames._gateway.connection import Connection
 
-        key, options = self.api_key or "", self._portkey_options
-        hidden = [v for k, v in options.items() if k not in _SHOWN]
-        return Connection(
-            make_client(key, self.base_url or "", self.realm, self.bucket or "", options),
-            secrets=(key, *secrets_in(options)),
-            private=tuple(strings(hidden)),
-        )
-
-
-def _check_client(client: Any, given: Mapping[str, str], options: Mapping[str, Any]) -> None:
-    """Refuse what a ready client would not heed; no value is told, it may be a secret."""
+def _problem_of_client(client: Any, given: Mapping[str, str], options: Mapping[str, Any]) -> str:
+    """Say what a ready client would not heed, without a value: it may be a secret."""
+    if not hasattr(client, "openai_client") or not hasattr(client, "allHeaders"):
+        return f"client= takes a portkey_ai.Portkey, not {type(client).__name__}."
     ignored = sorted(options)
     for name in ("api_key", "base_url", "provider"):
         own = getattr(client, name, None)
@@ -324,11 +310,12 @@ def _check_client(client: Any, given: Mapping[str, str], options: Mapping[str, A
             same = _normal_url(given[name]) == _normal_url(str(own))
         if not same:
             ignored.append(name)
-    if ignored:
-        raise ConfigurationError(
-            f"client= is used as it is, so {', '.join(f'{name}=' for name in ignored)} would have "
-            "no effect: make the client with it, or leave client= out."
-        )
+    if not ignored:
+        return ""
+    return (
+        f"client= is used as it is, so {', '.join(f'{name}=' for name in ignored)} would have "
+        "no effect: make the client with it, or leave client= out."
+    )
 
 
 def _texts(options: dict[str, Any]) -> dict[str, Any]:
@@ -367,21 +354,6 @@ def _is_url(text: str) -> bool:
         return parts.scheme.lower() in ("http", "https") and bool(parts.hostname)
     except ValueError:
         return False
-
-
-def make_client(
-    api_key: str, base_url: str, provider: str, bucket: str, options: dict[str, Any]
-) -> Any:
-    """Build the Portkey client with the options of NYU's page."""
-    from portkey_ai import Portkey  # takes over a second: only when something is sent
-
-    return Portkey(
-        api_key=api_key,
-        provider=provider,
-        base_url=base_url.rstrip("/"),
-        vertex_storage_bucket_name=bucket,
-        **options,
-    )
 
 
 def resolve(gateway: Gateway | str | None) -> Gateway:

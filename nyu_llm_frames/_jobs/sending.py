@@ -36,7 +36,7 @@ def upload(ctx: Context, name: str) -> Job:
             f"uploading {count(job.requests, 'request')} ({job.file_bytes / 1e6:,.1f} MB)",
         )
         with ctx.sidecar.request_file(name) as path:
-            file_id = connection.upload(path, job.file_name, job.model, ctx.left_s())
+            file_id = connection.upload(path, job.file_name, job.model)
         return ctx.save(_jobs.uploaded(job, file_id, ctx.clock.now()))
 
 
@@ -113,7 +113,7 @@ def job_list(ctx: Context) -> JobList | None:
     user. While the gateway is in trouble nothing goes ahead.
     """
     try:
-        return ctx.connection.list(ctx.left_s())
+        return ctx.connection.list()
     except GatewayUnavailableError:
         raise
     except GatewayError as e:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from nyu_llm_frames._gateway.connection import Connection
 from nyu_llm_frames._gateway.masking import NO_SECRETS, Mask, Secret, secrets_in, strings
-from nyu_llm_frames._gateway.network import local_route, route
+from nyu_llm_frames._gateway.network import Route, local_route
 from nyu_llm_frames.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -19,18 +19,22 @@ if TYPE_CHECKING:
 
 
 def connect(
-    key: Secret[str], base_url: str, provider: str, bucket: str, options: Secret[dict[str, Any]]
+    key: Secret[str],
+    base_url: str,
+    provider: str,
+    bucket: str,
+    options: Secret[dict[str, Any]],
+    route: Route | None,
 ) -> Connection:
-    """Open a gateway that is named by its address."""
+    """Open a gateway that is named by its address; without a route, by the client in `options`."""
     from nyu_llm_frames._gateway import transport
 
-    theirs = options.value.get("http_client")
-    if theirs is None:
-        way = route(base_url)
-        http = transport.client(way)
+    if route is not None:
+        http = transport.client(route)
     else:
+        theirs = options.value.get("http_client")
         told = f"Gateway(http_client=) takes an httpx.Client, not {type(theirs).__name__}"
-        way, http = None, _checked(theirs, told)
+        http = _checked(theirs, told)
     portkey = _portkey(key, base_url, provider, bucket, options, http)
     return Connection(
         http,
@@ -38,8 +42,8 @@ def connect(
         _headers(portkey),
         secrets=Secret([key.value, *secrets_in(options.value)]),
         private=Secret(strings([v for k, v in options.value.items() if k not in NO_SECRETS])),
-        route=way,
-        owned=theirs is None,
+        route=route,
+        owned=route is not None,
     )
 
 

@@ -68,7 +68,7 @@ class Connection:
     ----------
     client : httpx.Client
     base_url : str
-    headers : Secret of mapping
+    headers : Secret of dict
         Sent with every call.
     secrets : Secret of list of str
         Credentials: they must appear nowhere.
@@ -91,7 +91,7 @@ class Connection:
         self,
         client: httpx.Client,
         base_url: str,
-        headers: Secret[Mapping[str, str]],
+        headers: Secret[dict[str, str]],
         *,
         secrets: Secret[list[str]],
         private: Secret[list[str]] | None = None,

@@ -66,6 +66,13 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
     return 60.0
 
 
+def _leads_to(headers: Mapping[str, str]) -> str:
+    """Say where a redirect leads to, without what its address may hold for that place alone."""
+    parts = urlsplit(headers.get("location", ""))
+    where = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"[:200]
+    return f"it leads to {where}. Is the gateway's address right?" if parts.netloc else ""
+
+
 class Translated:
     """A block whose errors become ours.
 
@@ -117,7 +124,7 @@ class Translated:
     def refusal(self, status: int, body: bytes, headers: Mapping[str, str]) -> LLMFramesError:
         """Make our error of an HTTP status."""
         body = self._mask.data(body)  # before it is cut: half a key is a key's half
-        said = _excerpt(body)
+        said = self._mask.text(_leads_to(headers)) if 300 <= status < 400 else _excerpt(body)
         text = f"{self._what}: the gateway answered {status}" + (f": {said}" if said else "")
         if status in self._ways_out:
             text = f"{sentence(text)} {self._ways_out[status]}"
@@ -131,8 +138,9 @@ class Translated:
                 status_code=status,
                 body=shown,
             )
-        # A redirect leads to somebody else's login page, and mostly for a while.
-        if status >= 500 or status in _RETRIED_STATUS or 300 <= status < 400:
+        # Elsewhere for a while: mostly somebody's login page. For good: the address is wrong.
+        for_a_while = 300 <= status < 400 and status not in (301, 308)
+        if status >= 500 or status in _RETRIED_STATUS or for_a_while:
             error = GatewayUnavailableError(sentence(text), status_code=status, body=shown)
             error.retry_after_s = _retry_after(headers)
             return error

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from nyu_llm_frames import _options
 from nyu_llm_frames._gateway.masking import NO_SECRETS, Secret
+from nyu_llm_frames._gateway.network import Route, local_route, route
 from nyu_llm_frames._options import NYU_BASE_URL, NYU_CONTACT, NYU_PROVIDER
 from nyu_llm_frames.errors import ConfigurationError
 
@@ -86,14 +87,16 @@ class Gateway:
         client: Any = None,
         **portkey_options: Any,
     ) -> None:
+        self._put({}, None, {}, None)  # a traceback may show this object
         named = {"api_key": api_key, "base_url": base_url, "provider": provider, "bucket": bucket}
-        del api_key  # a traceback may show local variables
+        del api_key  # and these variables
         problem = _problem_of({**named, **_texts(portkey_options)})
         given = {name: value.strip() for name, value in named.items() if value and not problem}
         options = {k: v.strip() if isinstance(v, str) else v for k, v in portkey_options.items()}
         if client is not None and not problem:
             problem = _problem_of_client(client, given, options)
         if problem:
+            del client
             for held in (named, given, options, portkey_options):
                 held.clear()
             raise ConfigurationError(problem)
@@ -231,6 +234,22 @@ class Gateway:
         return value or _DEFAULTS.get(name)
 
     @property
+    def route(self) -> Route | None:
+        """How calls get there; None where a client of the user's decides.
+
+        Raises
+        ------
+        ConfigurationError
+            For a proxy or a file of certificates that cannot be used.
+        """
+        if self._local is not None:
+            return local_route()
+        if self._client is not None or self._portkey_options.get("http_client") is not None:
+            return None
+        url = self.base_url or NYU_BASE_URL
+        return route(url) if _is_url(url) else None  # connect() says what is wrong with it
+
+    @property
     def realm(self) -> str:
         """Who answers: part of every request's identity, known without a network."""
         if self._local is not None:
@@ -274,6 +293,7 @@ class Gateway:
             self.realm,
             self.bucket or "",
             Secret(self._portkey_options),
+            self.route,
         )
 
     def _require_credentials(self) -> None:

@@ -17,9 +17,10 @@ from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import SplitResult, unquote, urlsplit
 
+from nyu_llm_frames._gateway.masking import Secret
 from nyu_llm_frames.errors import ConfigurationError
 
-_KINDS = ("http", "https", "socks5", "socks5h")
+_PLAIN, _SOCKS = ("http", "https"), ("socks5", "socks5h")
 _SYSTEM = "the proxy settings of this computer"
 # Read by other programs; people set them and expect the whole of Python to heed them.
 _UNREAD = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PIP_CERT")
@@ -32,15 +33,23 @@ class Proxy:
     Attributes
     ----------
     url : str
-    shown : str
-        The address without user and password.
     variable : str
         Where it is set.
     """
 
     url: str
-    shown: str
     variable: str
+
+    @property
+    def scheme(self) -> str:
+        """The kind of proxy."""
+        return self.url.partition("://")[0]
+
+    @property
+    def shown(self) -> str:
+        """The address without user and password."""
+        rest = self.url.partition("://")[2]
+        return f"{self.scheme}://{rest.rpartition('@')[2].rstrip('/')}"
 
     @property
     def secrets(self) -> list[str]:
@@ -100,7 +109,7 @@ def route(base_url: str) -> Route:
     """
     parts = urlsplit(base_url)
     proxy = None if is_loopback(parts.hostname or "") else _proxy_for(parts)
-    encrypted = parts.scheme == "https" or (proxy is not None and proxy.url.startswith("https:"))
+    encrypted = parts.scheme == "https" or (proxy is not None and proxy.scheme == "https")
     tls, certificates = _trusted(encrypted)
     unread = next((name for name in _UNREAD if os.environ.get(name)), "")
     return Route(proxy, tls, certificates, unread)
@@ -119,16 +128,16 @@ def _proxy_for(parts: SplitResult) -> Proxy | None:
     variable comes first, may be of a kind that cannot be used here: all_proxy=socks5://... beside
     https_proxy=http://... is common.
     """
-    found = urllib.request.getproxies()
-    if _is_direct(parts, found.get("no", "")):
+    found = Secret(urllib.request.getproxies())
+    if _is_direct(parts, found.value.get("no", "")):
         return None
     proxies = {
-        scheme: _read(found[scheme].strip(), _variable(scheme, found[scheme]))
+        scheme: _checked(Proxy(_url(found.value[scheme]), _variable(scheme)))
         for scheme in ("http", "https", "all")
-        if found.get(scheme, "").strip()
+        if found.value.get(scheme, "").strip()
     }
     proxy = proxies.get(parts.scheme) or proxies.get("all")
-    if proxy is not None and proxy.url.startswith("socks") and not _can_socks():
+    if proxy is not None and proxy.scheme in _SOCKS and not importlib.util.find_spec("socksio"):
         raise ConfigurationError(
             f"{proxy.variable} names the SOCKS proxy {proxy.shown}, and the package that speaks to "
             f'one is not installed: pip install "httpx[socks]", or unset {proxy.variable}.'
@@ -146,41 +155,39 @@ def _is_direct(parts: SplitResult, exceptions: str) -> bool:
     return any(urllib.request.proxy_bypass(f"{form}{port}") for form in forms)
 
 
-def _can_socks() -> bool:
-    return importlib.util.find_spec("socksio") is not None
-
-
-def _variable(scheme: str, value: str) -> str:
+def _variable(scheme: str) -> str:
     """Name the variable that holds a proxy; in lower case it comes first."""
-    for name in (f"{scheme}_proxy", f"{scheme}_proxy".upper()):
-        if os.environ.get(name) == value:
-            return name
-    return next((n for n in os.environ if n.lower() == f"{scheme}_proxy"), _SYSTEM)
+    names = [name for name in os.environ if name.lower() == f"{scheme}_proxy" and os.environ[name]]
+    return min(names, key=lambda name: not name.islower(), default=_SYSTEM)
 
 
-def _read(value: str, variable: str) -> Proxy:
-    """Read the address of a proxy."""
-    url = value if "://" in value else f"http://{value}"
-    scheme, _, rest = url.partition("://")
-    scheme, shown = scheme.lower(), f"{scheme.lower()}://{rest.rpartition('@')[2].rstrip('/')}"
+def _url(value: str) -> str:
+    """Give a proxy's address the form of one; without a kind it is http."""
+    kind, mark, rest = value.strip().partition("://")
+    return f"{kind.lower()}://{rest}" if mark else f"http://{kind}"
+
+
+def _checked(proxy: Proxy) -> Proxy:
     wrong = ""
-    if scheme not in _KINDS:
-        wrong = f"a proxy can be http://, https:// or socks5://, not {scheme}://"
-    elif not _is_address(url):
+    if proxy.scheme not in (*_PLAIN, *_SOCKS):
+        wrong = f"a proxy can be http://, https:// or socks5://, not {proxy.scheme}://"
+    elif not _is_address(proxy):
         wrong = "a proxy's address is http://host:port"
     if wrong:
-        unset = "change them" if variable == _SYSTEM else f"set it right, or unset {variable}"
-        raise ConfigurationError(f"{variable} says {shown!r}: {wrong}. Please {unset}.")
-    return Proxy(f"{scheme}://{rest}", shown, variable)
+        way_out = (
+            "Change them" if proxy.variable == _SYSTEM else f"Correct or unset {proxy.variable}"
+        )
+        raise ConfigurationError(f"{proxy.variable} says {proxy.shown!r}: {wrong}. {way_out}.")
+    return proxy
 
 
-def _is_address(url: str) -> bool:
+def _is_address(proxy: Proxy) -> bool:
     import httpx
 
     try:
-        parts = urlsplit(url)
+        parts = urlsplit(proxy.url)
         parts.port  # noqa: B018 - raises where it is no number
-        return bool(parts.hostname) and url.isascii() and bool(httpx.URL(url).host)
+        return bool(parts.hostname) and proxy.url.isascii() and bool(httpx.URL(proxy.url).host)
     except (ValueError, httpx.InvalidURL):
         return False
 

@@ -213,13 +213,22 @@ class Busy:
 
 @dataclass(frozen=True, slots=True)
 class Uncertain:
-    """A job may exist."""
+    """A job may exist.
+
+    Attributes
+    ----------
+    refused : bool
+        Whether the answer has the words of a refusal (a redirect, a 4xx that nobody knows): where
+        it turns out that it made no job, asking again would get the same.
+    """
 
     reason: str
+    refused: bool = False
 
 
 CreateOutcome = Created | Refused | Busy | Uncertain
 
+_PASSING = frozenset({408, 409, 425})
 _CERTAIN_NO = frozenset({400, 401, 403, 404, 413, 422})
 
 
@@ -238,4 +247,4 @@ def classify_create(
         return Busy(reason, retry_after_s)
     if status_code in _CERTAIN_NO:
         return Refused(status_code, reason)
-    return Uncertain(reason)
+    return Uncertain(reason, refused=300 <= status_code < 500 and status_code not in _PASSING)

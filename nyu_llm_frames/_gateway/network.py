@@ -21,7 +21,7 @@ from nyu_llm_frames._gateway.masking import Secret
 from nyu_llm_frames.errors import ConfigurationError
 
 _PLAIN, _SOCKS = ("http", "https"), ("socks5", "socks5h")
-_SYSTEM = "the proxy settings of this computer"
+_SYSTEM = "the proxy setting of this computer"
 # Read by other programs; people set them and expect the whole of Python to heed them.
 _UNREAD = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PIP_CERT")
 
@@ -174,10 +174,9 @@ def _checked(proxy: Proxy) -> Proxy:
     elif not _is_address(proxy):
         wrong = "a proxy's address is http://host:port"
     if wrong:
-        way_out = (
-            "Change them" if proxy.variable == _SYSTEM else f"Correct or unset {proxy.variable}"
+        raise ConfigurationError(
+            f"{proxy.variable} says {proxy.shown!r}: {wrong}. Correct it, or unset it."
         )
-        raise ConfigurationError(f"{proxy.variable} says {proxy.shown!r}: {wrong}. {way_out}.")
     return proxy
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import platform
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -121,14 +122,16 @@ def examine(gateway: Gateway, model: str) -> Iterator[Finding]:
     if connection is None:
         return
     yield Finding("settings", "ok", f"{gateway!r}; {gateway.identity}, provider {gateway.realm}")
-    for step in (_reach, _upload):
-        try:
-            findings = list(step(gateway, connection, model))
-        except LLMFramesError as e:
-            findings = [_failed(step.__name__.strip("_"), e, _fix(gateway, e))]
-        yield from findings
-        if any(f.step in ("network", "gateway", "key") and f.state == "failed" for f in findings):
-            return
+    ends = ("network", "gateway", "key")
+    with closing(connection):
+        for step in (_reach, _upload):
+            try:
+                findings = list(step(gateway, connection, model))
+            except LLMFramesError as e:
+                findings = [_failed(step.__name__.strip("_"), e, _fix(gateway, e))]
+            yield from findings
+            if any(f.step in ends and f.state == "failed" for f in findings):
+                return
 
 
 Step = Callable[[Gateway, Connection, str], Iterator[Finding]]
@@ -310,6 +313,9 @@ def _fix(gateway: Gateway, error: LLMFramesError) -> str:
             f"{gateway.identity} was reached, and has trouble of its own: try again in some "
             f"minutes. If it stays like that, write to {NYU_CONTACT}."
         )
+    route = gateway.route
+    if route is not None and route.proxy is not None and not error.connected:
+        return f"Look at {route.proxy.variable} first."
     return (
         f"Can this machine reach {gateway.identity}? NYU's gateway answers only through NYU's VPN; "
         "another address is set with PORTKEY_BASE_URL."

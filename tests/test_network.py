@@ -323,8 +323,9 @@ def test_a_client_that_is_not_installed_is_named(
     ],
 )
 def test_options_that_the_client_does_not_take_are_told(wrong: dict[str, Any]) -> None:
+    there = {**AWAY, "base_url": f"https://me:{PASSWORD}@gateway.test/v1"}
     with pytest.raises(ConfigurationError) as e:
-        ask(gateway=llm.Gateway(**AWAY, **wrong, Authorization=PASSWORD))
+        ask(gateway=llm.Gateway(**there, **wrong, Authorization=PASSWORD))
     holds_no_key(e.value)
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def connect(
     key: Secret[str],
-    base_url: str,
+    base_url: Secret[str],
     provider: str,
     bucket: str,
     options: Secret[dict[str, Any]],
@@ -53,21 +53,23 @@ def connect_embedded(key: Secret[str], base_url: str, restart: Callable[[], str]
 
     way = local_route()
     http = transport.client(way)
-    portkey = _portkey(key, base_url, "local", "local", Secret({}), http)
+    portkey = _portkey(key, Secret(base_url), "local", "local", Secret({}), http)
     return Connection(
         http, base_url, _headers(portkey), secrets=Secret([key.value]), route=way, restart=restart
     )
 
 
-def connect_through(client: Any, bucket: str | None) -> Connection:
-    """Open what a user's own client leads to; proxies and certificates are its owner's business."""
+def connect_through(client: Any, extra: dict[str, str]) -> Connection:
+    """Open what a user's own client leads to, with some headers more.
+
+    Proxies and certificates are its owner's business.
+    """
     http = _checked(
         getattr(getattr(client, "openai_client", None), "_client", None),
         f"client= takes a portkey_ai.Portkey, not {type(client).__name__}",
     )
     headers = _headers(client)
-    if bucket:
-        headers.value["x-portkey-vertex-storage-bucket-name"] = bucket
+    headers.value.update(extra)
     secret = Secret(getattr(client, "api_key", None))
     return Connection(
         http,
@@ -95,7 +97,7 @@ def _headers(portkey: Any) -> Secret[dict[str, str]]:
 
 def _portkey(
     key: Secret[str],
-    base_url: str,
+    base_url: Secret[str],
     provider: str,
     bucket: str,
     options: Secret[dict[str, Any]],
@@ -118,7 +120,7 @@ def _portkey(
                 **{
                     "api_key": key.value,
                     "provider": provider,
-                    "base_url": base_url.rstrip("/"),
+                    "base_url": base_url.value.rstrip("/"),
                     "vertex_storage_bucket_name": bucket,
                     **options.value,
                     "http_client": http,

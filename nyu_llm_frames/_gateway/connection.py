@@ -18,7 +18,14 @@ from typing import TYPE_CHECKING, Any
 from nyu_llm_frames._gateway import wire as _wire
 from nyu_llm_frames._gateway.failures import Translated
 from nyu_llm_frames._gateway.masking import Mask, Secret, credentials, in_logs
-from nyu_llm_frames._gateway.network import Route
+from nyu_llm_frames._gateway.received import (
+    ANSWER_BYTES,
+    REFUSAL_BYTES,
+    SMALL_BYTES,
+    check_encoding,
+    check_time,
+    whole,
+)
 from nyu_llm_frames.errors import (
     ConfigurationError,
     GatewayError,
@@ -30,6 +37,8 @@ from nyu_llm_frames.errors import (
 if TYPE_CHECKING:
     import httpx
 
+    from nyu_llm_frames._gateway.network import Route
+
 ENDPOINT = "/v1/chat/completions"
 
 _CONNECT_S, _READ_S, _UPLOAD_S, _SUBMIT_S = 15.0, 120.0, 330.0, 330.0
@@ -37,9 +46,6 @@ _CONNECT_S, _READ_S, _UPLOAD_S, _SUBMIT_S = 15.0, 120.0, 330.0, 330.0
 # and its files and outputs to get there at last, however often it is made again.
 _SHORTEST_S, _SHORTEST_SUBMIT_S, _SHORTEST_UPLOAD_S, _SHORTEST_OUTPUT_S = 2.0, 5.0, 5.0, 10.0
 _FAST, _SLOW = 1_000_000, 50_000  # bytes a second of a line on which a file gets longer
-
-# Batch objects and lists are some kilobytes; a live answer may hold a picture.
-_SMALL_BYTES, _ANSWER_BYTES, _REFUSAL_BYTES = 8_000_000, 64_000_000, 100_000
 
 _SMALLER = (
     "If it stays like that, make the files smaller: set_options(max_bytes_per_file=...), and make "
@@ -53,7 +59,6 @@ _OF_UPLOADS = {
 }
 _OF_ANSWERS = {404: f"Check the name of the model and {_ADDRESS}"}
 _JSON = {"content-type": "application/json"}
-_ENCODINGS = frozenset({"", "identity", "gzip", "deflate"})  # one layer: two may hold a terabyte
 
 
 def _passwords(url: str) -> list[str]:
@@ -162,7 +167,7 @@ class Connection:
         seconds: float,
         headers: Mapping[str, str] | None = None,
         *,
-        largest: int = _SMALL_BYTES,
+        largest: int = SMALL_BYTES,
         also: int = 200,
         **body: Any,
     ) -> tuple[int, bytes]:
@@ -178,35 +183,16 @@ class Connection:
             status = response.status_code
             if not response.is_success and status != also:
                 raise self._refusal(block, response, end)
-            return status, self._data_mask.data(self._whole(response, end, largest))
+            return status, self._data_mask.data(whole(response, end, largest))
 
     def _refusal(
         self, block: Translated, response: httpx.Response, end: float | None
     ) -> LLMFramesError:
         return block.refusal(
             response.status_code,
-            self._whole(response, end, _REFUSAL_BYTES, cut=True),
+            whole(response, end, REFUSAL_BYTES, cut=True),
             response.headers,
         )
-
-    def _whole(
-        self, response: httpx.Response, end: float | None, largest: int, *, cut: bool = False
-    ) -> bytes:
-        """Read an answer that must be small; `cut` it where it is not."""
-        _check_encoding(response)
-        held, size = Secret(bytearray()), -1
-        pieces = response.iter_bytes()
-        while size < len(held.value) <= largest:
-            size = len(held.value)
-            held.value.extend(next(pieces, b""))
-            _check_time(end)
-        if len(held.value) > largest and not cut:
-            raise GatewayUnavailableError(
-                f"{self._mask.text(self._base_url)} gave an answer of more than "
-                f"{largest / 1e6:g} MB where a gateway's has some kilobytes. Is this the right "
-                "base URL?"
-            )
-        return bytes(held.value[:largest])
 
     def _get(self, what: str, path: str) -> bytes:
         """Read a small answer."""
@@ -228,9 +214,9 @@ class Connection:
             ):
                 if not response.is_success:
                     raise self._refusal(block, response, end)
-                _check_encoding(response)
+                check_encoding(response)
                 for piece in self._data_mask.stream(response.iter_bytes()):
-                    _check_time(end)
+                    check_time(end)
                     yield piece
                 return
         except GatewayUnavailableError as e:
@@ -349,20 +335,6 @@ class Connection:
                 "/chat/completions",
                 _READ_S,
                 _JSON,
-                largest=_ANSWER_BYTES,
+                largest=ANSWER_BYTES,
                 content=body,
             )[1]
-
-
-def _check_time(end: float | None) -> None:
-    """Raise when the time is over, also where the client is one that keeps no deadline."""
-    import httpx
-
-    if end is not None and time.monotonic() >= end:
-        raise httpx.ReadTimeout("its time is over")
-
-
-def _check_encoding(response: httpx.Response) -> None:
-    encoding = response.headers.get("content-encoding", "").strip().lower()
-    if encoding not in _ENCODINGS:
-        raise ValueError(f"content-encoding: {encoding}")

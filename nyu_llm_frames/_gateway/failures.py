@@ -7,15 +7,13 @@ of ours, which hold no key, and say where to look: gateway, proxy, certificate, 
 from __future__ import annotations
 
 import re
-import ssl
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from nyu_llm_frames._gateway import wire as _wire
 from nyu_llm_frames._gateway.masking import Mask
-from nyu_llm_frames._gateway.network import Proxy, Route
 from nyu_llm_frames._options import NYU_BASE_URL
 from nyu_llm_frames._words import sentence
 from nyu_llm_frames.errors import (
@@ -25,6 +23,11 @@ from nyu_llm_frames.errors import (
     GatewayUnavailableError,
     LLMFramesError,
 )
+
+if TYPE_CHECKING:
+    import ssl
+
+    from nyu_llm_frames._gateway.network import Proxy, Route
 
 _UNREADABLE = (ValueError, TypeError, AttributeError, LookupError, RecursionError, AssertionError)
 _RETRIED_STATUS = frozenset({408, 409, 425, 429})
@@ -226,9 +229,13 @@ def _causes(error: BaseException | None) -> list[BaseException]:
 
 def _tls_error(error: BaseException) -> ssl.SSLError | None:
     """Find the error of the encryption in what httpx made of it."""
+    import ssl
+
     return next((e for e in _causes(error) if isinstance(e, ssl.SSLError)), None)
 
 
 def _untrusted(error: BaseException) -> ssl.SSLCertVerificationError | None:
+    import ssl
+
     found = _tls_error(error)
     return found if isinstance(found, ssl.SSLCertVerificationError) else None

@@ -22,6 +22,7 @@ from nyu_llm_frames.errors import ConfigurationError
 
 _PLAIN, _SOCKS = ("http", "https"), ("socks5", "socks5h")
 _SYSTEM = "the proxy setting of this computer"
+_PEM = "set it to a file of certificates (-----BEGIN CERTIFICATE-----), or unset it."
 # Read by other programs; people set them and expect the whole of Python to heed them.
 _UNREAD = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PIP_CERT")
 
@@ -196,7 +197,14 @@ def _trusted(encrypted: bool) -> tuple[ssl.SSLContext | None, str]:
     """Load the certificates to trust; a file or folder that is named must be one, in any case."""
     file, folder = (os.environ.get(name, "") for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"))
     if file:
-        return _loaded(file), f"certificates of SSL_CERT_FILE={file}"
+        try:
+            with Path(file).open("rb"):
+                pass
+        except OSError as e:
+            problem = f"which cannot be read ({e.strerror})"
+        else:
+            return _context(file=file), f"certificates of SSL_CERT_FILE={file}"
+        raise ConfigurationError(f"SSL_CERT_FILE names {file}, {problem}: {_PEM}")
     if folder:
         if not any(Path(one).is_dir() for one in folder.split(os.pathsep)):
             raise ConfigurationError(
@@ -209,33 +217,17 @@ def _trusted(encrypted: bool) -> tuple[ssl.SSLContext | None, str]:
     return _context(), "certificates of the package certifi"
 
 
-def _loaded(file: str) -> ssl.SSLContext:
-    try:
-        with Path(file).open("rb"):
-            pass
-    except OSError as e:
-        wrong = f"which cannot be read ({e.strerror})"
-    else:
-        try:
-            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=file)
-        except (OSError, ValueError):
-            wrong = "which holds no certificates in PEM form"
-        else:
-            return _context(file=file)
-    raise ConfigurationError(
-        f"SSL_CERT_FILE names {file}, {wrong}: set it to a file of certificates in PEM form "
-        "(-----BEGIN CERTIFICATE-----), or unset it."
-    )
-
-
 def _context(*, file: str | None = None, folder: str | None = None) -> ssl.SSLContext:
     import certifi
 
     default = certifi.where() if file is None and folder is None else None
     try:
         return ssl.create_default_context(cafile=file or default, capath=folder)
-    except OSError as e:  # of another setting of OpenSSL's: SSLKEYLOGFILE, OPENSSL_CONF
-        problem = f"{e.strerror or e}{f': {e.filename}' if e.filename else ''}"
-    names = [n for n in ("SSLKEYLOGFILE", "OPENSSL_CONF") if os.environ.get(n)]
-    way_out = f" Is {' or '.join(names)} right? Unset it." if names else ""
-    raise ConfigurationError(f"Encryption (TLS) cannot be set up: {problem}.{way_out}")
+    except ssl.SSLError:
+        problem = f"{file or default} holds no certificates in PEM form"
+        if file is not None:
+            problem = f"SSL_CERT_FILE names {file}, which holds no certificates in PEM form: {_PEM}"
+    except OSError as e:  # of SSLKEYLOGFILE, which Python reads, too
+        name = " (SSLKEYLOGFILE)" if os.environ.get("SSLKEYLOGFILE") else ""
+        problem = f"{e.filename or 'A file'}{name} cannot be used for encryption: {e.strerror}"
+    raise ConfigurationError(problem)

@@ -57,7 +57,7 @@ class Fault:
         is done. `lose`: the work is done, the answer is lost (a reset; with `status`, that error
         page). `delay`: `delay_s` before the work. `hold`: the work waits for `release()`, also
         when the caller has died. `hold_answer`: the work is done, the answer waits. `trickle`: the
-        work is done, the answer comes a byte at a time and never ends; `body` says from where
+        work is done, the answer comes a byte at a time, for half a minute; `body` says from where
         ("head", "body").
     times : int
         How many requests are hit; -1 is always.

@@ -34,8 +34,8 @@ class Request:
 class Answer:
     """What goes back; `chunked` as the gateway sends outputs, `cut` breaks off at its end.
 
-    `trickle` sends it a byte at a time from its first byte ("head") or from its body on ("body"),
-    and then blanks without end.
+    `trickle` sends it a byte at a time, from its headers ("head") or its body on ("body"), for
+    half a minute.
     """
 
     status: int
@@ -87,18 +87,17 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
 
     def _trickle(self, answer: Answer) -> None:
-        head = (
-            f"HTTP/1.1 {answer.status} OK\r\nContent-Type: {answer.content_type}\r\n\r\n".encode()
-        )
+        """Send a byte at a time, and not end within any patience of a test."""
+        head = f"HTTP/1.1 {answer.status} OK\r\nContent-Type: {answer.content_type}\r\n"
+        slow, last = b"X-Slow: ", 120
         if answer.trickle == "body":
-            self.wfile.write(head)
-            self.wfile.flush()
-            head = b""
-        for byte in itertools.chain(head + answer.body, itertools.repeat(32)):
-            if self.server.stopping.wait(PAUSE_S):  # type: ignore[attr-defined]
-                break
+            head, slow, last = f"{head}\r\n", answer.body, 32
+        self.wfile.write(head.encode())
+        for byte in itertools.chain(slow, itertools.repeat(last, 1500)):
             self.wfile.write(bytes([byte]))
             self.wfile.flush()
+            if self.server.stopping.wait(PAUSE_S):  # type: ignore[attr-defined]
+                break
         self.close_connection = True
 
     def _send(self, answer: Answer) -> None:

@@ -14,6 +14,7 @@ import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import httpx
 import pandas as pd
@@ -30,7 +31,7 @@ from nyu_llm_frames._gateway import connection
 from nyu_llm_frames._gateway.failures import Translated
 from nyu_llm_frames._gateway.masking import Mask
 from nyu_llm_frames._gateway.network import route
-from nyu_llm_frames._gateway.wire import Busy, Uncertain
+from nyu_llm_frames._gateway.wire import Busy, Refused, Uncertain
 from nyu_llm_frames._options import NYU_BASE_URL
 from nyu_llm_frames.cli import exits
 from nyu_llm_frames.cli.main import cli
@@ -410,6 +411,20 @@ def test_a_small_answer_that_is_none_ends(call: str, encoding: str) -> None:
                 CALLS[call](made)
     finally:
         server.stop()
+
+
+def test_a_refusal_that_cannot_be_read_is_one_all_the_same() -> None:
+    def serve(request: Request) -> Answer:
+        return Answer(401, b"no gzip", headers={"Content-Encoding": "gzip"})
+
+    server = Server(serve)
+    server.start()
+    there = llm.Gateway(**{**AWAY, "base_url": f"http://127.0.0.1:{server.port}"})
+    with opened(there) as made, contextlib.ExitStack() as stack:
+        stack.callback(server.stop)
+        with pytest.raises(AuthenticationError):
+            made.list()
+        assert made.create("file", "model") == Refused(401, mock.ANY)
 
 
 # --- redirects --------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import json
 import time
 import urllib.parse
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -188,11 +188,12 @@ class Connection:
     def _refusal(
         self, block: Translated, response: httpx.Response, end: float | None
     ) -> LLMFramesError:
-        return block.refusal(
-            response.status_code,
-            whole(response, end, REFUSAL_BYTES, cut=True),
-            response.headers,
-        )
+        import httpx
+
+        said = Secret(b"")
+        with suppress(httpx.HTTPError, httpx.StreamError, ValueError):  # the status is what counts
+            said = Secret(whole(response, end, REFUSAL_BYTES, cut=True))
+        return block.refusal(response.status_code, said.value, response.headers)
 
     def _get(self, what: str, path: str) -> bytes:
         """Read a small answer."""

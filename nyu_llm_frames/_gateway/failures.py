@@ -187,6 +187,8 @@ class Translated:
             )
         elif proxy is not None:
             text += f" It was asked through the proxy {proxy.shown} ({proxy.variable})."
+            if nobody and proxy.scheme == "https":
+                text += " Most proxies are http://host:port, also for https:// addresses."
         away = nobody or refused or isinstance(error, httpx.TimeoutException)
         if away and self._host == urlsplit(NYU_BASE_URL).hostname:
             text += f" {_VPN}"

@@ -217,13 +217,13 @@ class Uncertain:
 
     Attributes
     ----------
-    refused : bool
-        Whether the answer has the words of a refusal (a redirect, a 4xx that nobody knows): where
-        it turns out that it made no job, asking again would get the same.
+    refusal : int
+        How far the answer speaks for a refusal, if it turns out that it made no job: 2 is enough
+        (a redirect), of a 4xx that nobody knows two in a row are.
     """
 
     reason: str
-    refused: bool = False
+    refusal: int = 0
 
 
 CreateOutcome = Created | Refused | Busy | Uncertain
@@ -247,4 +247,6 @@ def classify_create(
         return Busy(reason, retry_after_s)
     if status_code in _CERTAIN_NO:
         return Refused(status_code, reason)
-    return Uncertain(reason, refused=300 <= status_code < 500 and status_code not in _PASSING)
+    if 300 <= status_code < 400:
+        return Uncertain(reason, refusal=2)
+    return Uncertain(reason, refusal=int(400 <= status_code < 500 and status_code not in _PASSING))

@@ -96,7 +96,7 @@ def submit(ctx: Context, name: str) -> Job:
                 error = GatewayUnavailableError(reason)
                 error.retry_after_s = retry_after_s
                 raise error
-            case Uncertain(reason, refused):
+            case Uncertain(reason, refusal):
                 ctx.say("settling", f"no certain answer to the submit ({reason})")
                 clock = ctx.clock
                 return ctx.save(
@@ -105,7 +105,7 @@ def submit(ctx: Context, name: str) -> Job:
                         reason,
                         epoch=clock.epoch,
                         from_s=clock.monotonic(),
-                        refused=refused,
+                        refusal=refusal,
                     )
                 )
             case _:
@@ -183,7 +183,7 @@ def settle(ctx: Context, job: Job) -> Job:
         ctx.say("settling", "the uncertain submit made no job, and none is wanted any more")
     elif after.step == "rejected":
         raise GatewayError(
-            f"{sentence(after.error or '')} The job list shows that it made no batch job, so it is "
+            f"{sentence(after.error or 'It was refused.')} The job list shows that it made no batch job, so it is "
             "not sent again by itself. Is the gateway's address right (base_url=, "
             "PORTKEY_BASE_URL)? The same call submits these rows anew."
         )

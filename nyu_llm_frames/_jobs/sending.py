@@ -183,9 +183,9 @@ def settle(ctx: Context, job: Job) -> Job:
         ctx.say("settling", "the uncertain submit made no job, and none is wanted any more")
     elif after.step == "rejected":
         raise GatewayError(
-            f"{sentence(after.error or 'It was refused.')} The job list shows that it made no batch job, so it is "
-            "not sent again by itself. Is the gateway's address right (base_url=, "
-            "PORTKEY_BASE_URL)? The same call submits these rows anew."
+            f"{sentence(after.error or 'The submit was refused')} The job list shows that it made "
+            "no batch job, so it is not sent again by itself. Is the gateway's address right "
+            "(base_url=, PORTKEY_BASE_URL)? The same call submits these rows anew."
         )
     if _jobs.undecidable(after):
         raise _uncertain(

@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
-import ssl
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from nyu_llm_frames._clock import SystemClock
 
 CONTROL = ("NYU_LLM_GATEWAY_TESTS", "NYU_LLM_REQUIRE_MODEL")
 KEPT = (*CONTROL, "PORTKEY_GATEWAY")  # where the real gateway lies: a fixture may start it late
+CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PIP_CERT")
 REQUIRE_GATEWAY, REQUIRE_MODEL = (os.environ.get(name) == "1" for name in CONTROL)
 REAL_HOME = Path.home()
 
@@ -54,7 +54,8 @@ def _clean_environment(
 ) -> None:
     """Let nothing leak in or out: no settings, an empty home, an empty working directory."""
     for name in list(os.environ):
-        if name.startswith(("PORTKEY_", "NYU_LLM_")) and name not in KEPT:
+        ours = name.startswith(("PORTKEY_", "NYU_LLM_")) and name not in KEPT
+        if ours or name.upper().endswith("_PROXY") or name in CERTIFICATES:
             monkeypatch.delenv(name)
     home = tmp_path_factory.mktemp("home")
     cache = os.environ.get("XDG_CACHE_HOME", str(REAL_HOME / ".cache"))
@@ -87,15 +88,10 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
 
 
 @pytest.fixture
-def gateway(
-    stand_in: StandIn, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[StandIn]:
+def gateway(stand_in: StandIn, clock: FakeClock) -> Iterator[StandIn]:
     """The stand-in as the gateway of all calls, without waiting and without progress lines."""
     import nyu_llm_frames as llm
 
-    # Every client reads the system's certificates twice, a third of a test's time; no TLS here.
-    nothing = lambda *args, **kwargs: None  # noqa: E731
-    monkeypatch.setattr(ssl.SSLContext, "load_verify_locations", nothing)
     with llm.set_options(gateway=llm.Gateway(**stand_in.settings), progress=False):
         yield stand_in
 

@@ -367,6 +367,7 @@ def test_doctor_goes_step_by_step(run: Run, stand_in: StandIn) -> None:
     found = json.loads(run("doctor", "--json").stdout)
     assert [(f["step"], f["state"]) for f in found] == [
         ("versions", "ok"),
+        ("network", "ok"),
         ("settings", "ok"),
         ("gateway", "ok"),
         ("key", "ok"),

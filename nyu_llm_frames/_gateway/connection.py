@@ -1,32 +1,52 @@
 """The gateway's calls as effects: one method, one HTTP request, nothing retried here.
 
 Comes in: paths, names, ids. Goes out: raw bytes read by `wire`, or one of our errors. Every
-exception of the client, of httpx and of their decoders ends here, and no key leaves in a message.
+exception of the client and of its decoders ends here, no key leaves in a message, and no call lasts
+longer than its caller may wait.
 """
 
 from __future__ import annotations
 
 import json
+import time
 import urllib.parse
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nyu_llm_frames._gateway import wire as _wire
 from nyu_llm_frames._gateway.failures import Translated
-from nyu_llm_frames._gateway.masking import Mask, credentials, in_logs
+from nyu_llm_frames._gateway.masking import Mask, Secret, credentials, in_logs
+from nyu_llm_frames._gateway.received import (
+    ANSWER_BYTES,
+    REFUSAL_BYTES,
+    SMALL_BYTES,
+    check_encoding,
+    check_time,
+    whole,
+)
 from nyu_llm_frames.errors import (
     BudgetError,
     ConfigurationError,
     GatewayError,
     GatewayUnavailableError,
+    LLMFramesError,
+    RunTimeoutError,
 )
+
+if TYPE_CHECKING:
+    import httpx
+
+    from nyu_llm_frames._gateway.network import Route
 
 ENDPOINT = "/v1/chat/completions"
 
 _CONNECT_S, _READ_S, _UPLOAD_S, _SUBMIT_S = 15.0, 120.0, 330.0, 330.0
-_SHORTEST_S = 2.0  # also a call that may not wait asks once
-_SHORTEST_UPLOAD_S = 60.0  # a call that is made again and again must get its file there at last
+# Also a call that may not wait asks once. Its submit has time to be answered, lest it be uncertain,
+# and its files and outputs to get there at last, however often it is made again.
+_SHORTEST_S, _SHORTEST_SUBMIT_S, _SHORTEST_UPLOAD_S, _SHORTEST_OUTPUT_S = 2.0, 5.0, 5.0, 10.0
+_FAST, _SLOW = 1_000_000, 50_000  # bytes a second of a line on which a file gets longer
 
 _SMALLER = (
     "If it stays like that, make the files smaller: set_options(max_bytes_per_file=...), and make "
@@ -42,6 +62,7 @@ _OF_ANSWERS = {
     404: f"Check the name of the model and {_ADDRESS}",
     446: "A guardrail of the gateway refused the request or its answer; it may have been paid.",
 }
+_JSON = {"content-type": "application/json"}
 
 
 def _of_batch(batch_id: str, rest: str = "") -> str:
@@ -60,64 +81,65 @@ def _of_file(file_id: str, rest: str = "") -> str:
     return f"/files/{encoded}{rest}"
 
 
-def _patience_s(within_s: float | None, shortest: float, longest: float) -> float:
-    return longest if within_s is None else min(max(within_s, shortest), longest)
-
-
 def _passwords(url: str) -> list[str]:
     found = urllib.parse.urlsplit(url).password
     return [found] if found else []
 
 
 class Connection:
-    """An open way to the gateway, through a `portkey_ai.Portkey` client.
+    """An open way to the gateway.
 
     Parameters
     ----------
-    client : portkey_ai.Portkey
-    secrets : tuple of str
+    client : httpx.Client
+    base_url : str
+    headers : Secret of dict
+        Sent with every call.
+    secrets : Secret of list of str
         Credentials: they must appear nowhere.
-    private : tuple of str
+    private : Secret of list of str
         What else must not appear in any message.
-    headers : mapping, optional
-        Added to every call.
+    route : Route, optional
+        How the client reaches the gateway; None where that is its owner's business.
     restart : callable, optional
         Brings a dead embedded server back and returns its base URL.
     owned : bool, default True
         Whether the client is ours to close.
+
+    Attributes
+    ----------
+    left_s : callable
+        Returns how many seconds a call may still take; None without a limit.
     """
 
     def __init__(
         self,
-        client: Any,
+        client: httpx.Client,
+        base_url: str,
+        headers: Secret[dict[str, str]],
         *,
-        secrets: tuple[str, ...] = (),
-        private: tuple[str, ...] = (),
-        headers: Mapping[str, str] | None = None,
+        secrets: Secret[list[str]],
+        private: Secret[list[str]] | None = None,
+        route: Route | None = None,
         restart: Callable[[], str] | None = None,
         owned: bool = True,
     ) -> None:
-        # The client retries by itself once, POSTs too: that makes two paid jobs of one submit.
-        self._openai = client.openai_client.with_options(max_retries=0)
-        self._headers = dict(headers or {})
-        own = {k: v for k, v in client.allHeaders.items() if isinstance(v, str)}
-        hidden = [*secrets, *credentials(own), *_passwords(str(client.base_url))]
-        self._mask, self._data_mask = Mask([*hidden, *private]), Mask(hidden, data=True)
-        in_logs.hide([*hidden, *private])
-        self._read_headers = {**own, **self._headers}
-        self._base_url = str(client.base_url).rstrip("/")
+        self._client, self._headers, self._route = client, headers, route
+        self._base_url = base_url.rstrip("/")
+        proxy = None if route is None else route.proxy
+        hidden = Secret([*secrets.value, *credentials(headers.value), *_passwords(base_url)])
+        hidden.value.extend([] if proxy is None else proxy.secrets)
+        every = Secret([*hidden.value, *([] if private is None else private.value)])
+        self._mask, self._data_mask = Mask(every.value), Mask(hidden.value, data=True)
+        in_logs.hide(every.value)
         self._restart = restart
-        self._owned = client if owned else None
-        if owned:
-            # A redirect leads to a login page, and takes the key along; a submit that was
-            # redirected may have made a job.
-            self._openai._client.follow_redirects = False
+        self._owned = owned
+        self.left_s: Callable[[], float | None] = lambda: None
 
     def close(self) -> None:
-        """Close the client's two connection pools, unless the client is the user's own."""
-        if self._owned is not None:
-            self._owned.openai_client.close()
-            self._owned.close()
+        """Close the client's connections, unless the client is the user's own."""
+        if self._owned:
+            self._client.close()
 
     def clean(self, text: str) -> str:
         """Take every secret out of a text."""
@@ -125,130 +147,189 @@ class Connection:
 
     def _translated(self, what: str, ways_out: Mapping[int, str] | None = None) -> Translated:
         """Let only our errors out."""
-        return Translated(what, self._mask.text(self._base_url), self._mask, ways_out)
+        return Translated(what, self._mask.text(self._base_url), self._mask, ways_out, self._route)
 
-    def _get(self, what: str, path: str, within_s: float | None = None) -> bytes:
-        """Read a small answer."""
+    def _patience_s(self, shortest: float, longest: float) -> float:
+        left = self.left_s()
+        return longest if left is None else min(max(left, shortest), longest)
+
+    # --- one request ------------------------------------------------------------------------
+    def _open(
+        self,
+        method: str,
+        path: str,
+        end: float | None,
+        stall_s: float,
+        headers: Mapping[str, str] | None = None,
+        **body: Any,
+    ) -> AbstractContextManager[httpx.Response]:
+        """Send a request that must be over at `end`, without a pause longer than `stall_s`.
+
+        A redirect is not followed: it leads to a login page, and takes the key along.
+        """
         import httpx
 
-        patience = _patience_s(within_s, _SHORTEST_S, _READ_S)
+        return self._client.stream(
+            method,
+            f"{self._base_url}{path}",
+            headers={**self._headers.value, "accept-encoding": "gzip, deflate", **(headers or {})},
+            follow_redirects=False,
+            timeout=httpx.Timeout(stall_s, connect=min(stall_s, _CONNECT_S)),
+            extensions={} if end is None else {"deadline": end},
+            **body,
+        )
+
+    def _small(
+        self,
+        block: Translated,
+        method: str,
+        path: str,
+        seconds: float,
+        headers: Mapping[str, str] | None = None,
+        *,
+        largest: int = SMALL_BYTES,
+        also: int = 200,
+        **body: Any,
+    ) -> tuple[int, bytes]:
+        """Make a call with a small answer, in so many seconds at most; return status and answer.
+
+        Parameters
+        ----------
+        also : int
+            A status that is no refusal here.
+        """
+        end = time.monotonic() + seconds
+        with self._open(method, path, end, seconds, headers, **body) as response:
+            status = response.status_code
+            if not response.is_success and status != also:
+                raise self._refusal(block, response, end)
+            return status, self._data_mask.data(whole(response, end, largest))
+
+    def _refusal(
+        self, block: Translated, response: httpx.Response, end: float | None
+    ) -> LLMFramesError:
+        import httpx
+
+        said = Secret(b"")
+        with suppress(httpx.HTTPError, httpx.StreamError, ValueError):  # the status is what counts
+            said = Secret(whole(response, end, REFUSAL_BYTES, cut=True))
+        return block.refusal(response.status_code, said.value, response.headers)
+
+    def _get(self, what: str, path: str) -> bytes:
+        """Read a small answer."""
         with self._translated(what) as block:
-            response = self._openai._client.get(
-                f"{self._base_url}{path}",
-                headers=self._read_headers,
-                follow_redirects=False,
-                timeout=httpx.Timeout(patience, connect=min(patience, _CONNECT_S)),
-            )
-            if not response.is_success:
-                raise block.refusal(response.status_code, response.content, response.headers)
-            return self._data_mask.data(response.content)
+            return self._small(block, "GET", path, self._patience_s(_SHORTEST_S, _READ_S))[1]
 
     def _stream(self, what: str, path: str) -> Iterator[bytes]:
-        """Read a large answer in pieces; the whole is never in memory."""
-        import httpx
+        """Read a large answer in pieces; the whole is never in memory.
 
-        with (
-            self._translated(what) as block,
-            self._openai._client.stream(
-                "GET",
-                f"{self._base_url}{path}",
-                headers=self._read_headers,
-                follow_redirects=False,
-                timeout=httpx.Timeout(_READ_S, connect=_CONNECT_S),
-            ) as response,
-        ):
-            if not response.is_success:
-                raise block.refusal(response.status_code, response.read(), response.headers)
-            yield from self._data_mask.stream(response.iter_bytes())
+        Where the caller's time is over that is no short answer: what it holds may be paid, and
+        whoever saw it end early would pay again.
+        """
+        left = self.left_s()
+        end = None if left is None else time.monotonic() + max(left, _SHORTEST_OUTPUT_S)
+        try:
+            with (
+                self._translated(what) as block,
+                self._open("GET", path, end, _READ_S) as response,
+            ):
+                if not response.is_success:
+                    raise self._refusal(block, response, end)
+                check_encoding(response)
+                for piece in self._data_mask.stream(response.iter_bytes()):
+                    check_time(end)
+                    yield piece
+                return
+        except GatewayUnavailableError as e:
+            if end is None or time.monotonic() < end:
+                raise
+            said = str(e)
+        raise RunTimeoutError(
+            f"timeout= is over before an output was read to its end. {said} Nothing is lost: the "
+            "same call reads it again; if it is large, with a longer timeout=."
+        )
 
     def revive(self) -> None:
         """Start the embedded server again when it has died; nothing for any other gateway."""
         if self._restart is not None:
-            base_url = self._restart().rstrip("/")
-            if base_url != self._base_url:
-                self._base_url = base_url
-                self._openai = self._openai.with_options(base_url=base_url)
+            self._base_url = self._restart().rstrip("/")
 
     # --- the calls --------------------------------------------------------------------------
-    def upload(self, path: Path, file_name: str, model: str, within_s: float | None = None) -> str:
+    def upload(self, path: Path, file_name: str, model: str) -> str:
         """Upload a request file under a name of its own; return the file's id."""
-        import httpx
-
-        patience = _patience_s(within_s, _SHORTEST_UPLOAD_S, _UPLOAD_S)
-        what = "Uploading the request file"
-        with self._translated(what, _OF_UPLOADS), path.open("rb") as file:
+        what, size, left = "Uploading the request file", path.stat().st_size, self.left_s()
+        seconds = _UPLOAD_S + size / _SLOW
+        if left is not None:
+            seconds = min(max(left, _SHORTEST_UPLOAD_S + size / _FAST), seconds)
+        named = {"x-portkey-provider-file-name": file_name, "x-portkey-provider-model": model}
+        with self._translated(what, _OF_UPLOADS) as block, path.open("rb") as file:
             # An open file is streamed; a path or bytes would sit in memory three times over.
-            response = self._openai.with_raw_response.files.create(
-                file=file,
-                purpose="batch",
-                extra_headers={
-                    **self._headers,
-                    "x-portkey-provider-file-name": file_name,
-                    "x-portkey-provider-model": model,
-                },
-                timeout=httpx.Timeout(patience, connect=_CONNECT_S),
+            _, data = self._small(
+                block,
+                "POST",
+                "/files",
+                seconds,
+                named,
+                data={"purpose": "batch"},
+                files={"file": file},
             )
-            value = json.loads(response.text)
-            file_id = value["id"]
+            file_id = json.loads(data)["id"]
             if not isinstance(file_id, str) or not file_id or not file_id.isprintable():
                 raise KeyError("id")
         return file_id
 
     def create(self, input_file_id: str, model: str) -> _wire.CreateOutcome:
         """Submit once: one call is one POST, whatever happens. Never raises."""
-        import httpx
-
         what = "Submitting the batch job"
+        body = {
+            "input_file_id": input_file_id,
+            "endpoint": ENDPOINT,
+            "completion_window": "24h",
+            "model": model,
+        }
         try:
-            with self._translated(what):
-                response = self._openai.with_raw_response.batches.create(
-                    input_file_id=input_file_id,
-                    endpoint=ENDPOINT,
-                    completion_window="24h",
-                    extra_body={"model": model},
-                    extra_headers={**self._headers, "x-portkey-provider-model": model},
-                    timeout=httpx.Timeout(_SUBMIT_S, connect=_CONNECT_S),
+            with self._translated(what) as block:
+                status, data = self._small(
+                    block,
+                    "POST",
+                    "/batches",
+                    self._patience_s(_SHORTEST_SUBMIT_S, _SUBMIT_S),
+                    {**_JSON, "x-portkey-provider-model": model},
+                    content=json.dumps(body).encode("ascii"),
                 )
-                status, body = response.status_code, self._data_mask.data(response.content)
+        except ConfigurationError as e:  # of a proxy or a certificate: it never got there
+            return _wire.Busy(str(e), None)
         except GatewayUnavailableError as e:
             if e.status_code is None:
                 return _wire.Uncertain(str(e)) if e.connected else _wire.Busy(str(e), None)
             return _wire.classify_create(e.status_code, b"", str(e), e.retry_after_s)
         except (GatewayError, BudgetError) as e:
             return _wire.classify_create(e.status_code or 0, b"", str(e), None)
-        return _wire.classify_create(status, body, what, None)
+        return _wire.classify_create(status, data, what, None)
 
-    def retrieve(self, batch_id: str, within_s: float | None = None) -> _wire.Batch:
-        """Read the state of a job; seconds of patience are optional."""
+    def retrieve(self, batch_id: str) -> _wire.Batch:
+        """Read the state of a job."""
         what = f"Polling batch job {batch_id}"
-        batch = _wire.read_batch(self._get(what, _of_batch(batch_id), within_s))
+        batch = _wire.read_batch(self._get(what, _of_batch(batch_id)))
         if batch is None:
             raise GatewayUnavailableError(f"{what}: what came back is no batch object.")
         return batch
 
-    def list(self, within_s: float | None = None) -> _wire.JobList:
+    def list(self) -> _wire.JobList:
         """Read the one page of the job list."""
         what = "Reading the list of batch jobs"
-        jobs = _wire.read_list(self._get(what, "/batches?limit=100", within_s))
+        jobs = _wire.read_list(self._get(what, "/batches?limit=100"))
         if jobs is None:
             raise GatewayUnavailableError(f"{what}: what came back is no list.")
         return jobs
 
     def cancel(self, batch_id: str) -> None:
         """Ask for a job to be cancelled; poll afterwards."""
-        import httpx
-
-        what = f"Cancelling batch job {batch_id}"
-        with self._translated(what) as block:
-            response = self._openai._client.post(
-                f"{self._base_url}{_of_batch(batch_id, '/cancel')}",
-                headers={**self._read_headers, "content-type": "application/json"},
-                follow_redirects=False,
-                content=b"{}",
-                timeout=httpx.Timeout(_READ_S, connect=_CONNECT_S),
-            )
-            if not response.is_success and response.status_code != 400:  # 400: ended, or before
-                raise block.refusal(response.status_code, response.content, response.headers)
+        path = _of_batch(batch_id, "/cancel")
+        seconds = self._patience_s(_SHORTEST_S, _READ_S)
+        with self._translated(f"Cancelling batch job {batch_id}") as block:
+            # 400: it has ended, or was cancelled before.
+            self._small(block, "POST", path, seconds, _JSON, content=b"{}", also=400)
 
     def output(self, batch_id: str) -> Iterator[bytes]:
         """Stream the output lines of a job."""
@@ -269,17 +350,13 @@ class Connection:
 
     def complete(self, body: bytes) -> bytes:
         """Answer one request now, through ``/chat/completions``."""
-        import httpx
-
-        what = "Answering a request"
-        with self._translated(what, _OF_ANSWERS) as block:
-            response = self._openai._client.post(
-                f"{self._base_url}/chat/completions",
-                headers={**self._read_headers, "content-type": "application/json"},
-                follow_redirects=False,
+        with self._translated("Answering a request", _OF_ANSWERS) as block:
+            return self._small(
+                block,
+                "POST",
+                "/chat/completions",
+                _READ_S,
+                _JSON,
+                largest=ANSWER_BYTES,
                 content=body,
-                timeout=httpx.Timeout(_READ_S, connect=_CONNECT_S),
-            )
-            if not response.is_success:
-                raise block.refusal(response.status_code, response.content, response.headers)
-            return self._data_mask.data(response.content)
+            )[1]

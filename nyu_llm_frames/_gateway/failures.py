@@ -1,7 +1,7 @@
 """What went wrong at the gateway, as one of our errors.
 
-Comes in: HTTP statuses with their bodies, and whatever the client, httpx or their decoders raise.
-Goes out: errors of ours, which hold no key. The client has two families of exceptions of its own.
+Comes in: HTTP statuses with their bodies, and whatever httpx or a decoder raises. Goes out: errors
+of ours, which hold no key, and say where to look: gateway, proxy, certificate, or NYU's VPN.
 """
 
 from __future__ import annotations
@@ -9,19 +9,26 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from nyu_llm_frames._gateway import wire as _wire
 from nyu_llm_frames._gateway.masking import Mask
-from nyu_llm_frames._options import NYU_CONTACT
+from nyu_llm_frames._options import NYU_BASE_URL, NYU_CONTACT
 from nyu_llm_frames._words import printable, sentence
 from nyu_llm_frames.errors import (
     AuthenticationError,
     BudgetError,
+    ConfigurationError,
     GatewayError,
     GatewayUnavailableError,
     LLMFramesError,
 )
+
+if TYPE_CHECKING:
+    import ssl
+
+    from nyu_llm_frames._gateway.network import Proxy, Route
 
 _UNREADABLE = (ValueError, TypeError, AttributeError, LookupError, RecursionError, AssertionError)
 _RETRIED_STATUS = frozenset({408, 409, 425, 429})
@@ -30,6 +37,11 @@ _NO_BUDGET = (
     "was submitted before goes on. The budgets are in the Model Catalog at app.portkey.ai; for a "
     f"larger one ask the person who runs your workspace, or {NYU_CONTACT}. Then the same call goes "
     "on from here."
+)
+_PROXY_PASSWORD = 407
+_VPN = (
+    "NYU's gateway answers only through NYU's VPN: the machine that sends must be on it (a Colab "
+    "notebook is not, whatever the laptop in front of it is)."
 )
 
 
@@ -64,6 +76,15 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
     return 60.0
 
 
+def _leads_to(headers: Mapping[str, str]) -> str:
+    """Say where a redirect leads to, without what its address may hold for that place alone."""
+    parts = urlsplit(headers.get("location", ""))
+    where = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"[:200]
+    return (
+        f"it leads to {printable(where)}. Is the gateway's address right?" if parts.netloc else ""
+    )
+
+
 class Translated:
     """A block whose errors become ours.
 
@@ -77,13 +98,25 @@ class Translated:
     mask : Mask
     ways_out : mapping of int to str, optional
         What may help against an HTTP status.
+    route : Route, optional
+        How the connection is made; None where that is its owner's business.
     """
 
     def __init__(
-        self, what: str, base_url: str, mask: Mask, ways_out: Mapping[int, str] | None = None
+        self,
+        what: str,
+        base_url: str,
+        mask: Mask,
+        ways_out: Mapping[int, str] | None = None,
+        route: Route | None = None,
     ) -> None:
         self._what, self._base_url, self._mask = what, base_url, mask
         self._ways_out = ways_out or {}
+        self._route = route
+
+    @property
+    def _proxy(self) -> Proxy | None:
+        return None if self._route is None else self._route.proxy
 
     def __enter__(self) -> Translated:
         return self
@@ -92,18 +125,24 @@ class Translated:
         if error is None:
             return
         ours = self._ours(error)
-        del error
+        # Its frames are the client's, and hold headers: no traceback may lead to them.
+        del error, trace
         if ours is not None:
-            raise ours from None
+            try:
+                raise ours from None
+            finally:
+                ours.__context__ = None
 
     def refusal(self, status: int, body: bytes, headers: Mapping[str, str]) -> LLMFramesError:
         """Make our error of an HTTP status."""
         body = self._mask.data(body)  # before it is cut: half a key is a key's half
-        said = _excerpt(body)
+        said = self._mask.text(_leads_to(headers)) if 300 <= status < 400 else _excerpt(body)
         text = f"{self._what}: the gateway answered {status}" + (f": {said}" if said else "")
         if status in self._ways_out:
             text = f"{sentence(text)} {self._ways_out[status]}"
         shown = body[:1000].decode("utf-8", "replace")
+        if status == _PROXY_PASSWORD and self._proxy is not None:
+            return self._wants_password(self._proxy)
         if status in (401, 403):
             return AuthenticationError(
                 f"{sentence(text)} Check PORTKEY_API_KEY, the provider and the bucket; jobs that "
@@ -113,8 +152,9 @@ class Translated:
             )
         if status == _wire.BUDGET_USED_UP:
             return BudgetError(f"{sentence(text)} {_NO_BUDGET}", status_code=status)
-        # A redirect leads to somebody else's login page, and mostly for a while.
-        if status >= 500 or status in _RETRIED_STATUS or 300 <= status < 400:
+        # Elsewhere for a while: mostly somebody's login page. For good: the address is wrong.
+        for_a_while = 300 <= status < 400 and status not in (301, 308)
+        if status >= 500 or status in _RETRIED_STATUS or for_a_while:
             error = GatewayUnavailableError(sentence(text), status_code=status, body=shown)
             error.retry_after_s = _retry_after(headers)
             return error
@@ -123,39 +163,92 @@ class Translated:
     def _ours(self, error: BaseException) -> LLMFramesError | None:
         """Make our error of the client's; None for what is not the gateway's doing."""
         import httpx
-        from portkey_ai._vendor import openai
 
         match error:
             case LLMFramesError():
                 return None  # some of ours are OSErrors too
-            case openai.APIStatusError():
-                response = error.response
-                try:
-                    body = response.content if response.is_closed else response.read()
-                except (httpx.HTTPError, httpx.StreamError):
-                    body = b""
-                return self.refusal(error.status_code, body, response.headers)
-            case openai.APIConnectionError() | httpx.HTTPError() | httpx.StreamError() | OSError():
-                # The client wraps what httpx raises, and httpx what its transport raises.
-                wrapped = isinstance(error, openai.APIConnectionError)
-                cause = (error.__cause__ if wrapped else None) or error
-                lost = GatewayUnavailableError(
-                    f"{self._what}: no answer from {self._base_url} "
-                    f"({type(cause).__name__}: {printable(self._mask.text(str(cause)))[:200]})."
-                )
-                nobody = isinstance(cause, httpx.ConnectError | httpx.ConnectTimeout)
-                lost.connected = not (nobody and self._went_to_us(cause))
-                return lost
-            case _ if isinstance(error, (*_UNREADABLE, httpx.InvalidURL, openai.OpenAIError)):
+            case httpx.HTTPError() | httpx.StreamError() | OSError():
+                return self._no_answer(error)
+            case _ if isinstance(error, (*_UNREADABLE, httpx.InvalidURL)):
                 return GatewayUnavailableError(
                     f"{self._what}: {self._base_url} gave an answer that is none of a gateway "
                     f"({type(error).__name__}). Is this the right base URL?"
                 )
         return None
 
-    def _went_to_us(self, error: Any) -> bool:
-        """Whether a request that nobody took went to the gateway, and not where it led."""
-        try:
-            return str(error.request.url).startswith(self._base_url)
-        except RuntimeError:  # it does not know its request
-            return True
+    def _no_answer(self, error: Exception) -> LLMFramesError:
+        """Say who did not answer, and what to look at."""
+        import httpx
+
+        said = printable(self._mask.text(str(error)))[:200]
+        untrusted = _untrusted(error)
+        if untrusted is not None:
+            return ConfigurationError(self._about_certificate(untrusted))
+        proxy, refused = self._proxy, isinstance(error, httpx.ProxyError)
+        nobody = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
+        if proxy is not None and refused and said.startswith(f"{_PROXY_PASSWORD} "):
+            return self._wants_password(proxy)
+        reason = f"({type(error).__name__}: {said})"
+        text = f"{self._what}: no answer from {self._base_url} {reason}."
+        if proxy is not None and nobody and _tls_error(error) is None:
+            text = (
+                f"{self._what}: no answer from the proxy {proxy.shown}, which {proxy.variable} "
+                f"names {reason}. Is it right, and does it run? NO_PROXY={self._host} goes around "
+                "it."
+            )
+        elif proxy is not None:
+            text += f" It was asked through the proxy {proxy.shown} ({proxy.variable})."
+            if nobody and proxy.scheme == "https":
+                text += " Most proxies are http://host:port, also for https:// addresses."
+        away = nobody or refused or isinstance(error, httpx.TimeoutException)
+        if away and self._host == urlsplit(NYU_BASE_URL).hostname:
+            text += f" {_VPN}"
+        lost = GatewayUnavailableError(text)
+        lost.connected = not (nobody or refused)
+        return lost
+
+    @property
+    def _host(self) -> str:
+        return urlsplit(self._base_url).hostname or ""
+
+    def _wants_password(self, proxy: Proxy) -> ConfigurationError:
+        return ConfigurationError(
+            f"{self._what}: the proxy {proxy.shown}, which {proxy.variable} names, asks for a "
+            f"user and a password, or takes not those that it got ({_PROXY_PASSWORD}): "
+            f"{proxy.variable}=http://user:password@host:port. Special characters are written as "
+            "%40 and the like."
+        )
+
+    def _about_certificate(self, error: ssl.SSLCertVerificationError) -> str:
+        trusted = "" if self._route is None else f" Trusted are the {self._route.certificates}."
+        other = "" if self._route is None else self._route.unread
+        through = "" if self._proxy is None else f" through the proxy {self._proxy.shown}"
+        return (
+            f"{self._what}: the certificate of {self._base_url}{through} is not trusted "
+            f"({error.verify_message}), so nothing was sent.{trusted} Where a network puts its own "
+            "certificates in between, set SSL_CERT_FILE to a PEM file that holds them"
+            + (f" ({other} is not read here: is it the one?)" if other else "")
+            + ". Jobs that were submitted go on, and the same call picks them up."
+        )
+
+
+def _causes(error: BaseException | None) -> list[BaseException]:
+    out: list[BaseException] = []
+    while error is not None and error not in out:
+        out.append(error)
+        error = error.__cause__ or error.__context__
+    return out
+
+
+def _tls_error(error: BaseException) -> ssl.SSLError | None:
+    """Find the error of the encryption in what httpx made of it."""
+    import ssl
+
+    return next((e for e in _causes(error) if isinstance(e, ssl.SSLError)), None)
+
+
+def _untrusted(error: BaseException) -> ssl.SSLCertVerificationError | None:
+    import ssl
+
+    found = _tls_error(error)
+    return found if isinstance(found, ssl.SSLCertVerificationError) else None

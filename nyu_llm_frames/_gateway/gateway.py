@@ -6,14 +6,20 @@ network, and that opens a connection when the first effect asks for one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import FrozenInstanceError
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
-from urllib.parse import urlsplit
 
 from nyu_llm_frames import _options
-from nyu_llm_frames._gateway.masking import secrets_in, strings
+from nyu_llm_frames._gateway.checks import (
+    is_url,
+    normal_url,
+    problem_of,
+    problem_of_client,
+    texts,
+    without_password,
+)
+from nyu_llm_frames._gateway.masking import NO_SECRETS, Secret
 from nyu_llm_frames._gateway.portable import portable
 from nyu_llm_frames._local_path import local_path
 from nyu_llm_frames._options import NYU_BASE_URL, NYU_CONTACT, NYU_PROVIDER
@@ -21,21 +27,9 @@ from nyu_llm_frames.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from nyu_llm_frames._gateway.connection import Connection
+    from nyu_llm_frames._gateway.network import Route
 
 _DEFAULTS = {"base_url": NYU_BASE_URL, "provider": NYU_PROVIDER}
-# Header options whose value says where, not who.
-_SHOWN = frozenset({"vertex_project_id", "vertex_region", "request_timeout"})
-
-
-def _normal_url(url: str) -> str:
-    """Give a base URL the one form under which jobs are remembered, without a password."""
-    return _without_password(url).rstrip("/") + "/"
-
-
-def _without_password(url: str) -> str:
-    scheme, mark, rest = url.partition("://")
-    host, slash, path = rest.partition("/")
-    return f"{scheme}{mark}{host.rpartition('@')[2]}{slash}{path}"
 
 
 class Gateway:
@@ -93,17 +87,19 @@ class Gateway:
         client: Any = None,
         **portkey_options: Any,
     ) -> None:
+        self._put({}, None, {}, None)  # a traceback may show this object
         named = {"api_key": api_key, "base_url": base_url, "provider": provider, "bucket": bucket}
-        del api_key  # a traceback may show local variables
-        problem = _problem_of({**named, **_texts(portkey_options)})
-        if problem:
-            named.clear()
-            portkey_options.clear()
-            raise ConfigurationError(problem)
-        given = {name: value.strip() for name, value in named.items() if value}
+        del api_key  # and these variables
+        problem = problem_of({**named, **texts(portkey_options)})
+        given = {name: value.strip() for name, value in named.items() if value and not problem}
         options = {k: v.strip() if isinstance(v, str) else v for k, v in portkey_options.items()}
-        if client is not None:
-            _check_client(client, given, options)
+        if client is not None and not problem:
+            problem = problem_of_client(client, given, options)
+        if problem:
+            del client
+            for held in (named, given, options, portkey_options):
+                held.clear()
+            raise ConfigurationError(problem)
         self._put(given, client, options, None)
 
     def _put(
@@ -197,12 +193,12 @@ class Gateway:
             return f"Gateway.local({', '.join(shown)})"
         parts = []
         for name, value in self._given.items():
-            text = _without_password(value) if name == "base_url" else value
+            text = without_password(value) if name == "base_url" else value
             parts.append(f"{name}={'***' if name == 'api_key' else text!r}")
         if self._client is not None:
             parts.append("client=<Portkey>")
         for name, option in self._portkey_options.items():
-            parts.append(f"{name}={option!r}" if name in _SHOWN else f"{name}='***'")
+            parts.append(f"{name}={option!r}" if name in NO_SECRETS else f"{name}='***'")
         return f"Gateway({', '.join(parts)})"
 
     @property
@@ -248,6 +244,25 @@ class Gateway:
         return value or _DEFAULTS.get(name)
 
     @property
+    def route(self) -> Route | None:
+        """How calls get there; None where a client of the user's decides.
+
+        Raises
+        ------
+        ConfigurationError
+            For a proxy or a file of certificates that cannot be used.
+        """
+        from nyu_llm_frames._gateway import network  # sockets and TLS: when something is sent
+
+        if self._local is not None:
+            return network.local_route()
+        if self._client is not None or self._portkey_options.get("http_client") is not None:
+            return None
+        if not is_url(self.base_url or NYU_BASE_URL):
+            return None  # connect() says what is wrong with it
+        return network.route(without_password(self.base_url or NYU_BASE_URL))
+
+    @property
     def realm(self) -> str:
         """Who answers: part of every request's identity, known without a network."""
         if self._local is not None:
@@ -261,7 +276,7 @@ class Gateway:
         """Which gateway this is, as jobs remember it; holds no key."""
         if self._local is not None:
             return f"local:{self._local.get('data') or ''}"
-        return _normal_url(self.base_url or NYU_BASE_URL)
+        return normal_url(self.base_url or NYU_BASE_URL)
 
     def connect(self) -> Connection:
         """Open the connection, or say which setting is missing.
@@ -270,49 +285,50 @@ class Gateway:
         ------
         ConfigurationError
         """
-        from nyu_llm_frames._gateway.connection import Connection
+        from nyu_llm_frames._gateway import clients
 
         if self._local is not None:
             from nyu_llm_frames.local.process import ensure_server
 
             options = self._local
             server = ensure_server(**options)
-            return Connection(
-                make_client(server.api_key, server.base_url, "local", "local", {}),
-                secrets=(server.api_key,),
+            return clients.connect_embedded(
+                Secret(server.api_key),
+                server.base_url,
                 restart=lambda: ensure_server(**options).base_url,
             )
         if self._client is not None:
-            secret = getattr(self._client, "api_key", None)
             extra = {}
             if self.bucket:
                 extra["x-portkey-vertex-storage-bucket-name"] = self.bucket
             ways = [f"x-portkey-{name}" for name in ("provider", "config", "virtual-key")]
             if "provider" in self._given and not any(map(self._client.allHeaders.get, ways)):
                 extra[ways[0]] = self.realm
-            return Connection(
-                self._client,
-                secrets=(secret,) if isinstance(secret, str) else (),
-                headers=extra,
-                owned=False,
-            )
+            return clients.connect_through(self._client, extra)
         self._require_credentials()
-        return self._open()
+        return clients.connect(
+            Secret(self.api_key or ""),
+            Secret(self.base_url or ""),
+            self.realm,
+            self.bucket or "",
+            Secret(self._portkey_options),
+            self.route,
+        )
 
     def _require_credentials(self) -> None:
         names = ("api_key", "base_url", "provider", "bucket")
-        problem = _problem_of(
+        problem = problem_of(
             {n: self._found(n) for n in names if n not in self._given}, _options.VARIABLES
         )
         if problem:
             raise ConfigurationError(problem)
-        missing = []
         if self._left_behind:
             names_left = ", ".join(f"{name}=" for name in self._left_behind)
             raise ConfigurationError(
                 f"This Gateway was pickled, and the secrets in {names_left} stayed behind: make "
                 "one here, as Gateway(...)."
             )
+        missing = []
         if not self.api_key:
             missing.append("the key: set PORTKEY_API_KEY, or Gateway(api_key=...)")
         if not self.bucket:
@@ -323,89 +339,6 @@ class Gateway:
                 f"{'; and '.join(missing)}. NYU's bucket comes from {NYU_CONTACT}. To try things "
                 'without any, use gateway="local", which needs none.'
             )
-
-    def _open(self) -> Connection:
-        from nyu_llm_frames._gateway.connection import Connection
-
-        key, options = self.api_key or "", self._portkey_options
-        hidden = [v for k, v in options.items() if k not in _SHOWN]
-        return Connection(
-            make_client(key, self.base_url or "", self.realm, self.bucket or "", options),
-            secrets=(key, *secrets_in(options)),
-            private=tuple(strings(hidden)),
-        )
-
-
-def _check_client(client: Any, given: Mapping[str, str], options: Mapping[str, Any]) -> None:
-    """Refuse what a ready client would not heed; no value is told, it may be a secret."""
-    ignored = sorted(options)
-    for name in ("api_key", "base_url", "provider"):
-        own = getattr(client, name, None)
-        if name not in given or (name == "provider" and not own):
-            continue
-        same = given[name] == own
-        if name == "base_url":
-            same = _normal_url(given[name]) == _normal_url(str(own))
-        if not same:
-            ignored.append(name)
-    if ignored:
-        raise ConfigurationError(
-            f"client= is used as it is, so {', '.join(f'{name}=' for name in ignored)} would have "
-            "no effect: make the client with it, or leave client= out."
-        )
-
-
-def _texts(options: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if isinstance(value, str)}
-
-
-def _problem_of(settings: Mapping[str, Any], where: Mapping[str, str] | None = None) -> str:
-    """Say which setting cannot be one, without its value where that may be a secret; "" if none.
-
-    They are sent as headers, and what no header can hold would look like network trouble.
-    """
-    for name, value in settings.items():
-        place = where[name] if where else f"Gateway({name}=)"
-        if value is not None and not isinstance(value, str):
-            return f"{place} must be a string."
-        text = (value or "").strip()
-        if not text.isprintable() or not text.isascii():
-            return (
-                f"{place} holds a line end or a character that cannot be sent: was more copied "
-                "than it?"
-            )
-        if name in ("api_key", "base_url", "bucket") and " " in text:
-            return f"{place} holds a blank: was more copied than it?"
-        if name == "base_url" and text and not _is_url(text):
-            return (
-                f"{place} must be an address that begins with https:// (or http://), as "
-                f"{NYU_BASE_URL} does, not {_without_password(text)!r}."
-            )
-    return ""
-
-
-def _is_url(text: str) -> bool:
-    try:
-        parts = urlsplit(text)
-        parts.port  # noqa: B018 - raises where it is no number
-        return parts.scheme.lower() in ("http", "https") and bool(parts.hostname)
-    except ValueError:
-        return False
-
-
-def make_client(
-    api_key: str, base_url: str, provider: str, bucket: str, options: dict[str, Any]
-) -> Any:
-    """Build the Portkey client with the options of NYU's page."""
-    from portkey_ai import Portkey  # takes over a second: only when something is sent
-
-    return Portkey(
-        api_key=api_key,
-        provider=provider,
-        base_url=base_url.rstrip("/"),
-        vertex_storage_bucket_name=bucket,
-        **options,
-    )
 
 
 def resolve(gateway: Gateway | str | None) -> Gateway:

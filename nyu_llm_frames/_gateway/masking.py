@@ -13,9 +13,14 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
 
 CREDENTIALS = frozenset({"authorization", "x-portkey-api-key", "x-portkey-virtual-key"})
+# Options of the client whose value says where, not who.
+NO_SECRETS = frozenset({"vertex_project_id", "vertex_region", "request_timeout"})
 _SHORTEST = 4
 _SHORTEST_IN_DATA = 12  # "none" and "dummy" are keys, too, of servers that ask for one
 _SECRET_NAME = re.compile(r"(?i)key|token|secret|passw|authorization|credential")
@@ -27,11 +32,17 @@ _TALKATIVE = (
     "httpcore.http2",
     "httpcore.proxy",
     "httpcore.socks",
-    "openai",
-    "portkey_ai._vendor.openai._base_client",
-    "portkey_ai._vendor.openai._legacy_response",
-    "portkey_ai._vendor.openai._response",
 )
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Secret(Generic[T]):
+    """What no repr shows: a traceback may show the variables of every frame in it.
+
+    Whoever needs the value takes it in the expression that hands it on, and names it nowhere.
+    """
+
+    value: T
 
 
 def credentials(headers: Mapping[str, str]) -> list[str]:

@@ -246,14 +246,23 @@ class Busy:
 
 @dataclass(frozen=True, slots=True)
 class Uncertain:
-    """A job may exist."""
+    """A job may exist.
+
+    Attributes
+    ----------
+    refusal : int
+        How far the answer speaks for a refusal, if it turns out that it made no job: 2 is enough
+        (a redirect), of a 4xx that nobody knows two in a row are.
+    """
 
     reason: str
+    refusal: int = 0
 
 
 CreateOutcome = Created | Refused | Busy | Uncertain
 
 BUDGET_USED_UP = 412
+_PASSING = frozenset({408, 409, 425})
 _CERTAIN_NO = frozenset({400, 401, 403, 404, BUDGET_USED_UP, 413, 422})
 
 
@@ -273,4 +282,6 @@ def classify_create(
         return Busy(reason, retry_after_s)
     if status_code in _CERTAIN_NO:
         return Refused(status_code, reason)
-    return Uncertain(reason)
+    if 300 <= status_code < 400:
+        return Uncertain(reason, refusal=2)
+    return Uncertain(reason, refusal=int(400 <= status_code < 500 and status_code not in _PASSING))

@@ -87,6 +87,7 @@ class Context:
         """
         if self._own.connection is None:
             self._own.connection = self.gateway.connect()
+            self._own.connection.left_s = self.left_s
         return self._own.connection
 
     def close(self) -> None:

@@ -59,6 +59,9 @@ UNMADE: frozenset[Step] = frozenset({"planned", "uploaded"})
 # Steps from which driving the job may make it, and pay for it.
 UNPAID: frozenset[Step] = UNMADE | {"creating"}
 
+ENOUGH_REFUSALS = 2
+"""Answers that refuse in unknown words: where they made no job, the next would be the same."""
+
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """One batch job: what stands in ``jobs/<name>.parquet``.
@@ -82,6 +85,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     settle_epoch, settle_from_s : str, float
         The clock by which `submit_settle_s` runs; before a submit, the one that tells since when
         the job list answers nothing but 500.
+    refusals : int
+        How far the answers to uncertain submits, one after the other, speak for a refusal.
     looks, blind_looks : int
         Readings of the job list after settling: conclusive ones, and others.
     status : str
@@ -115,6 +120,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     watermark: str | None = None
     settle_epoch: str = ""
     settle_from_s: float = 0.0
+    refusals: int = 0
     looks: int = 0
     blind_looks: int = 0
     batch_id: str | None = None
@@ -236,13 +242,20 @@ def rejected(job: Job, reason: str, at: datetime) -> Job:
     return _move(job, "rejected", submitted_at=None, error=reason, done_at=at)
 
 
-def doubted(job: Job, reason: str, *, epoch: str, from_s: float) -> Job:
+def doubted(job: Job, reason: str, *, epoch: str, from_s: float, refusal: int = 0) -> Job:
     """The submit ended without certainty; the step stays, the reason is kept.
 
     The settling time starts again: a submit that was given up after minutes may still be on its
     way behind the gateway.
     """
-    return _move(job, "creating", error=reason, settle_epoch=epoch, settle_from_s=from_s)
+    return _move(
+        job,
+        "creating",
+        error=reason,
+        settle_epoch=epoch,
+        settle_from_s=from_s,
+        refusals=refusal and job.refusals + refusal,
+    )
 
 
 def anchored(job: Job, epoch: str, from_s: float) -> Job:
@@ -270,6 +283,8 @@ def settle(job: Job, listed: JobList | None, *, settled: bool, at: datetime) -> 
         return _move(job, "creating", blind_looks=job.blind_looks + 1)
     if job.looks < 1:
         return _move(job, "creating", looks=job.looks + 1, blind_looks=0)
+    if job.refusals >= ENOUGH_REFUSALS:
+        return rejected(job, job.error or "", at)
     again = resubmitted(job)
     return stopped(again, at) if job.cancel_requested else again
 

@@ -19,7 +19,7 @@ def poll(ctx: Context, job: Job) -> Job:
     """Ask for the state of a live job."""
     assert job.batch_id
     try:
-        batch = ctx.connection.retrieve(job.batch_id, ctx.left_s())
+        batch = ctx.connection.retrieve(job.batch_id)
     except AuthenticationError:
         raise
     except GatewayUnavailableError:

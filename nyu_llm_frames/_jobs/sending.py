@@ -13,7 +13,7 @@ from nyu_llm_frames._gateway.wire import BUDGET_USED_UP, Busy, Created, JobList,
 from nyu_llm_frames._jobs import job as _jobs
 from nyu_llm_frames._jobs.context import Context
 from nyu_llm_frames._jobs.job import Job
-from nyu_llm_frames._words import count
+from nyu_llm_frames._words import count, sentence
 from nyu_llm_frames.errors import (
     AuthenticationError,
     BudgetError,
@@ -37,7 +37,7 @@ def upload(ctx: Context, name: str) -> Job:
             f"uploading {count(job.requests, 'request')} ({job.file_bytes / 1e6:,.1f} MB)",
         )
         with ctx.sidecar.request_file(name) as path:
-            file_id = connection.upload(path, job.file_name, job.model, ctx.left_s())
+            file_id = connection.upload(path, job.file_name, job.model)
         return ctx.save(_jobs.uploaded(job, file_id, ctx.clock.now()))
 
 
@@ -99,11 +99,17 @@ def submit(ctx: Context, name: str) -> Job:
                 error = GatewayUnavailableError(reason)
                 error.retry_after_s = retry_after_s
                 raise error
-            case Uncertain(reason):
+            case Uncertain(reason, refusal):
                 ctx.say("settling", f"no certain answer to the submit ({reason})")
                 clock = ctx.clock
                 return ctx.save(
-                    _jobs.doubted(job, reason, epoch=clock.epoch, from_s=clock.monotonic())
+                    _jobs.doubted(
+                        job,
+                        reason,
+                        epoch=clock.epoch,
+                        from_s=clock.monotonic(),
+                        refusal=refusal,
+                    )
                 )
             case _:
                 assert_never(outcome)
@@ -116,7 +122,7 @@ def job_list(ctx: Context) -> JobList | None:
     user. While the gateway is in trouble nothing goes ahead.
     """
     try:
-        return ctx.connection.list(ctx.left_s())
+        return ctx.connection.list()
     except GatewayUnavailableError:
         raise
     except GatewayError as e:
@@ -178,6 +184,12 @@ def settle(ctx: Context, job: Job) -> Job:
         ctx.say("settling", "the uncertain submit made no job; submitting again")
     elif after.step == "withdrawn":
         ctx.say("settling", "the uncertain submit made no job, and none is wanted any more")
+    elif after.step == "rejected":
+        raise GatewayError(
+            f"{sentence(after.error or 'The submit was refused')} The job list shows that it made "
+            "no batch job, so it is not sent again by itself. Is the gateway's address right "
+            "(base_url=, PORTKEY_BASE_URL)? The same call submits these rows anew."
+        )
     if _jobs.undecidable(after):
         raise _uncertain(
             ctx, after, "The job list does not reach back far enough to show that it was not made."

@@ -8,6 +8,7 @@ from __future__ import annotations
 import platform
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -104,6 +105,13 @@ def doctor(
 def examine(gateway: Gateway, model: str) -> Iterator[Finding]:
     """Check everything that costs nothing; ends at a step without which no other can work."""
     yield Finding("versions", "ok", _versions())
+    try:
+        route = gateway.route
+    except ConfigurationError as e:
+        yield _failed("network", e, "")
+        return
+    if route is not None:
+        yield Finding("network", "ok", str(route))
     connection = None
     try:
         connection = gateway.connect()
@@ -114,14 +122,16 @@ def examine(gateway: Gateway, model: str) -> Iterator[Finding]:
     if connection is None:
         return
     yield Finding("settings", "ok", f"{gateway!r}; {gateway.identity}, provider {gateway.realm}")
-    for step in (_reach, _upload):
-        try:
-            findings = list(step(gateway, connection, model))
-        except LLMFramesError as e:
-            findings = [_failed(step.__name__.strip("_"), e, _fix(gateway, e))]
-        yield from findings
-        if any(f.step in ("gateway", "key") and f.state == "failed" for f in findings):
-            return
+    ends = ("network", "gateway", "key")
+    with closing(connection):
+        for step in (_reach, _upload):
+            try:
+                findings = list(step(gateway, connection, model))
+            except LLMFramesError as e:
+                findings = [_failed(step.__name__.strip("_"), e, _fix(gateway, e))]
+            yield from findings
+            if any(f.step in ends and f.state == "failed" for f in findings):
+                return
 
 
 Step = Callable[[Gateway, Connection, str], Iterator[Finding]]
@@ -146,6 +156,9 @@ def _reach(gateway: Gateway, connection: Connection, model: str) -> Iterator[Fin
         return
     except GatewayUnavailableError as e:
         yield _failed("gateway", e, _fix(gateway, e))
+        return
+    except ConfigurationError as e:  # of a certificate, or a proxy's password
+        yield _failed("network", e, "")
         return
     except GatewayError as e:
         yield Finding("gateway", "ok", f"{gateway.identity} answers")
@@ -274,7 +287,11 @@ def _versions() -> str:
     import nyu_llm_frames
 
     told = [f"nyu-llm-frames {nyu_llm_frames.__version__}", f"Python {platform.python_version()}"]
-    told += [f"{name} {metadata.version(name)}" for name in ("pandas", "pyarrow", "portkey-ai")]
+    for name in ("pandas", "pyarrow", "portkey-ai", "httpx"):
+        try:
+            told.append(f"{name} {metadata.version(name)}")
+        except metadata.PackageNotFoundError:
+            told.append(f"{name} is not installed")
     return ", ".join(told)
 
 
@@ -283,6 +300,8 @@ def _settings_fix(gateway: Gateway) -> str:
         return 'pip install "nyu-llm-frames[local]"'
     missing = [VARIABLES[name] for name in ("api_key", "bucket") if not getattr(gateway, name)]
     lines = [f"export {name}=..." for name in missing]
+    if not lines:
+        return ""
     return f"{'; '.join(lines)} (the bucket comes from {NYU_CONTACT})"
 
 
@@ -294,9 +313,12 @@ def _fix(gateway: Gateway, error: LLMFramesError) -> str:
             f"{gateway.identity} was reached, and has trouble of its own: try again in some "
             f"minutes. If it stays like that, write to {NYU_CONTACT}."
         )
+    route = gateway.route
+    if route is not None and route.proxy is not None and not error.connected:
+        return f"Look at {route.proxy.variable} first."
     return (
-        f"Can this machine reach {gateway.identity}? NYU's gateway needs the campus network or "
-        "the VPN; another address is set with PORTKEY_BASE_URL."
+        f"Can this machine reach {gateway.identity}? NYU's gateway answers only through NYU's VPN; "
+        "another address is set with PORTKEY_BASE_URL."
     )
 
 

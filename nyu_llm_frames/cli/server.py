@@ -41,10 +41,11 @@ def serve(api_key_env: str | None, **given: Any) -> None:
     start.
     """
     from nyu_llm_frames.local.process import serve as run
+    from nyu_llm_frames.local.spec import Key
 
     key = None
     if api_key_env is not None:
-        key = os.environ.get(api_key_env)
+        key = Key(os.environ.get(api_key_env) or "")
         if not key:
             raise click.UsageError(f"The variable {api_key_env} is not set.")
     os.umask(0o077)

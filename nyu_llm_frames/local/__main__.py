@@ -14,6 +14,7 @@ from pathlib import Path
 
 from nyu_llm_frames.errors import LLMFramesError
 from nyu_llm_frames.local.process import USAGE, serve
+from nyu_llm_frames.local.spec import Key
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, help="folder of the stores (default: user data)")
     parser.add_argument("--host", default="127.0.0.1", help="address (default: %(default)s)")
     parser.add_argument("--port", type=int, default=0, help="port (default: any free one)")
-    parser.add_argument("--api-key", help="key to ask for (default: a random one per store)")
+    parser.add_argument("--api-key", type=Key, help="key to ask for (default: a random one)")
     parser.add_argument("--concurrency", type=int, help="requests at once (1; upstream: 4)")
     parser.add_argument(
         "--max-tokens",

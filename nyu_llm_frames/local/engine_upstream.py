@@ -7,6 +7,7 @@ Retries what may pass (429, 408, 5xx, lost connections), waits as long as ``Retr
 from __future__ import annotations
 
 import json
+import os
 import random
 import time
 from collections.abc import Mapping
@@ -18,9 +19,11 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from nyu_llm_frames.errors import ConfigurationError
 from nyu_llm_frames.local.rows import Completion, RowError, asked_tokens
 
 _SETUP = frozenset({401, 403, 404})  # the upstream's own faults, and not the row's
+_NETWORK = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR")
 TRIES = 6
 FIRST_WAIT_S = 0.5
 MAX_WAIT_S = 60.0
@@ -51,11 +54,22 @@ class UpstreamEngine:
         self._max_tokens = max_tokens
         self._first_wait_s = first_wait_s
         self._unreachable = False
-        self._client = httpx.Client(
-            headers={"authorization": f"Bearer {key}"} if key else {},
-            timeout=TIMEOUT,
-            limits=httpx.Limits(max_connections=None),
-            trust_env=not _is_loopback(parts.hostname or ""),  # no proxy leads back to this host
+        try:
+            self._client = httpx.Client(
+                headers={"authorization": f"Bearer {key}"} if key else {},
+                timeout=TIMEOUT,
+                limits=httpx.Limits(max_connections=None),
+                # No proxy leads back to this host.
+                trust_env=not _is_loopback(parts.hostname or ""),
+            )
+        except Exception as error:  # anything that the environment says of the network
+            said = f"{type(error).__name__}"
+        else:
+            return
+        names = [name for name in os.environ if name.upper() in _NETWORK]
+        raise ConfigurationError(
+            f"The upstream {url} cannot be reached with what the environment says of proxies and "
+            f"certificates ({said}): one of {', '.join(names) or ', '.join(_NETWORK)} is wrong."
         )
 
     def answer(self, body: Mapping[str, Any], stop: Event) -> Completion:
@@ -164,9 +178,11 @@ def _message(response: httpx.Response) -> str:
 
 
 def _is_loopback(host: str) -> bool:
-    if host == "localhost":
+    host = host.rstrip(".")
+    if host == "localhost" or host.endswith(".localhost"):
         return True
     try:
-        return ip_address(host).is_loopback
+        address = ip_address(host)
     except ValueError:
         return False
+    return address.is_loopback or address.is_unspecified  # 0.0.0.0, as servers print it

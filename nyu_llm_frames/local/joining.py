@@ -116,8 +116,8 @@ def _hold(folder: Path, running: paths.Running) -> None:
             return
         kept.close()
     held = socket.create_connection((_reachable(running), running.port), timeout=10)
-    ask = f"GET /hold HTTP/1.1\r\nHost: localhost\r\nx-portkey-api-key: {running.api_key}\r\n\r\n"
-    held.sendall(ask.encode("ascii"))
+    ask = "GET /hold HTTP/1.1\r\nHost: localhost\r\nx-portkey-api-key: {}\r\n\r\n"
+    held.sendall(ask.format(running.api_key).encode("ascii"))
     status = held.recv(12)  # counted from here on
     if status != b"HTTP/1.1 200":
         held.close()

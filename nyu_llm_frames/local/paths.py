@@ -19,7 +19,7 @@ from filelock import FileLock
 
 from nyu_llm_frames.errors import ConfigurationError
 from nyu_llm_frames.local.extra import require
-from nyu_llm_frames.local.spec import EngineSpec
+from nyu_llm_frames.local.spec import EngineSpec, Key
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,14 +95,14 @@ def last_port(folder: Path) -> int:
         return 0
 
 
-def store_key(folder: Path) -> str:
+def store_key(folder: Path) -> Key:
     """Give the key of this store; made at random the first time."""
     path = folder / "key"
     with suppress(OSError):
-        if key := path.read_text().strip():
+        if key := Key(path.read_text().strip()):
             return key
     write_private(path, secrets.token_urlsafe(32))
-    return path.read_text().strip()
+    return Key(path.read_text().strip())
 
 
 def write_private(path: Path, text: str) -> None:

@@ -45,6 +45,15 @@ class EngineSpec:
         return ["--model", str(self.model)] if self.model else []
 
 
+class Key(str):
+    """A key, as a string that does not show itself: tracebacks may show variables."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'***'"
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
     """How an engine runs; None or the default where nothing was said."""
@@ -65,11 +74,11 @@ class Options:
         if not isinstance(self.grace_s, int | float) or self.grace_s < 0:
             raise ConfigurationError(f"grace_s={self.grace_s!r}: give seconds, 0 or more")
 
-    def upstream_key(self) -> str | None:
+    def upstream_key(self) -> Key | None:
         """Read the upstream's key from the variable that was named; it is stored nowhere."""
         if self.upstream_key_env is None:
             return None
-        key = os.environ.get(self.upstream_key_env)
+        key = Key(os.environ.get(self.upstream_key_env) or "")
         if not key:
             raise ConfigurationError(
                 f"The environment variable {self.upstream_key_env} is not set: it was named as "

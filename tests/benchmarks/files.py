@@ -39,7 +39,7 @@ class OnTheFly:
         self._folder = folder
         self._jobs: dict[str, str] = {}
 
-    def upload(self, path: Path, file_name: str, model: str, within_s: float | None = None) -> str:
+    def upload(self, path: Path, file_name: str, model: str) -> str:
         """Keep the ids alone."""
         file_id = f"gs%3A%2F%2Fbucket%2F{file_name.replace('/', '%2F')}"
         with path.open("rb") as lines, self._ids(file_id).open("wb") as out:
@@ -63,10 +63,10 @@ class OnTheFly:
         file_id = self._jobs[batch_id]
         return Batch(batch_id, status, state, file_id, f"{file_id}.out", None, None)  # type: ignore[arg-type]
 
-    def retrieve(self, batch_id: str, within_s: float | None = None) -> object:
+    def retrieve(self, batch_id: str) -> object:
         return self._batch(batch_id, "completed", "completed")
 
-    def list(self, within_s: float | None = None) -> object:
+    def list(self) -> object:
         from nyu_llm_frames._gateway.wire import JobList
 
         return JobList((), False)

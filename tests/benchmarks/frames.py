@@ -55,7 +55,7 @@ class Connection:
         self.files: list[Path] = []
         self.outputs: list[Path] = []
 
-    def upload(self, path: Path, file_name: str, model: str, within_s: float | None = None) -> str:
+    def upload(self, path: Path, file_name: str, model: str) -> str:
         self.files.append(self.folder / f"input-{len(self.files)}.jsonl")
         os.link(path, self.files[-1])  # not a copy: the network is not what is measured here
         return str(len(self.files) - 1)
@@ -66,10 +66,10 @@ class Connection:
     def _batch(self, number: int) -> Batch:
         return Batch(f"b{number}", "completed", "completed", "", "", None, None)
 
-    def list(self, within_s: float | None = None) -> JobList:
+    def list(self) -> JobList:
         return JobList((), False)
 
-    def retrieve(self, batch_id: str, within_s: float | None = None) -> Batch:
+    def retrieve(self, batch_id: str) -> Batch:
         return self._batch(int(batch_id[1:]))
 
     def output(self, batch_id: str) -> Iterator[bytes]:

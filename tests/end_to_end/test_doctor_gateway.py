@@ -20,7 +20,7 @@ from nyu_llm_frames.cli import exits
 
 pytestmark = pytest.mark.gateway
 
-STEPS = ["versions", "settings", "gateway", "key", "job list", "bucket", "batch"]
+STEPS = ["versions", "network", "settings", "gateway", "key", "job list", "bucket", "batch"]
 PROMPTS = [f"In one word: in which country is {city}?" for city in ("Abu Dhabi", "Shanghai")]
 
 

@@ -17,9 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from local_support import PATIENCE_S, Served, Upstream, jsonl, request
 
 import nyu_llm_frames
+from nyu_llm_frames.cli.main import cli
 from nyu_llm_frames.errors import ConfigurationError
 from nyu_llm_frames.local import paths, process
 from nyu_llm_frames.local.spec import EngineSpec, engine_spec
@@ -272,3 +274,13 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(ConfigurationError, match=r"file/echo.*data="):
         process.ensure_server(data=tmp_path / "file" / "echo", answers="echo")
+
+
+def test_the_demo_goes_through_no_proxy(echo: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "https_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.setenv("SSL_CERT_FILE", "nowhere.pem")
+    asked = ["demo", "--rows", "3", "--answers", "echo", "--data", str(echo.where["data"])]
+    result = CliRunner().invoke(cli, asked)
+    assert result.exit_code == 0, result.output
+    assert "of 3 answers name a drug" in result.output

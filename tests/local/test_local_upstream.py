@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Iterator
 from email.utils import formatdate
 from threading import Event
@@ -13,8 +14,10 @@ from hypothesis import strategies as st
 from local_support import Served, Upstream, jsonl, request
 
 from nyu_llm_frames.errors import ConfigurationError
+from nyu_llm_frames.local.engine import build
 from nyu_llm_frames.local.engine_upstream import TRIES, UpstreamEngine, retry_after
 from nyu_llm_frames.local.rows import RowError
+from nyu_llm_frames.local.spec import Options, engine_spec
 
 BODY = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 
@@ -126,6 +129,34 @@ def test_a_job_through_an_upstream_with_faults(
     assert set(upstream.keys) == {"Bearer secret-of-the-upstream"}
     stored: Any = [p.read_bytes() for p in served.folder.rglob("*") if p.is_file()]
     assert not any(b"secret-of-the-upstream" in raw for raw in stored)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0.0.0.0"])
+def test_a_server_on_this_machine_is_asked_through_no_proxy(
+    host: str, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HTTP_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.setenv("SSL_CERT_FILE", "nowhere.pem")
+    url = upstream.url.replace("127.0.0.1", host)
+    made = UpstreamEngine(url, key=None, slots=1, max_tokens=9)
+    assert made.answer(BODY, Event()).content == "up: hi"
+    made.close()
+
+
+def test_an_environment_that_cannot_be_used_is_named_without_the_key(
+    serve: Callable[..., Served], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MY_KEY", "secret-of-the-upstream")
+    monkeypatch.setenv("ALL_PROXY", "ftp://me:secret-of-the-proxy@proxy")
+    options = Options(upstream_key_env="MY_KEY")
+    with pytest.raises(ConfigurationError, match="ALL_PROXY is wrong") as e:
+        build(engine_spec(upstream="http://upstream.test/v1"), options)
+    shown = traceback.TracebackException.from_exception(e.value, capture_locals=True)
+    assert "secret-of" not in "".join(shown.format())
+    with pytest.raises(ConfigurationError, match="ALL_PROXY is wrong") as e:
+        serve(upstream="http://upstream.test/v1", upstream_key_env="MY_KEY")
+    assert "secret-of" not in str(e.value)
 
 
 def test_a_missing_key_variable_is_named(tmp_path: Any) -> None:

@@ -11,7 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
-Mode = Literal["respond", "reset", "hang", "lose", "restate", "delay", "hold", "hold_answer"]
+Mode = Literal[
+    "respond", "reset", "hang", "lose", "restate", "delay", "hold", "hold_answer", "trickle"
+]
 NOWHERE = "http://127.0.0.1:9/login"
 CALLS = ("upload", "create", "list", "poll", "output", "cancel", "file", "content", "chat")
 
@@ -57,7 +59,8 @@ class Fault:
         is done. `lose`: the work is done, the answer is lost (a reset; with `status`, that error
         page). `restate`: the work is done and answered, with `status`. `delay`: `delay_s` before
         the work. `hold`: the work waits for `release()`, also when the caller has died.
-        `hold_answer`: the work is done, the answer waits.
+        `hold_answer`: the work is done, the answer waits. `trickle`: the work is done, the answer
+        comes a byte at a time, for half a minute; `body` says from where ("head", "body").
     times : int
         How many requests are hit; -1 is always.
     after : int

@@ -7,13 +7,17 @@ Comes in: a function from a request to an answer. Goes out: bytes; None as an an
 from __future__ import annotations
 
 import contextlib
+import itertools
 import socket
+import ssl
 import struct
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+PAUSE_S = 0.02
 
 
 @dataclass
@@ -28,7 +32,11 @@ class Request:
 
 @dataclass
 class Answer:
-    """What goes back; `chunked` as the gateway sends outputs, `cut` breaks off at its end."""
+    """What goes back; `chunked` as the gateway sends outputs, `cut` breaks off at its end.
+
+    `trickle` sends it a byte at a time, from its headers ("head") or its body on ("body"), for
+    half a minute.
+    """
 
     status: int
     body: bytes
@@ -36,6 +44,7 @@ class Answer:
     headers: dict[str, str] = field(default_factory=dict)
     chunked: bool = False
     cut: bool = False
+    trickle: str = ""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -77,7 +86,24 @@ class _Handler(BaseHTTPRequestHandler):
         except OSError:  # the client is dead, or the server was stopped
             self.close_connection = True
 
+    def _trickle(self, answer: Answer) -> None:
+        """Send a byte at a time, and not end within any patience of a test."""
+        head = f"HTTP/1.1 {answer.status} OK\r\nContent-Type: {answer.content_type}\r\n"
+        slow, last = b"X-Slow: ", 120
+        if answer.trickle == "body":
+            head, slow, last = f"{head}\r\n", answer.body, 32
+        self.wfile.write(head.encode())
+        for byte in itertools.chain(slow, itertools.repeat(last, 1500)):
+            self.wfile.write(bytes([byte]))
+            self.wfile.flush()
+            if self.server.stopping.wait(PAUSE_S):  # type: ignore[attr-defined]
+                break
+        self.close_connection = True
+
     def _send(self, answer: Answer) -> None:
+        if answer.trickle:
+            self._trickle(answer)
+            return
         self.send_response(answer.status)
         self.send_header("Content-Type", answer.content_type)
         for name, value in answer.headers.items():
@@ -109,6 +135,7 @@ class _Threads(ThreadingHTTPServer):
     def __init__(self, port: int, handler: type[_Handler]) -> None:
         self.open: set[socket.socket] = set()
         self.broken: set[socket.socket] = set()
+        self.stopping = threading.Event()
         super().__init__(("127.0.0.1", port), handler)
 
     def get_request(self) -> tuple[socket.socket, object]:
@@ -133,7 +160,13 @@ class _Threads(ThreadingHTTPServer):
 class Server:
     """A server that can go away and come back on the same port."""
 
-    def __init__(self, serve: Callable[[Request], Answer | None], port: int = 0) -> None:
+    def __init__(
+        self,
+        serve: Callable[[Request], Answer | None],
+        port: int = 0,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self.tls = tls
         self._handler = type("Handler", (_Handler,), {"serve": staticmethod(serve)})
         self.port = port
         self.stopping = threading.Event()
@@ -147,6 +180,8 @@ class Server:
         self.stopping.clear()
         self._server = _Threads(self.port, self._handler)
         self.port = self._server.server_address[1]
+        if self.tls is not None:
+            self._server.socket = self.tls.wrap_socket(self._server.socket, server_side=True)
         self._thread = threading.Thread(
             target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
         )
@@ -158,6 +193,7 @@ class Server:
         if server is None or self._thread is None:
             return
         self.stopping.set()
+        server.stopping.set()
         server.shutdown()
         server.server_close()
         self._thread.join()

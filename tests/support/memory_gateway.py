@@ -203,7 +203,7 @@ class MemoryConnection:
             world.trouble -= 1
             raise GatewayUnavailableError(f"{name}: trouble", status_code=503)
 
-    def upload(self, path: Path, file_name: str, model: str, within_s: float | None = None) -> str:
+    def upload(self, path: Path, file_name: str, model: str) -> str:
         self._read("upload")
         data, file_id = path.read_bytes(), _file_id(file_name)
         # Dead before it was written down, an upload is done again; a submitted file never changes.
@@ -244,14 +244,14 @@ class MemoryConnection:
             raise GatewayError("no such job", status_code=404)
         return job
 
-    def retrieve(self, batch_id: str, within_s: float | None = None) -> our_wire.Batch:
+    def retrieve(self, batch_id: str) -> our_wire.Batch:
         self._read("retrieve")
         job = self._job(batch_id)
         job.advance()
         self._world.effect("after retrieve")
         return _batch(job)
 
-    def list(self, within_s: float | None = None) -> our_wire.JobList:
+    def list(self) -> our_wire.JobList:
         self._read("list")
         world = self._world
         now = world.clock.monotonic()

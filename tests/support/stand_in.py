@@ -13,6 +13,7 @@ Goes out: the answers that the real gateway gives, and a record of everything th
 from __future__ import annotations
 
 import contextlib
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -59,7 +60,13 @@ class StandIn(Calls):
         A create is answered 429 while so many jobs have not ended.
     """
 
-    def __init__(self, *, api_key: str = "stand-in-key", port: int = 0) -> None:
+    def __init__(
+        self,
+        *,
+        api_key: str = "stand-in-key",
+        port: int = 0,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         super().__init__(api_key)
         self.script = Script()
         self.on_request: Callable[[int, str, str], object] | None = None
@@ -69,7 +76,7 @@ class StandIn(Calls):
         self.errors: list[Exception] = []
         self._clients: list[Any] = []
         self._lock = threading.RLock()
-        self._server = Server(self._serve, port)
+        self._server = Server(self._serve, port, tls)
 
     # --- life -------------------------------------------------------------------------------
     def start(self) -> Self:
@@ -98,7 +105,7 @@ class StandIn(Calls):
     @property
     def base_url(self) -> str:
         """The address, as a client takes it."""
-        return f"http://127.0.0.1:{self._server.port}/v1"
+        return f"http{'s' if self._server.tls else ''}://127.0.0.1:{self._server.port}/v1"
 
     @property
     def settings(self) -> dict[str, str]:
@@ -197,6 +204,8 @@ class StandIn(Calls):
             fault.released.wait()
         if fault and fault.mode == "restate":
             return replace(reply, status=fault.status or reply.status)
+        if fault and fault.mode == "trickle":
+            return replace(reply, trickle=fault.body)
         if fault and fault.mode == "lose":
             if not fault.status:
                 return None

@@ -1,0 +1,132 @@
+"""The clients of a connection: Portkey's, which makes the headers, and httpx's, which sends.
+
+Comes in: what a `Gateway` holds, with keys as `Secret`. Goes out: an open `Connection`, or a
+`ConfigurationError` that says what to set or to install. No frame here has a key in a variable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from nyu_llm_frames._gateway.connection import Connection
+from nyu_llm_frames._gateway.masking import NO_SECRETS, Mask, Secret, secrets_in, strings
+from nyu_llm_frames._gateway.network import Route, local_route
+from nyu_llm_frames.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    import httpx
+
+
+def connect(
+    key: Secret[str],
+    base_url: Secret[str],
+    provider: str,
+    bucket: str,
+    options: Secret[dict[str, Any]],
+    route: Route | None,
+) -> Connection:
+    """Open a gateway that is named by its address; without a route, by the client in `options`."""
+    from nyu_llm_frames._gateway import transport
+
+    if route is not None:
+        http = transport.client(route)
+    else:
+        theirs = options.value.get("http_client")
+        told = f"Gateway(http_client=) takes an httpx.Client, not {type(theirs).__name__}"
+        http = _checked(theirs, told)
+    portkey = _portkey(key, base_url, provider, bucket, options, http)
+    return Connection(
+        http,
+        str(portkey.base_url),
+        _headers(portkey),
+        secrets=Secret([key.value, *secrets_in(options.value)]),
+        private=Secret(strings([v for k, v in options.value.items() if k not in NO_SECRETS])),
+        route=route,
+        owned=route is not None,
+    )
+
+
+def connect_embedded(key: Secret[str], base_url: str, restart: Callable[[], str]) -> Connection:
+    """Open the embedded gateway; `restart` brings it back and returns its address."""
+    from nyu_llm_frames._gateway import transport
+
+    way = local_route()
+    http = transport.client(way)
+    portkey = _portkey(key, Secret(base_url), "local", "local", Secret({}), http)
+    return Connection(
+        http, base_url, _headers(portkey), secrets=Secret([key.value]), route=way, restart=restart
+    )
+
+
+def connect_through(client: Any, extra: dict[str, str]) -> Connection:
+    """Open what a user's own client leads to, with some headers more.
+
+    Proxies and certificates are its owner's business.
+    """
+    http = _checked(
+        getattr(getattr(client, "openai_client", None), "_client", None),
+        f"client= takes a portkey_ai.Portkey, not {type(client).__name__}",
+    )
+    headers = _headers(client)
+    headers.value.update(extra)
+    secret = Secret(getattr(client, "api_key", None))
+    return Connection(
+        http,
+        str(client.base_url),
+        headers,
+        secrets=Secret([secret.value] if isinstance(secret.value, str) else []),
+        owned=False,
+    )
+
+
+def _checked(client: object, otherwise: str) -> httpx.Client:
+    """Return the client through which calls go, if it is one and open."""
+    import httpx
+
+    if not isinstance(client, httpx.Client):
+        raise ConfigurationError(f"{otherwise}.")
+    if client.is_closed:
+        raise ConfigurationError("The client of the Gateway is closed: make another one.")
+    return client
+
+
+def _headers(portkey: Any) -> Secret[dict[str, str]]:
+    return Secret({k: v for k, v in portkey.allHeaders.items() if isinstance(v, str)})
+
+
+def _portkey(
+    key: Secret[str],
+    base_url: Secret[str],
+    provider: str,
+    bucket: str,
+    options: Secret[dict[str, Any]],
+    http: httpx.Client,
+) -> Any:
+    """Build the Portkey client with the options of NYU's page; it makes the headers of all calls.
+
+    What it raises has its key among the variables, so another error is raised after it.
+    """
+    try:
+        from portkey_ai import Portkey  # takes over a second: only when something is sent
+    except Exception as e:  # also of a broken one
+        problem = (
+            f"The package portkey-ai cannot be imported ({type(e).__name__}: {e}): "
+            "pip install --upgrade portkey-ai"
+        )
+    else:
+        try:
+            return Portkey(
+                **{
+                    "api_key": key.value,
+                    "provider": provider,
+                    "base_url": base_url.value.rstrip("/"),
+                    "vertex_storage_bucket_name": bucket,
+                    **options.value,
+                    "http_client": http,
+                }
+            )
+        except Exception as e:
+            said = Mask([key.value, *strings(options.value)]).text(str(e))
+            problem = f"portkey_ai.Portkey does not take the options of the Gateway: {said}"
+    raise ConfigurationError(problem)

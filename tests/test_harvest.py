@@ -246,6 +246,79 @@ def test_only_rows_of_the_provider_s_and_all_of_them_end_the_reading(
         assert texts == {**dict.fromkeys(there, "stored"), OURS[0]: "out"}
 
 
+def good(ids: list[str], text: str = "out") -> bytes:
+    return b"".join(line(custom_id, "good", text) + b"\n" for custom_id in ids)
+
+
+FOREIGN = b"".join(stored(f"r-{i:030x}ff", "theirs") + b"\n" for i in range(len(OURS)))
+NO_ID = stored("x", "whose").replace(b'"requestId": "x", ', b"") + b"\n"
+# The row that the gateway makes of an error behind it.
+NOTE_ROW = (
+    b'{"id":"batch-1-","response":{"status_code":200,"request_id":"batch-1-","body":{"error":'
+    b'{"message":"Invalid response received from vertex-ai: {}"},"provider":"vertex-ai"}}}\n'
+)
+
+
+@pytest.mark.parametrize(
+    ("content", "counted", "enough", "texts"),
+    [
+        # Read whole, and older than the job: the job's own count stays above it.
+        (LESS, 6, False, {**dict.fromkeys(OURS[:-1], "stored"), OURS[0]: "out"}),
+        (LESS, 5, True, {**dict.fromkeys(OURS[:-1], "stored"), OURS[0]: "out"}),
+        # A row without an id is one of those that the job counts.
+        (LESS + NO_ID, 6, True, {**dict.fromkeys(OURS[:-1], "stored"), OURS[0]: "out"}),
+        # Both forms, by the line.
+        (LESS + good(OURS[-1:]), 6, True, {**dict.fromkeys(OURS[1:], "stored"), OURS[5]: "out"}),
+        (good(OURS[:-1]), 5, True, dict.fromkeys(OURS[:-1], "out")),
+        (good(OURS[:-1]), None, True, dict.fromkeys(OURS[:-1], "out")),
+        # Somebody else's rows say nothing about ours.
+        (FOREIGN, 6, False, {OURS[0]: "out"}),
+        (FOREIGN, None, False, {OURS[0]: "out"}),
+        (FOREIGN + stored(OURS[1], "stored"), 6, True, {OURS[0]: "out", OURS[1]: "stored"}),
+    ],
+)
+def test_the_count_of_the_job_stays_above_its_file(
+    content: bytes, counted: int | None, enough: bool, texts: dict[str, str]
+) -> None:
+    found, said = judged(SHORT, content, len(content), counted)
+    assert (found, said) == (enough, {**texts, OURS[0]: "out"})
+
+
+@pytest.mark.parametrize(
+    ("output", "counted", "cut", "unread"),
+    [
+        (good(OURS[:4]), 6, False, 2),
+        (good(OURS[:4]), 5, False, 1),
+        (good(OURS[:4]), 4, False, 0),
+        (good(OURS[:4]), 9, False, 2),  # no more than have no answer
+        (good(OURS[:4]) + NO_ID, 6, False, 1),
+        (good(OURS[:4]) + NOTE_ROW, 6, False, 2),  # a note of the gateway's is no row
+        (NOTE_ROW, 1, False, 1),
+        (b"", 6, False, 6),
+        (PAGE, 6, False, 6),
+        # A gateway that does not count: an output that came to its end may be all there is.
+        (good(OURS[:4]), None, False, 0),
+        (good(OURS[:4]), None, True, 2),
+        (b"", None, False, 6),
+    ],
+)
+def test_rows_that_are_counted_and_were_not_to_be_had_are_known(
+    output: bytes, counted: int | None, cut: bool, unread: int
+) -> None:
+    job = msgspec.structs.replace(ended(counted), output_file_id="file", status="completed")
+    harvest = Harvest(set(OURS), set)
+    harvest.look(job, WithStored(output, b"", None, cut=cut), Kept())
+    assert harvest.unread == unread
+    assert harvest.whole == (counted == 4)
+
+
+def test_a_job_that_failed_as_a_whole_answered_nothing() -> None:
+    job = msgspec.structs.replace(ended(6), output_file_id="file", outcome="failed")
+    harvest = Harvest(set(OURS), set)
+    harvest.look(job, WithStored(b"", b"", None, cut=False), Kept())
+    assert harvest.unread == 0
+
+
 def test_a_good_row_behind_a_cut_takes_the_place_of_a_failed_one() -> None:
     failed = b"".join(line(custom_id, "failed", "") + b"\n" for custom_id in OURS)
     assert judged(failed, b"", None, len(OURS))[0]  # all of them have a row

@@ -19,6 +19,8 @@ from nyu_llm_frames.errors import GatewayError, GatewayUnavailableError
 
 ENDPOINT = "/v1/chat/completions"
 
+_NO_FILE = frozenset({"application/json", "text/html"})
+
 _CONNECT_S, _READ_S, _UPLOAD_S, _SUBMIT_S = 15.0, 120.0, 330.0, 330.0
 _SHORTEST_S = 2.0  # also a call that may not wait asks once
 _SHORTEST_UPLOAD_S = 60.0  # a call that is made again and again must get its file there at last
@@ -119,8 +121,11 @@ class Connection:
                 raise block.refusal(response.status_code, response.content, response.headers)
             return self._data_mask.data(response.content)
 
-    def _stream(self, what: str, path: str) -> Iterator[bytes]:
-        """Read a large answer in pieces; the whole is never in memory."""
+    def _stream(self, what: str, path: str, *, stored: bool = False) -> Iterator[bytes]:
+        """Read a large answer in pieces; the whole is never in memory.
+
+        Of a stored file an answer of a type that none has is refused unread.
+        """
         import httpx
 
         with (
@@ -135,6 +140,10 @@ class Connection:
         ):
             if response.status_code != 200:
                 raise block.refusal(response.status_code, response.read(), response.headers)
+            kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+            if stored and kind in _NO_FILE:
+                # A file of an unlucky type comes whole inside of one JSON string, a page as HTML.
+                raise GatewayError(f"{what}: it came as {kind}.", status_code=response.status_code)
             yield from self._data_mask.stream(response.iter_bytes())
 
     def revive(self) -> None:
@@ -232,7 +241,7 @@ class Connection:
 
     def content(self, file_id: str) -> Iterator[bytes]:
         """Stream a stored file, byte for byte (the provider's own rows)."""
-        return self._stream("Reading the stored output", f"/files/{file_id}/content")
+        return self._stream("Reading the stored output", f"/files/{file_id}/content", stored=True)
 
     def stored_bytes(self, file_id: str) -> int | None:
         """Return the size of a stored file, or None where it is not told."""

@@ -31,6 +31,8 @@ OURS = [f"r-{i:032x}" for i in range(6)]
 class Outputs:
     """Gives one output after the other, the last one for ever; the stored file is not there."""
 
+    stored_refused = True
+
     def __init__(self, outputs: list[bytes], step: int) -> None:
         self._outputs, self._step = list(outputs), step
 
@@ -209,13 +211,24 @@ class WithStored(Outputs):
 
 
 def judged(
-    output: bytes, content: bytes, told: int | None, counted: int | None, *, cut: bool = False
+    output: bytes,
+    content: bytes,
+    told: int | None,
+    counted: int | None,
+    *,
+    cut: bool = False,
+    refused: bool = True,
 ) -> tuple[bool, dict[str, str]]:
-    """Look once; return whether that was enough, and the texts by id."""
+    """Look once; return whether that was enough, and the texts by id.
+
+    Where stored files are known to be refused, it is the output that is read first.
+    """
     job = msgspec.structs.replace(ended(counted), output_file_id="file", status="completed")
     assert job.has_output_file
     harvest, sink = Harvest(set(OURS), set), Kept()
-    enough = harvest.look(job, WithStored(output, content, told, cut=cut), sink)
+    streams = WithStored(output, content, told, cut=cut)
+    streams.stored_refused = refused
+    enough = harvest.look(job, streams, sink)
     texts = {custom_id: str(a.text) for custom_id, (a, _) in best(sink.answers).items()}
     return enough, texts
 
@@ -282,6 +295,74 @@ def test_the_count_of_the_job_stays_above_its_file(
 ) -> None:
     found, said = judged(SHORT, content, len(content), counted)
     assert (found, said) == (enough, {**texts, OURS[0]: "out"})
+    if content.startswith(FOREIGN) and enough:
+        return  # the file is whole by itself, and the output is not read
+    found, said = judged(SHORT, content, len(content), counted, refused=False)
+    assert found == enough
+    assert said.keys() == {*texts, OURS[0]}
+
+
+class Counting(WithStored):
+    """Tells what was asked for."""
+
+    def __init__(self, content: bytes | None, told: int | None) -> None:
+        super().__init__(good(OURS), content or b"", told, cut=False)
+        self.stored_refused = False
+        self.asked: list[str] = []
+        self._refuses = content is None
+
+    def output(self, batch_id: str) -> Iterator[bytes]:
+        self.asked.append("output")
+        return super().output(batch_id)
+
+    def content(self, file_id: str) -> Iterator[bytes]:
+        self.asked.append("content")
+        if self._refuses:
+            raise GatewayUnavailableError("refused", status_code=500)
+        yield from super().content(file_id)
+
+    def stored_bytes(self, file_id: str) -> int | None:
+        self.asked.append("size")
+        return super().stored_bytes(file_id)
+
+
+@pytest.mark.parametrize(
+    ("content", "request_bytes", "asked", "refused"),
+    [
+        (ROWS, 8000, ["content"], False),
+        (ROWS, 9000, ["output"], False),  # the file repeats long requests
+        (good(OURS), 8000, ["content"], False),
+        (ROWS + PAGE, 8000, ["content", "output"], False),
+        (LESS, 8000, ["content", "size"], False),  # the output is the same object
+        (ROWS[: len(ROWS) // 2], 8000, ["content", "size", "output"], False),
+        (FOREIGN, 8000, ["content", "output"], True),
+        (PAGE, 8000, ["content", "output"], True),
+        (None, 8000, ["content", "output"], True),
+    ],
+)
+def test_the_stored_file_comes_first_where_the_connection_gives_it(
+    content: bytes | None, request_bytes: int, asked: list[str], refused: bool
+) -> None:
+    job = msgspec.structs.replace(
+        ended(6), output_file_id="file", status="completed", file_bytes=6 * request_bytes
+    )
+    size = len(ROWS if content != LESS else LESS)
+    streams, sink = Counting(content, size), Kept()
+    harvest = Harvest(set(OURS), set)
+    assert harvest.look(job, streams, sink) == (content != LESS)
+    assert (streams.asked, streams.stored_refused) == (asked, refused)
+    assert {a.status for a in sink.answers} == {"ok"}
+    streams.asked.clear()
+    Harvest(set(OURS), set).look(job, streams, Kept())
+    assert streams.asked == (["output"] if refused else asked)
+
+
+def test_one_row_is_too_few_to_say_that_stored_files_are_refused() -> None:
+    job = msgspec.structs.replace(ended(1), output_file_id="file", requests=1)
+    streams = Counting(None, None)
+    harvest = Harvest({OURS[0]}, set)
+    assert harvest.look(job, streams, Kept())
+    assert not streams.stored_refused
 
 
 @pytest.mark.parametrize(

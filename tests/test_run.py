@@ -446,7 +446,7 @@ def test_failures_are_the_rows_with_their_reasons(gateway: StandIn) -> None:
         (rows.no_id, "missing", 3),
         (rows.numeric_id, "missing", 3),
         (rows.response_id_as_id, "missing", 3),
-        (rows.not_json, "missing", 3),
+        (rows.not_json, "missing", 1),  # counted as answered
         (rows.says("broken \ufffd text"), "damaged", 3),
     ],
     ids=str,

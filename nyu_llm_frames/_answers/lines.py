@@ -79,7 +79,7 @@ def parse_line(line: bytes) -> Answer | Orphan:
     'custom_id is not a string'
     """
     line = line.rstrip(b"\r\n")
-    return plain_answer(line) or _parse_slowly(line)
+    return (plain_answer(line) if b'"custom_id"' in line else None) or _parse_slowly(line)
 
 
 def parse_lines(lines: Iterable[bytes]) -> Parsed:

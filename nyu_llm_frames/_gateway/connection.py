@@ -63,6 +63,11 @@ class Connection:
         Brings a dead embedded server back and returns its base URL.
     owned : bool, default True
         Whether the client is ours to close.
+
+    Attributes
+    ----------
+    stored_refused : bool
+        Set by who reads outputs: stored files are not to be had through this connection.
     """
 
     def __init__(
@@ -77,6 +82,7 @@ class Connection:
     ) -> None:
         # The client retries by itself once, POSTs too: that makes two paid jobs of one submit.
         self._openai = client.openai_client.with_options(max_retries=0)
+        self.stored_refused = False
         self._headers = dict(headers or {})
         own = {k: v for k, v in client.allHeaders.items() if isinstance(v, str)}
         hidden = [*secrets, *credentials(own), *_passwords(str(client.base_url))]

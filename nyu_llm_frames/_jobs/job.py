@@ -314,10 +314,12 @@ def undecidable(job: Job) -> bool:
 def polled(job: Job, batch: Batch, at: datetime) -> Job:
     """The gateway told the state of the job."""
     changed = {} if batch.status == job.status else {"changed_at": at}
+    # A count of none is left out: it is known where all of the job's rows were counted.
+    counted = 0 if batch.counted is None and batch.total >= job.requests else batch.counted
     facts: dict[str, Any] = {
         "status": batch.status,
         "output_file_id": batch.output_file_id or job.output_file_id,
-        "counted": batch.counted,
+        "counted": counted,
         "error": batch.error,
         **changed,
     }

@@ -2,7 +2,7 @@
 
 Comes in: for every distinct request the rank of its best answer, how many jobs have tried it, and
 whether a job carries it now. Goes out: a mask. To send = requested - answered - carried - tried
-often enough - paid for by a job whose output does not hold it.
+often enough - answered by all accounts, and not to be read.
 """
 
 from __future__ import annotations

@@ -174,7 +174,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
             return text
         return (
             f"{text}; it counts {self.unread:,} more as answered than its output holds, so this "
-            "one may be paid for: another call reads the output again, and only a retry pays again"
+            "one may be paid for: the same call with retries= left reads the output again, and "
+            "only a retry pays again"
         )
 
     @property

@@ -173,9 +173,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
         if not self.unread:
             return text
         return (
-            f"{text}; it counts {self.unread:,} more as answered than its output holds, so this "
-            "one may be paid for: the same call with retries= left reads the output again, and "
-            "only a retry pays again"
+            f"{text}; the job counts {self.unread:,} more answers than its output holds: the same "
+            "call reads it again while retries= are left, and only a retry pays again"
         )
 
     @property

@@ -204,8 +204,7 @@ class Collected:
 def _why_nothing(job: Job) -> str | None:
     """Say why nothing will come for a request of a job; None where something may."""
     if job.step == "done":
-        said = f": {job.error}" if job.error else ""
-        return f"batch job {job.batch_id} {job.outcome} without an answer to this request{said}"
+        return job.why_nothing
     if job.step == "withdrawn" and job.cancel_requested:
         return _CANCELLED
     return None

@@ -172,7 +172,10 @@ class Run:
         self._runner.raise_failed()
 
     def retry(self) -> Run:
-        """Send failed, missing and damaged requests once more, however often they were tried.
+        """Send failed, empty, missing and damaged requests once more, in any case.
+
+        Also those of an ended job that counts more answers than its output holds, which another
+        call only reads again: such a request may be paid for twice.
 
         Returns
         -------

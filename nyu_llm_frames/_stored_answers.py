@@ -192,9 +192,8 @@ class StoredAnswers:
                 if job.carries:
                     carried[mine] = True
                     continue
-                said = f": {job.error}" if job.error else ""
                 for i in mine[without[mine]].tolist():
-                    reasons[i] = f"batch job {job.batch_id} {job.outcome} without an answer{said}"
+                    reasons[i] = job.why_nothing
             lost = without & ~carried
             status[lost] = "missing"
             for i in np.flatnonzero(without & carried).tolist():

@@ -29,7 +29,7 @@ from nyu_llm_frames._money.budget import check_budget, check_max_cost
 from nyu_llm_frames._money.survey import survey_bodies
 from nyu_llm_frames._money.total import total
 from nyu_llm_frames._progress import Reporter
-from nyu_llm_frames._requests.planning import Standing, to_send
+from nyu_llm_frames._requests.planning import Standing, to_reread, to_send
 from nyu_llm_frames._sidecar.answer_store import positions
 from nyu_llm_frames._sidecar.folder import new_name
 from nyu_llm_frames._sidecar.stored import StoredRequests
@@ -152,7 +152,7 @@ class StoredRun(StoredAnswers):
         return 0
 
     def retry(self) -> int:
-        """Send failed, missing and damaged requests once more; return how many are under way."""
+        """Send what another attempt may cure once more; return how many are under way."""
         under_way = 0
         self._check_budget(self._active(also_over=True), again=True)
         for key in self._active(also_over=True):
@@ -274,6 +274,7 @@ class StoredRun(StoredAnswers):
         for part, standing in self._standings(key, runner):
             under_way += int(standing.carried.sum())
             chosen = to_send(standing, self._retries, again=again)
+            chosen |= to_reread(standing, self._retries)
             found.append(part.requests.ids.filter(pa.array(chosen)))
             if sum(map(len, found)) >= self.requests_at_once:
                 under_way += send()

@@ -127,7 +127,7 @@ class Summary:
         elif self.counts.get("pending"):
             steps.append("make the same call again: it sends what is missing")
         if any(self.counts.get(s) for s in RETRYABLE) and not self.active:
-            steps.append("run.retry() sends failed, missing and damaged rows once more")
+            steps.append("run.retry() sends failed, empty, missing and damaged rows once more")
         steps += [text for status, text in _ADVICE.items() if self.counts.get(status)]
         if self.failed:
             steps.append("run.failures() shows these rows and their reasons")

@@ -25,6 +25,7 @@ from nyu_llm_frames.cli import show
 ORDER: tuple[tuple[Status, ...], ...] = (
     ("ok",),
     ("damaged",),
+    ("empty",),
     ("truncated",),
     ("invalid",),
     ("blocked", "refused"),
@@ -51,8 +52,8 @@ def test_every_status_has_one_rank() -> None:
     assert len(STATUSES) == len(set(STATUSES))
 
 
-def test_only_failed_missing_and_damaged_are_worth_another_attempt() -> None:
-    assert {"failed", "missing", "damaged"} == RETRYABLE
+def test_only_failed_empty_missing_and_damaged_are_worth_another_attempt() -> None:
+    assert {"failed", "empty", "missing", "damaged"} == RETRYABLE
 
 
 stored_statuses = st.sampled_from([status for status in STATUSES if RANK[status] > 0])

@@ -386,6 +386,15 @@ def test_doctor_sends_two_rows_when_asked(run: Run, stand_in: StandIn) -> None:
     assert [len(job.custom_ids) for job in stand_in.jobs] == [2]
 
 
+@pytest.mark.parametrize(("fails", "told"), [(0, "[0-9,]+ bytes"), (-1, "Reading the stored")])
+def test_doctor_says_which_way_outputs_can_be_read(
+    run: Run, stand_in: StandIn, fails: int, told: str
+) -> None:
+    stand_in.behaviour.content_fails = fails
+    said = json.loads(run("doctor", "--send", "--json").stdout)[-1]["found"]
+    assert re.search(f"stored file: {told}.*; /output: [0-9,]+ bytes in [0-9]+ piece", said)
+
+
 def test_doctor_says_what_to_fix(
     run: Run, stand_in: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:

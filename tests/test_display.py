@@ -82,7 +82,7 @@ def test_a_finished_run_reads_as_text() -> None:
         "  sidecar      /data/llm_sidecar\n"
         "  failed       8 (row 17: 503 UNAVAILABLE: try later)\n"
         "  blocked      2 (row 3: SAFETY)\n"
-        "  next         run.retry() sends failed, missing and damaged rows once more\n"
+        "  next         run.retry() sends failed, empty, missing and damaged rows once more\n"
         "               blocked rows: look at run.failures(); the provider refuses their content\n"
         "               run.failures() shows these rows and their reasons\n"
         "               run.result() returns the joined frame"

@@ -173,6 +173,30 @@ def test_damage_is_judged_as_batch_judges_it(tmp_path: Path, stand_in: StandIn) 
     pd.testing.assert_frame_equal(taken, batch)
 
 
+def test_a_stored_file_is_read_as_an_output_is(tmp_path: Path, stand_in: StandIn) -> None:
+    """The provider's own rows, by the same two calls."""
+    frame = pd.DataFrame({"city": ["Paris", "Lyon", "Nice", "Metz"]})
+    bad = {"Lyon": rows.truncated, "Nice": rows.failed(429), "Metz": rows.blocked}
+    stand_in.behaviour.row = rows.pick({f"Where is {c}?": row for c, row in bad.items()})
+    gateway = llm.Gateway(**stand_in.settings)
+    call = {"template": TEMPLATE, "model": MODEL, "gateway": gateway, "details": True}
+    with pytest.warns(PartialResultWarning):
+        batch = frame.llm.batch(**call, sidecar=tmp_path / "a", retries=0)
+    [job] = stand_in.jobs
+    (tmp_path / "stored.jsonl").write_bytes(job.raw)
+    (tmp_path / "out.jsonl").write_bytes(b"\n".join(job.output()))
+    with pytest.warns(PartialResultWarning):
+        taken = frame.llm.from_jsonl(tmp_path / "stored.jsonl", **call, sidecar=tmp_path / "b")
+    pd.testing.assert_frame_equal(
+        taken.drop(columns="response_error"), batch.drop(columns="response_error")
+    )
+    stored = llm.read_output(tmp_path / "stored.jsonl")
+    given = llm.read_output(tmp_path / "out.jsonl")
+    pd.testing.assert_frame_equal(stored.drop(columns="error"), given.drop(columns="error"))
+    kept = llm.open_sidecar(tmp_path / "b").answers(raw=True)["raw"]
+    assert not any(b'"request"' in raw for raw in kept)
+
+
 @pytest.mark.parametrize(
     "content", [b"", b"\n", b"<html>sign in</html>", b"[1, 2]", b"\x1f\x8b\x08", b'{"a": 1}']
 )

@@ -31,6 +31,8 @@ OURS = [f"r-{i:032x}" for i in range(6)]
 class Outputs:
     """Gives one output after the other, the last one for ever; the stored file is not there."""
 
+    stored_refused = True
+
     def __init__(self, outputs: list[bytes], step: int) -> None:
         self._outputs, self._step = list(outputs), step
 
@@ -209,13 +211,24 @@ class WithStored(Outputs):
 
 
 def judged(
-    output: bytes, content: bytes, told: int | None, counted: int | None, *, cut: bool = False
+    output: bytes,
+    content: bytes,
+    told: int | None,
+    counted: int | None,
+    *,
+    cut: bool = False,
+    refused: bool = True,
 ) -> tuple[bool, dict[str, str]]:
-    """Look once; return whether that was enough, and the texts by id."""
+    """Look once; return whether that was enough, and the texts by id.
+
+    Where stored files are known to be refused, it is the output that is read first.
+    """
     job = msgspec.structs.replace(ended(counted), output_file_id="file", status="completed")
     assert job.has_output_file
     harvest, sink = Harvest(set(OURS), set), Kept()
-    enough = harvest.look(job, WithStored(output, content, told, cut=cut), sink)
+    streams = WithStored(output, content, told, cut=cut)
+    streams.stored_refused = refused
+    enough = harvest.look(job, streams, sink)
     texts = {custom_id: str(a.text) for custom_id, (a, _) in best(sink.answers).items()}
     return enough, texts
 
@@ -244,6 +257,147 @@ def test_only_rows_of_the_provider_s_and_all_of_them_end_the_reading(
     if content.startswith(LESS):  # what is there is taken in any case
         there = OURS if content == ROWS else OURS[:-1]
         assert texts == {**dict.fromkeys(there, "stored"), OURS[0]: "out"}
+
+
+def good(ids: list[str], text: str = "out") -> bytes:
+    return b"".join(line(custom_id, "good", text) + b"\n" for custom_id in ids)
+
+
+FOREIGN = b"".join(stored(f"r-{i:030x}ff", "theirs") + b"\n" for i in range(len(OURS)))
+NO_ID = stored("x", "whose").replace(b'"requestId": "x", ', b"") + b"\n"
+# The row that the gateway makes of an error behind it.
+NOTE_ROW = (
+    b'{"id":"batch-1-","response":{"status_code":200,"request_id":"batch-1-","body":{"error":'
+    b'{"message":"Invalid response received from vertex-ai: {}"},"provider":"vertex-ai"}}}\n'
+)
+
+
+@pytest.mark.parametrize(
+    ("content", "counted", "enough", "texts"),
+    [
+        # Read whole, and older than the job: the job's own count stays above it.
+        (LESS, 6, False, {**dict.fromkeys(OURS[:-1], "stored"), OURS[0]: "out"}),
+        (LESS, 5, True, {**dict.fromkeys(OURS[:-1], "stored"), OURS[0]: "out"}),
+        # A row without an id is one of those that the job counts.
+        (LESS + NO_ID, 6, True, {**dict.fromkeys(OURS[:-1], "stored"), OURS[0]: "out"}),
+        # Both forms, by the line.
+        (LESS + good(OURS[-1:]), 6, True, {**dict.fromkeys(OURS[1:], "stored"), OURS[5]: "out"}),
+        (good(OURS[:-1]), 5, True, dict.fromkeys(OURS[:-1], "out")),
+        (good(OURS[:-1]), None, True, dict.fromkeys(OURS[:-1], "out")),
+        # Somebody else's rows say nothing about ours.
+        (FOREIGN, 6, False, {OURS[0]: "out"}),
+        (FOREIGN, None, False, {OURS[0]: "out"}),
+        (FOREIGN + stored(OURS[1], "stored"), 6, True, {OURS[0]: "out", OURS[1]: "stored"}),
+    ],
+)
+def test_the_count_of_the_job_stays_above_its_file(
+    content: bytes, counted: int | None, enough: bool, texts: dict[str, str]
+) -> None:
+    found, said = judged(SHORT, content, len(content), counted)
+    assert (found, said) == (enough, {**texts, OURS[0]: "out"})
+    if content.startswith(FOREIGN) and enough:
+        return  # the file is whole by itself, and the output is not read
+    found, said = judged(SHORT, content, len(content), counted, refused=False)
+    assert found == enough
+    assert said.keys() == {*texts, OURS[0]}
+
+
+class Counting(WithStored):
+    """Tells what was asked for."""
+
+    def __init__(self, content: bytes | None, told: int | None) -> None:
+        super().__init__(good(OURS), content or b"", told, cut=False)
+        self.stored_refused = False
+        self.asked: list[str] = []
+        self._refuses = content is None
+
+    def output(self, batch_id: str) -> Iterator[bytes]:
+        self.asked.append("output")
+        return super().output(batch_id)
+
+    def content(self, file_id: str) -> Iterator[bytes]:
+        self.asked.append("content")
+        if self._refuses:
+            raise GatewayUnavailableError("refused", status_code=500)
+        yield from super().content(file_id)
+
+    def stored_bytes(self, file_id: str) -> int | None:
+        self.asked.append("size")
+        return super().stored_bytes(file_id)
+
+
+@pytest.mark.parametrize(
+    ("content", "request_bytes", "asked", "refused"),
+    [
+        (ROWS, 8000, ["content"], False),
+        (ROWS, 9000, ["output"], False),  # the file repeats long requests
+        (good(OURS), 8000, ["content"], False),
+        (ROWS + PAGE, 8000, ["content", "output"], False),
+        (LESS, 8000, ["content", "size"], False),  # the output is the same object
+        (ROWS[: len(ROWS) // 2], 8000, ["content", "size", "output"], False),
+        (FOREIGN, 8000, ["content", "output"], True),
+        (PAGE, 8000, ["content", "output"], True),
+        (None, 8000, ["content", "output"], True),
+    ],
+)
+def test_the_stored_file_comes_first_where_the_connection_gives_it(
+    content: bytes | None, request_bytes: int, asked: list[str], refused: bool
+) -> None:
+    job = msgspec.structs.replace(
+        ended(6), output_file_id="file", status="completed", file_bytes=6 * request_bytes
+    )
+    size = len(ROWS if content != LESS else LESS)
+    streams, sink = Counting(content, size), Kept()
+    harvest = Harvest(set(OURS), set)
+    assert harvest.look(job, streams, sink) == (content != LESS)
+    assert (streams.asked, streams.stored_refused) == (asked, refused)
+    assert {a.status for a in sink.answers} == {"ok"}
+    streams.asked.clear()
+    Harvest(set(OURS), set).look(job, streams, Kept())
+    assert streams.asked == (["output"] if refused else asked)
+
+
+def test_one_row_is_too_few_to_say_that_stored_files_are_refused() -> None:
+    job = msgspec.structs.replace(ended(1), output_file_id="file", requests=1)
+    streams = Counting(None, None)
+    harvest = Harvest({OURS[0]}, set)
+    assert harvest.look(job, streams, Kept())
+    assert not streams.stored_refused
+
+
+@pytest.mark.parametrize(
+    ("output", "counted", "cut", "unread"),
+    [
+        (good(OURS[:4]), 6, False, 2),
+        (good(OURS[:4]), 5, False, 1),
+        (good(OURS[:4]), 4, False, 0),
+        (good(OURS[:4]), 9, False, 2),  # no more than have no answer
+        (good(OURS[:4]) + NO_ID, 6, False, 1),
+        (good(OURS[:4]) + NOTE_ROW, 6, False, 2),  # a note of the gateway's is no row
+        (NOTE_ROW, 1, False, 1),
+        (b"", 6, False, 6),
+        (PAGE, 6, False, 6),
+        # A gateway that does not count: an output that came to its end may be all there is.
+        (good(OURS[:4]), None, False, 0),
+        (good(OURS[:4]), None, True, 2),
+        (b"", None, False, 6),
+    ],
+)
+def test_rows_that_are_counted_and_were_not_to_be_had_are_known(
+    output: bytes, counted: int | None, cut: bool, unread: int
+) -> None:
+    job = msgspec.structs.replace(ended(counted), output_file_id="file", status="completed")
+    harvest = Harvest(set(OURS), set)
+    harvest.look(job, WithStored(output, b"", None, cut=cut), Kept())
+    assert harvest.unread == unread
+    assert harvest.whole == (counted == 4)
+
+
+def test_a_job_that_failed_as_a_whole_answered_nothing() -> None:
+    job = msgspec.structs.replace(ended(6), output_file_id="file", outcome="failed")
+    harvest = Harvest(set(OURS), set)
+    harvest.look(job, WithStored(b"", b"", None, cut=False), Kept())
+    assert harvest.unread == 0
 
 
 def test_a_good_row_behind_a_cut_takes_the_place_of_a_failed_one() -> None:

@@ -174,17 +174,17 @@ def test_one_run_in_two_threads_loses_no_answer_and_pays_none_twice(
     """One waits, and its download stands still half-way; another polls, and reads all of it."""
     stand_in.behaviour = Behaviour(validating_polls=0, running_polls=0)
     half, go = threading.Event(), threading.Event()
-    output = Connection.output
+    content = Connection.content
 
-    def held(connection: Connection, batch_id: str) -> Iterator[bytes]:
-        lines = b"".join(output(connection, batch_id)).splitlines(keepends=True)
+    def held(connection: Connection, file_id: str) -> Iterator[bytes]:
+        lines = b"".join(content(connection, file_id)).splitlines(keepends=True)
         yield from lines[: len(lines) // 2]
         if threading.current_thread() is not threading.main_thread():
             half.set()
             assert go.wait(60)
         yield from lines[len(lines) // 2 :]
 
-    monkeypatch.setattr(Connection, "output", held)
+    monkeypatch.setattr(Connection, "content", held)
     # More than one block, so that a part of it is taken before the rest is there.
     texts = [f"question {i} {'long ' * 40}" for i in range(6000)]
     frame = pd.DataFrame({"q": texts})

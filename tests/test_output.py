@@ -20,13 +20,11 @@ from hypothesis import strategies as st
 
 from nyu_llm_frames._answers.answer import Answer
 from nyu_llm_frames._answers.blocks import BlockSplitter, lines_of
-from nyu_llm_frames._answers.google_rows import parse_google_row
 from nyu_llm_frames._answers.lines import (
     Orphan,
     _parse_slowly,
     has_replacement,
     parse_completion,
-    parse_google_line,
     parse_line,
     parse_lines,
 )
@@ -95,8 +93,8 @@ def body(content: Any = "yes", finish_reason: Any = "STOP", **more: Any) -> dict
         ("malformed_function_call", "failed", None, "MALFORMED_FUNCTION_CALL"),
         ("function_call", "failed", None, "called a tool"),
         ("thought_only", "failed", None, "thinking only"),
-        ("stop_no_content", "failed", None, "empty answer"),
-        ("stop_empty_text", "failed", None, "empty answer"),
+        ("stop_no_content", "empty", "", "the answer is empty"),
+        ("stop_empty_text", "empty", "", "the answer is empty"),
         ("other", "failed", None, "empty answer (finish_reason OTHER)"),
     ],
 )
@@ -127,30 +125,19 @@ def test_real_usage_is_read() -> None:
 
 def test_numeric_id_is_an_orphan() -> None:
     assert parse_line(real("numeric_id")) == Orphan(
-        "custom_id is not a string", "123", real("numeric_id")
+        "custom_id is not a string", "123", real("numeric_id"), is_row=True
     )
 
 
 def test_row_that_the_gateway_invents_is_an_orphan() -> None:
     result = parse_line(real("503_behind_the_gateway"))
     assert isinstance(result, Orphan)
-    assert result.reason == "no custom_id"
+    assert (result.reason, result.is_row) == ("no custom_id", False)
 
 
 def test_id_that_was_not_echoed_comes_back_as_a_foreign_one() -> None:
     # The gateway puts the response id in its place: only the runner can know that it is foreign.
     assert answer(real("id_not_echoed")).custom_id == "6b19e10ee2857e8005addc"
-
-
-@pytest.mark.parametrize("name", ["good", "thought", "two_text_parts", "lone_surrogate"])
-def test_raw_google_row_gives_the_text_of_the_gateways_row(name: str) -> None:
-    result = answer(real(name))
-    assert parse_google_line(CASES[name]["google"].encode()) == (result.custom_id, result.text)
-
-
-@pytest.mark.parametrize("name", ["prompt_blocked", "fail_bad_request", "id_not_echoed"])
-def test_raw_google_row_without_text_or_id_gives_nothing(name: str) -> None:
-    assert parse_google_line(CASES[name]["google"].encode()) is None
 
 
 @pytest.mark.parametrize(
@@ -170,11 +157,72 @@ def test_a_stored_row_is_read_whatever_stands_beside_its_text(
         b'{"parts": [{"text": "hi"}]}, "finishReason": "STOP"}], '
         b'"usageMetadata": {"promptTokenCount": 3, "candidatesTokenCount": 1}}}'
     ) % (request_, candidate)
-    row = parse_google_row(line)
-    assert row is not None
-    assert row.answer is not None
-    found = row.answer
-    assert (found.status, found.text, found.prompt_tokens, found.raw) == ("ok", "hi", 3, line)
+    found = answer(line)
+    assert (found.status, found.text, found.prompt_tokens) == ("ok", "hi", 3)
+    kept = found.raw.replace(b" ", b"").replace(b"Infinity", b"1").replace(b"NaN", b"1")
+    assert json.loads(kept).keys() == {"requestId", "response"}
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if "google" in CASES[name]])
+def test_a_stored_row_and_the_gateways_row_of_it_give_the_same_answer(name: str) -> None:
+    """Lines of the real gateway, beside the rows that it made them from."""
+    stored, given = parse_line(CASES[name]["google"].encode()), parse_line(real(name))
+    if name == "id_not_echoed":  # the gateway gives it a foreign id
+        assert isinstance(stored, Orphan)
+        assert stored.is_row
+        return
+    assert isinstance(stored, Answer)
+    assert isinstance(given, Answer)
+    if "promptFeedback" in CASES[name]["google"]:  # the gateway leaves the reason out
+        assert given.error == "prompt blocked: the model gave no candidate and no reason"
+        given = msgspec.structs.replace(given, error=stored.error)
+    assert stored == msgspec.structs.replace(given, raw=stored.raw)
+
+
+SECRET = "my prompt"
+ECHO_OF_IT = {"contents": [{"role": "user", "parts": [{"text": SECRET}]}]}
+
+
+@pytest.mark.parametrize("kind", ["request", "instance", "both"])
+@pytest.mark.parametrize("spoilt", [b"", b"\xff", b"\\ud800", b"\t"])
+def test_the_request_that_a_stored_row_echoes_is_not_kept(kind: str, spoilt: bytes) -> None:
+    response = {"candidates": [{"content": {"parts": [{"text": "hi-"}]}, "finishReason": "STOP"}]}
+    echo: dict[str, Any] = {"request": ECHO_OF_IT, "requestId": "r1"}
+    if kind == "instance":
+        echo = {"instance": echo}
+    elif kind == "both":
+        echo = {"instance": {"request": ECHO_OF_IT, "requestId": "other"}, **echo}
+    line = json.dumps({**echo, "status": "", "response": response}).encode()
+    line = line.replace(b"hi-", b"hi" + spoilt)
+    found = answer(line)
+    assert (found.custom_id, found.status) == ("r1", "ok")
+    assert SECRET.encode() not in found.raw
+    again = answer(found.raw)  # what is kept says the same
+    assert again == msgspec.structs.replace(found, raw=again.raw)
+    orphan = parse_line(line.replace(b'"requestId"', b'"x"'))
+    assert isinstance(orphan, Orphan)
+    assert SECRET.encode() not in orphan.raw
+
+
+@pytest.mark.parametrize(
+    ("response", "status", "error"),
+    [
+        ({"error": {"code": 503, "message": "later"}}, "failed", "503: later"),
+        ({"error": {"code": 400, "message": "never"}}, "refused", "400: never"),
+        ([{"error": {"code": 503, "message": "later"}}], "failed", "503: later"),
+        ("429 Too Many Requests", "failed", "429: Too Many Requests"),
+        ("", "failed", "no answer and no reason given"),
+        (None, "failed", "empty response"),
+        ({"modelVersion": "m"}, "failed", "could not read the answer"),
+        ({"candidates": "none"}, "failed", "could not read the answer"),
+        ({"usageMetadata": {}}, "blocked", "no candidate and no reason"),
+        ({"promptFeedback": {"blockReason": "SAFETY"}}, "blocked", "prompt blocked: SAFETY"),
+    ],
+)
+def test_a_stored_row_without_an_answer_says_why(response: Any, status: str, error: str) -> None:
+    found = answer({"requestId": "r1", "status": "", "request": {}, "response": response})
+    assert found.status == status
+    assert error in (found.error or "")
 
 
 def test_live_answer_follows_the_same_rules() -> None:
@@ -250,9 +298,29 @@ def test_text_with_any_other_finish_reason_is_good(reason: Any) -> None:
     assert answer(row(body("yes", reason))).status == "ok"
 
 
-def test_empty_string_is_an_answer() -> None:
-    result = answer(row(body("")))
-    assert (result.status, result.text) == ("ok", "")
+@pytest.mark.parametrize("text", ["", " ", "\n\t", "\u2003\u00a0"])
+@pytest.mark.parametrize("reason", ["STOP", "stop", None, ""])
+def test_a_blank_answer_is_no_good_one(text: str, reason: str | None) -> None:
+    line = json.dumps(row(body(text, reason))).encode()
+    result = answer(line)
+    assert (result.status, result.text) == ("empty", text)
+    assert "empty" in (result.error or "")
+    assert read_block(line)[1] == [line]
+    assert parse_completion("r1", json.dumps(body(text, reason)).encode()).status == "empty"
+
+
+@pytest.mark.parametrize(
+    "silent",
+    [
+        body(None, tool_calls=[{"id": "1"}]),
+        body("", tool_calls=[{"id": "1"}]),
+        body(None, content_blocks=[{"type": "thinking", "thinking": "hm"}]),
+        body(None, content_blocks=[{"type": "image_url"}]),
+        body(" ", "OTHER"),
+    ],
+)
+def test_what_says_something_else_than_a_blank_is_not_empty(silent: dict[str, Any]) -> None:
+    assert answer(row(silent)).status == "failed"
 
 
 def test_cut_answer_without_a_character_has_no_text() -> None:
@@ -392,7 +460,7 @@ def test_long_error_is_one_short_line() -> None:
         ("", None),
         ("x", None),
         ("٣", None),
-        (None, None),
+        (None, 0),
         ([], None),
         (float("nan"), None),
     ],
@@ -413,6 +481,15 @@ def test_token_counts_are_ints_or_nothing(value: Any, count: int | None) -> None
         result.reasoning_tokens,
         result.cached_tokens,
     ] == [count] * 4
+
+
+def test_a_count_that_is_left_out_is_none_of_it_and_without_usage_nobody_knows() -> None:
+    for usage, counts in [({}, [0] * 4), ({"prompt_tokens": 3}, [3, 0, 0, 0]), (None, [None] * 4)]:
+        line = json.dumps(row({**body(), "usage": usage})).encode()
+        for found in (answer(line), _parse_slowly(line)):
+            assert isinstance(found, Answer)
+            told = [found.prompt_tokens, found.completion_tokens]
+            assert [*told, found.reasoning_tokens, found.cached_tokens] == counts
 
 
 @pytest.mark.parametrize(
@@ -562,10 +639,11 @@ def check(result: Answer | Orphan, line: bytes) -> None:
         (result.custom_id or "").encode()
         assert result.reason
         return
-    assert result.status in {"ok", "truncated", "blocked", "refused", "failed"}
+    assert result.status in {"ok", "empty", "truncated", "blocked", "refused", "failed"}
     assert (result.error is None) == (result.status == "ok")
-    assert (result.text is not None) >= (result.status == "ok")
-    assert result.text is None or result.status in {"ok", "truncated"}
+    assert (result.text is not None) >= (result.status in {"ok", "empty"})
+    assert result.text is None or result.status in {"ok", "empty", "truncated"}
+    assert bool((result.text or "").strip()) >= (result.status == "ok")
     for text in (result.custom_id, result.text, result.error, result.finish_reason, result.model):
         assert text is None or isinstance(text, str)
         (text or "").encode()
@@ -578,14 +656,16 @@ def check(result: Answer | Orphan, line: bytes) -> None:
         result.cached_tokens,
     ):
         assert count is None or (type(count) is int and 0 <= count < 2**31)
-    # No answer for an id that does not literally stand in the line as its custom_id.
+    # No answer for an id that does not literally stand in the line as its id.
     pairs = json.loads(
         line.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "replace"),
         strict=False,
         parse_int=lambda digits: None,
         object_pairs_hook=list,
     )
-    assert ("custom_id", result.custom_id) in pairs
+    assert {("custom_id", result.custom_id), ("requestId", result.custom_id)}.intersection(
+        (key, value) for key, value in pairs if isinstance(value, str)
+    )
 
 
 @settings(max_examples=300, deadline=None)
@@ -593,7 +673,6 @@ def check(result: Answer | Orphan, line: bytes) -> None:
 def test_no_bytes_raise(line: bytes) -> None:
     check(parse_line(line), line)
     parse_completion("r1", line)
-    parse_google_line(line)
 
 
 @settings(max_examples=300, deadline=None)
@@ -604,14 +683,12 @@ def test_no_json_raises(value: Any) -> None:
     live = parse_completion("r1", line)
     assert live.custom_id == "r1"
     assert live.raw == line
-    parse_google_line(line)
 
 
 @settings(max_examples=300, deadline=None)
 @given(mutated_rows())
 def test_real_rows_with_wrong_types_never_raise(line: bytes) -> None:
     check(parse_line(line), line)
-    parse_google_line(line)
 
 
 @settings(max_examples=300, deadline=None)

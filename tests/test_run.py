@@ -375,8 +375,8 @@ def test_one_warning_counts_the_kinds_and_points_at_the_call(gateway: StandIn) -
     line = linecache.getline(warning.filename, warning.lineno)
     assert "the line that the warning names" in line
     assert str(warning.message) == (
-        "3 of 4 rows have no good answer: 1 blocked (row 'A': prompt blocked: the model gave no "
-        "candidate and no reason); 2 refused (row 'B': 400 INVALID_ARGUMENT: no such role). "
+        "3 of 4 rows have no good answer: 1 blocked (row 'A': prompt blocked: PROHIBITED_CONTENT); "
+        "2 refused (row 'B': 400 INVALID_ARGUMENT: no such role). "
         "The reasons stand in response_error."
     )
 
@@ -434,7 +434,7 @@ def test_failures_are_the_rows_with_their_reasons(gateway: StandIn) -> None:
         (rows.no_id, "missing", 3),
         (rows.numeric_id, "missing", 3),
         (rows.response_id_as_id, "missing", 3),
-        (rows.not_json, "missing", 3),
+        (rows.not_json, "missing", 1),  # counted as answered
         (rows.says("broken \ufffd text"), "damaged", 3),
     ],
     ids=str,
@@ -665,6 +665,124 @@ def test_an_output_that_stays_short_is_given_up_after_the_settling_time(
     assert len(gateway.jobs) == 1
 
 
+NEVER_WHOLE = [
+    ("rows", "real", ["ok", "ok", "missing", "missing"]),
+    ("reset", "null", ["ok", "missing", "missing", "missing"]),
+    ("empty", "real", ["missing"] * 4),
+    ("empty", "null", ["missing"] * 4),
+    ("fake_row", "real", ["missing"] * 4),
+]
+
+
+@pytest.mark.parametrize(("short", "counts", "status"), NEVER_WHOLE)
+def test_what_the_job_counts_and_no_file_holds_is_paid_again_by_retry_alone(
+    gateway: StandIn, clock: FakeClock, short: Any, counts: Any, status: list[str]
+) -> None:
+    b = gateway.behaviour
+    b.short, b.short_reads, b.counts, b.content_fails = short, 1000, counts, -1
+    out = ask(retries=3)
+    lacking = [x for x, s in zip("abcd", status, strict=True) if s == "missing"]
+    assert out["response_status"].tolist() == status
+    assert out["response_error"].dropna().str.contains("only a retry pays again").all()
+    waited, reads = sum(clock.slept), gateway.count("output")
+    pd.testing.assert_frame_equal(ask(retries=3), out)  # reads it once more, and waits for nothing
+    assert gateway.count("output") == reads + 1
+    assert sum(clock.slept) == waited
+    assert len(gateway.jobs) == 1
+    b.short_reads = 0
+    run = submit(retries=3)
+    run.retry().wait()
+    assert sent(gateway)[1:] == [[f"Say {x}" for x in lacking]]
+    assert run.counts() == {"ok": 4}
+    assert ask()["response"].tolist() == RIGHT
+
+
+def test_a_sidecar_alone_pays_again_for_what_no_file_holds_by_retry_alone(
+    gateway: StandIn, clock: FakeClock
+) -> None:
+    b = gateway.behaviour
+    b.short, b.short_reads, b.content_fails = "rows", 1000, -1
+    ask(sidecar="s")
+    run = StoredRun("s", retries=3, clock=clock)
+    run.wait()
+    assert run.counts() == {"ok": 2, "missing": 2}
+    assert len(gateway.jobs) == 1
+    b.short_reads = 0
+    run.retry()
+    run.wait()
+    assert run.counts() == {"ok": 4}
+    assert sent(gateway)[1:] == [["Say c", "Say d"]]
+
+
+def test_a_trial_and_a_request_file_leave_out_what_may_be_paid_for(
+    gateway: StandIn, clock: FakeClock, tmp_path: Path
+) -> None:
+    b = gateway.behaviour
+    b.short, b.short_reads, b.content_fails = "rows", 1000, -1
+    ask()
+    DF.llm.trial("Say {{ x }}", model=MODEL)
+    assert not gateway.chats
+    assert not DF.llm.to_jsonl(tmp_path / "in.jsonl", "Say {{ x }}", model=MODEL)
+
+
+def test_a_stored_file_that_is_older_than_the_job_is_read_again(
+    gateway: StandIn, clock: FakeClock
+) -> None:
+    """Both ways show the same object, which is whole by its size and lacks half of the rows."""
+    full: dict[str, Any] = {}
+
+    def older(n: int, method: str, path: str) -> None:
+        if not path.endswith("/output"):
+            return
+        job = gateway.jobs[0]
+        full.setdefault("file", (list(job.lines), job.raw))
+        lines, raw = full["file"]
+        if gateway.count("output") <= 2:
+            lines, raw = lines[:2], b"".join(raw.splitlines(keepends=True)[:2])
+        job.lines, job.raw = lines, raw
+
+    gateway.on_request = older
+    out = ask()
+    assert out["response"].tolist() == RIGHT
+    assert len(gateway.jobs) == 1
+
+
+def test_no_prompt_is_kept_with_the_answers_where_the_stored_file_is_read(
+    gateway: StandIn, clock: FakeClock
+) -> None:
+    b = gateway.behaviour
+    b.short, b.short_reads = "rows", 1000
+    with llm.set_options(keep_prompts=False):
+        out = ask(pd.DataFrame({"x": ["my secret", "my other secret"]}))
+    assert out["response_status"].tolist() == ["ok", "ok"]
+    kept = llm.open_sidecar("llm_sidecar").answers(raw=True)
+    assert any(b"requestId" in raw for raw in kept["raw"])
+    for raw, text in zip(kept["raw"], kept["text"], strict=True):
+        assert b"Say my" not in raw.replace(text.encode(), b"")
+
+
+@pytest.mark.parametrize("page", ["json", "html"])
+def test_a_stored_file_of_another_type_is_refused_unread(gateway: StandIn, page: str) -> None:
+    gateway.script.add("content", status=200, body=page)
+    connection = llm.Gateway(**gateway.settings).connect()
+    try:
+        with pytest.raises(GatewayError, match=f"it came as [a-z]+/{page}"):
+            next(connection.content("file"))
+    finally:
+        connection.close()
+
+
+@pytest.mark.parametrize("text", ["", " \n"])
+def test_an_empty_answer_is_tried_again(gateway: StandIn, text: str) -> None:
+    blank = rows.says(text)
+    gateway.behaviour.row = rows.pick({"Say a": blank, "Say b": rows.in_turn(blank, rows.good)})
+    out = ask()
+    assert sent(gateway)[1:] == [["Say a", "Say b"]]
+    assert out["response_status"].tolist() == ["empty", "ok", "ok", "ok"]
+    assert out["response"].tolist() == [text, *RIGHT[1:]]
+    assert out["response_error"].notna().tolist() == [True, False, False, False]
+
+
 def test_rows_of_another_job_are_orphans_and_change_nothing(gateway: StandIn) -> None:
     first = ask(DF.iloc[:2])
     known = first["response_custom_id"].tolist()
@@ -826,7 +944,7 @@ def test_a_job_that_had_nothing_is_not_read_again(gateway: StandIn) -> None:
     read = gateway.count("output")
     gateway.behaviour.running_polls = 0
     assert ask()["response"].tolist() == RIGHT
-    assert gateway.count("output") == read + 1
+    assert (gateway.count("output"), gateway.count("content")) == (read, 1)
 
 
 def test_cancel_then_the_same_call_sends_what_is_left(gateway: StandIn) -> None:
@@ -1189,6 +1307,8 @@ def test_a_refused_key_ends_at_once_and_keeps_the_state(
     gateway: StandIn, clock: FakeClock, call: str, status: int
 ) -> None:
     gateway.script.add(call, status=status, body="json")
+    if call == "output":
+        gateway.script.add("content", status=status, body="json")
     with pytest.raises(AuthenticationError, match=f"{status}") as caught:
         ask()
     assert caught.value.status_code == status

@@ -75,6 +75,14 @@ def test_an_answer_cut_short_is_truncated_and_leaves_its_fields_empty(stand_in: 
     assert out[["drug", "weapon", "months", "kind"]].isna().all(axis=None)
 
 
+def test_a_blank_answer_is_empty_and_not_invalid(stand_in: StandIn) -> None:
+    stand_in.behaviour.row = rows.says(" ")
+    with pytest.warns(PartialResultWarning, match="1 empty"):
+        out = batch(stand_in, pd.DataFrame({"text": ["a"]}), details=True)
+    assert (out["response_status"].tolist(), out["response"].tolist()) == (["empty"], [" "])
+    assert out[["drug", "weapon", "months", "kind"]].isna().all(axis=None)
+
+
 def test_a_schema_is_part_of_the_request_and_enforced_here(
     stand_in: StandIn,
 ) -> None:

@@ -275,7 +275,7 @@ class Runs(RuleBasedStateMachine):
                 assert pd.isna(text)
                 assert pd.isna(error)
             else:
-                assert s in ("failed", "missing", "damaged"), s
+                assert s in ("failed", "empty", "missing", "damaged"), s
                 assert isinstance(error, str)
                 assert error
 

@@ -15,6 +15,7 @@ import msgspec
 
 Status = Literal[
     "ok",
+    "empty",
     "truncated",
     "invalid",
     "blocked",
@@ -31,8 +32,9 @@ STATUSES: tuple[Status, ...] = get_args(Status)
 
 RANK: Mapping[Status, int] = MappingProxyType(
     {
-        "ok": 7,
-        "damaged": 6,
+        "ok": 8,
+        "damaged": 7,
+        "empty": 6,
         "truncated": 5,
         "invalid": 4,
         "blocked": 3,
@@ -45,7 +47,7 @@ RANK: Mapping[Status, int] = MappingProxyType(
 )
 """Of two answers to one id the one of higher rank stays."""
 
-RETRYABLE: frozenset[Status] = frozenset({"failed", "missing", "damaged"})
+RETRYABLE: frozenset[Status] = frozenset({"failed", "missing", "damaged", "empty"})
 """Statuses that another attempt with the very same request may cure."""
 
 
@@ -63,19 +65,20 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
     status : Status
         What became of the request.
     text : str or None
-        The answer's text, always encodable as UTF-8. None for `blocked`, `refused`, `failed`,
-        `missing`, and for `truncated` when nothing was written.
+        The answer's text, always encodable as UTF-8; blank for `empty`. None for `blocked`,
+        `refused`, `failed`, `missing`, and for `truncated` when nothing was written.
     error : str or None
         One line of at most 500 characters; None for `ok`.
     finish_reason : str or None
         As the gateway spells it.
     prompt_tokens, completion_tokens, reasoning_tokens, cached_tokens : int or None
-        Token counts. `completion_tokens` leaves thinking out: both it and `reasoning_tokens`
-        are billed.
+        Token counts; None where the line has no usage. `completion_tokens` leaves thinking out:
+        both it and `reasoning_tokens` are billed.
     model : str or None
         The model that answered, as the gateway names it.
     raw : bytes
-        The line as received, without its newline.
+        The line as received, without its newline, and without the request that the provider's own
+        rows echo.
     """
 
     custom_id: str

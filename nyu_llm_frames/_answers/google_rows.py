@@ -1,68 +1,88 @@
-"""The provider's own output rows, read for what the gateway's conversion lost or damaged.
+"""The provider's own rows, as they lie in the stored output file, in the gateway's form.
 
-Comes in: a line of the stored predictions file, byte for byte. Goes out: the same `Answer` that
-the gateway's line would have given. The gateway drops rows without usage metadata without a word,
-and damages characters on chunk borders; the stored file has both whole.
+Comes in: a decoded row of Google's. Goes out: the row that the gateway makes of it, so that one
+verdict serves both, and both give the same answer. The gateway drops rows without usage metadata;
+here they stay.
 """
 
 from __future__ import annotations
 
 import json
-from typing import Any, NamedTuple
+from typing import Any
 
-import msgspec
-
-from nyu_llm_frames._answers.answer import Answer
-from nyu_llm_frames._answers.lines import loads, parse_google_line, parse_line
+from nyu_llm_frames._answers.row_errors import UNREADABLE
 from nyu_llm_frames._answers.verdict import first, get
 
+ECHOES = ("request", "instance")
+"""Keys under which a row repeats its request."""
 
-class StoredRow(NamedTuple):
-    """A row of the predictions file; its answer is None when it has no id to join by."""
-
-    answer: Answer | None
-
-
-def parse_google_row(line: bytes) -> StoredRow | None:
-    """Read a predictions row; None for what is none: a login page, half a line, another file."""
-    row = loads(line)
-    if not isinstance(row, dict) or not ("request" in row or "response" in row):
-        return None
-    return StoredRow(_answer(row, line))
+_OWN_KEYS = frozenset({"requestId", "status", *ECHOES})
 
 
-def _answer(row: dict[str, Any], line: bytes) -> Answer | None:
-    custom_id = get(row, "requestId")
-    if not isinstance(custom_id, str) or not custom_id:
-        return None
-    response, status = get(row, "response"), get(row, "status")
+def is_google_row(row: dict[str, Any]) -> bool:
+    """Whether a row is written in the provider's form."""
+    return "custom_id" not in row and not _OWN_KEYS.isdisjoint(row)
+
+
+def gateway_row(row: dict[str, Any]) -> dict[str, Any]:
+    """Return the row as the gateway would write it."""
+    status = row.get("status")
+    return {
+        "custom_id": row.get("requestId"),
+        "response": {"body": False if status else _body(row.get("response"))},
+        "error": status,
+    }
+
+
+def _body(response: Any) -> Any:
+    if isinstance(response, str):
+        return response
     candidate, usage = first(get(response, "candidates")), get(response, "usageMetadata")
-    named = parse_google_line(line)
-    message: dict[str, Any] = {"role": "assistant"}
-    if named is not None:
-        message["content"] = named[1]
-    body: Any = {
-        "model": get(response, "modelVersion"),
-        "choices": [{"message": message, "finish_reason": get(candidate, "finishReason")}],
-        "usage": {
-            "prompt_tokens": get(usage, "promptTokenCount"),
-            "completion_tokens": get(usage, "candidatesTokenCount"),
-            "completion_tokens_details": {"reasoning_tokens": get(usage, "thoughtsTokenCount")},
-            "prompt_tokens_details": {"cached_tokens": get(usage, "cachedContentTokenCount")},
-        },
-    }
     feedback = get(response, "promptFeedback")
-    if candidate is None:
-        body["choices"] = []
-        body["promptFeedback"] = feedback
-    if not response:
-        body = {"error": {"message": "empty response"}} if not status else False
-    converted = {
-        "custom_id": custom_id,
-        "response": {"status_code": 200, "body": body} if not status else {"body": False},
-        "error": status or "",
+    if not isinstance(candidate, dict) and usage is None and feedback is None:
+        # Said as the gateway says it.
+        return {"error": {"message": f"{UNREADABLE} from vertex-ai: {_dumped(response or {})}"}}
+    return {
+        "model": get(response, "modelVersion"),
+        "choices": [_choice(candidate)] if isinstance(candidate, dict) else [],
+        "promptFeedback": feedback,
+        "usage": _usage(usage) if isinstance(usage, dict) else None,
     }
-    answer = parse_line(json.dumps(converted).encode())
-    if not isinstance(answer, Answer):
-        return None
-    return msgspec.structs.replace(answer, raw=line)
+
+
+def _dumped(value: Any) -> str:
+    try:
+        return json.dumps(value)
+    except RecursionError:
+        return "{}"
+
+
+def _choice(candidate: dict[str, Any]) -> dict[str, Any]:
+    message: dict[str, Any] = {}
+    parts = get(candidate.get("content"), "parts")
+    parts = [part for part in parts if isinstance(part, dict)] if isinstance(parts, list) else []
+    if text := "".join(part["text"] for part in parts if _kind(part) == "text"):
+        message["content"] = text
+    message["content_blocks"] = [{"type": _kind(part)} for part in parts]
+    if any("functionCall" in part for part in parts):
+        message["tool_calls"] = True
+    return {
+        "message": message,
+        "finish_reason": candidate.get("finishReason"),
+        "safetyRatings": candidate.get("safetyRatings"),
+    }
+
+
+def _kind(part: dict[str, Any]) -> str:
+    if part.get("thought"):
+        return "thinking"
+    return "text" if isinstance(part.get("text"), str) else "other"
+
+
+def _usage(usage: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "prompt_tokens": usage.get("promptTokenCount"),
+        "completion_tokens": usage.get("candidatesTokenCount"),
+        "completion_tokens_details": {"reasoning_tokens": usage.get("thoughtsTokenCount")},
+        "prompt_tokens_details": {"cached_tokens": usage.get("cachedContentTokenCount")},
+    }

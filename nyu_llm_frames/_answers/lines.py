@@ -6,6 +6,7 @@ that carries an id, an `Orphan` for every other line. Nothing that can stand in 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from typing import Any
 
@@ -13,11 +14,13 @@ import msgspec
 
 from nyu_llm_frames._answers.answer import Answer
 from nyu_llm_frames._answers.blocks import BOM
-from nyu_llm_frames._answers.plain import plain_answer
+from nyu_llm_frames._answers.google_rows import ECHOES, gateway_row, is_google_row
+from nyu_llm_frames._answers.plain import UNREADABLE, plain_answer
 from nyu_llm_frames._answers.row_errors import http_code, read_json, storable
-from nyu_llm_frames._answers.verdict import first, get, judge, no_answer
+from nyu_llm_frames._answers.verdict import get, judge, no_answer
 
 _decode_any = msgspec.json.Decoder().decode
+_decode_parts = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 class Orphan(msgspec.Struct, frozen=True, gc=False):
@@ -30,12 +33,16 @@ class Orphan(msgspec.Struct, frozen=True, gc=False):
     custom_id : str or None
         The unusable id, as text, if there is one.
     raw : bytes
-        The line as received, without its newline.
+        As an answer keeps it.
+    is_row : bool
+        Whether it is the line of some request, and not a page, a torn line, or the gateway's own
+        note that it could read nothing.
     """
 
     reason: str
     custom_id: str | None
     raw: bytes
+    is_row: bool = False
 
 
 class Parsed(msgspec.Struct, frozen=True):
@@ -57,8 +64,8 @@ def parse_line(line: bytes) -> Answer | Orphan:
     Returns
     -------
     Answer or Orphan
-        An answer if the line is a JSON object with a non-empty string as `custom_id`; whether
-        the id is one that was asked for is not known here.
+        An answer if the line is a JSON object with a non-empty string as `custom_id`, or in the
+        provider's form as `requestId`; whether the id is one that was asked for is not known here.
 
     Examples
     --------
@@ -72,7 +79,7 @@ def parse_line(line: bytes) -> Answer | Orphan:
     'custom_id is not a string'
     """
     line = line.rstrip(b"\r\n")
-    return plain_answer(line) or _parse_slowly(line)
+    return (plain_answer(line) if b'"custom_id"' in line else None) or _parse_slowly(line)
 
 
 def parse_lines(lines: Iterable[bytes]) -> Parsed:
@@ -122,37 +129,6 @@ def parse_completion(custom_id: str, body: bytes) -> Answer:
     return judge(custom_id, content, body)
 
 
-def parse_google_line(line: bytes) -> tuple[str, str] | None:
-    """
-    Read id and text of a raw Google predictions row, to repair a text that was damaged.
-
-    Parameters
-    ----------
-    line : bytes
-        A line of the stored output file, as ``/files/{id}/content`` gives it.
-
-    Returns
-    -------
-    tuple of (str, str) or None
-        Id and text (thoughts left out, parts joined, as the gateway does); None when the row
-        has no text.
-    """
-    row = loads(line)
-    custom_id = get(row, "requestId")
-    parts = get(get(first(get(get(row, "response"), "candidates")), "content"), "parts")
-    if not isinstance(custom_id, str) or not custom_id or not isinstance(parts, list):
-        return None
-    if storable(custom_id) != custom_id:
-        return None
-    texts = [
-        part["text"]
-        for part in parts
-        if isinstance(part, dict) and isinstance(part.get("text"), str) and not part.get("thought")
-    ]
-    text = storable("".join(texts))
-    return (custom_id, text) if text else None
-
-
 def has_replacement(text: str | None) -> bool:
     """Whether the text holds U+FFFD, the mark of a character that was damaged on the way."""
     return text is not None and "\ufffd" in text
@@ -167,22 +143,60 @@ def loads(data: bytes) -> Any:
 
 
 def _parse_slowly(line: bytes) -> Answer | Orphan:
-    row = loads(line)
+    row, raw = _without_echo(line)
     if not isinstance(row, dict):
-        return Orphan("not JSON" if row is None else "not a JSON object", None, line)
+        return Orphan("not JSON" if row is None else "not a JSON object", None, raw)
+    if is_google_row(row):
+        is_row = "request" in row or "response" in row
+        row = gateway_row(row)
+    else:
+        # Without an id and with an error it may be the gateway's own, of no row at all.
+        is_row = "response" in row and not get(get(row["response"], "body"), "error")
     custom_id = row.get("custom_id")
-    if custom_id is None:
-        return Orphan("no custom_id", None, line)
-    if isinstance(custom_id, int | float):
-        small = abs(custom_id) < 2**63
-        return Orphan("custom_id is not a string", str(custom_id) if small else None, line)
-    if not isinstance(custom_id, str):
-        return Orphan("custom_id is not a string", None, line)
-    if not custom_id:
-        return Orphan("custom_id is empty", None, line)
-    # What was replaced on the way does not stand in the line: it could be anybody's id.
-    if storable(custom_id) != custom_id or "\ufffd" in custom_id:
-        return Orphan("custom_id is damaged", storable(custom_id), line)
+    if reason := _why_unusable(custom_id):
+        shown = storable(custom_id) or None if isinstance(custom_id, str) else None
+        if isinstance(custom_id, int | float) and abs(custom_id) < 2**63:
+            shown = str(custom_id)
+        return Orphan(reason, shown, raw, is_row)
     response = row.get("response")
     code = http_code(get(response, "status_code"))
-    return judge(custom_id, get(response, "body"), line, row.get("error"), code)
+    return judge(custom_id, get(response, "body"), raw, row.get("error"), code)
+
+
+def _why_unusable(custom_id: Any) -> str | None:
+    if custom_id is None:
+        return "no custom_id"
+    if not isinstance(custom_id, str):
+        return "custom_id is not a string"
+    if not custom_id:
+        return "custom_id is empty"
+    # What was replaced on the way does not stand in the line: it could be anybody's id.
+    damaged = storable(custom_id) != custom_id or "\ufffd" in custom_id
+    return "custom_id is damaged" if damaged else None
+
+
+def _without_echo(line: bytes) -> tuple[Any, bytes]:
+    """Decode a line; a request that is repeated in it is neither decoded nor kept."""
+    parts: dict[str, Any]
+    try:
+        parts = _decode_parts(line)
+        echoes = parts.keys() & ECHOES
+        instance = _decode_any(parts["instance"]) if "instance" in echoes else None
+        row = {k: None if k in echoes else _decode_any(part) for k, part in parts.items()}
+    except UNREADABLE:
+        row = loads(line)
+        if not isinstance(row, dict):
+            return row, line
+        echoes = row.keys() & ECHOES
+        instance = row.get("instance")
+        row, parts = row | dict.fromkeys(echoes), row
+    if not echoes:
+        return row, line
+    custom_id = get(instance, "requestId")
+    kept = {key: part for key, part in parts.items() if key not in echoes}
+    if custom_id is not None and row.get("requestId") is None:
+        row["requestId"] = kept["requestId"] = custom_id
+    try:
+        return row, msgspec.json.encode(kept)
+    except (ValueError, RecursionError):  # half a surrogate pair, say
+        return row, json.dumps(kept).encode()

@@ -21,21 +21,21 @@ from nyu_llm_frames._answers.answer import Answer
 from nyu_llm_frames._answers.blocks import MAX_LINE_BYTES, lines_of
 from nyu_llm_frames._answers.verdict import MAX_TOKENS_COUNT
 
-# The usual row, typed: decoding stops at the first surprise.
-_Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_TOKENS_COUNT)] | None
+# The usual row, typed: decoding stops at the first surprise. A count that usage leaves out is 0.
+_Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_TOKENS_COUNT)]
 
 
 class _CompletionDetails(msgspec.Struct, gc=False):
-    reasoning_tokens: _Count = None
+    reasoning_tokens: _Count = 0
 
 
 class _PromptDetails(msgspec.Struct, gc=False):
-    cached_tokens: _Count = None
+    cached_tokens: _Count = 0
 
 
 class _Usage(msgspec.Struct, gc=False):
-    prompt_tokens: _Count = None
-    completion_tokens: _Count = None
+    prompt_tokens: _Count = 0
+    completion_tokens: _Count = 0
     completion_tokens_details: _CompletionDetails | None = None
     prompt_tokens_details: _PromptDetails | None = None
 
@@ -69,9 +69,9 @@ class _Row(msgspec.Struct, gc=False):
 _decoder = msgspec.json.Decoder(_Row)
 _FINISHED = frozenset({"STOP", "stop", None})
 _NO_COMPLETION_DETAILS, _NO_PROMPT_DETAILS = _CompletionDetails(), _PromptDetails()
-_NO_USAGE = _Usage()
+_NO_USAGE = _Usage(None, None, _CompletionDetails(None), _PromptDetails(None))  # type: ignore[arg-type]
 _error = attrgetter("error")
-_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 FIELDS = (
     "custom_id",
@@ -94,7 +94,9 @@ def _is_plain(row: _Row) -> bool:
         return False
     choice = body.choices[0]
     message = choice.message
-    return message is not None and message.content is not None and choice.finish_reason in _FINISHED
+    if message is None or not message.content or message.content.isspace():
+        return False
+    return choice.finish_reason in _FINISHED
 
 
 def _columns(rows: Sequence[_Row]) -> list[list[Any]] | None:
@@ -115,7 +117,8 @@ def _columns(rows: Sequence[_Row]) -> list[list[Any]] | None:
         or not all(ids)
         or not "".join(ids).isascii()
         or list(map(_error, bodies)).count(None) < len(bodies)
-        or None in texts
+        or not all(texts)
+        or any(map(str.isspace, texts))
         or not _FINISHED.issuperset(reasons)
     ):
         return None
@@ -138,7 +141,7 @@ def plain_answer(line: bytes) -> Answer | None:
     """Read one line; None unless it is a plain good row."""
     try:
         row = _decoder.decode(line)
-    except _UNREADABLE:
+    except UNREADABLE:
         return None
     if not _is_plain(row):
         return None
@@ -223,7 +226,7 @@ def read_block(block: bytes) -> tuple[PlainRows, list[bytes]]:
         return _NOTHING, lines_of(block)
     try:
         rows = _decoder.decode_lines(block)
-    except _UNREADABLE:
+    except UNREADABLE:
         return _NOTHING, lines_of(block)
     if len(rows) != len(ends):
         return _NOTHING, lines_of(block)

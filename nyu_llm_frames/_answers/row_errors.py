@@ -42,7 +42,7 @@ _BLOCK_WORDS = re.compile(
     r"|\bblocked\b.{0,80}\b(?:safety|prompt|content|polic|filter)",
     re.I | re.S,
 )
-_UNREADABLE = "Invalid response received"  # the gateway's words for a row it cannot translate
+UNREADABLE = "Invalid response received"  # the gateway's words for a row it cannot translate
 _MAX_DEPTH, _MAX_ITEMS = 6, 4  # bounds the search in a row made to be hostile
 
 
@@ -205,7 +205,7 @@ def _from_text(text: str, depth: int) -> Problem:
         code = _PHRASES.get(head.casefold())
         if code is not None:
             return Problem(inner.code or code, inner.label or head, inner.message, inner.block)
-        if head.startswith(_UNREADABLE) and not (inner.code or inner.message or inner.block):
+        if head.startswith(UNREADABLE) and not (inner.code or inner.message or inner.block):
             why = "the gateway could not read the answer" if value else "empty response"
             return Problem(message=f"{why} ({head})")
         return Problem(inner.code, inner.label, inner.message or head, inner.block)

@@ -40,6 +40,7 @@ _BLOCKED = frozenset(
         "REFUSAL",
     }
 )
+_FINISHED = frozenset({"", "STOP", "END_TURN"})
 _BROKEN = frozenset(
     {"MALFORMED_FUNCTION_CALL", "UNEXPECTED_TOOL_CALL", "TOO_MANY_TOOL_CALLS", "MALFORMED_RESPONSE"}
 )
@@ -81,10 +82,12 @@ def judge(
         reason = block_reason(body) or "the model gave no candidate and no reason"
         return no_answer(custom_id, "blocked", f"prompt blocked: {reason}", raw, body)
     status, problem_text = _outcome(choice, text, _reasoning_tokens(body))
-    if status not in ("ok", "truncated"):
-        text = None
+    if status == "empty":
+        text = text or ""
     elif status == "truncated":
         text = text or None
+    elif status != "ok":
+        text = None
     return _answer(custom_id, status, text, problem_text, raw, body)
 
 
@@ -102,7 +105,7 @@ def _outcome(choice: Any, text: str | None, reasoning: int | None) -> tuple[Stat
         return "blocked", f"answer blocked: {word}{categories}"
     if name in _BROKEN:
         return "failed", f"the model tried to call a tool and failed: {word}"
-    if text is not None:
+    if text and not text.isspace():
         return "ok", None
     refusal = get(message, "refusal")
     if isinstance(refusal, str) and refusal.strip():
@@ -110,8 +113,12 @@ def _outcome(choice: Any, text: str | None, reasoning: int | None) -> tuple[Stat
     if get(message, "tool_calls"):
         return "failed", "the model called a tool in place of an answer"
     blocks = get(message, "content_blocks")
-    if isinstance(blocks, list) and any(get(b, "type") == "thinking" for b in blocks):
+    others = [b for b in blocks if get(b, "type") != "text"] if isinstance(blocks, list) else []
+    if text is None and any(get(b, "type") == "thinking" for b in others):
         return "failed", "empty answer: thinking only"
+    nothing = text is not None or not (others or get(message, "content"))
+    if nothing and name in _FINISHED and isinstance(message, dict):
+        return "empty", "the answer is empty" + (f" (finish_reason {word})" if word else "")
     return "failed", f"empty answer (finish_reason {word})" if word else "empty answer"
 
 
@@ -173,21 +180,26 @@ def _answer(
         text,
         None if error is None else one_line(error),
         storable(finish_reason) if isinstance(finish_reason, str) else None,
-        _count(get(usage, "prompt_tokens")),
-        _count(get(usage, "completion_tokens")),
+        _tokens(usage, "prompt_tokens"),
+        _tokens(usage, "completion_tokens"),
         _reasoning_tokens(body),
-        _count(get(get(usage, "prompt_tokens_details"), "cached_tokens")),
+        _tokens(usage, "cached_tokens", "prompt_tokens_details"),
         storable(model) if isinstance(model, str) and model else None,
         raw,
     )
 
 
 def _reasoning_tokens(body: Any) -> int | None:
-    details = get(get(body, "usage"), "completion_tokens_details")
-    return _count(get(details, "reasoning_tokens"))
+    return _tokens(get(body, "usage"), "reasoning_tokens", "completion_tokens_details")
 
 
-def _count(value: Any) -> int | None:
+def _tokens(usage: Any, name: str, details: str | None = None) -> int | None:
+    """Return a token count: 0 where only this one is left out, None where there is no usage."""
+    if not isinstance(usage, dict):
+        return None
+    value = get(usage if details is None else usage.get(details), name)
+    if value is None:
+        return 0
     if isinstance(value, str) and len(value) <= 10 and value.isascii() and value.isdigit():
         value = int(value)
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_TOKENS_COUNT:

@@ -59,8 +59,7 @@ def to_jsonl(call: Call, path: str | Path) -> list[Path]:
     planner = planner_of(call, SystemClock(), retries=0)
     if planner is not None:
         planner.take_back()  # what a call planned that failed before anything was made
-        standing = planner.standing()
-        chosen = np.flatnonzero(~standing.final & ~standing.carried)
+        chosen = np.flatnonzero(planner.standing().open)
     sizes = requests.line_bytes()[chosen]
     ranges = _shards.split(sizes, options.max_requests_per_file, options.max_bytes_per_file)
     written = []

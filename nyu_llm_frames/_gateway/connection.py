@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
 ENDPOINT = "/v1/chat/completions"
 
+_NO_FILE = frozenset({"application/json", "text/html"})
+
 _CONNECT_S, _READ_S, _UPLOAD_S, _SUBMIT_S = 15.0, 120.0, 330.0, 330.0
 # Also a call that may not wait asks once. Its submit has time to be answered, lest it be uncertain,
 # and its files and outputs to get there at last, however often it is made again.
@@ -110,6 +112,8 @@ class Connection:
     ----------
     left_s : callable
         Returns how many seconds a call may still take; None without a limit.
+    stored_refused : bool
+        Set by who reads outputs: stored files are not to be had through this connection.
     """
 
     def __init__(
@@ -132,6 +136,7 @@ class Connection:
         every = Secret([*hidden.value, *([] if private is None else private.value)])
         self._mask, self._data_mask = Mask(every.value), Mask(hidden.value, data=True)
         in_logs.hide(every.value)
+        self.stored_refused = False
         self._restart = restart
         self._owned = owned
         self.left_s: Callable[[], float | None] = lambda: None
@@ -220,11 +225,12 @@ class Connection:
         with self._translated(what) as block:
             return self._small(block, "GET", path, self._patience_s(_SHORTEST_S, _READ_S))[1]
 
-    def _stream(self, what: str, path: str) -> Iterator[bytes]:
+    def _stream(self, what: str, path: str, *, stored: bool = False) -> Iterator[bytes]:
         """Read a large answer in pieces; the whole is never in memory.
 
         Where the caller's time is over that is no short answer: what it holds may be paid, and
-        whoever saw it end early would pay again.
+        whoever saw it end early would pay again. Of a stored file an answer of a type that none
+        has is refused unread.
         """
         left = self.left_s()
         end = None if left is None else time.monotonic() + max(left, _SHORTEST_OUTPUT_S)
@@ -235,6 +241,13 @@ class Connection:
             ):
                 if not response.is_success:
                     raise self._refusal(block, response, end)
+                kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+                if stored and kind in _NO_FILE:
+                    # A file of an unlucky type comes whole inside of one JSON string, a page as
+                    # HTML.
+                    raise GatewayError(
+                        f"{what}: it came as {kind}.", status_code=response.status_code
+                    )
                 check_encoding(response)
                 for piece in self._data_mask.stream(response.iter_bytes()):
                     check_time(end)
@@ -337,7 +350,8 @@ class Connection:
 
     def content(self, file_id: str) -> Iterator[bytes]:
         """Stream a stored file, byte for byte (the provider's own rows)."""
-        return self._stream("Reading the stored output", _of_file(file_id, "/content"))
+        what = "Reading the stored output"
+        return self._stream(what, _of_file(file_id, "/content"), stored=True)
 
     def stored_bytes(self, file_id: str) -> int | None:
         """Return the size of a stored file, or None where it is not told."""

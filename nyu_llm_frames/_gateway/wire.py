@@ -44,6 +44,8 @@ class Batch:
         The same in the closed set; a word nobody knows counts as still running, and is shown.
     counted : int or None
         Rows the gateway says it has finished, good and bad; None when it does not tell.
+    total : int
+        Rows the gateway says the job has, 0 until it counts them.
     """
 
     id: str
@@ -53,6 +55,7 @@ class Batch:
     output_file_id: str
     counted: int | None
     error: str | None
+    total: int = 0
 
     @property
     def over(self) -> bool:
@@ -137,6 +140,7 @@ def batch_from(value: object) -> Batch | None:
         output_file_id=_text(value.get("output_file_id")),
         counted=None if good is None and bad is None else (good or 0) + (bad or 0),
         error=_errors(value.get("errors")),
+        total=_count(counts.get("total")) or 0,
     )
 
 

@@ -1,9 +1,10 @@
 """An ended job's output to stored answers: looks, repairs, and when to stop looking.
 
 Comes in: the streams of one job. Goes out: answers in the writer, counts, and whether the output
-is whole. An output can come back empty, short, with damaged characters or without rows that the
-gateway could not convert, always with HTTP 200; so every look is counted against what is expected,
-and the stored file itself is the judge.
+is whole. The rows can be had in two ways: as the gateway converts them, and as they are stored.
+Both can be refused, empty, cut or short, mostly with HTTP 200, and the conversion also damages
+characters and leaves rows out. So both are read by the same rules, in either form of a line, and
+what was seen is counted against what the job counts.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ import msgspec
 
 from nyu_llm_frames._answers.answer import RANK, Answer
 from nyu_llm_frames._answers.blocks import BlockSplitter, lines_of
-from nyu_llm_frames._answers.google_rows import parse_google_row
 from nyu_llm_frames._answers.lines import has_replacement, parse_lines
 from nyu_llm_frames._answers.plain import PlainRows, read_block
 from nyu_llm_frames._jobs.job import Job
@@ -29,10 +29,21 @@ _DAMAGED = (
 )
 # Also said where there is no output. Any other error is no look at a short output, but none at all.
 _NO_OUTPUT = 500
+# Stored rows repeat the request: of longer ones the gateway's rows are the shorter way.
+_LONG_REQUEST_BYTES = 8192
+_TELLING_ROWS = 2
 
 
 class Streams(Protocol):
-    """What a look needs of the gateway."""
+    """What a look needs of the gateway.
+
+    Attributes
+    ----------
+    stored_refused : bool
+        Whether stored files are known not to be had through this connection.
+    """
+
+    stored_refused: bool
 
     def output(self, batch_id: str) -> Iterator[bytes]: ...
     def content(self, file_id: str) -> Iterator[bytes]: ...
@@ -46,26 +57,38 @@ class Sink(Protocol):
 
 
 @dataclass(slots=True)
-class _Seen:
-    """What one reading of the output came to.
+class _Reading:
+    """What one reading of an output came to, in either of the two ways.
 
     Attributes
     ----------
     unseen : set of str
         Expected ids that no line had.
-    lines : int
+    exact : bool
+        Whether it is the stored file, byte for byte.
+    ours : int
         Lines of expected ids.
     orphans, duplicates : int
-        Lines of no expected id, and of an id that had one already.
-    cut : bool
-        Whether the stream broke, or was refused as one that is not there.
+        Rows of no expected id, and of an id that had one already.
+    strange : int
+        Lines that are no rows: of a page, torn, too long.
+    size : int
+        Bytes that came.
+    ended : bool
+        Whether it was read to its end, as far as one can know.
+    error : GatewayError or None
+        What cut the reading, or refused it.
     """
 
     unseen: set[str]
-    lines: int = 0
+    exact: bool = False
+    ours: int = 0
     orphans: int = 0
     duplicates: int = 0
-    cut: bool = False
+    strange: int = 0
+    size: int = 0
+    ended: bool = False
+    error: GatewayError | None = None
 
 
 @dataclass(slots=True)
@@ -79,14 +102,16 @@ class Harvest:
     rank : dict of str to int
         Rank of the best answer written, by id.
     suspects : dict of str to Answer
-        Answers with U+FFFD, not written yet.
+        Answers with U+FFFD of the gateway's conversion, not written yet: another reading may have
+        them whole.
     own_damage : callable
         Gives the ids whose prompt itself has U+FFFD; asked when the first such answer comes.
+    orphans, duplicates : int
+        Of the last look.
     whole : bool
         Whether the last look saw all rows there are.
-    stored_read : bool
-        Whether the stored file was surely read to its end: what is still damaged there was
-        damaged before it was stored.
+    unread : int
+        Rows that the job counts as answered and that no look has seen.
     """
 
     expected: set[str]
@@ -97,7 +122,7 @@ class Harvest:
     orphans: int = 0
     duplicates: int = 0
     whole: bool = False
-    stored_read: bool = False
+    unread: int = 0
     _innocent: set[str] | None = None
 
     @property
@@ -119,90 +144,143 @@ class Harvest:
             When the output cannot be had at all.
         """
         self.looks += 1
-        seen = self._read_output(job, streams, sink)
-        self.orphans, self.duplicates = seen.orphans, seen.duplicates
-        cut = seen.cut
-        # Ids, not lines: a row that comes twice must not hide one that the gateway left out.
-        fewer = job.counted is None or len(self.expected) - len(seen.unseen) < job.counted
-        # Also where the job counts no more than came: its own count is not trusted with rows.
-        if (self._lacks_rows(cut) or self.suspects) and not self.stored_read:
-            if job.has_output_file:
-                self.stored_read = self._look_at_stored(job, streams, sink)
-            elif job.outcome != "completed" and not seen.lines:
-                cut = fewer = False  # no output file was made
-        self.whole = self.stored_read or not (self._lacks_rows(cut) and (cut or fewer))
+        output = None
+        stored = self._read_stored(job, streams, sink) if _is_cheaper(job, streams) else None
+        if stored is None or not stored.ended:
+            output = self._read(
+                streams.output(str(job.batch_id)), _Reading(set(self.expected)), sink
+            )
+            if isinstance(output.error, AuthenticationError):
+                raise output.error
+            if stored is not None:
+                # A file that is not there yet and one of an unlucky type are refused alike.
+                streams.stored_refused |= not stored.ours and output.ours >= _TELLING_ROWS
+            elif job.has_output_file and (self.suspects or self._lacks_rows(output)):
+                stored = self._read_stored(job, streams, sink)
+            refused = None if output.ours else output.error
+            instead = stored is not None and stored.ended  # it may be had all the same
+            if refused is not None and not instead and refused.status_code != _NO_OUTPUT:
+                raise refused
+        readings = [reading for reading in (stored, output) if reading is not None]
+        # Of a file that holds no row of ours nothing is believed.
+        told = [r for r in readings if r.ours or not r.exact]
+        self.orphans = max(r.orphans for r in told)
+        self.duplicates = max(r.duplicates for r in told)
+        self.whole = any(self._is_whole(reading, job) for reading in readings)
+        self.unread = 0 if self.whole else self._count_unread(told, job)
         return self.whole and not self.may_mend
 
     @property
     def may_mend(self) -> bool:
         """Whether a text is damaged that another look may show whole."""
-        if self.stored_read or self.looks >= _CLEAN_READS:
+        if self.looks >= _CLEAN_READS:
             return False
         return any(not self._is_innocent(custom_id) for custom_id in self.suspects)
 
-    def _read_output(self, job: Job, streams: Streams, sink: Sink) -> _Seen:
-        """Read the output once and write what is new in it."""
-        assert job.batch_id
-        seen = _Seen(set(self.expected))
-        try:
-            for block in _blocks(streams.output(job.batch_id)):
-                rows, others = read_block(block)
-                parsed = parse_lines(others)
-                ids = set(rows.ids)
-                if self._are_new(ids, rows, parsed.answers, seen.unseen):
-                    seen.lines += len(rows)
-                    seen.unseen -= ids
-                    self.rank.update(dict.fromkeys(ids, RANK["ok"]))
-                    sink.write(rows)
-                else:
-                    parsed = parse_lines(lines_of(block))
-                ours = [a for a in parsed.answers if a.custom_id in self.expected]
-                seen.orphans += len(parsed.orphans) + len(parsed.answers) - len(ours)
-                seen.lines += len(ours)
-                for answer in ours:
-                    seen.duplicates += answer.custom_id not in seen.unseen
-                    seen.unseen.discard(answer.custom_id)
-                self._take(ours, sink, keep_all=self.looks == 1)
-        except AuthenticationError:
-            raise
-        except GatewayError as e:
-            seen.cut = True
-            if not seen.lines and e.status_code != _NO_OUTPUT:
-                # Where the output lies in the provider's own form it may be had all the same.
-                if not (job.has_output_file and self._look_at_stored(job, streams, sink)):
-                    raise
-                self.stored_read = True
-        return seen
+    def _is_whole(self, reading: _Reading, job: Job) -> bool:
+        """Whether a reading leaves nothing to be read: the one place that says so."""
+        nothing_made = not job.has_output_file and job.outcome != "completed"
+        if nothing_made and not reading.ours:
+            return True
+        if not self._lacks_rows(reading):
+            return True
+        if job.counted is None:  # then only a file that was surely read to its end says it
+            return reading.ended and reading.exact
+        return reading.ended and self.answers + reading.orphans >= job.counted
 
-    def _lacks_rows(self, cut: bool) -> bool:
-        """Whether a row may be missing; behind a cut there may be a better one of any id."""
-        if not cut:
-            return bool(self.unanswered)
+    def _count_unread(self, readings: list[_Reading], job: Job) -> int:
+        """Count the rows that are answered, by all one knows, and were not to be had."""
+        if job.outcome == "failed" and not self.answers:
+            return 0  # as a whole: nothing was answered
+        if job.counted is None:
+            # The gateway does not count. An output that came to its end may be all there is.
+            return 0 if any(r.ended and r.ours for r in readings) else self.unanswered
+        seen = self.answers + max(r.orphans for r in readings)
+        return min(self.unanswered, max(0, job.counted - seen))
+
+    def _lacks_rows(self, reading: _Reading) -> bool:
+        """Whether a row may be missing; beyond a cut any id may have a better one."""
+        if reading.ended and not reading.unseen:
+            return False
         return sum(rank == RANK["ok"] for rank in self.rank.values()) < len(self.expected)
 
+    def _read_stored(self, job: Job, streams: Streams, sink: Sink) -> _Reading:
+        """Read the stored file once; it has ended where its rows, or its size, say so."""
+        file_id = str(job.output_file_id)
+        reading = _Reading(set(self.expected), exact=True)
+        self._read(streams.content(file_id), reading, sink)
+        if not reading.ours or reading.strange:
+            reading.ended = False  # a page, a note of the gateway's, somebody else's file
+        elif reading.ended and self._lacks_rows(reading):
+            size = streams.stored_bytes(file_id)
+            reading.ended = size is not None and reading.size >= size
+        return reading
+
+    def _read(self, chunks: Iterator[bytes], reading: _Reading, sink: Sink) -> _Reading:
+        """Read a stream of lines, and write what is new in it."""
+        first = not self.rank and not self.suspects
+        splitter = BlockSplitter()
+        try:
+            for block in _blocks(chunks, splitter, reading):
+                self._take_block(block, reading, sink, first=first)
+            reading.ended = True
+        except GatewayError as e:
+            reading.error = e
+        reading.strange += splitter.dropped
+        return reading
+
+    def _take_block(self, block: bytes, reading: _Reading, sink: Sink, *, first: bool) -> None:
+        rows, others = read_block(block)
+        parsed = parse_lines(others)
+        ids = set(rows.ids)
+        if self._are_new(ids, rows, parsed.answers, reading.unseen, first=first):
+            reading.ours += len(rows)
+            reading.unseen -= ids
+            self.rank.update(dict.fromkeys(ids, RANK["ok"]))
+            sink.write(rows)
+        else:
+            parsed = parse_lines(lines_of(block))
+        ours = [a for a in parsed.answers if a.custom_id in self.expected]
+        rows_of_none = sum(orphan.is_row for orphan in parsed.orphans)
+        reading.orphans += rows_of_none + len(parsed.answers) - len(ours)
+        reading.strange += len(parsed.orphans) - rows_of_none
+        reading.ours += len(ours)
+        for answer in ours:
+            reading.duplicates += answer.custom_id not in reading.unseen
+            reading.unseen.discard(answer.custom_id)
+        self._take(ours, sink, exact=reading.exact, keep_all=first)
+
     def _are_new(
-        self, ids: set[str], rows: PlainRows, others: list[Answer], unseen: set[str]
+        self,
+        ids: set[str],
+        rows: PlainRows,
+        others: list[Answer],
+        unseen: set[str],
+        *,
+        first: bool,
     ) -> bool:
         """Whether good rows can be written as they are: expected, seen nowhere else, undamaged."""
         return (
             len(ids) == len(rows)
             and unseen.issuperset(ids)
-            # What this look has not seen can only be known from an earlier one.
-            and (self.looks == 1 or self.rank.keys().isdisjoint(ids))
-            and (self.looks == 1 or self.suspects.keys().isdisjoint(ids))
+            # What this reading has not seen can only be known from an earlier one.
+            and (first or self.rank.keys().isdisjoint(ids))
+            and (first or self.suspects.keys().isdisjoint(ids))
             and not any(a.custom_id in ids for a in others)
             and not rows.damaged
         )
 
-    def _take(self, answers: Iterable[Answer], sink: Sink, *, keep_all: bool) -> None:
-        """Write what is new or better, and in the first look also what comes again."""
+    def _take(self, answers: Iterable[Answer], sink: Sink, *, exact: bool, keep_all: bool) -> None:
+        """Write what is new or better, and in the first reading also what comes again."""
         out = []
         for answer in answers:
             known = self.rank.get(answer.custom_id, 0)
             if has_replacement(answer.text):
-                if known < RANK["damaged"]:
-                    self.suspects.setdefault(answer.custom_id, answer)
-                continue
+                if not exact:
+                    if known < RANK["damaged"]:
+                        self.suspects.setdefault(answer.custom_id, answer)
+                    continue
+                answer = self._judged(answer)  # damaged before it was stored
             if RANK[answer.status] >= RANK["truncated"]:
                 self.suspects.pop(answer.custom_id, None)
             if RANK[answer.status] > known:
@@ -212,67 +290,36 @@ class Harvest:
                 out.append(answer)
         sink.write(out)
 
+    def _judged(self, answer: Answer) -> Answer:
+        """Flag a text with U+FFFD, unless its prompt has such characters, too."""
+        if self._is_innocent(answer.custom_id):
+            return answer
+        return msgspec.structs.replace(answer, status="damaged", error=_DAMAGED)
+
     def _is_innocent(self, custom_id: str) -> bool:
         if self._innocent is None:
             self._innocent = self.own_damage()
         return custom_id in self._innocent
 
-    def _look_at_stored(self, job: Job, streams: Streams, sink: Sink) -> bool:
-        """Read the stored file, byte for byte; return whether all of it was surely read."""
-        assert job.output_file_id
-        size, rows, strange = 0, 0, 0
-
-        def counted(chunks: Iterator[bytes]) -> Iterator[bytes]:
-            nonlocal size
-            for chunk in chunks:
-                size += len(chunk)
-                yield chunk
-
-        try:
-            for block in _blocks(counted(streams.content(job.output_file_id))):
-                found = []
-                for line in lines_of(block):
-                    row = parse_google_row(line)
-                    rows += row is not None
-                    strange += row is None
-                    answer = None if row is None else row.answer
-                    if answer is None or answer.custom_id not in self.expected:
-                        continue
-                    if answer.custom_id in self.suspects:
-                        answer = self._repaired(answer)
-                        self.suspects[answer.custom_id] = answer
-                    found.append(answer)
-                self._take(found, sink, keep_all=False)
-        except GatewayError:  # also one that forbids this file alone
-            return False
-        # With HTTP 200 also comes what is no output: a page, a note of the gateway's, half a file.
-        stored = streams.stored_bytes(job.output_file_id)
-        return rows > 0 and not strange and stored is not None and size >= stored
-
-    def _repaired(self, answer: Answer) -> Answer:
-        """Put the stored text into the answer as the gateway gave it."""
-        suspect = self.suspects[answer.custom_id]
-        if answer.text is None:
-            return suspect
-        return msgspec.structs.replace(suspect, text=answer.text)
-
     def finish(self, sink: Sink) -> None:
-        """Write what could not be repaired; flagged, unless its prompt has such characters, too."""
-        out = []
-        for answer in self.suspects.values():
-            if not self._is_innocent(answer.custom_id):
-                answer = msgspec.structs.replace(answer, status="damaged", error=_DAMAGED)
-            self.rank[answer.custom_id] = RANK[answer.status]
-            out.append(answer)
+        """Write what could not be repaired."""
+        out = [self._judged(answer) for answer in self.suspects.values()]
+        self.rank.update((answer.custom_id, RANK[answer.status]) for answer in out)
         self.suspects.clear()
         sink.write(out)
 
 
-def _blocks(chunks: Iterator[bytes]) -> Iterator[bytes]:
+def _is_cheaper(job: Job, streams: Streams) -> bool:
+    """Whether the stored file is read first: exact, and a tenth of the work for both sides."""
+    short = job.file_bytes <= _LONG_REQUEST_BYTES * job.requests
+    return job.has_output_file and short and not streams.stored_refused
+
+
+def _blocks(chunks: Iterator[bytes], splitter: BlockSplitter, reading: _Reading) -> Iterator[bytes]:
     """Group a stream into blocks of whole lines."""
-    splitter = BlockSplitter()
     try:
         for chunk in chunks:
+            reading.size += len(chunk)
             block = splitter.feed(chunk)
             if block:
                 yield block

@@ -100,6 +100,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
         Whether the user stopped it.
     answers, orphans, duplicates : int
         What its output held.
+    unread : int
+        Rows that the job counts as answered and that no output held, after all looks.
     complete : bool
         Whether the output is known to be whole.
     submitted_at : datetime or None
@@ -133,6 +135,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     answers: int = 0
     orphans: int = 0
     duplicates: int = 0
+    unread: int = 0
     complete: bool = False
     error: str | None = None
     planned_at: datetime | None = None
@@ -167,6 +170,18 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
         """Whether an output object is named; a folder is named where none was written."""
         name = urllib.parse.unquote(self.output_file_id or "")
         return bool(name) and not name.endswith("/")
+
+    @property
+    def why_nothing(self) -> str:
+        """Why nothing will come for a request of an ended job that has no answer."""
+        said = f": {self.error}" if self.error else ""
+        text = f"batch job {self.batch_id} {self.outcome} without an answer to this request{said}"
+        if not self.unread:
+            return text
+        return (
+            f"{text}; the job counts {self.unread:,} more answers than its output holds: the same "
+            "call reads it again while retries= are left, and only a retry pays again"
+        )
 
     @property
     def failed_empty(self) -> bool:
@@ -314,10 +329,12 @@ def undecidable(job: Job) -> bool:
 def polled(job: Job, batch: Batch, at: datetime) -> Job:
     """The gateway told the state of the job."""
     changed = {} if batch.status == job.status else {"changed_at": at}
+    # A count of none is left out: it is known where all of the job's rows were counted.
+    counted = 0 if batch.counted is None and batch.total >= job.requests else batch.counted
     facts: dict[str, Any] = {
         "status": batch.status,
         "output_file_id": batch.output_file_id or job.output_file_id,
-        "counted": batch.counted,
+        "counted": counted,
         "error": batch.error,
         **changed,
     }
@@ -329,7 +346,14 @@ def polled(job: Job, batch: Batch, at: datetime) -> Job:
 
 
 def harvested(
-    job: Job, *, answers: int, orphans: int, duplicates: int, complete: bool, at: datetime
+    job: Job,
+    *,
+    answers: int,
+    orphans: int,
+    duplicates: int,
+    unread: int,
+    complete: bool,
+    at: datetime,
 ) -> Job:
     """The output was read as far as it will be."""
     nothing = job.outcome == "failed" and answers == 0
@@ -339,6 +363,7 @@ def harvested(
         answers=answers,
         orphans=orphans,
         duplicates=duplicates,
+        unread=unread,
         complete=complete,
         # A job that failed as a whole tried no request, and one that the user stopped did not
         # try the rest: neither uses up an attempt.

@@ -92,8 +92,9 @@ class Planner:
             self.seen.follow(job)
             if job.carries:
                 standing.carried[at] = True
-            elif job.attempt and job.tries:
-                standing.attempts[at] += 1
+            elif job.tries:
+                standing.attempts[at] += job.attempt
+                standing.unread[at] = (standing.rank[at] < 0) & (job.unread > 0)
             if self.seen.bars(job.name):
                 standing.barred[at] = True
         return standing
@@ -149,7 +150,7 @@ class Planner:
         if not self.ctx.options.keep_prompts:
             self._forget_prompts()
         standing = self.standing()
-        send = _planning.to_send(standing, self.retries, again=again)
+        send = self._wanted(standing, again=again)
         if not (send.any() or standing.carried.any()):
             return 0  # over: neither a lock nor a writable folder is needed
         with self.ctx.locked():
@@ -157,14 +158,18 @@ class Planner:
             every = self.ctx.sidecar.jobs()
             self._withdraw(every)
             standing = self.standing(every)
-            send = _planning.to_send(standing, self.retries, again=again)
-            if send.any() and self._reopen(every, standing, send):
+            wanted = self._wanted(standing, again=again)
+            if wanted.any() and self._reopen(every, standing, wanted, again=again):
                 standing = self.standing(every)
-                send = _planning.to_send(standing, self.retries, again=again)
-            chosen = np.flatnonzero(send)
+            chosen = np.flatnonzero(_planning.to_send(standing, self.retries, again=again))
             if len(chosen):
                 self._write_plan(chosen)
         return int(standing.carried.sum()) + len(chosen)
+
+    def _wanted(self, standing: Standing, *, again: bool) -> _planning.Mask:
+        """What is to be sent, or to be looked for once more in the output of an ended job."""
+        send = _planning.to_send(standing, self.retries, again=again)
+        return send | _planning.to_reread(standing, self.retries)
 
     def take_back(self) -> None:
         """Take back jobs that were never made and that nobody drives: their rows are asked now."""
@@ -224,15 +229,19 @@ class Planner:
             and owner_is_gone(job, self._me)
         )
 
-    def _reopen(self, every: dict[str, Job], standing: Standing, send: _planning.Mask) -> bool:
-        """Read outputs again that may hold what would otherwise be paid again."""
+    def _reopen(
+        self, every: dict[str, Job], standing: Standing, wanted: _planning.Mask, *, again: bool
+    ) -> bool:
+        """Read outputs again that may hold what would otherwise be paid again, or be missing."""
         reopened = False
-        unanswered = send & (standing.rank < 0)
+        unanswered = wanted & (standing.rank < 0)
         for name, job in list(every.items()):
             if job.step != "done" or job.realm != self.ctx.realm or name in self.seen.reread:
                 continue
             if job.batch_id is None or job.failed_empty:
                 continue
+            if job.unread and (again or name in self.seen.waited_for):
+                continue  # it was read for long enough, and nothing is paid again without a word
             nothing = job.answers == 0 and job.outcome != "completed"
             if job.complete and (
                 nothing or (job.answers and self.ctx.sidecar.has_answers_of(name))

@@ -67,7 +67,9 @@ class Reader:
         writer = ctx.sidecar.answer_writer(job.name)
         try:
             enough = harvest.look(job, ctx.connection, writer)
-            over = enough or self._settled(job)
+            # Given up before, after all looks: one more is enough where it shows nothing new.
+            as_before = 0 < job.unread <= harvest.unread
+            over = enough or as_before or self._settled(job)
             if over:
                 self._look_for_mends(harvest, job, writer)
                 harvest.finish(writer)
@@ -86,6 +88,7 @@ class Reader:
                         answers=harvest.answers,
                         orphans=harvest.orphans,
                         duplicates=harvest.duplicates,
+                        unread=harvest.unread,
                         complete=harvest.whole,
                         at=ctx.clock.now(),
                     )
@@ -132,6 +135,8 @@ def _told(job: Job) -> str:
         text += f", {count(job.orphans, 'line')} without a request"
     if job.duplicates:
         text += f", {count(job.duplicates, 'duplicate')}"
-    if not job.complete:
+    if job.unread:
+        text += f"; the job counts {count(job.unread, 'answer')} more, which the output lacks"
+    elif not job.complete:
         text += "; the output is not known to be whole"
     return text

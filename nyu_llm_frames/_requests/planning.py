@@ -2,7 +2,7 @@
 
 Comes in: for every distinct request the rank of its best answer, how many jobs have tried it, and
 whether a job carries it now. Goes out: a mask. To send = requested - answered - carried - tried
-often enough.
+often enough - answered by all accounts, and not to be read.
 """
 
 from __future__ import annotations
@@ -34,12 +34,16 @@ class Standing:
         Whether a job that is planned, uncertain, live or unread carries it.
     barred : numpy.ndarray
         Whether it was in a job that failed or was cancelled during this call.
+    unread : numpy.ndarray
+        Whether it has no answer, and the last job that carried it counts more as answered than
+        its output holds.
     """
 
     rank: Ints
     attempts: Ints
     carried: Mask
     barred: Mask
+    unread: Mask
 
     @property
     def final(self) -> Mask:
@@ -48,8 +52,8 @@ class Standing:
 
     @property
     def open(self) -> Mask:
-        """Another attempt may cure it."""
-        return np.asarray(~self.final & ~self.carried)
+        """Another attempt may cure it, and is not known to pay for it twice."""
+        return np.asarray(~self.final & ~self.carried & ~self.unread)
 
 
 def nothing_stands(m: int) -> Standing:
@@ -59,6 +63,7 @@ def nothing_stands(m: int) -> Standing:
         attempts=np.zeros(m, np.int64),
         carried=np.zeros(m, np.bool_),
         barred=np.zeros(m, np.bool_),
+        unread=np.zeros(m, np.bool_),
     )
 
 
@@ -70,9 +75,15 @@ def to_send(standing: Standing, retries: int, *, again: bool = False) -> Mask:
     retries : int
         Attempts beyond the first.
     again : bool
-        Whether the user asked for one more attempt, however many there were.
+        Whether the user asked for one more attempt, however many there were, and also of what
+        may be paid for.
     """
-    allowed = standing.open & ~standing.barred
     if again:
-        return np.asarray(allowed)
-    return np.asarray(allowed & (standing.attempts < 1 + retries))
+        return np.asarray(~standing.final & ~standing.carried & ~standing.barred)
+    return np.asarray(standing.open & ~standing.barred & (standing.attempts < 1 + retries))
+
+
+def to_reread(standing: Standing, retries: int) -> Mask:
+    """Return the requests whose output is worth another reading: they may have been answered."""
+    lacking = standing.unread & ~standing.carried & ~standing.barred
+    return np.asarray(lacking & (standing.attempts < 1 + retries))

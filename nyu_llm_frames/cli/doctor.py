@@ -252,11 +252,35 @@ def _send(
     anew = f"To send again, delete {sidecar}." if stored else ""
     if (out["response_status"] == "ok").all():
         told = "; ".join(f"{c}: {r}" for c, r in zip(out["city"], out["response"], strict=True))
-        return Finding("batch", "ok", old + " ".join(told.split())[:200], anew)
+        told = f"{' '.join(told.split())[:200]}; {_ways_to_read(gateway, sidecar)}"
+        return Finding("batch", "ok", old + told, anew)
     errors = "; ".join(out["response_error"].dropna().unique())
     look = f"See: nyu-llm-frames failures {sidecar}"
     fix = f"{look}. {anew}" if anew else look
     return Finding("batch", "failed", old + errors, fix, exits.NO_GOOD_ANSWER)
+
+
+def _ways_to_read(gateway: Gateway, sidecar: Path) -> str:
+    """Read the output of a finished job both ways: what the gateway gives decides how fast."""
+    from nyu_llm_frames._stored_run import StoredRun
+
+    jobs = [job for job in StoredRun(sidecar).jobs() if job.batch_id and job.has_output_file]
+    if not jobs:
+        return "no output is left to read"
+    batch_id, file_id = str(jobs[-1].batch_id), str(jobs[-1].output_file_id)
+    connection = gateway.connect()
+    ways = {"stored file": connection.content(file_id), "/output": connection.output(batch_id)}
+    told = []
+    try:
+        for name, chunks in ways.items():
+            try:
+                sizes = [len(chunk) for chunk in chunks]
+                told.append(f"{name}: {sum(sizes):,} bytes in {count(len(sizes), 'piece')}")
+            except GatewayError as e:
+                told.append(f"{name}: {e}")
+    finally:
+        connection.close()
+    return "; ".join(told)
 
 
 def _late(error: RunTimeoutError, sidecar: Path, timeout: float) -> Finding:

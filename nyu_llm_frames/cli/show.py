@@ -28,6 +28,7 @@ _COLOURS = {
     "queued": "cyan",
     "skipped": "yellow",
     "truncated": "yellow",
+    "empty": "red",
     "failed": "red",
     "missing": "red",
     "refused": "red",

@@ -149,7 +149,7 @@ def collect(out: Path | None, prompts: bool, json_: bool, **given: Any) -> None:
 @options.gateway
 @options.as_json
 def retry(json_: bool, **given: Any) -> None:
-    """Send failed, missing and damaged requests once more, however often they were tried."""
+    """Send failed, empty, missing and damaged requests once more, in any case."""
     stored = _open(given)
     under_way = stored.retry()
     show.note(f"{count(under_way, 'request')} under way")

@@ -35,6 +35,8 @@ _ID = re.compile(rb'"custom_id": "(r-[0-9a-f]{32})"')
 class OnTheFly:
     """A connection whose jobs end at once; every answer is the id of its request."""
 
+    stored_refused = True  # the output is what it makes
+
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._jobs: dict[str, str] = {}

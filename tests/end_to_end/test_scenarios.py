@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 import re
 import warnings
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -135,6 +136,50 @@ def test_rows_of_every_kind_end_in_one_known_status(
     check(out, prompts, "happy", **settings)
     curable = {"failed", "missing"} & set(counts(out))
     assert len(real_gateway.jobs()) == (1 + retries if curable else 1)
+
+
+TYPES: list[str | None] = ["application/octet-stream", "application/json", "text/plain", None]
+READ: dict[str, dict[str, Any]] = {
+    "everything at once": ROW_KINDS["everything at once"],
+    "missing at first": {"output_404_times": 3, "missing_pct": 10},
+    "cut once": {"truncate_at": 0.5, "truncate_times": 1, "shuffle": True, "conflict_pct": 30},
+    "cleanly short once": {"truncate_at": 0.5, "truncate_times": 1, "truncate_mode": "short"},
+    "one row": {"truncate_at": 0.5, "truncate_times": 2, "truncate_mode": "short"},
+}
+
+
+@pytest.mark.parametrize("kind", READ)
+def test_the_stored_file_and_the_output_give_the_same_frame_and_jobs(
+    real_gateway: Harness, prompts: list[str], kind: str, tmp_path: Path
+) -> None:
+    """Whether the gateway gives the stored file, refuses it, or wraps it."""
+    found = []
+    for number, output_type in enumerate(TYPES):
+        settings = {**READ[kind], "output_type": output_type}
+        real_gateway.reset("happy", **settings)
+        some = prompts[:1] if kind == "one row" else prompts
+        with llm.set_options(keep_prompts=False):
+            out = ask(real_gateway, some, sidecar=tmp_path / str(number))
+        check(out, some, "happy", **settings)
+        for raw in llm.open_sidecar(tmp_path / str(number)).answers(raw=True)["raw"]:
+            assert b'"contents"' not in raw
+        found.append((out, [job["_rows_in"] for job in real_gateway.jobs()]))
+    (first, jobs), *others = found
+    # The gateway's rows say no reason of a blocked prompt, and a job has a name of its own.
+    known = ~first["response_status"].isin(["blocked", "missing"])
+    for out, paid in others:
+        assert paid == jobs
+        left_out = out["response_error"].where(known, first["response_error"])
+        pd.testing.assert_frame_equal(out.assign(response_error=left_out), first)
+
+
+def test_the_usual_collect_is_one_request_for_the_stored_file(
+    real_gateway: Harness, prompts: list[str]
+) -> None:
+    real_gateway.reset("instant")
+    ask(real_gateway, prompts)
+    reads = [e for e in real_gateway.log() if "/prediction-model-" in e["path"]]
+    assert [e["method"] for e in reads] == ["GET"]
 
 
 def test_what_another_attempt_cures_is_sent_again_alone(
@@ -332,11 +377,12 @@ def test_a_failed_job_does_not_take_the_others_along(
 
 
 @pytest.mark.parametrize("name", ["truncated", "output_404"])
+@pytest.mark.parametrize("told", [{}, {"stats_omit": ["successfulCount", "failedCount"]}])
 def test_an_output_that_cannot_be_read_now_is_read_later_and_not_paid_again(
-    real_gateway: Harness, prompts: list[str], name: str
+    real_gateway: Harness, prompts: list[str], name: str, told: dict[str, Any]
 ) -> None:
-    real_gateway.reset(name)
-    out = ask(real_gateway, prompts, retries=0)
+    real_gateway.reset(name, **told)
+    out = ask(real_gateway, prompts, retries=1)
     found = counts(out)
     assert set(found) == ({"ok", "missing"} if name == "truncated" else {"missing"})
     ok = out["response_status"] == "ok"
@@ -374,9 +420,11 @@ def test_rows_in_further_output_files_are_named_missing(
     real_gateway: Harness, prompts: list[str]
 ) -> None:
     # The gateway reads one output file of a job. Rows that lie in others are not to be had
-    # through it; they must not end as anything else than missing, with a reason.
+    # through it; they must not end as anything else than missing, with a reason, nor be paid again.
     real_gateway.reset("happy", shards=2)
-    out = ask(real_gateway, prompts, retries=0)
+    out = ask(real_gateway, prompts, retries=2)
+    assert len(real_gateway.jobs()) == 1
+    assert out["response_error"].dropna().str.contains("counts 100 more").all()
     found = counts(out)
     assert found == {"ok": ROWS // 2, "missing": ROWS // 2}
     ok = out["response_status"] == "ok"

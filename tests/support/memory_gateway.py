@@ -189,6 +189,8 @@ def _batch(job: Job) -> our_wire.Batch:
 class MemoryConnection:
     """What a `Connection` does, done in memory."""
 
+    stored_refused = False
+
     def close(self) -> None:
         """Nothing to close."""
 

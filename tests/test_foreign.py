@@ -215,10 +215,10 @@ def test_no_strange_id_of_a_user_or_a_record_gets_into_an_address(
 def test_a_file_s_id_is_one_part_of_an_address(
     file_id: str, path: str | None, stand_in: StandIn
 ) -> None:
-    connection = llm.Gateway(**stand_in.settings).connect()
-    connection.stored_bytes(file_id)
-    with contextlib.suppress(GatewayError):
-        list(connection.content(file_id))
+    with contextlib.closing(llm.Gateway(**stand_in.settings).connect()) as connection:
+        connection.stored_bytes(file_id)
+        with contextlib.suppress(GatewayError):
+            list(connection.content(file_id))
     wanted = [] if path is None else [f"/v1/files/{path}", f"/v1/files/{path}/content"]
     assert [p for _, p in stand_in.log] == wanted
 
@@ -429,8 +429,9 @@ def test_no_record_and_no_page_steers_a_terminal(
         assert not steers(CliRunner().invoke(cli, [*command, str(tmp_path / "s")]).output)
     real = stand_in.route
     stand_in.route = lambda request: Answer(400, f"<p>{EVIL}".encode())  # type: ignore[method-assign]
-    with pytest.raises(LLMFramesError) as e:
-        llm.Gateway(**stand_in.settings).connect().retrieve("1")
+    opened = contextlib.closing(llm.Gateway(**stand_in.settings).connect())
+    with opened as connection, pytest.raises(LLMFramesError) as e:
+        connection.retrieve("1")
     stand_in.route = real  # type: ignore[method-assign]
     assert not steers(str(e.value))
 

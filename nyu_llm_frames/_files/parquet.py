@@ -16,6 +16,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from nyu_llm_frames._files.source import BYTES, ROWS, Piece
+from nyu_llm_frames._frames.values import arrow_to_python
 from nyu_llm_frames.errors import ConfigurationError
 
 _BUFFER = 1 << 20
@@ -47,6 +48,7 @@ class ParquetSource:
         self.rows = sum(m.num_rows for m in metadata)
         self._schema = _without_duplicates(_unified(self._dataset.schema, schemas), path)
         self._index = _index(self._schema)
+        self._zones = _zones(self._schema)
         self._metadata = metadata
         self.columns = tuple(n for n in self._schema.names if n not in self._index.columns)
         self.files = [Path(f.path) for f in self._files]
@@ -55,26 +57,29 @@ class ParquetSource:
         extra = self._index.columns if index else []
         names = [*columns, *(n for n in extra if n not in columns)]
         done = 0
-        for batch in self._batches(names):
+        for batch in map(self._zoned, self._batches(names)):
             values = {name: self._values(name, batch[name], done) for name in columns}
             labels = self._index.labels(batch, done) if index else None
             done += batch.num_rows
             yield Piece(batch.num_rows, values, labels, done / max(self.rows, 1))
 
+    def _zoned(self, table: pa.Table) -> pa.Table:
+        """Give times the zone that pandas gives them; other writers than pyarrow store UTC."""
+        for name, zone in self._zones.items():
+            if name in table.column_names and pa.types.is_timestamp(table[name].type):
+                zoned = table[name].cast(pa.timestamp(table[name].type.unit, zone))
+                table = table.set_column(table.column_names.index(name), name, zoned)
+        return table
+
     def _values(self, name: str, column: pa.ChunkedArray, first: int) -> list[object]:
-        if isinstance(column.type, pa.BaseExtensionType):  # as pandas' periods: their own values
-            return list(column.to_pandas())
         try:
-            values: list[object] = column.to_pylist()
-        except (OverflowError, ValueError) as e:
-            if not isinstance(e, UnicodeDecodeError):  # times that Python cannot hold
-                return [_value(cell) for cell in column]
+            return arrow_to_python(column)
+        except UnicodeDecodeError as e:
             row = first + next(i for i, cell in enumerate(column) if not _is_readable(cell))
             raise ConfigurationError(
                 f"{self.path}, column {name!r}, row {row:,}: the text is not UTF-8 ({e.reason}). "
                 "Write the file again from where it came, read with the encoding that it has."
             ) from None
-        return values
 
     def schema(self) -> pa.Schema:
         return self._schema
@@ -126,17 +131,6 @@ def _parts(file: Any, names: list[str], size: int) -> Iterator[tuple[int, dict[s
         return
     for start in range(0, file.metadata.num_rows, size):
         yield min(size, file.metadata.num_rows - start), {}
-
-
-def _value(cell: pa.Scalar) -> object:
-    """Return a cell's value; text for a time that Python cannot hold, as a frame has it."""
-    try:
-        return cell.as_py()
-    except (OverflowError, ValueError):
-        try:
-            return cell.cast(pa.string()).as_py()
-        except pa.ArrowException:
-            return f"{cell.value} {cell.type.unit}"
 
 
 def _unified(schema: pa.Schema, files: dict[str, pa.Schema]) -> pa.Schema:
@@ -217,7 +211,7 @@ class _Index:
         if not self.columns:
             first = self._start + done * self._step
             return list(range(first, first + batch.num_rows * self._step, self._step))
-        levels = [batch[name].to_pylist() for name in self.columns]
+        levels = [arrow_to_python(batch[name]) for name in self.columns]
         if len(levels) == 1:
             return list(levels[0])
         return list(zip(*levels, strict=True))
@@ -235,6 +229,19 @@ def _index(schema: pa.Schema) -> _Index:
         if isinstance(item, dict) and item.get("kind") == "range" and item.get("step"):
             return _Index([], int(item["start"]), int(item["step"]))
     return _Index([], 0, 1)
+
+
+def _zones(schema: pa.Schema) -> dict[str, str]:
+    """Return the zones of columns as pandas knows them."""
+    try:
+        columns = json.loads((schema.metadata or {})[b"pandas"])["columns"]
+        return {
+            column["field_name"]: column["metadata"]["timezone"]
+            for column in columns
+            if column["pandas_type"] == "datetimetz"
+        }
+    except (KeyError, ValueError, TypeError):
+        return {}
 
 
 def _column(

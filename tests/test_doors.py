@@ -29,7 +29,7 @@ KINDS: dict[str, tuple[list[Any], pa.DataType]] = {
     "uint64": ([2**64 - 1], pa.uint64()),
     "float": ([0.1, 2.0, 1e300, None], pa.float64()),
     "float32": ([0.1, 2.0, 1e-7, 123456789.0, 3e38, None], pa.float32()),
-    "float16": (np.float16([0.1, 2, 1e-4]).tolist(), pa.float16()),
+    "float16": (list(np.float16([0.1, 2, 1e-4])), pa.float16()),
     "bool": ([True, None], pa.bool_()),
     "text": (["a", "", None], pa.string()),
     "large text": (["a", None], pa.large_string()),
@@ -48,8 +48,8 @@ KINDS: dict[str, tuple[list[Any], pa.DataType]] = {
     "choice of days": ([AT.date(), None], pa.dictionary(pa.int32(), pa.date32())),
     "list": ([[1, None], None, []], pa.list_(pa.int64())),
     "list of float32": ([[0.1, None], None], pa.list_(pa.float32())),
-    "list of lists of float16": ([[np.float16([0.1]).tolist()]], pa.list_(pa.list_(pa.float16()))),
-    "vector": ([[0.1, 2.0], None], pa.list_(pa.float32(), 2)),
+    "list of lists of float16": ([[list(np.float16([0.1]))]], pa.list_(pa.list_(pa.float16()))),
+    "vector": ([[0.1, 2.0]], pa.list_(pa.float32(), 2)),
     "list of days": ([[AT.date(), None]], pa.large_list(pa.date32())),
     "list of times": ([[AT, None]], pa.list_(pa.timestamp("us"))),
     "struct": ([{"a": 1, "b": "x"}, {"a": None, "b": None}], pa.struct({"a": "int64", "b": "str"})),
@@ -139,9 +139,7 @@ def test_a_zone_that_only_pandas_metadata_knows_is_the_zone(
     plain = [column.cast(pa.int64()).cast(pa.timestamp("us", stored)) for column in table.columns]
     bare = pa.table(dict(zip(table.column_names, plain, strict=True)))
     path = tmp_path / "in.parquet"
-    with pq.ParquetWriter(path, bare.schema, store_schema=False) as writer:
-        writer.write_table(bare)
-        writer.add_key_value_metadata({"pandas": table.schema.metadata[b"pandas"].decode()})
+    pq.write_table(bare.replace_schema_metadata(table.schema.metadata), path)
     template = "{{ x }} {{ index }}"
     in_file = head(path, Asked(template=template, model=MODEL), 99).llm.preview(template)
     in_frame = frame.llm.preview(template)

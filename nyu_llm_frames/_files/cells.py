@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import re
 from collections.abc import Sequence
 from typing import Literal
@@ -132,7 +133,9 @@ class Guess:
                 self.is_open = False
                 return False
             only_whole &= bool(_WHOLE.fullmatch(text))
-            if only_whole and _whole(text) >= 2**64:
+            # Beyond all floats versions of pandas differ, too.
+            is_beyond = math.isinf(float(text)) and "n" not in text.lower()
+            if is_beyond or (only_whole and _whole(text) >= 2**64):
                 self._is_given_up, self.is_open = True, False
                 return False
         return True

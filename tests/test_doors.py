@@ -133,8 +133,8 @@ def test_a_zone_that_only_pandas_metadata_knows_is_the_zone(
     tmp_path: Path, stored: str | None
 ) -> None:
     """As fastparquet writes it."""
-    index = pd.date_range("2024-07-01", periods=2, tz=NEW_YORK, name="at")
-    frame = pd.DataFrame({"x": pd.date_range("2024-07-01", periods=2, tz=NEW_YORK)}, index=index)
+    index = pd.date_range("2024-07-01", periods=2, tz=NEW_YORK, name="at", unit="us")
+    frame = pd.DataFrame({"x": index}, index=index)
     table = pa.Table.from_pandas(frame)
     plain = [column.cast(pa.int64()).cast(pa.timestamp("us", stored)) for column in table.columns]
     bare = pa.table(dict(zip(table.column_names, plain, strict=True)))

@@ -1,114 +1,170 @@
-"""The text of CSV cells and what it means: numbers, True and False, text, or nothing.
+"""What the cells of a CSV file mean: what `pandas.read_csv` makes of their columns.
 
-Comes in: columns of text, piece by piece. Goes out: one kind per column that all its cells allow,
-and plain values. A kind is chosen only where it keeps every value: ``007`` stays text.
+Comes in: columns of text, piece by piece. Goes out: one kind per column, which all its cells
+decide, and values. pandas itself reads the cells; only how pieces add up to a column is ours.
 """
 
 from __future__ import annotations
 
+import csv
+import io
+import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
+import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-Kind = Literal["int", "float", "bool", "text"]
+from nyu_llm_frames._frames.values import series_to_python
 
-# What pandas.read_csv takes as missing, so that a file read by either has the same prompts.
+Kind = Literal["int", "uint", "float", "bool", "text"]
+Cells = Sequence[str]
+
+# What pandas.read_csv takes as missing.
 MISSING = frozenset(
-    {"", " ", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND"}
+    {"", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND"}
     | {"1.#QNAN", "<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null"}
 )
-_MISSING = pa.array(sorted(MISSING))
-_PATTERNS: dict[Kind, str] = {
-    "int": r"^(0|-?[1-9][0-9]{0,17})$",
-    # At most 15 digits, and no exponent of three: more would not survive as a float.
-    "float": r"^-?(0|[1-9][0-9]{0,14})?(\.[0-9]{0,15})?([eE][+-]?[0-9]{1,2})?$",
-    "bool": r"^(True|TRUE|true|False|FALSE|false)$",
-}
-_COMPILED = {kind: re.compile(pattern) for kind, pattern in _PATTERNS.items()}
 _TYPES: dict[Kind, pa.DataType] = {
     "int": pa.int64(),
+    "uint": pa.uint64(),
     "float": pa.float64(),
     "bool": pa.bool_(),
     "text": pa.string(),
 }
+_EXACT = 2**53
+"""Beyond this a float does not hold every whole number."""
+_ALTERED = r"^\s*(\+[0-9.]|[+-]?0[0-9])"
+_LONG = r"[0-9]{16}"
+_WHOLE = re.compile(r"\s*[+-]?[0-9]+\s*", re.ASCII)
+_NUMBER = re.compile(
+    r"\s*[+-]?(([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?|inf(inity)?)\s*", re.ASCII | re.IGNORECASE
+)
+
+
+def parsed(columns: Sequence[Cells], kinds: Sequence[Kind] | None = None) -> list[pd.Series]:
+    """Return what pandas makes of columns of one length, each by itself or as a part of a whole."""
+    if not columns or not columns[0]:
+        return [pd.Series([], dtype=object) for _ in columns]
+    text = io.StringIO()
+    csv.writer(text, quoting=csv.QUOTE_ALL).writerows(zip(*columns, strict=True))
+    text.seek(0)
+    dtype = {i: "float64" for i, kind in enumerate(kinds or ()) if kind == "float"}
+    frame = pd.read_csv(text, header=None, low_memory=False, dtype=dtype)
+    return [frame[i] for i in range(len(columns))]
 
 
 class Guess:
-    """What the cells of one column may be, after all that were seen."""
+    """What the cells of one column are, after all that were looked at.
+
+    Attributes
+    ----------
+    is_open : bool
+        Whether more cells could change the answer.
+    """
 
     def __init__(self) -> None:
-        self._possible: list[Kind] = ["bool", "int", "float"]
-        self._seen = False
-
-    @property
-    def open(self) -> bool:
-        """Whether more cells could change the answer."""
-        return bool(self._possible)
+        self.is_open = True
+        self._is_missing = self._is_bool = self._is_whole = self._is_float = False
+        self._is_altered = self._is_given_up = False
+        self._low = self._high = 0
 
     @property
     def kind(self) -> Kind:
-        return self._possible[0] if self._possible and self._seen else "text"
+        if not self.is_open or self.is_damaged:
+            return "text"
+        if self._is_bool:
+            return "text" if self._is_whole or self._is_float else "bool"
+        if self._is_float or self._is_missing:
+            return "float"
+        if not self._is_whole:
+            return "text"
+        if self._low >= -(2**63) and self._high < 2**63:
+            return "int"
+        return "uint" if self._low >= 0 else "text"
 
-    def look(self, cells: Sequence[str]) -> None:
-        """Look at more cells of the column."""
-        if not self._possible:
+    @property
+    def is_damaged(self) -> bool:
+        """Whether these are other values for pandas than what is written."""
+        if not self.is_open or self._is_bool or not (self._is_whole or self._is_float):
+            return self._is_given_up
+        if self._is_altered or self._is_float:
+            return self._is_altered
+        is_inexact = self._low < -_EXACT or self._high > _EXACT
+        return self._low < -(2**63) or (is_inexact and self._is_missing)
+
+    def look(self, cells: Cells, found: pd.Series) -> None:
+        """Look at more cells of the column, and at what pandas makes of them alone."""
+        kind = found.dtype.kind
+        # Where pandas gives up, it takes nothing as missing.
+        is_read = kind in "iufb"
+        there = np.asarray(found.notna() if is_read else [cell not in MISSING for cell in cells])
+        self._is_missing |= not there.all()
+        if not there.any():
             return
-        few = [c for c in cells[:200] if c not in MISSING][:20]
-        self._possible = [k for k in self._possible if all(_fits(k, c) for c in few)]
-        if not self._possible:
+        if kind == "b" or (kind == "O" and pd.api.types.infer_dtype(found) == "boolean"):
+            self._is_bool = True
             return
-        array = pa.array(cells, pa.string())
-        array = array.filter(pc.invert(pc.is_in(array, value_set=_MISSING)))
-        if not len(array):
+        texts = pa.array(cells, pa.string()).filter(pa.array(there))
+        if kind in "iu":
+            self._is_whole = True
+            self._low, self._high = (
+                min(self._low, int(found.min())),
+                max(self._high, int(found.max())),
+            )
+        elif kind != "f" and not self._are_numbers(texts):
             return
-        self._seen = True
-        self._possible = [k for k in self._possible if _all_fit(k, array)]
+        elif not self._is_float:
+            self._look_at_numbers(texts)
+        self._is_altered |= pc.any(pc.match_substring_regex(texts, _ALTERED)).as_py()
 
+    def _are_numbers(self, texts: pa.Array) -> bool:
+        """Whether cells that are text for pandas are numbers, which other pieces decide about.
 
-def _fits(kind: Kind, cell: str) -> bool:
-    if _COMPILED[kind].match(cell) is None:
-        return False
-    return kind != "float" or (any(map(str.isdigit, cell)) and _digits(cell) <= 15)
-
-
-def _digits(cell: str) -> int:
-    return sum(map(str.isdigit, re.split("[eE]", cell)[0]))
-
-
-def _all_fit(kind: Kind, array: pa.Array) -> bool:
-    if not pc.all(pc.match_substring_regex(array, _PATTERNS[kind])).as_py():
-        return False
-    if kind != "float":
+        pandas gives up at a number of more than 64 bits that only whole numbers stand before. Then
+        all is text and nothing is missing, or all are Python's integers, as its version has it.
+        """
+        only_whole = not (self._is_bool or self._is_float)
+        for text in texts.to_pylist():
+            if not _NUMBER.fullmatch(text):
+                self.is_open = False
+                return False
+            only_whole &= bool(_WHOLE.fullmatch(text))
+            # Beyond all floats versions of pandas differ, too.
+            is_beyond = math.isinf(float(text)) and "n" not in text.lower()
+            if is_beyond or (only_whole and _whole(text) >= 2**64):
+                self._is_given_up, self.is_open = True, False
+                return False
         return True
-    mantissa = pc.replace_substring_regex(array, r"[eE].*$", "")
-    digits = pc.utf8_length(pc.replace_substring_regex(mantissa, "[^0-9]", ""))
-    low_high = pc.min_max(digits)
-    return bool(low_high["min"].as_py() >= 1 and low_high["max"].as_py() <= 15)
+
+    def _look_at_numbers(self, texts: pa.Array) -> None:
+        is_whole = pc.match_substring_regex(texts, f"^{_WHOLE.pattern}$")
+        self._is_whole |= pc.any(is_whole).as_py()
+        self._is_float |= not pc.all(is_whole).as_py()
+        long = texts.filter(pc.match_substring_regex(texts, _LONG)).to_pylist()
+        wholes = [_whole(text) for text in long if _WHOLE.fullmatch(text)]
+        self._low, self._high = min(self._low, *wholes, 0), max(self._high, *wholes, 0)
 
 
-def _yes(cell: str) -> bool:
-    return cell[0] in "Tt"
+def _whole(text: str) -> int:
+    return int(text.strip()[:40])  # int() refuses thousands of digits
 
 
-_CONVERT: dict[Kind, Callable[[str], object]] = {"int": int, "float": float, "bool": _yes}
-
-
-def plain(cells: Sequence[str], kind: Kind) -> list[object]:
-    """Return plain values for a prompt; what is missing is None."""
-    if kind == "text":
+def plain(cells: Cells, found: pd.Series | None) -> list[object]:
+    """Return plain values for a prompt: of what pandas found, or text; what is missing is None."""
+    if found is None:
         return [None if c in MISSING else c for c in cells]
-    convert = _CONVERT[kind]
-    return [None if c in MISSING else convert(c) for c in cells]
+    return series_to_python(found)
 
 
-def typed(cells: Sequence[str], kind: Kind) -> pa.Array:
-    """Return an Arrow array for a parquet file. Only an empty cell of text is null."""
-    if kind == "text":
-        return pa.array([c or None for c in cells], pa.string())
-    return pa.array(plain(cells, kind), _TYPES[kind])
+def typed(cells: Cells, found: pd.Series | None, kind: Kind) -> pa.Array:
+    """Return an Arrow array for a parquet file."""
+    if found is None or kind == "bool":
+        return pa.array(plain(cells, found), _TYPES[kind])
+    return pa.array(found, from_pandas=True).cast(_TYPES[kind])
 
 
 def arrow_type(kind: Kind) -> pa.DataType:

@@ -1,43 +1,44 @@
 """CSV and TSV files, read record by record with the exact text of each.
 
 Comes in: a path. Goes out: plain values, typed tables, or records as they were written, so that a
-copy keeps every byte of the columns that nobody touched. Quoting is read by Python's `csv`, as
-pandas reads it; a reader in blocks could neither keep the text nor see a stray quote.
+copy keeps every byte of the columns that nobody touched. Python's `csv` finds the cells, where
+pandas finds them; a reader in blocks could not keep the text.
 """
 
 from __future__ import annotations
 
 import csv
-import io
-import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import TextIO
 
+import pandas as pd
 import pyarrow as pa
 
-from nyu_llm_frames._files.cells import Guess, Kind, arrow_type, plain, typed
+from nyu_llm_frames._files.cells import Guess, Kind, arrow_type, parsed, plain, typed
 from nyu_llm_frames._files.source import (
     BYTES,
     ROWS,
     Piece,
+    Source,
     not_utf_8,
     other_delimiter,
     reading,
 )
+from nyu_llm_frames._words import count
 from nyu_llm_frames.errors import ConfigurationError
 
-_STEP = 256
-# Read behind the last line: a record of its own, unless a quote before it was never closed.
-_END = f"end {uuid.uuid4().hex}"
+_FEW = 100
+"""So many cells show of most columns of text that they are text."""
 _LARGEST_CELL = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
 class Records:
-    """Consecutive records: their fields, and the text between two line ends if it was asked for."""
+    """Consecutive records: their fields, and the text of each up to its line end."""
 
     fields: list[list[str]]
     texts: list[str]
@@ -45,126 +46,163 @@ class Records:
 
 
 class CsvSource:
-    """A CSV or TSV file in UTF-8 with a header line."""
+    """A CSV or TSV file in UTF-8 with a header line.
+
+    Attributes
+    ----------
+    levels : int
+        So many fields before the first column are row labels: those that the first record has more
+        than the header, as pandas takes them.
+    """
 
     index_names = ()
 
     def __init__(self, path: Path, delimiter: str) -> None:
         self.path, self.delimiter = path, delimiter
         self.files = [path]
-        self._kinds: dict[str, Kind] = {}
-        with path.open("rb") as file:
-            self.has_mark = file.read(3) == b"\xef\xbb\xbf"
+        self._guesses: dict[int, Guess] = {}
         self._size = max(path.stat().st_size, 1)
-        header = next(self._batches(raw=True, header=True), None)
-        if header is None or not header.fields:
+        with path.open("rb") as bytes_:
+            self.has_mark = bytes_.read(3) == b"\xef\xbb\xbf"
+        with self._open() as file:
+            start = list(islice(self._rows(file), 2))
+        if not start:
             raise ConfigurationError(f"{path} is empty: it has no header line.")
-        self.header_text = header.texts[0]
-        ending = header.texts[0][len(header.texts[0].rstrip("\r\n")) :]
-        self.line_end = ending or "\n"
-        self.columns = _names(header.fields[0])
+        header, self.header_text, _ = start[0]
+        self.line_end = self.header_text[len(self.header_text.rstrip("\r\n")) :] or "\n"
+        self.columns = column_names(header)
+        self._width = max(len(header), len(start[-1][0]))
+        self.levels = self._width - len(header)
+        if self.levels and other_delimiter(self.header_text, delimiter):
+            raise self._too_long(self._width, start[1][2], len(header))
 
     def pieces(self, columns: Sequence[str], *, index: bool = False) -> Iterator[Piece]:
-        kinds = self.kinds(columns)
-        at = [self.columns.index(name) for name in columns]
-        for records in self._batches():
-            rows = records.fields
-            values = {
-                name: plain([row[i] for row in rows], kinds[name])
-                for name, i in zip(columns, at, strict=True)
-            }
-            yield Piece(len(rows), values, None, records.read)
+        levels = self.levels if index else 0
+        at = [*range(levels), *self.places(columns)]
+        self._look(at)
+        for records in self.records():
+            values = [plain(cells, found) for _, cells, found in self._cells(records, at)]
+            labels: list[object] | None = values[0] if levels else None
+            if levels > 1:
+                labels = list(zip(*values[:levels], strict=True))
+            named = dict(zip(columns, values[levels:], strict=True))
+            yield Piece(len(records.fields), named, labels, records.read)
 
     def schema(self) -> pa.Schema:
-        kinds = self.kinds(self.columns)
-        return pa.schema([(name, arrow_type(kinds[name])) for name in self.columns])
+        at = self.places(self.columns)
+        self._look(range(self._width))
+        levels = [f"__index_level_{i}__" for i in range(self.levels)]
+        names, places = [*self.columns, *levels], [*at, *range(self.levels)]
+        kinds = [arrow_type(self._kind(i)) for i in places]
+        schema = pa.schema(zip(names, kinds, strict=True))
+        if not levels:
+            return schema
+        frame = schema.empty_table().to_pandas().set_index(levels)
+        frame.index.names = [None] * self.levels
+        return schema.with_metadata(pa.Schema.from_pandas(frame).metadata)
 
     def tables(self) -> Iterator[pa.Table]:
         schema = self.schema()
-        kinds = [self._kinds[name] for name in self.columns]
-        for records in self._batches():
-            cells = zip(*records.fields, strict=True)
-            arrays = [typed(column, kind) for column, kind in zip(cells, kinds, strict=True)]
+        at = [*self.places(self.columns), *range(self.levels)]
+        for records in self.records():
+            arrays = [typed(cells, found, kind) for kind, cells, found in self._cells(records, at)]
             yield pa.Table.from_arrays(arrays, schema=schema)
 
-    def records(self) -> Iterator[Records]:
-        """Read records with their text."""
-        return self._batches(raw=True)
+    def places(self, columns: Sequence[str]) -> list[int]:
+        """Return which fields of a record are these columns."""
+        place = {name: self.levels + i for i, name in enumerate(self.columns)}
+        return [place[name] for name in columns]
 
-    def kinds(self, columns: Sequence[str]) -> dict[str, Kind]:
-        """Find the kind of columns from all their cells, never from a part of them.
+    def records(self) -> Iterator[Records]:
+        """Read all records with their text."""
+        with self._open() as file:
+            fields: list[list[str]] = []
+            texts: list[str] = []
+            size = 0
+            for row, text, line in islice(self._rows(file), 1, None):
+                if len(row) != self._width:
+                    if len(row) > self._width:
+                        raise self._too_long(len(row), line, self._width)
+                    missing = self._width - len(row)  # filled up, as pandas does
+                    row += [""] * missing
+                    text = text.rstrip("\r\n") + self.delimiter * missing
+                fields.append(row)
+                texts.append(text.rstrip("\r\n"))
+                size += len(text)
+                if len(fields) >= ROWS or size >= BYTES:
+                    yield Records(fields, texts, min(file.buffer.tell() / self._size, 1.0))
+                    fields, texts, size = [], [], 0
+            if fields:
+                yield Records(fields, texts, 1.0)
+
+    def kept_as_text(self, columns: Sequence[str]) -> list[str]:
+        """Return which of the columns stay text, though pandas would read numbers."""
+        at = self.places(columns)
+        self._look(at)
+        return [c for c, i in zip(columns, at, strict=True) if self._guesses[i].is_damaged]
+
+    def _kind(self, place: int) -> Kind:
+        return self._guesses[place].kind
+
+    def _look(self, places: Sequence[int]) -> None:
+        """Find the kinds of columns from all their cells, never from a part of them.
 
         The pass ends as soon as every column is known to be text.
         """
-        guesses = {name: Guess() for name in columns if name not in self._kinds}
-        at = {name: self.columns.index(name) for name in guesses}
-        if guesses:
-            for records in self._batches():
-                for name, guess in guesses.items():
-                    if guess.open:
-                        i = at[name]
-                        guess.look([row[i] for row in records.fields])
-                if not any(guess.open for guess in guesses.values()):
+        new = {i: Guess() for i in places if i not in self._guesses}
+        if new:
+            for records in self.records():
+                for rows in (records.fields[:_FEW], records.fields[_FEW:]):
+                    still = {i: guess for i, guess in new.items() if guess.is_open}
+                    cells = [[row[i] for row in rows] for i in still]
+                    for guess, some, found in zip(
+                        still.values(), cells, parsed(cells), strict=True
+                    ):
+                        guess.look(some, found)
+                if not still:
                     break
-        self._kinds |= {name: guess.kind for name, guess in guesses.items()}
-        return {name: self._kinds[name] for name in columns}
+        self._guesses |= new
 
-    def _batches(self, *, raw: bool = False, header: bool = False) -> Iterator[Records]:
+    def _cells(
+        self, records: Records, places: Sequence[int]
+    ) -> Iterator[tuple[Kind, list[str], pd.Series | None]]:
+        """Yield the cells of columns, and what pandas makes of them where they are no text."""
+        kinds = [self._kind(i) for i in places]
+        columns = [[row[i] for row in records.fields] for i in places]
+        numbers = [(c, kind) for c, kind in zip(columns, kinds, strict=True) if kind != "text"]
+        found = iter(parsed(*zip(*numbers, strict=True)) if numbers else ())
+        for kind, cells in zip(kinds, columns, strict=True):
+            yield kind, cells, None if kind == "text" else next(found)
+
+    def _open(self) -> TextIO:
+        with reading(self.path):
+            return self.path.open(encoding="utf-8-sig", newline="")
+
+    def _rows(self, file: TextIO) -> Iterator[tuple[list[str], str, int]]:
+        """Yield each record's fields, text and first line; blank lines are no records."""
         if csv.field_size_limit() < _LARGEST_CELL:
             csv.field_size_limit(_LARGEST_CELL)
-        with reading(self.path), self.path.open("rb") as file:
-            text = io.TextIOWrapper(file, "utf-8-sig", newline="")
-            lines: Iterator[str] = chain(text, [f"{_END}\n"])
-            if raw:
-                lines = _Lines(lines)
-            reader = csv.reader(lines, delimiter=self.delimiter)
-            try:
-                if header:
-                    first = next((row for row in reader if row), [])
-                    if first == [_END]:
-                        return
-                    if any(_END in cell for cell in first):
-                        raise self._unclosed()
-                    if first and isinstance(lines, _Lines):
-                        yield Records([first], ["".join(lines.take()).lstrip("\r\n")], 0.0)
-                    return
-                next((row for row in reader if row), None)
-                if isinstance(lines, _Lines):
-                    lines.take()
-                yield from self._group(reader, lines, file)
-            except UnicodeDecodeError:
-                raise self._not_utf_8() from None
-            except csv.Error as e:
-                raise ConfigurationError(f"{self.path}, line {reader.line_num:,}: {e}.") from None
+        blank = " \t\r\n".replace(self.delimiter, "")
+        text, line, next_line, kept = "", 1, 1, list[str]()
 
-    def _group(self, reader: Reader, lines: Iterator[str], file: BinaryIO) -> Iterator[Records]:
-        rows: list[list[str]] = []
-        texts: list[str] = []
-        start, more, before = file.tell(), True, -1
-        while more:
-            if isinstance(lines, _Lines):
-                some = []
-                for row in islice(reader, _STEP):
-                    text = "".join(lines.take()).rstrip("\r\n")
-                    if row:
-                        some.append(row)
-                        texts.append(text + self.delimiter * (len(self.columns) - len(row)))
-                    if row == [_END]:
-                        texts.pop()
-            else:
-                some = [row for row in islice(reader, _STEP) if row]  # blank lines are no rows
-            more = reader.line_num != before
-            before = reader.line_num
-            if some and some[-1] == [_END]:
-                some.pop()
-                more = False
-            elif not more:
-                raise self._unclosed()
-            self._even_out(some)
-            rows += some
-            if rows and (not more or len(rows) >= ROWS or file.tell() - start >= BYTES):
-                yield Records(rows, texts, min(file.tell() / self._size, 1.0))
-                rows, texts, start = [], [], file.tell()
+        def lines() -> Iterator[str]:
+            for some in file:
+                kept.append(some)
+                yield some
+
+        reader = csv.reader(lines(), delimiter=self.delimiter)
+        try:
+            for row in reader:
+                text, line, next_line = "".join(kept), next_line, reader.line_num + 1
+                kept.clear()
+                if text.strip(blank):
+                    yield row, text, line
+            if len(list(csv.reader([text, "x"], delimiter=self.delimiter))) < 2:
+                raise self._unclosed(line)
+        except UnicodeDecodeError:
+            raise self._not_utf_8() from None
+        except csv.Error as e:
+            raise ConfigurationError(f"{self.path}, line {reader.line_num:,}: {e}.") from None
 
     def _not_utf_8(self) -> ConfigurationError:
         """Find the line; what reads the file decodes many lines at once."""
@@ -179,81 +217,61 @@ class CsvSource:
                 number += 1 + line.count(b"\r") - line.endswith(b"\r\n")
         return ConfigurationError(f"{self.path} changed while it was read: make the call again.")
 
-    def _unclosed(self) -> ConfigurationError:
-        """Name the line with the quote that swallowed all that follows."""
-        line = self._first_line(lambda record: any(_END in cell for cell in record))
+    def _unclosed(self, line: int) -> ConfigurationError:
         return ConfigurationError(
             f"{self.path}: a quote is opened in the record at line {line:,} and never closed, so "
             "that all lines behind it would be one cell. Close it, or write it twice where it is "
             "a part of the text."
         )
 
-    def _first_line(self, is_wanted: Callable[[list[str]], bool]) -> int:
-        """Return where the first such record begins."""
-        with self.path.open(encoding="utf-8-sig", newline="") as text:
-            reader = csv.reader(chain(text, [f"{_END}\n"]), delimiter=self.delimiter)
-            line = 1
-            for record in reader:
-                if is_wanted(record):
-                    break
-                line = reader.line_num + 1
-        return line
-
-    def _even_out(self, rows: list[list[str]]) -> None:
-        """Fill short records, as pandas does; a long one has no columns to go to."""
-        width = len(self.columns)
-        if set(map(len, rows)) <= {width}:
-            return
-        for row in rows:
-            if len(row) > width:
-                line = self._first_line(lambda record: len(record) > width)
-                advice = other_delimiter(self.header_text, self.delimiter)
-                raise ConfigurationError(
-                    f"{self.path}, line {line:,}: a record has {len(row)} fields, and the header "
-                    f"has {width}. "
-                    + (advice or f"Is a text with {self.delimiter!r} in it not quoted?")
-                )
-            row += [""] * (width - len(row))
+    def _too_long(self, fields: int, line: int, width: int) -> ConfigurationError:
+        """Say that a record has more fields than those before it, and what may be the cause."""
+        before = "the header" if width == len(self.columns) else "the first record"
+        found = (
+            f"{self.path}, line {line:,}: a record has {fields} fields, and {before} has {width}."
+        )
+        advice = other_delimiter(self.header_text, self.delimiter)
+        return ConfigurationError(
+            f"{found} {advice or f'Is a text with {self.delimiter!r} in it not quoted?'}"
+        )
 
 
-class Reader(Protocol):
-    """What `csv.reader` gives."""
+def column_names(header: Sequence[str]) -> tuple[str, ...]:
+    """Name the columns as pandas does where the header leaves names out or has them twice.
 
-    @property
-    def line_num(self) -> int: ...
-    def __iter__(self) -> Iterator[list[str]]: ...
-    def __next__(self) -> list[str]: ...
-
-
-class _Lines:
-    """Lines of a file, each also kept until it is taken."""
-
-    def __init__(self, lines: Iterable[str]) -> None:
-        self._lines = iter(lines)
-        self._kept: list[str] = []
-
-    def __iter__(self) -> _Lines:
-        return self
-
-    def __next__(self) -> str:
-        line = next(self._lines)
-        self._kept.append(line)
-        return line
-
-    def take(self) -> list[str]:
-        """Return the lines read since the last time: those of one record."""
-        kept, self._kept = self._kept, []
-        return kept
+    pandas itself takes seconds for thousands of equal names.
+    """
+    names = [name or f"Unnamed: {i}" for i, name in enumerate(header)]
+    standing, used = Counter(names), Counter[str]()
+    for i in sorted(range(len(names)), key=lambda i: not header[i]):  # given names first
+        name = chosen = names[i]
+        number = used[name]
+        while number > 0:
+            used[name] = number + 1
+            chosen = f"{name}.{number}"
+            number = number + 1 if standing[chosen] else used[chosen]
+        standing[name] -= 1
+        standing[chosen] += 1
+        names[i] = chosen
+        used[chosen] = number + 1
+    return tuple(names)
 
 
-def _names(header: Sequence[str]) -> tuple[str, ...]:
-    """Name the columns as pandas does where the header leaves one out or names one twice."""
-    out: list[str] = []
-    for number, name in enumerate(header):
-        name = name or f"Unnamed: {number}"
-        chosen, count = name, 0
-        while chosen in out:
-            count += 1
-            chosen = f"{name}.{count}"
-        out.append(chosen)
-    return tuple(out)
+def notes(source: Source, columns: Sequence[str]) -> list[str]:
+    """Return what has to be told of how a CSV file is read."""
+    if not isinstance(source, CsvSource):
+        return []
+    told = []
+    if levels := source.levels:
+        told.append(
+            f"the records have {count(levels, 'field')} more than the header: what stands first is "
+            "taken as the row's label, as pandas.read_csv does"
+        )
+    if kept := source.kept_as_text(columns):
+        names = ", ".join(map(repr, kept[:20])) + (", ..." if len(kept) > 20 else "")
+        told.append(
+            "kept as text, as pandas.read_csv would change what is written (zeros or a + in front, "
+            f"whole numbers of more than 15 digits beside missing values): {names}. A frame makes "
+            f"the same requests with pandas.read_csv(..., dtype=dict.fromkeys([{names}], str))"
+        )
+    return told

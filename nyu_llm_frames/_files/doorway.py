@@ -62,10 +62,11 @@ def batch_file(
 
     Notes
     -----
-    The cells of a CSV file mean what all cells of their column allow: whole numbers, numbers, True
-    and False, else text. A kind is chosen only where it keeps every value: ``007`` is text, and so
-    is a number of more than 15 digits. What `pandas.read_csv` takes as missing is missing. From
-    CSV to CSV every record is copied as it stands, byte for byte, unless a column is replaced.
+    A column of a CSV file is what ``pandas.read_csv(path, low_memory=False)`` makes of it, names
+    and row labels too, but for numbers that pandas would change: with zeros or a ``+`` in front,
+    or whole ones beyond 2**53 beside missing values. Such a column stays text, and a note names
+    it. From CSV to CSV every record is copied as it stands, byte for byte, unless a column is
+    replaced.
 
     What stands in a parquet file and is not ours stays as it is: types, index, labels of columns.
     A CSV file has no lists of dates, decimals or bytes: such a column is an error before anything

@@ -16,10 +16,12 @@ import pandas as pd
 from nyu_llm_frames._asked import Asked
 from nyu_llm_frames._clock import SystemClock
 from nyu_llm_frames._estimate import estimate
+from nyu_llm_frames._files.csv_text import notes
 from nyu_llm_frames._files.requests import RequestBands
 from nyu_llm_frames._files.source import open_source
 from nyu_llm_frames._money.estimate import Estimate
 from nyu_llm_frames._money.total import total
+from nyu_llm_frames._progress import Progress, Reporter
 
 
 def head(path: str | Path, asked: Asked, rows: int, *, check_columns: bool = False) -> pd.DataFrame:
@@ -33,6 +35,7 @@ def head(path: str | Path, asked: Asked, rows: int, *, check_columns: bool = Fal
             there += piece.rows
             if there >= rows:
                 break
+        _tell_notes(bands)
     return pd.concat(frames).head(rows) if frames else pd.DataFrame(columns=list(source.columns))
 
 
@@ -43,6 +46,7 @@ def estimate_file(path: str | Path, asked: Asked, retries: int = 1) -> Estimate:
         work = Path(folder) / "requests"
         bands = RequestBands(open_source(path), asked, work, check_columns=False)
         bands.fill()
+        _tell_notes(bands)
         parts = []
         for band in bands:
             empty: Any = pd.DataFrame(index=pd.Index(band.rows))
@@ -50,3 +54,8 @@ def estimate_file(path: str | Path, asked: Asked, retries: int = 1) -> Estimate:
             call = replace(bands.head, frame=empty, requests=requests)
             parts.append(estimate(call, clock, retries))
     return replace(total(parts), rows=bands.rows)
+
+
+def _tell_notes(bands: RequestBands) -> None:
+    for note in notes(bands.source, bands.used):
+        Reporter(bands.head.options.progress)(Progress("note", note))

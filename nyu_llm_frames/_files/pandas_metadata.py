@@ -54,6 +54,16 @@ def index_names(schema: pa.Schema) -> list[str]:
     return list(dict.fromkeys(n for n in (*stored, *names, *ranges) if isinstance(n, str)))
 
 
+def zones(schema: pa.Schema) -> dict[str, str]:
+    """Return the time zones of columns as pandas knows them."""
+    found = {}
+    for entry in read(schema).get("columns", ()):
+        zone = (entry.get("metadata") or {}).get("timezone")
+        if entry.get("pandas_type") == "datetimetz" and isinstance(zone, str):
+            found[str(_field(entry))] = zone
+    return found
+
+
 def has_levels(schema: pa.Schema) -> bool:
     """Whether the names of the columns have several levels."""
     return len(read(schema).get("column_indexes", ())) > 1

@@ -14,14 +14,13 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from nyu_llm_frames._files import pandas_metadata
 from nyu_llm_frames._files.source import BYTES, ROWS, Piece
-from nyu_llm_frames._frames.values import series_to_python
+from nyu_llm_frames._frames.values import arrow_to_python
 from nyu_llm_frames.errors import ConfigurationError
 
 _BUFFER = 1 << 20
@@ -67,6 +66,7 @@ class ParquetSource:
                 'and write the file again: df.columns = ["_".join(map(str, c)) for c in df.columns]'
             )
         self._index = _index(self._schema)
+        self._zones = pandas_metadata.zones(self._schema)
         self.columns = tuple(n for n in self._schema.names if n not in self._index.columns)
         if not self.columns:
             raise ConfigurationError(
@@ -79,27 +79,30 @@ class ParquetSource:
         extra = self._index.columns if index else []
         names = [*columns, *(n for n in extra if n not in columns)]
         done = 0
-        for batch in self._batches(names):
+        for batch in map(self._zoned, self._batches(names)):
             found = {name: self._values(name, batch[name], done) for name in names}
             values = {name: found[name] for name in columns}
             labels = self._index.labels(batch.num_rows, done, found) if index else None
             done += batch.num_rows
             yield Piece(batch.num_rows, values, labels, done / max(self.rows, 1))
 
+    def _zoned(self, table: pa.Table) -> pa.Table:
+        """Give times the zone that pandas gives them; other writers than pyarrow store UTC."""
+        for name, zone in self._zones.items():
+            if name in table.column_names and pa.types.is_timestamp(table[name].type):
+                zoned = table[name].cast(pa.timestamp(table[name].type.unit, zone))
+                table = table.set_column(table.column_names.index(name), name, zoned)
+        return table
+
     def _values(self, name: str, column: pa.ChunkedArray, first: int) -> list[object]:
-        if isinstance(column.type, pa.BaseExtensionType):  # as pandas' periods: their own values
-            return list(column.to_pandas())
         try:
-            values: list[object] = column.to_pylist()
-        except (OverflowError, ValueError) as e:
-            if not isinstance(e, UnicodeDecodeError):
-                return _beyond(column)
+            return arrow_to_python(column)
+        except UnicodeDecodeError as e:
             row = first + next(i for i, cell in enumerate(column) if not _is_readable(cell))
             raise ConfigurationError(
                 f"{self.path}, column {name!r}, row {row:,}: the text is not UTF-8 ({e.reason}). "
                 "Write the file again from where it came, read with the encoding that it has."
             ) from None
-        return values
 
     def schema(self) -> pa.Schema:
         return self._schema
@@ -191,30 +194,6 @@ def _unreadable(path: str, names: Sequence[str], error: Exception) -> Configurat
         f"{path}{where} cannot be read: {reason}. If the file is damaged, copy or "
         "write it again, and make the same call: what is answered by then is not paid again."
     )
-
-
-def _beyond(column: pa.ChunkedArray) -> list[object]:
-    """Return values among which are times that Python cannot hold: as a frame has them."""
-    if pa.types.is_timestamp(column.type) or pa.types.is_duration(column.type):
-        return series_to_python(column.to_pandas())
-    return [_value(cell) for cell in column]
-
-
-def _value(cell: pa.Scalar) -> object:
-    """Return a cell's value; text for a time that Python cannot hold."""
-    try:
-        return cell.as_py()
-    except (OverflowError, ValueError):
-        if isinstance(cell, pa.StructScalar):
-            return {name: _value(cell[name]) for name in cell}
-        if isinstance(cell, pa.MapScalar):
-            return [(_value(item["key"]), _value(item["value"])) for item in cell.values]
-        if isinstance(cell, pa.ListScalar):  # also of the other kinds of lists
-            return [_value(item) for item in cell.values]
-        if pa.types.is_date(cell.type):
-            return str(cell.cast(pa.string()))
-        make = np.timedelta64 if pa.types.is_duration(cell.type) else np.datetime64
-        return str(make(cell.value, cell.type.unit))
 
 
 def _unified(schema: pa.Schema, files: dict[str, pa.Schema]) -> pa.Schema:

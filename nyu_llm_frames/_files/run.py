@@ -20,9 +20,10 @@ from nyu_llm_frames._clock import Clock
 from nyu_llm_frames._collected import Collected
 from nyu_llm_frames._estimate import Along, next_upload
 from nyu_llm_frames._files import sink
+from nyu_llm_frames._files.csv_text import notes
 from nyu_llm_frames._files.join import NewColumns
 from nyu_llm_frames._files.requests import Band, RequestBands
-from nyu_llm_frames._files.source import Source, fingerprint
+from nyu_llm_frames._files.source import PARQUET, Source, fingerprint
 from nyu_llm_frames._files.work import work_folder
 from nyu_llm_frames._jobs.context import Context
 from nyu_llm_frames._jobs.planner import Planner
@@ -122,6 +123,9 @@ class FileRun:
         with sidecar_errors(self._folder):
             self.bands.fill()
         self._check_unchanged()
+        is_typed = self.output.suffix.lower() in PARQUET
+        for note in notes(self.source, self.source.columns if is_typed else self.bands.used):
+            self._tell(note)
         self.sidecar = WholeSidecar(head.sidecar_path, self._clock)
         self._ctx = Context(
             self.sidecar, head.gateway, head.options, self._clock, self._report, requests=0

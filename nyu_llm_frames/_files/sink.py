@@ -162,7 +162,7 @@ def _beside(table: pa.Table, new: pa.Table, schema: pa.Schema) -> pa.Table:
 # --- CSV --------------------------------------------------------------------------------------
 def _copy_csv(source: CsvSource, file: BinaryIO, new: Columns, delimiter: str) -> None:
     names = new.schema.names
-    replaced = [source.columns.index(name) for name in names if name in source.columns]
+    replaced = [name for name in names if name in source.columns]
     added = [name for name in names if name not in source.columns]
     as_it_is = not replaced and delimiter == source.delimiter
     end = source.line_end
@@ -179,11 +179,9 @@ def _copy_csv(source: CsvSource, file: BinaryIO, new: Columns, delimiter: str) -
         if as_it_is:
             left: Sequence[str] = records.texts
         else:
-            for i in replaced:
-                for row, cell in zip(
-                    records.fields, table[source.columns[i]].to_pylist(), strict=True
-                ):
-                    row[i] = plain_text(cell)
+            for name, place in zip(replaced, source.places(replaced), strict=True):
+                for row, cell in zip(records.fields, table[name].to_pylist(), strict=True):
+                    row[place] = plain_text(cell)
             left = [line.join(row) for row in records.fields]
         beside = [cells[name] for name in added]
         lines = [delimiter.join(row) + end for row in zip(left, *beside, strict=True)]

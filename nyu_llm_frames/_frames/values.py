@@ -33,9 +33,11 @@ def series_to_python(series: pd.Series) -> list[object]:
     dtype = series.dtype
     if isinstance(dtype, np.dtype):
         return _from_numpy(series, dtype)
-    if isinstance(dtype, pd.CategoricalDtype) and len(dtype.categories) <= len(series):
+    if isinstance(dtype, pd.CategoricalDtype):
         # One conversion per category; code -1 is NA and reads the last entry.
-        values = [*index_to_python(dtype.categories), None]
+        if len(dtype.categories) > len(series):
+            series = series.cat.remove_unused_categories()
+        values = [*index_to_python(series.cat.categories), None]
         return [values[code] for code in series.cat.codes.tolist()]
     if isinstance(dtype, pd.DatetimeTZDtype):
         return _from_times(series)
@@ -43,12 +45,93 @@ def series_to_python(series: pd.Series) -> list[object]:
         return _fill(series, series.to_numpy(dtype=object).tolist())
     if _is_plain_number(dtype):
         if dtype.kind == "f":
-            return _from_floats(series.to_numpy(dtype="float64", na_value=np.nan))
+            width: Any = getattr(dtype, "itemsize", 8)
+            return _from_floats(series.to_numpy(dtype=f"f{width}", na_value=np.nan))
         if dtype.kind == "b":
             return _fill(series, series.to_numpy(dtype="bool", na_value=False).tolist())
         plain = "int64" if dtype.kind == "i" else "uint64"
         return _fill(series, series.to_numpy(dtype=plain, na_value=0).tolist())
+    if isinstance(dtype, pd.ArrowDtype):
+        return arrow_to_python(pa.chunked_array(pa.array(series)))
     return to_python(series.tolist())
+
+
+def arrow_to_python(column: pa.ChunkedArray) -> list[object]:
+    """Convert a column of Arrow to plain Python values, those of the series that pandas makes.
+
+    Parameters
+    ----------
+    column : pyarrow.ChunkedArray
+        Any type.
+
+    Returns
+    -------
+    list
+        One value a row; NA of every kind is None, whole floats are int.
+    """
+    kind = column.type
+    if isinstance(kind, pa.BaseExtensionType):  # as pandas' periods: their own values
+        return to_python(list(column.to_pandas()))
+    if pa.types.is_dictionary(kind) and _is_narrow(kind.value_type):
+        column, kind = column.cast(kind.value_type), kind.value_type
+    if _is_narrow(kind):
+        return _from_floats(column.to_numpy())
+    try:
+        values = column.to_pylist()
+    except UnicodeDecodeError:
+        raise
+    except (OverflowError, ValueError):  # times that Python cannot hold: as a frame has them
+        if pa.types.is_timestamp(kind) or pa.types.is_duration(kind):
+            return series_to_python(column.to_pandas())
+        values = list(map(_cell, column))
+    if _lists_floats(kind):
+        values = [_as_listed(value, kind) for value in values]
+    return to_python(values)
+
+
+def _cell(cell: pa.Scalar) -> object:
+    """Return a cell's value; text for a time that Python cannot hold."""
+    try:
+        return cell.as_py()
+    except (OverflowError, ValueError):
+        if isinstance(cell, pa.StructScalar):
+            return {name: _cell(cell[name]) for name in cell}
+        if isinstance(cell, pa.MapScalar):
+            return [(_cell(item["key"]), _cell(item["value"])) for item in cell.values]
+        if isinstance(cell, pa.ListScalar):  # also of the other kinds of lists
+            return [_cell(item) for item in cell.values]
+        if pa.types.is_date(cell.type):
+            return str(cell.cast(pa.string()))
+        make = np.timedelta64 if pa.types.is_duration(cell.type) else np.datetime64
+        return str(make(cell.value, cell.type.unit))
+
+
+def _is_narrow(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_float32(kind) or pa.types.is_float16(kind))
+
+
+def _lists_floats(kind: pa.DataType) -> bool:
+    """Whether there may be lists of floats of fewer bits in a type."""
+    inner = [kind.field(i).type for i in range(kind.num_fields)]
+    return any(map(_is_narrow, inner)) or any(map(_lists_floats, inner))
+
+
+def _as_listed(value: Any, kind: pa.DataType) -> Any:
+    """Give floats in lists the width that they have, as numpy has it in a frame's lists.
+
+    pandas itself widens those that stand in structs and maps.
+    """
+    if value is None or not kind.num_fields:
+        return value
+    if pa.types.is_struct(kind):
+        return {f.name: _as_listed(value[f.name], f.type) for f in kind}
+    if pa.types.is_map(kind):
+        return [(k, _as_listed(v, kind.item_type)) for k, v in value]
+    item = kind.field(0).type
+    if _is_narrow(item):
+        width = np.float32 if item.bit_width == 32 else np.float16
+        return [None if v is None else width(v) for v in value]
+    return [_as_listed(v, item) for v in value]
 
 
 def series_to_text(series: pd.Series) -> pa.LargeStringArray:
@@ -88,15 +171,17 @@ def index_to_python(index: pd.Index) -> list[object]:
 
 
 def _is_text(dtype: object) -> bool:
-    return isinstance(dtype, pd.StringDtype) or (
-        isinstance(dtype, pd.ArrowDtype) and dtype.type is str and dtype.kind != "O"
-    )
+    if isinstance(dtype, pd.ArrowDtype):
+        kind = dtype.pyarrow_dtype
+        return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+    return isinstance(dtype, pd.StringDtype)
 
 
 def _is_plain_number(dtype: object) -> bool:
     """Nullable and pyarrow-backed bool, int and float; decimals are neither."""
     if isinstance(dtype, pd.ArrowDtype):
-        return dtype.type in (bool, int, float) and dtype.kind in "biuf"
+        kinds = (pa.types.is_boolean, pa.types.is_integer, pa.types.is_floating)
+        return any(is_kind(dtype.pyarrow_dtype) for is_kind in kinds)
     kind = getattr(dtype, "kind", "O")
     masked = isinstance(dtype, pd.BooleanDtype) or hasattr(dtype, "is_unsigned_integer")
     return (masked and kind in "biu") or isinstance(dtype, pd.Float32Dtype | pd.Float64Dtype)
@@ -106,7 +191,7 @@ def _from_numpy(series: pd.Series, dtype: np.dtype) -> list[object]:
     if dtype.kind in "biu":
         return series.tolist()
     if dtype.kind == "f" and dtype.itemsize <= 8:
-        return _from_floats(series.to_numpy().astype("float64", copy=False))
+        return _from_floats(series.to_numpy())
     if dtype.kind == "M":
         return _from_times(series)
     if dtype.kind == "m":
@@ -114,10 +199,11 @@ def _from_numpy(series: pd.Series, dtype: np.dtype) -> list[object]:
             return _fill(series, pd.TimedeltaIndex(series).to_pytimedelta().tolist())
         except (ValueError, OverflowError):
             return to_python(series.tolist())
-    return to_python(series.tolist())
+    return to_python(list(series.to_numpy()))  # whose complex64 `tolist` would widen
 
 
-def _from_floats(values: npt.NDArray[np.float64]) -> list[object]:
+def _from_floats(narrow: npt.NDArray[Any]) -> list[object]:
+    values = _as_written(narrow)
     whole = (np.abs(values) < LARGEST_WHOLE_FLOAT) & (values == np.floor(values))
     if whole.all():
         integers: list[object] = values.astype("int64").tolist()
@@ -127,6 +213,17 @@ def _from_floats(values: npt.NDArray[np.float64]) -> list[object]:
     cells[np.isnan(values)] = None
     mixed: list[object] = cells.tolist()
     return mixed
+
+
+def _as_written(values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """Return the numbers whose shortest texts are those of floats of fewer bits."""
+    if values.itemsize == 8:
+        return values.astype("float64", copy=False)
+    if values.itemsize == 2:
+        return values.astype(str).astype("float64")
+    texts = pa.array(values.astype("float32", copy=False)).cast(pa.string())
+    widened: npt.NDArray[np.float64] = texts.cast(pa.float64()).to_numpy(zero_copy_only=False)
+    return widened
 
 
 def _from_times(series: pd.Series) -> list[object]:

@@ -138,8 +138,16 @@ def _from_float_kind(value: Any) -> object:
     return _from_float(float(value))
 
 
+def _from_numpy_float(value: Any) -> object:
+    # The shortest text that is this very number among those of its width: 0.1, whereas `float`
+    # alone tells 0.10000000149011612 from a float32 that was written as 0.1.
+    return _from_float(float(str(value) if value.itemsize < 8 else value))
+
+
 def _from_complex(value: Any) -> object:
-    return None if value != value else complex(value)
+    if value != value:
+        return None
+    return complex(str(value) if getattr(value, "itemsize", 16) < 16 else value)
 
 
 def _from_decimal(value: Decimal) -> object:
@@ -210,7 +218,7 @@ def _from_timedelta(value: Any) -> object:
 def _pandas_other(value: Any) -> object:
     """Series, Index and arrays are sequences of cells; Period, Interval and others are text."""
     if getattr(value, "ndim", None) == 1:
-        return to_python(list(value))
+        return to_python(list(np.asarray(value)))  # its own iterator widens float32
     return str(value)
 
 
@@ -250,7 +258,7 @@ _KINDS: tuple[tuple[type[Any], Convert], ...] = (
     (np.datetime64, _from_numpy_time),
     (np.timedelta64, _from_numpy_time),  # numpy counts it among the integers
     (np.integer, int),
-    (np.floating, _from_float_kind),
+    (np.floating, _from_numpy_float),
     (float, _from_float_kind),
     (np.str_, str),
     (np.bytes_, bytes),

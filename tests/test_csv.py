@@ -62,6 +62,8 @@ LONG = [
     "-9223372036854775808", "-9223372036854775809", "18446744073709551615",
     "18446744073709551616", "-99999999999999999999999", "999999999999998592", "9" * 5000,
 ]  # fmt: skip
+if pd.__version__ < "3":  # takes those of 64 bits for text where a negative fraction stands beside
+    LONG = [cell for cell in LONG if "." in cell or len(cell) < 19]
 MISSING = ["", "NA", "nan", "NULL", "None", "n/a", "<NA>", "#N/A", "-1.#IND", "1.#QNAN"]
 ODD = [
     "007", "+5", "-01", "00.5", "+1212555", "+inf", "inf", "-Infinity", " 5", "6 ", "7\t", "8\n",

@@ -307,7 +307,8 @@ def _render_with_images(
     pictures, _, _ = _without(holes, pictures, None, frame.index)
     texts = template.render(values, index, len(labels), labels)
     preflight.check_texts(list(map(preflight.empty_texts, texts)), template.roles, labels)
-    look, read = (partial(how, root=rules.root) for how in (_images.look, _images.read))
+    look = partial(_images.look, root=rules.root)
+    read = partial(_images.read, root=rules.root)
     sources = row_sources(pictures, labels, rules, look)
     at = max(i for i, role in enumerate(template.roles) if role == "user")
     contents = {at: image_contents(texts[at], sources, rules, read)}

@@ -25,6 +25,11 @@ CONTROL = ("NYU_LLM_GATEWAY_TESTS", "NYU_LLM_REQUIRE_MODEL")
 KEPT = (*CONTROL, "PORTKEY_GATEWAY")  # where the real gateway lies: a fixture may start it late
 REQUIRE_GATEWAY, REQUIRE_MODEL = (os.environ.get(name) == "1" for name in CONTROL)
 REAL_HOME = Path.home()
+SLOW = {  # processes, kills, many jobs
+    "test_bad_input", "test_cli", "test_identity", "test_kill", "test_large_frame",
+    "test_many_hands", "test_notebooks", "test_run", "test_stand_in", "test_state_machine",
+    "test_stored", "test_trial", "test_uncertain",
+}  # fmt: skip
 
 
 def _gateway_is_here() -> bool:
@@ -33,6 +38,13 @@ def _gateway_is_here() -> bool:
     except FileNotFoundError:
         return False
     return shutil.which("node") is not None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the slower half: .ci/run asks the other one on every Python that is here."""
+    for item in items:
+        if item.path.stem in SLOW or item.path.parent.name == "local":
+            item.add_marker("slow")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

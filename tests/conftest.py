@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from gateway_lab.harness import Harness, find_gateway
 from gateway_lab.install import install
+from hypothesis import settings
 from support.clock import FakeClock
 from support.stand_in import StandIn
 
@@ -30,6 +31,10 @@ SLOW = {  # processes, kills, many jobs
     "test_many_hands", "test_notebooks", "test_run", "test_stand_in", "test_state_machine",
     "test_stored", "test_trial", "test_uncertain",
 }  # fmt: skip
+
+
+settings.register_profile("suite", deadline=None)  # the machine may be busy
+settings.load_profile("suite")
 
 
 def _gateway_is_here() -> bool:

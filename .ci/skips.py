@@ -1,22 +1,19 @@
 """Read the records of the test runs: who was skipped, did it run elsewhere, how many in all.
 
 Comes in: a folder of junit XML files, one per run. Goes out: lines for .ci/run; `check` fails when
-a test was skipped and passed in no other run.
+a test was skipped and passed in no other run, or was skipped where everything is installed.
 """
 
 from __future__ import annotations
 
-import re
 import sys
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 from xml.etree import ElementTree
 
-ROOT = Path(__file__).resolve().parent.parent
-ALLOWED: tuple[str, ...] = ()  # reasons, as regular expressions, that need no run elsewhere
-WITHOUT_EXTRA = ("the local model needs",)  # allowed as long as there is no extra `local`
+COMPLETE = "newest"
+"""The run with all extras, the gateway and the model: there is no reason to skip anything there."""
 
 
 @dataclass(frozen=True)
@@ -47,37 +44,15 @@ def cases(folder: Path) -> list[Case]:
     return out
 
 
-def never_ran(found: list[Case], allowed: tuple[str, ...]) -> list[Case]:
-    """Return the skipped tests that passed nowhere."""
+def never_ran(found: list[Case]) -> list[Case]:
+    """Return the skipped tests that passed nowhere, and those of the complete run."""
     passed = {case.name for case in found if case.outcome == "passed"}
     modules = {name.partition("::")[0] for name in passed}
     return [
         case
         for case in found
-        if case.outcome == "skipped"
-        and case.name not in passed
-        and case.name not in modules
-        and not any(re.search(reason, case.reason) for reason in allowed)
+        if case.outcome == "skipped" and (case.run == COMPLETE or case.name not in passed | modules)
     ]
-
-
-def has_extra(name: str) -> bool:
-    """Say whether pyproject.toml has this extra."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    return name in project.get("optional-dependencies", {})
-
-
-def files(found: list[Case]) -> list[str]:
-    """Return the test files of the tests that have not run yet."""
-    out = set()
-    for case in never_ran(found, ALLOWED):
-        parts = case.name.partition("::")[0].split(".")
-        for end in range(len(parts), 0, -1):  # a class stands behind the module
-            path = Path(*parts[:end]).with_suffix(".py")
-            if (ROOT / path).exists():
-                out.add(path.as_posix())
-                break
-    return sorted(out)
 
 
 def counts(found: list[Case]) -> str:
@@ -90,19 +65,13 @@ def counts(found: list[Case]) -> str:
     return "; ".join(told) or "no test ran"
 
 
-def main(what: str, argument: str) -> int:
+def main(what: str, folder: str) -> int:
     """Do what .ci/run asks."""
-    if what == "extra":
-        print("yes" if has_extra(argument) else "no")
-        return 0
-    found = cases(Path(argument))
-    if what == "files":
-        print("".join(f"{path}\n" for path in files(found)), end="")
-        return 0
+    found = cases(Path(folder))
     if what == "counts":
         print(counts(found))
         return 0
-    left = never_ran(found, ALLOWED if has_extra("local") else ALLOWED + WITHOUT_EXTRA)
+    left = never_ran(found)
     for case in left:
         print(f"never ran: {case.name} ({case.run}): {' '.join(case.reason.split())}")
     if not left:

@@ -254,7 +254,8 @@ class FrameMethods:
             Fields of a structured answer; each becomes a typed column.
         images : str or list of str, optional
             Columns that hold images or documents: gs:// and https:// URLs, local paths, bytes,
-            ``{"url", "mime_type"}``, or lists of these. An empty list is a row without image.
+            ``{"url", "mime_type"}``, cells of Hugging Face's datasets (``{"bytes", "path"}``), PIL
+            images (sent as PNG), or lists of these. An empty list is a row without image.
         output : str, default "response"
             Name of the new column; its errors stand in ``{output}_error``.
         prefix : str, default ""

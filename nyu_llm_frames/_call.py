@@ -12,6 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -205,7 +206,8 @@ def prepare(
     if schema is not None:
         params["response_format"] = schema.response_format
     shape = BodyShape(asked.model, template.roles, params)
-    rules = Rules(way, options.max_bytes_per_file)
+    root = None if options.images_root is None else Path(options.images_root)
+    rules = Rules(way, options.max_bytes_per_file, root)
     requests = _render(frame, asked, template, shape, realm, rules)
     preflight.check_sizes(requests, options.max_bytes_per_file, frame.index)
     return Call(asked, _frame.own_copy(frame), template, schema, requests, gateway, options, path)
@@ -348,9 +350,11 @@ def _render_with_images(
     labels = frame.index[~holes]
     pictures, _, _ = _without(holes, pictures, None, frame.index)
     preflight.check_texts(list(map(preflight.empty_texts, texts)), template.roles, labels)
-    sources = row_sources(pictures, labels, rules, _images.look)
+    look = partial(_images.look, root=rules.root)
+    read = partial(_images.read, root=rules.root)
+    sources = row_sources(pictures, labels, rules, look)
     at = max(i for i, role in enumerate(template.roles) if role == "user")
-    contents = {at: image_contents(texts[at], sources, rules, _images.read)}
+    contents = {at: image_contents(texts[at], sources, rules, read)}
     made = _requests.fragments_with_images(template.roles, texts, contents)
     ids = _requests.custom_ids(realm, shape, made)
     return _requests.distinct(ids, made, shape, np.flatnonzero(~holes), n)

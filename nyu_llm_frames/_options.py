@@ -39,6 +39,7 @@ class Options:
     output_settle_s: float = 60
     max_requests_per_file: int = 50_000
     max_bytes_per_file: int = 90_000_000
+    images_root: str | Path | None = None
 
     def __post_init__(self) -> None:
         for name in (
@@ -68,6 +69,12 @@ class Options:
             )
         if not (self.sidecar is None or isinstance(self.sidecar, str | Path)):
             raise ConfigurationError(f"sidecar must be the path of a folder, not {self.sidecar!r}.")
+        if self.images_root is not None:
+            root = self.images_root
+            if not (isinstance(root, str | Path) and Path(root).expanduser().is_dir()):
+                raise ConfigurationError(f"images_root must be a folder that exists, not {root!r}.")
+            # The working directory of now, not of a later call.
+            object.__setattr__(self, "images_root", Path(root).expanduser().absolute())
         if not (isinstance(self.progress, bool) or callable(self.progress)):
             raise ConfigurationError(
                 f"progress must be True, False or a callable that takes a record, "
@@ -131,6 +138,9 @@ class set_options:
         Seconds that an output which comes back short is read again.
     max_requests_per_file, max_bytes_per_file : int, default 50_000 and 90_000_000
         Limits of one input file.
+    images_root : str or Path, optional
+        Folder outside of which no file is read that a cell of an image column names, wherever
+        symbolic links lead. For frames that came from somebody else.
 
     Raises
     ------

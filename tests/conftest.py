@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from gateway_lab.harness import Harness, find_gateway
 from gateway_lab.install import install
+from hypothesis import settings
 from support.clock import FakeClock
 from support.stand_in import StandIn
 
@@ -25,6 +26,15 @@ KEPT = (*CONTROL, "PORTKEY_GATEWAY")  # where the real gateway lies: a fixture m
 CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PIP_CERT")
 REQUIRE_GATEWAY, REQUIRE_MODEL = (os.environ.get(name) == "1" for name in CONTROL)
 REAL_HOME = Path.home()
+SLOW = {  # processes, kills, many jobs
+    "test_bad_input", "test_cli", "test_identity", "test_kill", "test_large_frame",
+    "test_many_hands", "test_notebooks", "test_run", "test_stand_in", "test_state_machine",
+    "test_stored", "test_trial", "test_uncertain",
+}  # fmt: skip
+
+
+settings.register_profile("suite", deadline=None)  # the machine may be busy
+settings.load_profile("suite")
 
 
 def _gateway_is_here() -> bool:
@@ -33,6 +43,13 @@ def _gateway_is_here() -> bool:
     except FileNotFoundError:
         return False
     return shutil.which("node") is not None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the slower half: .ci/run asks the other one on every Python that is here."""
+    for item in items:
+        if item.path.stem in SLOW or item.path.parent.name == "local":
+            item.add_marker("slow")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

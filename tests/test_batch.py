@@ -277,6 +277,7 @@ def test_other_columns_may_have_the_same_name_twice(gateway: StandIn) -> None:
     assert out["same"].to_numpy().tolist() == [[1, 2], [3, 4]]
 
 
+@pytest.mark.filterwarnings("ignore:Passing a BlockManager:DeprecationWarning")  # of pandas 2.2
 def test_a_subclass_of_a_frame_stays_one(gateway: StandIn) -> None:
     class Mine(pd.DataFrame):
         @property

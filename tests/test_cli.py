@@ -6,6 +6,7 @@ tables, JSON and exit codes; one test starts the real program.
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import re
@@ -33,6 +34,10 @@ from nyu_llm_frames.cli.main import cli
 MODEL = "gemini-3-flash-preview"
 README = Path(__file__).parents[1] / "README.md"
 
+# Before click 8.2 both streams come as one unless that is forbidden; later no word is taken for it.
+STREAMS = "mix_stderr" in inspect.signature(CliRunner).parameters
+SEPARATE: dict[str, Any] = {"mix_stderr": False} if STREAMS else {}
+
 Run = Callable[..., Result]
 
 
@@ -43,7 +48,7 @@ def run(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
     Path("in.csv").write_text('id,text\n007,"a, b"\n008,c\n009,"a, b"\n')
 
     def invoke(*words: str, code: int = 0) -> Result:
-        result = CliRunner().invoke(
+        result = CliRunner(**SEPARATE).invoke(
             cli, ["--poll-interval", "0.02", *words], prog_name="nyu-llm-frames"
         )
         if result.exception and not isinstance(result.exception, SystemExit):

@@ -919,7 +919,10 @@ def test_nothing_of_ours_lies_in_the_input_folder(tmp_path: Path) -> None:
 def test_an_output_that_cannot_hold_a_column_is_refused_before_anything_is_sent(
     tmp_path: Path, gateway: llm.Gateway, stand_in: StandIn, column: pa.Array
 ) -> None:
-    pq.write_table(pa.table({"id": [1], "odd": column}), tmp_path / "in.parquet")
+    try:
+        pq.write_table(pa.table({"id": [1], "odd": column}), tmp_path / "in.parquet")
+    except pa.ArrowNotImplementedError:
+        pytest.skip(f"this pyarrow writes no {column.type}")
     call: dict[str, Any] = {"template": "{{ id }}", "model": MODEL, "gateway": gateway}
     with pytest.raises(ConfigurationError, match="cannot hold the column 'odd'"):
         llm.batch_file(tmp_path / "in.parquet", tmp_path / "out.csv", **call)
@@ -938,6 +941,16 @@ def test_odd_values_of_json_lines_come_through(tmp_path: Path, gateway: llm.Gate
     assert out["n"][3].as_py() == str(2**53 + 1)
     assert out["e"][0].as_py() == "{}"
     assert out["l"][0].as_py() == "[{}]"
+
+
+@pytest.mark.parametrize("choices", [[2**70, 1], [2**70, "a", 1]])
+def test_choices_that_no_column_of_integers_holds_come_through(
+    tmp_path: Path, gateway: llm.Gateway, stand_in: StandIn, choices: list[Any]
+) -> None:
+    stand_in.behaviour.row = rows.says(f'{{"kind": {2**70}}}')
+    call: dict[str, Any] = {"schema": {"kind": choices}, "model": MODEL, "gateway": gateway}
+    llm.batch_file(_csv(tmp_path / "in.csv"), tmp_path / "out.parquet", "{{ text }}", **call)
+    assert set(pd.read_parquet(tmp_path / "out.parquet")["kind"]) == {str(2**70)}
 
 
 def test_periods_print_as_in_a_frame(tmp_path: Path) -> None:

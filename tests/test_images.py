@@ -74,6 +74,11 @@ def data_url(kind: str, data: bytes) -> str:
         ("gs://b/a.pdf", None),
         ("gs://b/a.JPG", "image/jpeg"),
         ("https://h/a.png?size=2", "image/png"),
+        ("https://h/scan.pdf?thumb=x.png", "application/pdf"),
+        ("https://h/scan.pdf#page=1.png", "application/pdf"),
+        ("https://h/a.jpg?to=b.jpeg", None),
+        ("https://h/scan.pdf?as=b.html", "application/pdf"),
+        ("gs://b/scan.pdf?x=a.png", None),
         ("gs://b/a.heic", "image/heic"),
         ("gs://b/odd name?.webp", None),
     ],
@@ -138,11 +143,11 @@ def test_a_row_without_image_is_the_same_request_as_without_images() -> None:
 
 
 def test_missing_images_are_an_error_unless_skipped() -> None:
-    data = frame(PNG, None, float("nan"), pd.NA)
-    with pytest.raises(MissingValueError, match="3 in column 'photo'") as caught:
+    data = frame(PNG, None, float("nan"), pd.NA, {"bytes": None, "path": None})
+    with pytest.raises(MissingValueError, match="4 in column 'photo'") as caught:
         messages(data)
     assert caught.value.rows == (1, 2, 3)
-    assert [m is None for m in messages(data, missing="skip")] == [False, True, True, True]
+    assert [m is None for m in messages(data, missing="skip")] == [False, True, True, True, True]
 
 
 def test_arrow_columns_of_bytes_and_lists_work() -> None:
@@ -155,6 +160,101 @@ def test_arrow_columns_of_bytes_and_lists_work() -> None:
     )
     found = messages(data, images=["raw", "links"])
     assert [len(m[0]["content"]) for m in found] == [3, 2]
+
+
+def test_cells_of_a_hugging_face_dataset_are_images(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(PNG)
+    held = {"bytes": PNG, "path": "elsewhere.jpg"}
+    named = {"bytes": None, "path": str(tmp_path / "a.png")}
+    data = frame(PNG, held, named, [held])
+    data.iloc[1:3].to_parquet("in.parquet")
+    again = pd.read_parquet("in.parquet", dtype_backend="pyarrow")
+    shown = pd.concat(
+        found.llm.preview("{{ q }}", model=MODEL, images="photo", n=9) for found in (data, again)
+    )
+    assert shown["custom_id"].nunique() == 1
+
+
+def test_a_parquet_file_of_a_hugging_face_dataset_has_images(
+    gateway: StandIn, tmp_path: Path
+) -> None:
+    data = frame({"bytes": PNG, "path": "a.png"}, {"bytes": JPEG, "path": None})
+    data.to_parquet("in.parquet")
+    llm.batch_file("in.parquet", "out.parquet", "{{ q }}", model=MODEL, images="photo")
+    assert pd.read_parquet("out.parquet")["response"].notna().all()
+    uploaded = b"".join(gateway.uploads.values())
+    assert uploaded.count(base64.b64encode(PNG)) == uploaded.count(base64.b64encode(JPEG)) == 1
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "P", "CMYK", "1"])
+def test_pil_images_are_sent_as_png(mode: str) -> None:
+    from PIL import Image
+
+    image = Image.new("RGB", (3, 2), (200, 30, 10)).convert(mode)
+    made, again = parts([image, image.copy()])
+    assert made == again
+    kind, _, payload = made["url"].partition(";base64,")
+    assert kind == "data:image/png"
+    with Image.open(io.BytesIO(base64.b64decode(payload))) as sent:
+        assert sent.convert("RGB").tobytes() == image.convert("RGB").tobytes()
+
+
+def test_a_pil_image_is_the_same_request_before_and_after_somebody_looked_at_it(
+    tmp_path: Path,
+) -> None:
+    from PIL import Image
+
+    Image.new("RGB", (9, 9), "red").save(tmp_path / "a.jpg")
+    with Image.open(tmp_path / "a.jpg") as image:
+        unseen = messages(frame(image))
+        image.load()
+        assert messages(frame(image)) == unseen
+
+
+# --- where files may be read ----------------------------------------------------------------
+def test_no_file_outside_of_images_root_is_read(tmp_path: Path) -> None:
+    root, secret = tmp_path / "photos", tmp_path / "secret.png"
+    (root / "deep").mkdir(parents=True)
+    for path in (root / "deep" / "a.png", secret, tmp_path / "photos2.png"):
+        path.write_bytes(PNG)
+    (root / "link.png").symlink_to(secret)
+    (root / "inside.png").symlink_to(root / "deep" / "a.png")
+    (tmp_path / "to_root").symlink_to(root)
+    inside = ["photos/deep/a.png", root / "deep" / ".." / "inside.png", "to_root/deep/a.png"]
+    with llm.set_options(images_root="photos"):
+        assert len(messages(frame(*inside, PNG, "gs://b/a.png", [str(inside[1])]))) == 6
+        for cell in (
+            str(secret),
+            secret,
+            "photos/../secret.png",
+            root / "link.png",
+            f"{root}2.png",
+            {"bytes": None, "path": str(secret)},
+            ["photos/deep/a.png", str(secret)],
+            "/etc/hostname",
+            "~/.netrc",
+            tmp_path / "not there.png",
+        ):
+            with pytest.raises(
+                RequestError, match=r"Row 1, column 'photo'.*outside of images_root"
+            ):
+                messages(frame(PNG, cell))
+    assert messages(frame(secret))
+
+
+def test_images_root_holds_for_files_and_must_be_a_folder(gateway: StandIn, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(PNG)
+    pd.DataFrame({"photo": ["a.png"]}).to_parquet("in.parquet")
+    (tmp_path / "photos").mkdir()
+    with (
+        llm.set_options(images_root=tmp_path / "photos"),
+        pytest.raises(RequestError, match="outside of images_root"),
+    ):
+        llm.batch_file("in.parquet", "out.parquet", "What?", model=MODEL, images="photo")
+    assert gateway.uploads == {}
+    for wrong in ("nowhere", tmp_path / "a.png", 5, True):
+        with pytest.raises(ConfigurationError, match="images_root must be a folder"):
+            llm.set_options(images_root=wrong)
 
 
 # --- what is refused ------------------------------------------------------------------------
@@ -170,6 +270,10 @@ def test_arrow_columns_of_bytes_and_lists_work() -> None:
         ("gs://bucket/", "names no file"),
         ("https://h/a b.png", "%20"),
         ("https://h/image", "cannot be told"),
+        ("https://h/show.php?file=a.png", "cannot be told"),
+        ("https://h/a.gif?x=a.png", "does not read image/gif"),
+        ({"bytes": None, "path": "nowhere.png"}, "'nowhere.png' does not exist in "),
+        ({"bytes": b"hello", "path": "a.png"}, "first bytes"),
         ("gs://b/a.gif", "does not read image/gif"),
         (b"GIF89a....", "does not read image/gif"),
         (b"", "is empty"),
@@ -324,7 +428,15 @@ def test_a_page_is_weighed_as_a_picture(pages: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "cell", ["gs://b/film.mp4", "https://host/report.pdf", "gs://b/book.txt", b"%PDF-1.7 packed"]
+    "cell",
+    [
+        "gs://b/film.mp4",
+        "https://host/report.pdf",
+        "https://host/report.PDF?page=1",
+        {"url": "https://host/17", "mime_type": "application/pdf"},
+        "gs://b/book.txt",
+        b"%PDF-1.7 packed",
+    ],
 )
 def test_what_may_be_long_is_counted_as_long_by_the_limit(gateway: StandIn, cell: object) -> None:
     asked: dict[str, Any] = {"model": MODEL, "images": "file", "max_tokens": 9, "retries": 0}

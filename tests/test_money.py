@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from support import rows
 from support.stand_in import StandIn
 
 import nyu_llm_frames as llm
+from nyu_llm_frames._money import tokenizer as tokenizers
 from nyu_llm_frames._money.budget import check_max_cost
 from nyu_llm_frames._money.estimate import (
     Demand,
@@ -30,7 +32,15 @@ from nyu_llm_frames._money.estimate import (
 )
 from nyu_llm_frames._money.prices import FREE, Price, Rate, Rates, price_of
 from nyu_llm_frames._money.projection import interval
-from nyu_llm_frames._money.tokens import DEFAULT, calibrated, weigh_text, weights
+from nyu_llm_frames._money.tokens import (
+    DEFAULT,
+    PICTURE,
+    Weights,
+    calibrated,
+    weigh_messages,
+    weigh_text,
+    weights,
+)
 from nyu_llm_frames._requests.bodies import fragments, fragments_with_images
 from nyu_llm_frames.errors import BudgetError, ConfigurationError
 
@@ -52,7 +62,7 @@ def frame() -> pd.DataFrame:
 @pytest.fixture
 def gateway(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
     # The stand-in counts characters, not Gemini's tokens: a real tokenizer would be wrong there.
-    monkeypatch.setattr("nyu_llm_frames._money.tokenizer._gemma", lambda: None)
+    monkeypatch.setattr(tokenizers, "gemma", lambda: None)
     with llm.set_options(
         gateway=llm.Gateway(**stand_in.settings),
         poll_interval_s=0.02,
@@ -66,6 +76,11 @@ def gateway(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stan
 
 def array(*values: float) -> np.ndarray[Any, np.dtype[np.float64]]:
     return np.array(values, dtype=np.float64)
+
+
+def texts(*weight: float) -> Weights:
+    """Prompts without pictures."""
+    return Weights(array(*weight), np.zeros(len(weight)), np.zeros(len(weight)))
 
 
 # --- prices ---------------------------------------------------------------------------------
@@ -134,7 +149,7 @@ def test_a_prompt_weighs_the_same_as_json_and_as_text(texts: list[str]) -> None:
     # The short escapes of JSON are seen as one character, \u escapes as what they stand for.
     by_text = [weigh_text(t) for t in plain]
     control = [sum((c < " " and c not in "\b\f\n\r\t") or c == "\x7f" for c in t) for t in plain]
-    for a, b, n in zip(by_json, by_text, control, strict=True):
+    for a, b, n in zip(by_json.text, by_text, control, strict=True):
         assert a == pytest.approx(b, abs=0.36 * n + 1e-9)
 
 
@@ -143,15 +158,42 @@ def test_image_data_is_not_counted_as_text() -> None:
     content = f'[{{"type":"text","text":"what is this"}},{url}]'
     made = fragments_with_images(("user",), [[""]], {0: [content]})
     parts = pa.chunked_array([made], pa.large_string())
-    assert weights(parts, ("user",), images=True)[0] < 1_300
+    found = weights(parts, ("user",), images=True)
+    assert (found.text[0] < 10, found.pictures[0], found.beyond[0]) == (True, 1, 0)
 
 
 @given(st.lists(st.tuples(st.integers(1, 500), st.integers(1, 900)), min_size=1, max_size=40))
 def test_a_calibrated_scale_holds_what_it_was_fitted_to(pairs: list[tuple[int, int]]) -> None:
     weight, counted = np.array(pairs, dtype=np.float64).T
-    scale = calibrated(weight, counted, "test")
-    assert scale.low <= counted.sum() / weight.sum() <= scale.high
-    assert scale.low <= scale.expected <= scale.high
+    low, expected, high = calibrated(texts(*weight), counted, "test").text
+    assert low <= counted.sum() / weight.sum() <= high
+    assert low <= expected <= high
+
+
+@given(
+    st.floats(0.3, 3),
+    st.integers(60, 3_000),
+    st.lists(st.tuples(st.integers(1, 500), st.integers(0, 3)), min_size=1, max_size=20),
+)
+def test_pictures_are_fitted_apart_from_text(
+    per_weight: float, per_picture: int, prompts: list[tuple[int, int]]
+) -> None:
+    text, pictures = np.array(prompts, dtype=np.float64).T
+    counted = text * per_weight + pictures * per_picture
+    scale = calibrated(Weights(text, pictures, 0 * text), counted, "test")
+    if not pictures.all():
+        assert scale.text[1] == pytest.approx(per_weight)
+        assert scale.picture[1] == pytest.approx(per_picture if pictures.any() else PICTURE[1])
+    told = estimate(
+        replace(demand([1.0] * len(text), 1, 9), weight=Weights(text, pictures, 0 * text)),
+        Observed(),
+        scale,
+        None,
+    )
+    assert told.prompt_tokens.low <= counted.sum() * (1 + 1e-9)
+    assert counted.sum() <= told.prompt_tokens.high
+    if pictures.any():
+        assert told.prompt_tokens.expected == pytest.approx(counted.sum())
 
 
 # --- output ---------------------------------------------------------------------------------
@@ -205,7 +247,8 @@ def test_the_maximum_of_a_foreign_model_is_called_usual() -> None:
 # --- estimates ------------------------------------------------------------------------------
 def demand(weight: list[float], attempts: int, max_tokens: int | None) -> Demand:
     k = len(weight)
-    return Demand(k, k, 0, 0, 0, MODEL, array(*weight), np.full(k, float(attempts)), max_tokens)
+    prompts = texts(*weight)
+    return Demand(k, k, 0, 0, 0, MODEL, prompts, np.full(k, float(attempts)), max_tokens)
 
 
 @given(
@@ -312,6 +355,58 @@ def test_a_tokenizer_of_the_family_is_named(frame: pd.DataFrame) -> None:
     assert told.basis["prompt"] == "counted with Gemma 3's tokenizer"
     other = frame.llm.estimate(QUESTION, model="other-model")
     assert "characters a token" in other.basis["prompt"]
+
+
+class Words:
+    """A tokenizer that has a token for each word."""
+
+    def encode(self, text: str) -> list[str]:
+        return text.split()
+
+
+@pytest.mark.parametrize("tokenizer", [None, Words()], ids=["characters", "tokenizer"])
+def test_whatever_counts_text_pictures_are_counted_the_same_way(
+    tokenizer: Words | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tokenizers, "gemma", lambda: tokenizer)
+    photos = pd.DataFrame(
+        {"q": ["What is in it?"] * 9, "photo": [f"gs://b/{i}.png" for i in range(9)]}
+    )
+
+    def told(images: str | None) -> llm.Estimate:
+        found = photos.assign(q=photos.q + photos.photo)
+        return found.llm.estimate("{{ q }}", model=MODEL, max_tokens=9, images=images)
+
+    with_photos, without = told("photo").prompt_tokens, told(None).prompt_tokens
+    assert with_photos.low - without.low == pytest.approx(9 * PICTURE[0])
+    assert with_photos.expected - without.expected == pytest.approx(9 * PICTURE[1])
+    assert with_photos.high - without.high == pytest.approx(9 * PICTURE[2])
+    assert "1,120 tokens an image assumed" in told("photo").basis["prompt"]
+    with pytest.raises(BudgetError):
+        photos.llm.batch(
+            "{{ q }}", model=MODEL, max_tokens=9, retries=0, images="photo", max_cost=0.003
+        )
+
+
+def test_earlier_prompts_without_pictures_do_not_make_pictures_cheap(
+    gateway: StandIn, frame: pd.DataFrame
+) -> None:
+    frame.llm.batch(QUESTION, model=MODEL)
+    photos = pd.DataFrame({"photo": [f"gs://b/{i}.png" for i in range(9)]})
+    told = photos.llm.estimate("What is in it?", model=MODEL, images="photo")
+    assert "earlier prompts" in told.basis["prompt"]
+    assert told.prompt_tokens.high > 9 * PICTURE[2]
+
+
+@pytest.mark.parametrize("url", ["gs://b/a}.png", 'gs://b/"a\\.png', "https://h/a.png?x={}"])
+def test_a_picture_with_any_address_counts(url: str) -> None:
+    part = {"type": "image_url", "image_url": {"url": url}}
+    content = json.dumps([{"type": "text", "text": "what"}, part], separators=(",", ":"))
+    made = pa.chunked_array([fragments_with_images(("user",), [[""]], {0: [content]})])
+    found = weights(made.cast(pa.large_string()), ("user",), images=True)
+    assert found.pictures[0] == 1
+    messages = [{"role": "user", "content": json.loads(content)}]
+    assert weigh_messages(messages) == (found.text[0], 1, 0)
 
 
 # --- budgets --------------------------------------------------------------------------------

@@ -16,6 +16,8 @@ from nyu_llm_frames._run import Run
 from nyu_llm_frames.errors import ConfigurationError
 
 MODEL = "gemini-3-flash-preview"
+# An older matplotlib calls a newer pyparsing by its old names.
+pytestmark = pytest.mark.filterwarnings(r"ignore:'\w+' (deprecated|argument):DeprecationWarning")
 
 
 @pytest.fixture(autouse=True)

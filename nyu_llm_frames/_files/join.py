@@ -121,7 +121,7 @@ def _is_mixed(column: pd.Series[Any]) -> bool:
         return False
     try:
         pa.array(column.cat.categories.tolist())
-    except (pa.ArrowInvalid, pa.ArrowTypeError):
+    except (pa.ArrowException, OverflowError):
         return True
     return False
 

@@ -83,10 +83,8 @@ class JsonLinesSource:
                     continue
                 try:
                     row = _decode(line)
-                except UnicodeDecodeError as e:
-                    raise not_utf_8(self.path, number, line, e) from None
-                except (msgspec.DecodeError, RecursionError) as e:
-                    raise ConfigurationError(f"{self.path}, line {number:,}: {e}.") from None
+                except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
+                    raise _unreadable(self.path, number, line, e) from None
                 if not isinstance(row, dict):
                     hint = f" Read it with pd.read_json({str(self.path)!r}) and use df.llm.batch."
                     raise ConfigurationError(
@@ -100,6 +98,14 @@ class JsonLinesSource:
                     rows, size = [], 0
         if rows:
             yield rows, 1.0
+
+
+def _unreadable(path: Path, number: int, line: bytes, error: Exception) -> ConfigurationError:
+    try:  # releases of msgspec differ in the error for what is not UTF-8
+        line.decode()
+    except UnicodeDecodeError as e:
+        return not_utf_8(path, number, line, e)
+    return ConfigurationError(f"{path}, line {number:,}: {error}.")
 
 
 def text(value: object) -> str | None:

@@ -6,10 +6,13 @@ is where files are opened, and only here.
 
 from __future__ import annotations
 
+import io
 import os
 import stat
+import sys
 from collections.abc import Hashable, Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,7 +21,7 @@ from nyu_llm_frames._frames.frame import Mask, column_values
 from nyu_llm_frames._local_path import as_url
 from nyu_llm_frames._prompts.messages import nearest
 from nyu_llm_frames._prompts.scalars import unwrapped
-from nyu_llm_frames._requests.media import HEAD_BYTES
+from nyu_llm_frames._requests.media import HEAD_BYTES, holds_nothing
 from nyu_llm_frames._requests.preflight import shown_label
 from nyu_llm_frames.errors import (
     ConfigurationError,
@@ -26,6 +29,8 @@ from nyu_llm_frames.errors import (
     MissingValueError,
     RequestError,
 )
+
+_PNG_MODES = frozenset({"1", "L", "LA", "I;16", "P", "RGB", "RGBA"})
 
 
 def image_columns(frame: pd.DataFrame, images: object) -> tuple[Hashable, ...]:
@@ -62,9 +67,30 @@ def image_columns(frame: pd.DataFrame, images: object) -> tuple[Hashable, ...]:
 
 
 def image_cells(frame: pd.DataFrame, columns: tuple[Hashable, ...]) -> dict[Hashable, list[object]]:
-    """Return the cells of image columns; missing ones as None."""
+    """Return the cells of image columns; missing ones as None, and PIL images as bytes."""
     cells = column_values(frame, columns)
-    return {label: [unwrapped(cell) for cell in column] for label, column in cells.items()}
+    return {label: [_cell(unwrapped(cell)) for cell in column] for label, column in cells.items()}
+
+
+def _cell(cell: object) -> object:
+    if isinstance(cell, list):
+        return [_cell(item) for item in cell]
+    pillow: Any = sys.modules.get("PIL.Image")  # where it was not imported there is no such image
+    if pillow is not None and isinstance(cell, pillow.Image):
+        return _png(cell)
+    return None if holds_nothing(cell) else cell
+
+
+def _png(image: Any) -> bytes:
+    """Encode the pixels, and nothing else: not the file that they may have been read from.
+
+    An image is loaded when somebody looks at it, and must not become another request by that.
+    """
+    if image.mode not in _PNG_MODES:
+        image = image.convert("RGB")
+    out = io.BytesIO()
+    image.save(out, "PNG")
+    return out.getvalue()
 
 
 def missing_image_error(
@@ -82,20 +108,26 @@ def missing_image_error(
     )
 
 
-def look(path: str) -> tuple[int, bytes]:
+def look(path: str, root: PurePath | None = None) -> tuple[int, bytes]:
     """Return a file's size and its first bytes.
+
+    Parameters
+    ----------
+    path : str
+    root : PurePath, optional
+        Outside of this folder nothing is read, wherever links lead.
 
     Raises
     ------
     RequestError
-        It cannot be read.
+        It cannot be read, or must not.
     """
     url = as_url(path)
     if url is not None:
         raise RequestError(f"{url!r} is a URL, which a Path changes: give it as a text.")
     full = Path(path)
     try:
-        full = full.expanduser()
+        full = _allowed(full, root)
         # Not `open` first: it waits for ever at a pipe.
         if not stat.S_ISREG(full.stat().st_mode):
             raise RequestError(f"{path!r} is not a file.")
@@ -105,19 +137,26 @@ def look(path: str) -> tuple[int, bytes]:
         raise _unreadable(path, full, e) from None
 
 
-def read(path: str) -> bytes:
-    """Return a file's bytes.
-
-    Raises
-    ------
-    RequestError
-        It cannot be read.
-    """
+def read(path: str, root: PurePath | None = None) -> bytes:
+    """Return a file's bytes; otherwise as `look`."""
     full = Path(path)
     try:
-        return full.expanduser().read_bytes()
+        return _allowed(full, root).read_bytes()
     except (OSError, ValueError, RuntimeError) as e:
         raise _unreadable(path, full, e) from None
+
+
+def _allowed(path: Path, root: PurePath | None) -> Path:
+    full = path.expanduser()
+    if root is None:
+        return full
+    folder = Path(root).expanduser().resolve()
+    found = full.resolve()
+    if not found.is_relative_to(folder):
+        raise RequestError(
+            f"the file {str(path)!r} lies outside of images_root={str(root)!r}, so it is not read."
+        )
+    return found
 
 
 def _unreadable(path: str, full: Path, error: Exception) -> RequestError:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from nyu_llm_frames._money.prices import Price, max_output_tokens
-from nyu_llm_frames._money.tokens import Scale
+from nyu_llm_frames._money.tokens import PICTURE, Scale, Weights
 from nyu_llm_frames._words import count
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
@@ -49,15 +49,13 @@ class Demand:
     ----------
     rows, requests, answered, under_way, given_up : int
     model : str
-    weight : numpy.ndarray
-        Of each prompt that has to be paid; shape (k,).
+    weight : Weights
+        Of each prompt that has to be paid; k of them.
     attempts : numpy.ndarray
         How often each of them may be sent; shape (k,).
     max_tokens : int or None
     extra_weight : float
         Of what every body holds beside its messages and the model reads too (a schema).
-    beyond : numpy.ndarray, optional
-        Tokens that each prompt may have more, whatever its weight (documents); shape (k,).
     """
 
     rows: int
@@ -66,11 +64,10 @@ class Demand:
     under_way: int
     given_up: int
     model: str
-    weight: Floats
+    weight: Weights
     attempts: Floats
     max_tokens: int | None = None
     extra_weight: float = 0.0
-    beyond: Floats | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,11 +253,14 @@ def output_tokens(model: str, max_tokens: int | None, observed: Observed) -> Out
     return Output(min(low, expected), expected, high, f"{usual}, {bound}")
 
 
-def _long(demand: Demand) -> str:
-    n = 0 if demand.beyond is None else int(np.count_nonzero(demand.beyond))
-    if not n:
-        return ""
-    return f"; {count(n, 'prompt')} with a document or recording of unknown length"
+def _media(weight: Weights, scale: Scale) -> str:
+    told = ""
+    if weight.pictures.any() and scale.picture is PICTURE:
+        low, expected, high = PICTURE
+        told = f"; {expected:,.0f} tokens an image assumed, {low:,.0f} to {high:,.0f} possible"
+    if n := int(np.count_nonzero(weight.beyond)):
+        told += f"; {count(n, 'prompt')} with a document or recording of unknown length"
+    return told
 
 
 def estimate(demand: Demand, observed: Observed, scale: Scale, price: Price | None) -> Estimate:
@@ -271,17 +271,17 @@ def estimate(demand: Demand, observed: Observed, scale: Scale, price: Price | No
     demand : Demand
     observed : Observed
     scale : Scale
-        Tokens per unit of weight.
     price : Price or None
     """
-    k = len(demand.weight)
+    k = len(demand.weight.text)
     output = output_tokens(demand.model, demand.max_tokens, observed)
-    weight = demand.weight + demand.extra_weight
-    prompts = [weight * scale.low, weight * scale.expected, weight * scale.high + 4.0]
-    if demand.beyond is not None:
-        prompts[2] = prompts[2] + demand.beyond
-    # A schema may or may not be counted as prompt.
-    prompts[0] = demand.weight * scale.low
+    weight = demand.weight
+    extra = (0.0, demand.extra_weight, demand.extra_weight)  # a schema may not count as prompt
+    prompts = [
+        (weight.text + more) * text + weight.pictures * picture
+        for more, text, picture in zip(extra, scale.text, scale.picture, strict=True)
+    ]
+    prompts[2] = prompts[2] + 4.0 + weight.beyond
     outputs = [output.low, output.expected, output.high]
     usd: dict[bool, Range | None] = {False: None, True: None}
     if price is not None:
@@ -303,7 +303,7 @@ def estimate(demand: Demand, observed: Observed, scale: Scale, price: Price | No
         usd_live=usd[True],
         attempts=int(demand.attempts.max()) if k else 1,
         basis={
-            "prompt": scale.basis + _long(demand),
+            "prompt": scale.basis + _media(weight, scale),
             "output": output.basis,
             "price": price.source if price is not None else unknown,
         },

@@ -7,10 +7,10 @@ answers that are there. Reads only; a sidecar that is not there is not made.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +21,7 @@ from nyu_llm_frames._money import tokenizer
 from nyu_llm_frames._money import tokens as _tokens
 from nyu_llm_frames._money.estimate import Demand, Estimate, Observed, estimate
 from nyu_llm_frames._money.prices import FREE, Price, price_of
-from nyu_llm_frames._money.tokens import Scale
+from nyu_llm_frames._money.tokens import Scale, Weights
 from nyu_llm_frames._money.total import total
 from nyu_llm_frames._requests.bodies import Requests, encode
 from nyu_llm_frames._requests.planning import Standing, to_send
@@ -31,6 +31,8 @@ from nyu_llm_frames._sidecar.folder import IDS, Sidecar
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 Ints = np.ndarray[Any, np.dtype[np.int64]]
+
+Weighed: TypeAlias = tuple[float, float, float]
 
 TRIAL = "trial-"
 """Names of runs whose answers were bought live, at the live rate."""
@@ -97,7 +99,6 @@ def survey(
         extra_weight=sum(
             _tokens.weigh_text(encode(params[k])) for k in _READ_BY_THE_MODEL if k in params
         ),
-        beyond=_tokens.beyond(requests.some_fragments(chosen)) if requests.images else None,
     )
     if not len(chosen):
         return estimate(demand, Observed(), _tokens.DEFAULT, FREE)
@@ -124,24 +125,24 @@ def survey_bodies(
     at : datetime
         Prices change; UTC.
     """
-    groups: dict[tuple[int | None, float], list[tuple[float, float, float]]] = {}
+    groups: dict[tuple[int | None, float], list[tuple[Weighed, int]]] = {}
     for body, left in zip(bodies, attempts, strict=True):
         fields = _fields(body)
         limit = fields.get("max_tokens") or fields.get("max_completion_tokens")
         extra = sum(
             _tokens.weigh_text(encode(fields[k])) for k in _READ_BY_THE_MODEL if k in fields
         )
-        messages = fields.get("messages", ())
-        weight, more = _tokens.weigh_messages(messages), _tokens.beyond_messages(messages)
-        groups.setdefault((_whole(limit), extra), []).append((weight, float(left), more))
+        weight = _tokens.weigh_messages(fields.get("messages", ()))
+        groups.setdefault((_whole(limit), extra), []).append((weight, left))
     price = price_of(realm, model, at)
     parts = []
     for (limit, extra), found in groups.items():
-        weight, left, more = np.array(found).T
+        weights = _tokens.as_weights([weight for weight, _ in found])
+        times = np.array([left for _, left in found], dtype=np.float64)
         n = len(found)
-        demand = Demand(n, n, 0, 0, 0, model, weight, left, limit, extra, more)
+        demand = Demand(n, n, 0, 0, 0, model, weights, times, limit, extra)
         parts.append(estimate(demand, Observed(), _tokens.DEFAULT, price))
-    nothing = Demand(0, 0, 0, 0, 0, model, np.zeros(0), np.zeros(0))
+    nothing = Demand(0, 0, 0, 0, 0, model, _tokens.as_weights(()), np.zeros(0))
     return total(parts or [estimate(nothing, Observed(), _tokens.DEFAULT, price)])
 
 
@@ -157,13 +158,13 @@ def _whole(value: object) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-def _weights(requests: Requests, chosen: Ints) -> Floats:
+def _weights(requests: Requests, chosen: Ints) -> Weights:
     fragments = requests.some_fragments(chosen)
     return _tokens.weights(fragments, requests.shape.roles, images=requests.images)
 
 
 def _by_tokenizer(requests: Requests, chosen: Ints) -> Scale | None:
-    """Count a sample of the prompts themselves."""
+    """Count the text of a sample of the prompts themselves; a tokenizer sees no pictures."""
     if not tokenizer.fits(requests.shape.model):
         return None
     sample = chosen[np.linspace(0, len(chosen) - 1, min(len(chosen), _SAMPLE)).astype(np.int64)]
@@ -177,7 +178,8 @@ def _by_tokenizer(requests: Requests, chosen: Ints) -> Scale | None:
         basis += f" in {len(sample):,} of the prompts"
     counts = counts + 4.0 * len(requests.shape.roles)  # marks around each message
     # Models of one family differ: a newer one may cut words otherwise.
-    return _tokens.calibrated(_weights(requests, sample), counts, basis, floor=0.25)
+    weight = replace(_weights(requests, sample), pictures=np.zeros(len(sample)))
+    return _tokens.calibrated(weight, counts, basis, floor=0.25)
 
 
 def _numbers(table: pa.Table, name: str) -> Floats:
@@ -207,7 +209,7 @@ def _observe(
         told = f"calibrated by the real counts of {len(known):,} prompts of this call"
         scale = _tokens.calibrated(_weights(requests, known), counted[known], told)
     runs = {run.name: run for run in sidecar.runs()}
-    pairs: list[tuple[float, float]] = []
+    pairs: list[tuple[Weighed, float]] = []
     left = _MAX_OBSERVED - len(same[0])
     for path in reversed(_storage.parquet_files(sidecar.answers_folder)):
         if left <= 0:
@@ -232,13 +234,14 @@ def _observe(
         if scale is None and job is not None and len(pairs) < _SAMPLE:
             pairs += _pairs(sidecar.path / "requests" / f"{name}.parquet", table)
     if scale is None and pairs:
-        weight, count = np.array(pairs).T
+        weight = _tokens.as_weights([prompt for prompt, _ in pairs])
         told = f"calibrated by the real counts of {len(pairs):,} earlier prompts of this model"
-        scale = _tokens.calibrated(weight, count, told, floor=0.15)  # other texts, other words
+        counts = np.array([n for _, n in pairs])
+        scale = _tokens.calibrated(weight, counts, told, floor=0.15)  # other texts, other words
     return Observed(np.concatenate(same), np.concatenate(other)), scale
 
 
-def _pairs(path: Path, answers: pa.Table) -> list[tuple[float, float]]:
+def _pairs(path: Path, answers: pa.Table) -> list[tuple[Weighed, float]]:
     """Weights of prompts that a job keeps, and their real token counts."""
     with _storage.reading(path, IDS) as file:
         if "body" not in file.schema_arrow.names:
@@ -252,7 +255,8 @@ def _pairs(path: Path, answers: pa.Table) -> list[tuple[float, float]]:
     for body, i in zip(batch.column(1).to_pylist(), at.tolist(), strict=True):
         if i >= 0 and counted[i] > 0:
             weight = _tokens.weigh_messages(_fields(body).get("messages", ()))
-            out.append((weight, float(counted[i])))
+            if not weight[2]:  # a document of any length says nothing about others
+                out.append((weight, float(counted[i])))
     return out
 
 

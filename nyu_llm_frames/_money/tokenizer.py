@@ -19,7 +19,7 @@ Floats = np.ndarray[Any, np.dtype[np.float64]]
 
 
 @lru_cache(maxsize=1)
-def _gemma() -> Any:
+def gemma() -> Any:
     try:
         from splintr import Tokenizer
 
@@ -31,7 +31,7 @@ def _gemma() -> Any:
 def fits(model: str) -> bool:
     """Whether there is a tokenizer for a model."""
     name = bare_name(model)
-    return name.startswith("gemini-") and _gemma() is not None
+    return name.startswith("gemini-") and gemma() is not None
 
 
 def count(model: str, texts: Sequence[str]) -> tuple[Floats, str] | None:
@@ -44,7 +44,7 @@ def count(model: str, texts: Sequence[str]) -> tuple[Floats, str] | None:
     """
     if not fits(model):
         return None
-    tokenizer = _gemma()
+    tokenizer = gemma()
     whole = [text.encode("utf-8", "replace").decode() for text in texts]  # no lone surrogates
     counts = [len(tokenizer.encode(text)) for text in whole]
     return np.array(counts, dtype=np.float64), "Gemma 3's tokenizer"

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from json.encoder import encode_basestring_ascii as _quoted
+from pathlib import PurePath
 from typing import TypeAlias
 
 from nyu_llm_frames._requests.media import (
@@ -47,10 +48,13 @@ class Rules:
     way : {"gemini", "open"}
     max_bytes : int
         Of one input file; an image must fit into it in base64.
+    root : Path, optional
+        The folder that files may be read from; any where there is none.
     """
 
     way: Route
     max_bytes: int
+    root: PurePath | None = None
 
 
 def check_source(source: Source, rules: Rules, look: Look) -> None:

@@ -36,7 +36,7 @@ _TYPES = {
     "mp3": "audio/mp3",
     "wav": "audio/wav",
 }
-# The gateway guesses these itself, from what follows the last dot, in lower case only.
+# The gateway guesses these itself, from what follows the last dot of the URL, in lower case only.
 _GUESSED = frozenset(_TYPES) - {"heic", "heif"}
 _OTHER = {"gif": "image/gif", "bmp": "image/bmp", "tif": "image/tiff", "tiff": "image/tiff"}
 UNREAD = frozenset({*_OTHER.values(), "image/avif", "image/svg+xml"})
@@ -49,6 +49,7 @@ _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"MM\x00*", "image/tiff"),
     (b"BM", "image/bmp"),
 )
+_DATASET = {"bytes", "path"}
 _SPACE = re.compile(r"[\s\x00-\x1f]")
 _BRANDS = {b"avif": "image/avif", b"avis": "image/avif", b"mif1": "image/heif"}
 _BRANDS |= {b"msf1": "image/heif"}
@@ -108,8 +109,8 @@ def sources(cell: object) -> tuple[Source, ...]:
     Parameters
     ----------
     cell
-        A URL, path or bytes, ``{"url", "mime_type"}``, or a list of these. An empty list is no
-        image at all.
+        A URL, path or bytes, ``{"url", "mime_type"}``, ``{"bytes", "path"}`` as Hugging Face's
+        datasets write it, or a list of these. An empty list is no image at all.
 
     Raises
     ------
@@ -132,8 +133,8 @@ def _source(item: object) -> Source:
         kind = type(item).__name__
         what = "a missing value in a list" if item is None else f"a value of type {kind}"
         raise RequestError(
-            f"{what} is no image. A cell holds a URL, a path, bytes, or a list of these; an empty "
-            "list stands for a row without image."
+            f"{what} is no image. A cell holds a URL, a path, bytes, a PIL image, or a list of "
+            "these; an empty list stands for a row without image."
         )
     if not item.strip():
         raise RequestError("an empty text is no image. An empty list stands for a row without.")
@@ -142,12 +143,26 @@ def _source(item: object) -> Source:
     return _link(item) if "://" in item else File(item)
 
 
-def _mapping(item: Mapping[Any, Any]) -> Link:
+def holds_nothing(cell: object) -> bool:
+    """Whether a cell is an image that is missing in the form of a dataset."""
+    return (
+        isinstance(cell, Mapping) and set(cell) == _DATASET and not any(map(_given, cell.values()))
+    )
+
+
+def _given(value: object) -> bool:
+    return value is not None and value == value
+
+
+def _mapping(item: Mapping[Any, Any]) -> Source:
+    if set(item) == _DATASET:
+        # Where there are bytes, the path only says what the file was once called.
+        return _source(item["bytes"] if _given(item["bytes"]) else item["path"])
     url, kind = item.get("url"), item.get("mime_type")
     if set(item) != {"url", "mime_type"} or not isinstance(url, str) or "://" not in url:
         raise RequestError(
-            'a dict must be {"url": "gs://...", "mime_type": "image/png"}, '
-            f"not one with {list(item)}."
+            'a dict must be {"url": "gs://...", "mime_type": "image/png"} or {"bytes": ..., '
+            f'"path": ...}}, not one with {list(item)}.'
         )
     if not isinstance(kind, str) or not re.fullmatch(r"[a-z]+/[a-z0-9.+-]+", kind):
         raise RequestError(f'mime_type must be as "image/png", not {kind!r}.')
@@ -190,9 +205,9 @@ def shown_url(url: str) -> str:
 
 def _link(url: str) -> Link:
     _check_url(url)
-    if url.rpartition(".")[2] in _GUESSED:
-        return Link(url)
     # In a bucket's URL a question mark is part of the name.
     path = url if url.startswith("gs://") else urlsplit(url).path
     extension = path.rpartition("/")[2].rpartition(".")[2].casefold()
-    return Link(url, _TYPES.get(extension) or _OTHER.get(extension) or "")
+    kind = _TYPES.get(extension) or _OTHER.get(extension) or ""
+    guess = url.rpartition(".")[2]
+    return Link(url) if guess in _GUESSED and kind == _TYPES[guess] else Link(url, kind)

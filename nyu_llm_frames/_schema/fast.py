@@ -27,8 +27,10 @@ def fast_struct(root: Node, *, defaults: bool) -> type[msgspec.Struct] | None:
     only a remark, and what is left out is missing.
     """
     try:
-        return _struct(root, defaults)
-    except (_NotStated, TypeError, ValueError, OverflowError):
+        struct = _struct(root, defaults)
+        msgspec.json.Decoder(struct)  # what msgspec cannot hold it only says here
+        return struct
+    except (_NotStated, TypeError, ValueError, OverflowError, NotImplementedError):
         return None
 
 

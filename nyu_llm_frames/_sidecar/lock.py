@@ -10,12 +10,11 @@ from __future__ import annotations
 import json
 import os
 import socket
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, SoftFileLock, Timeout
+from filelock import FileLock, Timeout
 
 from nyu_llm_frames._clock import Clock
 from nyu_llm_frames._sidecar.storage import draft_path, is_refused, sidecar_errors
@@ -26,6 +25,12 @@ _LOCK, _OWNER = "lock", "lock.owner"
 _PAUSE_S = 0.05
 PATIENCE_S = 600.0
 """Seconds to wait for another holder: longer than the slowest step, an upload or a submit."""
+
+
+def _file_lock(path: Path) -> FileLock:
+    # A marker file in the place of the system's lock outlives its process, and other hosts cannot
+    # tell whose it is.
+    return FileLock(path, timeout=0, mode=0o600, fallback_to_soft=False)
 
 
 def _read_owner(path: Path) -> dict[str, object]:
@@ -47,14 +52,14 @@ def one_trial(folder: Path, on_wait: Callable[[str], None]) -> Iterator[None]:
     on_wait : callable
         Told when another trial is at work.
     """
-    lock = FileLock(folder / "lock.trial", mode=0o600)
+    lock = _file_lock(folder / "lock.trial")
     try:
         with sidecar_errors(folder):
             try:
-                lock.acquire(timeout=0)
+                lock.acquire()
             except Timeout:
                 on_wait("another trial is at work in this sidecar: waiting for its end")
-                lock.acquire()
+                lock.acquire(timeout=-1)
         yield
     finally:
         lock.release()
@@ -78,20 +83,18 @@ class SidecarLock:
         if self._proved:
             return
         probe = self._folder / "lock.probe"
-        first = FileLock(probe, timeout=0, mode=0o600)
-        second = FileLock(probe, timeout=0, mode=0o600)
+        first, second = _file_lock(probe), _file_lock(probe)
         try:
-            with sidecar_errors(self._folder), warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of falling back to a marker file
+            with sidecar_errors(self._folder):
                 try:
-                    works = self._excludes(first, second)
+                    first.acquire()
+                    second.acquire()
+                    works = False
                 except Timeout:
-                    works = True  # another process is proving it this very moment
+                    works = True  # by us, or by another process that proves it this very moment
                 except OSError as e:
                     if is_refused(e):
                         raise
-                    works = False
-                except NotImplementedError:
                     works = False
         finally:
             first.release(force=True)
@@ -103,18 +106,6 @@ class SidecarLock:
                 path=str(self._folder),
             )
         self._proved = True
-
-    def _excludes(self, first: FileLock, second: FileLock) -> bool:
-        first.acquire()
-        # Where the system has no locks, the library makes a marker file instead: a killed process
-        # leaves it behind, and another host cannot tell.
-        if isinstance(first, SoftFileLock):
-            return False
-        try:
-            second.acquire()
-        except Timeout:
-            return True
-        return False
 
     @contextmanager
     def held(
@@ -135,7 +126,7 @@ class SidecarLock:
             When another process or host holds it for longer than the patience.
         """
         self.prove()
-        lock = FileLock(self._folder / _LOCK, timeout=0, mode=0o600)
+        lock = _file_lock(self._folder / _LOCK)
         patience = PATIENCE_S if patience_s is None else min(patience_s, PATIENCE_S)
         start, told = self._clock.monotonic(), False
         # An interrupt may come at any point, and whoever keeps its traceback keeps the lock.
@@ -172,7 +163,7 @@ class SidecarLock:
         """Take both parts, or return what is known of the holder."""
         owner_path = self._folder / _OWNER
         try:
-            lock.acquire(timeout=0)
+            lock.acquire()
         except Timeout:
             return _read_owner(owner_path)
         except OSError:  # caught here, not around the call: a Timeout is an OSError, too

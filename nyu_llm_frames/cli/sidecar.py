@@ -236,6 +236,8 @@ def _write(frames: Iterator[pd.DataFrame], path: Path) -> None:
             for frame in frames:
                 for start in range(0, len(frame), _JSON_ROWS):  # held as one text
                     some = frame.iloc[start : start + _JSON_ROWS]
+                    # pandas 2.2 writes whole numbers beside missing ones as 2.0.
+                    some = some.astype(object).where(some.notna(), None)
                     some.to_json(file, orient="records", lines=True, force_ascii=False)
         else:
             first = pa.Table.from_pandas(next(frames), preserve_index=False)

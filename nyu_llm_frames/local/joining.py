@@ -33,13 +33,11 @@ _held: dict[tuple[int, str], tuple[int, socket.socket]] = {}
 
 def is_served(folder: Path) -> bool:
     """Say whether a server lives: it holds its lock until the operating system takes it."""
-    lock = paths.server_lock(folder)
     try:
-        lock.acquire(timeout=0)
+        with paths.held(paths.server_lock(folder), 0):
+            return False
     except Timeout:
         return True
-    lock.release()
-    return False
 
 
 def join(folder: Path, given: dict[str, Any], deadline: float) -> paths.Running | None:

@@ -10,12 +10,13 @@ import json
 import os
 import secrets
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from nyu_llm_frames.errors import ConfigurationError
 from nyu_llm_frames.local.extra import require
@@ -60,12 +61,39 @@ def store_folder(data: Path | None, spec: EngineSpec) -> Path:
 
 def server_lock(folder: Path) -> FileLock:
     """Give the lock that a server holds as long as it lives."""
-    return FileLock(folder / "server.lock", thread_local=False)
+    return FileLock(folder / "server.lock", thread_local=False, fallback_to_soft=False)
 
 
 def start_lock(folder: Path) -> FileLock:
     """Give the lock that whoever starts a server holds until it is ready."""
-    return FileLock(folder / "start.lock", thread_local=False)
+    return FileLock(folder / "start.lock", thread_local=False, fallback_to_soft=False)
+
+
+@contextmanager
+def held(lock: FileLock, timeout_s: float = -1) -> Iterator[None]:
+    """Hold a lock.
+
+    Raises
+    ------
+    filelock.Timeout
+        Another process has it.
+    ConfigurationError
+        The folder is on a file system without locks.
+    """
+    try:
+        lock.acquire(timeout=timeout_s)
+    except Timeout:
+        raise
+    except OSError as error:
+        raise ConfigurationError(
+            f"Files in {Path(lock.lock_file).parent} cannot be locked ({error.strerror or error}). "
+            "Choose a folder on a disk of this computer: data= (on the command line --data), or "
+            "XDG_CACHE_HOME for the model."
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def read_running(folder: Path) -> Running | None:

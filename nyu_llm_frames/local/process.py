@@ -104,7 +104,7 @@ def ensure_server(
     folder = paths.store_folder(data, spec)
     with _guard:
         try:
-            with paths.start_lock(folder).acquire(timeout=START_S):
+            with paths.held(paths.start_lock(folder), START_S):
                 deadline = time.monotonic() + START_S
                 running = None
                 while running is None:
@@ -118,11 +118,6 @@ def ensure_server(
             raise GatewayUnavailableError(
                 f"Another process has been starting the server of {folder} for {START_S:.0f} s: "
                 f"see {folder / 'server.log'}"
-            ) from error
-        except NotImplementedError as error:
-            raise ConfigurationError(
-                f"Files in {folder} cannot be locked ({error}): choose a folder on a disk of "
-                "this computer (data=)."
             ) from error
     return ServerInfo(f"{origin(running)}/v1", running.api_key, running.realm, running.pid)
 

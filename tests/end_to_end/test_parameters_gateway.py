@@ -101,6 +101,18 @@ def test_images_reach_the_model_with_their_types(real_gateway: Harness) -> None:
             [{"fileData": {"mimeType": "image/jpeg", "fileUri": "https://h/A.JPG?size=2"}}],
         ),
         (
+            "https://h/scan.pdf?thumb=x.png",
+            [
+                {
+                    "fileData": {
+                        "mimeType": "application/pdf",
+                        "fileUri": "https://h/scan.pdf?thumb=x.png",
+                    }
+                }
+            ],
+        ),
+        ({"bytes": PNG, "path": "photo.jpg"}, [inline]),
+        (
             {"url": "https://h/a", "mime_type": "image/webp"},
             [{"fileData": {"mimeType": "image/webp", "fileUri": "https://h/a"}}],
         ),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import errno
+import fcntl
 import importlib.util
 import json
 import os
@@ -90,6 +92,18 @@ def test_the_server_ends_after_its_last_user_even_a_killed_one(tmp_path: Path) -
 
 def test_a_second_call_finds_the_same_server(echo: Served) -> None:
     assert process.ensure_server(**echo.where) == echo.info
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK])
+def test_a_folder_without_locks_is_refused(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flock(descriptor: int, operation: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(ConfigurationError, match=f"{tmp_path}.* cannot be locked"):
+        process.ensure_server(data=tmp_path, answers="echo")
 
 
 def test_a_server_with_other_options_is_not_taken_silently(echo: Served) -> None:

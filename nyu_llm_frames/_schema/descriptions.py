@@ -10,6 +10,7 @@ import inspect
 import itertools
 import textwrap
 import typing
+from functools import lru_cache
 from typing import Any
 
 from pydantic.fields import FieldInfo
@@ -23,6 +24,7 @@ def hints(cls: Any) -> dict[str, Any]:
         return {}
 
 
+@lru_cache(maxsize=64)
 def attribute_docs(cls: Any) -> dict[str, str]:
     """The string literals that stand below the fields of a class, where its source is known."""
     try:

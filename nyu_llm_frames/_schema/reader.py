@@ -134,7 +134,7 @@ def compile_reader(columns: Node, validate: Callable[[str], Any], *, is_strict: 
     is_strict
         Whether `validate` takes 5.0 for no integer.
     """
-    convert = compile_object(columns, lambda pairs: tuple(v for _, v in pairs))
+    convert = compile_object(columns, tuple)
     return Reader(columns.properties, validate, is_strict, convert)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from decimal import Decimal
 from enum import Enum
@@ -88,13 +88,15 @@ def _overlay(nodes: list[Node]) -> Node | None:
 def compile_value(node: Node) -> Convert:
     """Compile the way of one kind of value into its column."""
     if node.kind == "object":
-        return compile_object(node, dict)
+        return compile_object(node, lambda values: dict(zip(node.properties, values, strict=True)))
     convert = _array(node) if node.kind == "array" else _SIMPLE.get(node.kind) or _choice(node)
+    native = _NATIVE.get(node.kind)
 
     def run(value: Any) -> Any:
-        value = _bare(value)
-        if value is None:
-            return _absent(node)
+        if type(value) is not native:
+            value = _bare(value)
+            if value is None:
+                return _absent(node)
         try:
             return convert(value)
         except (TypeError, ValueError, OverflowError, AttributeError, PydanticSerializationError):
@@ -103,38 +105,39 @@ def compile_value(node: Node) -> Convert:
     return run
 
 
-def compile_object(node: Node, build: Callable[[list[tuple[str, Any]]], Any]) -> Convert:
-    """Compile an object; `build` gets its fields as pairs."""
-    parts = [
-        (name, name in node.required, compile_value(sub)) for name, sub in node.properties.items()
-    ]
+def compile_object(node: Node, build: Callable[[list[Any]], Any]) -> Convert:
+    """Compile an object; `build` gets the values of its fields."""
+    parts = [(name, compile_value(sub)) for name, sub in node.properties.items()]
     names = node.properties.keys()
 
     def run(value: Any) -> Any:
-        value = _bare(value)
-        if value is None:
-            return _absent(node)
-        if isinstance(value, (str, int, float, list, tuple, dt.date)):
-            raise _misfit(node, value)
-        held = value if isinstance(value, dict) else _attributes(value, names)
-        known = names & held.keys()
-        # A validator may have made another thing of an object, which has none of its fields.
-        if not known and (held is not value or (held and node.validator)):
-            raise _misfit(node, value)
+        held = value if type(value) is dict else getattr(value, "__dict__", None)
+        if held is None or not names <= held.keys():
+            value = _bare(value)
+            if value is None:
+                return _absent(node)
+            held = _held(node, value)
         out = []
-        for name, required, convert in parts:
-            if name not in known:
-                if required:
-                    raise _misfit(node, value)
-                out.append((name, None))
-                continue
+        for name, convert in parts:
             try:
-                out.append((name, convert(held[name])))
+                out.append(convert(held[name]) if name in held else None)
             except Unfit as error:
                 raise error.below(f".{name}") from None
         return build(out)
 
     return run
+
+
+def _held(node: Node, value: Any) -> dict[str, Any]:
+    """The fields of an object that may lack some, or have none since a validator replaced it."""
+    held = value if isinstance(value, dict) else getattr(value, "__dict__", None)
+    if held is None:  # slots
+        held = {name: getattr(value, name) for name in node.properties if hasattr(value, name)}
+    known = node.properties.keys() & held.keys()
+    is_other = not known and (held is not value or (held and node.validator))
+    if is_other or not node.required <= known:
+        raise _misfit(node, value)
+    return held
 
 
 def _bare(value: Any) -> Any:
@@ -148,16 +151,6 @@ def _bare(value: Any) -> Any:
             value = value.get_secret_value()
         else:
             return value
-
-
-def _attributes(value: Any, names: Iterable[str]) -> dict[str, Any]:
-    """The fields of a model or dataclass; read off it, a deprecated one would warn."""
-    held = getattr(value, "__dict__", {})
-    return {
-        n: held[n] if n in held else getattr(value, n)
-        for n in names
-        if n in held or hasattr(value, n)
-    }
 
 
 def _absent(node: Node) -> None:
@@ -200,7 +193,8 @@ def _choice(node: Node) -> Convert:
     known = {scalar_key(c): c for c in node.choices}
 
     def run(value: Any) -> Any:
-        return known.get(scalar_key(value)) if scalar_key(value) in known else _none_of(node, value)
+        key = scalar_key(value)
+        return known[key] if key in known else _none_of(node, value)
 
     return run
 
@@ -271,6 +265,17 @@ def _jsonable(value: Any) -> Any:
     return value if isinstance(value, (int, float)) else to_jsonable_python(value)
 
 
+# What needs no unpacking.
+_NATIVE: dict[str, type] = {
+    "string": str,
+    "integer": int,
+    "number": float,
+    "boolean": bool,
+    "date": dt.date,
+    "datetime": dt.datetime,
+    "choice": str,
+    "array": list,
+}
 _SIMPLE: dict[str, Convert] = {
     "string": _text,
     "integer": _integer,

@@ -51,6 +51,35 @@ def lookup(root: Mapping[str, Any], ref: Any, path: str) -> Any:
     return target
 
 
+def refuse_recursion(root: Mapping[str, Any]) -> None:
+    """Raise where a definition contains itself, along the keywords that are sent."""
+    done: set[str] = set()
+
+    def walk(schema: Any, path: str, open_refs: tuple[str, ...]) -> None:
+        if not isinstance(schema, Mapping):
+            return
+        ref = schema.get("$ref")
+        if ref in open_refs:
+            raise SchemaError(
+                f"{path}: {str(ref).rsplit('/', 1)[-1]} contains itself, and Gemini takes no "
+                "recursive schema; write the levels out to a fixed depth, or ask for a flat list "
+                "whose entries name their parent",
+                path=path,
+            )
+        if ref is not None and ref not in done:
+            walk(lookup(root, ref, path), path, (*open_refs, ref))
+            done.add(ref)
+        for name, sub in (schema.get("properties") or {}).items():
+            walk(sub, f"{path}.{name}", open_refs)
+        for sub in (schema.get("items"), *(schema.get("prefixItems") or ())):
+            walk(sub, f"{path}[]", open_refs)
+        for key in ("allOf", "anyOf", "oneOf"):
+            for sub in schema.get(key) or ():
+                walk(sub, path, open_refs)
+
+    walk(root, "$", ())
+
+
 def scalar_key(value: Any) -> tuple[bool, Any]:
     """Equality as JSON has it: 1 equals 1.0, and true is not 1."""
     return isinstance(value, bool), value

@@ -18,6 +18,7 @@ from nyu_llm_frames._schema.keywords import (
     json_type,
     lookup,
     merge,
+    refuse_recursion,
     type_names,
     unique,
 )
@@ -57,6 +58,7 @@ def parse(schema: Mapping[str, Any]) -> Node:
     SchemaError
         For recursion, contradictions, values without a type, and a root that is no object.
     """
+    refuse_recursion(schema)
     root = _Parser(schema).node(schema, "$")
     if root.kind != "object":
         raise SchemaError(
@@ -70,13 +72,10 @@ def parse(schema: Mapping[str, Any]) -> Node:
 class _Parser:
     def __init__(self, root: Mapping[str, Any]) -> None:
         self.root, self.count = root, 0
-        self.open: tuple[str, ...] = ()
 
     # One schema object -----------------------------------------------------------------------
-    def flat(
-        self, schema: Any, path: str, above: tuple[str, ...]
-    ) -> tuple[dict[str, Any], tuple[str, ...]]:
-        """Follow references and merge `allOf`: (keywords, references on the way here)."""
+    def flat(self, schema: Any, path: str) -> dict[str, Any]:
+        """Follow references and merge `allOf`."""
         if schema is True:
             schema = {}
         if schema is False or not isinstance(schema, Mapping):
@@ -92,22 +91,11 @@ class _Parser:
         parts = list(schema.get("allOf", ()))
         if "const" in schema:
             parts.insert(0, {"enum": [schema["const"]]})
-        followed = above
-        if (ref := schema.get("$ref")) is not None:
-            if ref in above:
-                raise SchemaError(
-                    f"{path}: {str(ref).rsplit('/', 1)[-1]} contains itself, and Gemini takes no "
-                    "recursive schema; write the levels out to a fixed depth, or ask for a flat "
-                    "list whose entries name their parent",
-                    path=path,
-                )
-            followed = (*above, ref)
-            parts.insert(0, lookup(self.root, ref, path))
+        if "$ref" in schema:
+            parts.insert(0, lookup(self.root, schema["$ref"], path))
         for part in parts:
-            more, further = self.flat(part, path, followed)
-            followed = (*followed, *(r for r in further if r not in followed))
-            out = merge(out, more, path)
-        return out, followed
+            out = merge(out, self.flat(part, path), path)
+        return out
 
     def node(self, schema: Any, path: str) -> Node:
         self.count += 1
@@ -117,12 +105,10 @@ class _Parser:
                 "ask for less at once",
                 path=path,
             )
-        before = self.open
-        s, self.open = self.flat(schema, path, before)
+        s = self.flat(schema, path)
         node = self.union(s, path) if s.get("anyOf") or s.get("oneOf") else None
         if node is None:
             node = self.enum(s, path) if "enum" in s else self.typed(s, path)
-        self.open = before
         description = " ".join(str(s.get("description") or "").split())
         return replace(
             node,
@@ -136,18 +122,17 @@ class _Parser:
     # Alternatives ----------------------------------------------------------------------------
     def union(self, s: dict[str, Any], path: str) -> Node | None:
         """The alternatives as nodes; None where they only add conditions to the base."""
-        variants = s.get("anyOf") or s["oneOf"]
-        flats = [self.flat(v, path, self.open)[0] for v in variants]
+        flats = [self.flat(v, path) for v in s.get("anyOf") or s["oneOf"]]
         base = {k: v for k, v in s.items() if k not in _ANNOTATIONS and k not in ("anyOf", "oneOf")}
         if base.keys() & _SAYS_TYPE and not any(f.keys() & _SAYS_TYPE for f in flats):
             return None
         nodes: list[Node] = []
         nullable = False
-        for variant, flat in zip(variants, flats, strict=True):
+        for flat in flats:
             if flat.get("type") in ("null", ["null"]) or flat.get("enum") == [None]:
                 nullable = True
             else:
-                nodes.append(self.node({"allOf": [variant, base]} if base else variant, path))
+                nodes.append(self.node(merge(flat, base, path), path))
         return unite(nodes, nullable, path)
 
     def enum(self, s: dict[str, Any], path: str) -> Node:

@@ -220,10 +220,9 @@ class ValueSchema(SentSchema):
         if found in (Any, object, Self) or isinstance(found, typing.TypeVar) or same:
             return {**inner(schema), VALIDATOR: _function(schema)}
         if found in self.open:
-            is_own = isinstance(function, type)
-            return (
-                _refused(f"{found!r} has no plain JSON form; use str") if is_own else inner(schema)
-            )
+            if isinstance(function, type):
+                return _refused(f"{found!r} has no plain JSON form; use str")
+            return inner(schema)
         self.open.append(found)
         out = self.generate_inner(TypeAdapter(_prepared(found)).core_schema)
         self.open.remove(found)
@@ -289,21 +288,17 @@ def _strictly_json(core: Any) -> Any:
     out = {k: v if k in opaque else _strictly_json(v) for k, v in core.items()}
     if isinstance(fields := core.get("fields"), dict):
         out["fields"] = {name: _strictly_json(field) for name, field in fields.items()}
-    match out.get("type"):
-        case "date":
-            read: Any = to_date
-        case "datetime":
-            read = to_datetime
-        case "literal" | "enum" if "_missing_" not in vars(out.get("cls", object)):
-            known = {scalar_key(getattr(v, "value", v)) for v in _choices(out)}
-            return core_schema.no_info_before_validator_function(
-                lambda v: _known(v, known) if isinstance(v, (bool, int, float)) else v, out
-            )
-        case _:
-            return out
-    return core_schema.no_info_before_validator_function(
-        lambda v: read(v) if isinstance(v, str) else v, out
-    )
+    kind, read = out.get("type"), None
+    if kind in ("date", "datetime"):
+        parse: Any = to_date if kind == "date" else to_datetime
+        read = lambda v: parse(v) if isinstance(v, str) else v  # noqa: E731
+    elif kind in ("literal", "enum") and "_missing_" not in vars(out.get("cls", object)):
+        known = {scalar_key(getattr(v, "value", v)) for v in _choices(out)}
+        read = lambda v: _known(v, known) if isinstance(v, (bool, int, float)) else v  # noqa: E731
+    if read is None:
+        return out
+    # Others may refer to it.
+    return core_schema.no_info_before_validator_function(read, out, ref=out.pop("ref", None))
 
 
 def _choices(core: Mapping[str, Any]) -> list[Any]:

@@ -160,6 +160,8 @@ FIELD = st.recursive(st.sampled_from(LEAVES), grown, max_leaves=4)
 
 def plain(value: Any) -> Any:
     """A validated value, or one of a column, in the terms of a column."""
+    if value is None or value is pd.NA or value is pd.NaT:
+        return None
     if isinstance(value, enum.Enum):
         return value.value
     if isinstance(value, RootModel):
@@ -184,7 +186,7 @@ def plain(value: Any) -> Any:
         return value.isoformat() + "T00:00:00"
     if isinstance(value, Decimal):
         return float(value)
-    if value is None or value is pd.NA or value is pd.NaT or value != value:
+    if isinstance(value, float) and value != value:
         return None
     if isinstance(value, np.generic):
         return value.item()

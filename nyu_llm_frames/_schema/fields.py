@@ -47,10 +47,11 @@ def read_source(schema: object) -> Source:
     list of choices stands there, and no name of a JSON type.
     """
     if isinstance(schema, Mapping):
-        if not _is_json_schema(schema):
-            return Source(_object_type(schema, "$"), strict=True)
-        _no_types(schema, "$")
-        plain = modern(_plain_dict(schema))
+        plain = _plain(schema)
+        if not _is_json_schema(plain):
+            return Source(_object_type(plain, "$"), strict=True)
+        _no_types(plain, "$")
+        plain = modern(plain)
         return Source(HeldTo(plain), strict=False, json_schema=plain)
     if isinstance(schema, type) and not issubclass(schema, enum.Enum):
         if schema.__module__ != "builtins" and schema.__module__ != "datetime":
@@ -63,6 +64,25 @@ def read_source(schema: object) -> Source:
     raise SchemaError(f"schema={name} has no fields to become columns: {_FORMS}")
 
 
+def _plain(value: Any) -> Any:
+    """What is no type as plain Python: of arrays, a column's `unique()`, `cat.categories` or a
+    range the values, in their order. What marks a missing value in a column is null."""
+    if isinstance(value, Mapping):
+        return {k: _plain(v) for k, v in value.items()}
+    if _describes(value):
+        return value
+    if isinstance(value, enum.Enum):
+        value = value.value
+    if callable(getattr(value, "tolist", None)):
+        value = value.tolist()
+    if isinstance(value, (list, tuple, range, KeysView, ValuesView)):
+        return [_plain(v) for v in value]
+    if isinstance(value, str):
+        return str(value)
+    is_missing = type(value).__name__ in ("NAType", "NaTType")
+    return None if is_missing or (isinstance(value, float) and math.isnan(value)) else value
+
+
 # A dict of fields -------------------------------------------------------------------------------
 def _field_type(value: Any, path: str) -> Any:
     """One field's description as a type."""
@@ -70,7 +90,7 @@ def _field_type(value: Any, path: str) -> Any:
         if _is_json_schema(value, nested=True):
             return _from_json_schema(value, path)
         return _object_type(value, path)
-    if isinstance(value, (list, tuple)) and len(value) == 1 and _describes(value[0]):
+    if isinstance(value, list) and len(value) == 1 and _describes(value[0]):
         return list[_field_type(value[0], f"{path}[]")]  # type: ignore[misc]
     if (choices := _choices(value, path)) is not None:
         return Literal[tuple(choices)]
@@ -118,22 +138,17 @@ def _from_json_schema(value: Mapping[Any, Any], path: str) -> Any:
         raise SchemaError(
             f"{path}: references need a whole JSON Schema; pass one as schema=", path=path
         )
-    return Annotated[Any, HeldTo(modern(_plain_dict(value)))]
+    return Annotated[Any, HeldTo(modern(value))]
 
 
-def _choices(value: Any, path: str) -> list[Any] | None:
-    """Read choices from a list, an array, a column's `unique()`, `cat.categories` or a range."""
-    if isinstance(value, (set, frozenset)):
+def _choices(choices: Any, path: str) -> list[Any] | None:
+    if isinstance(choices, (set, frozenset)):
         raise SchemaError(f"{path}: a set of choices has no order; write them as a list", path=path)
-    if not isinstance(value, type) and callable(getattr(value, "tolist", None)):
-        value = value.tolist()
-        value = value if isinstance(value, list) else [value]
-    if not isinstance(value, (list, tuple, range, KeysView, ValuesView)):
+    if not isinstance(choices, list):
         return None
-    choices = [_choice(v) for v in value]
     if not choices or any(_describes(v) for v in choices):
         raise SchemaError(
-            f"{path}: {value!r} is neither a list of choices nor a list of one type; write "
+            f"{path}: {choices!r} is neither a list of choices nor a list of one type; write "
             '["a", "b"], or [str] for a list of text',
             path=path,
         )
@@ -145,18 +160,6 @@ def _choices(value: Any, path: str) -> list[Any] | None:
     if choices == [None] * len(choices):
         raise SchemaError(f"{path}: no choice but null; name at least one", path=path)
     return choices
-
-
-def _choice(value: Any) -> Any:
-    """A choice as plain Python; what marks a missing value in a column is null."""
-    if isinstance(value, enum.Enum):
-        value = value.value
-    if not isinstance(value, (type, str)) and callable(getattr(value, "item", None)):
-        value = value.item()
-    if isinstance(value, str):
-        return str(value)
-    is_missing = type(value).__name__ in ("NAType", "NaTType")
-    return None if is_missing or (isinstance(value, float) and math.isnan(value)) else value
 
 
 def _describes(value: Any) -> bool:
@@ -193,7 +196,7 @@ def _no_types(value: Any, path: str) -> None:
     if isinstance(value, Mapping):
         for key, entry in value.items():
             _no_types(entry, path if key == "properties" else f"{path}.{key}")
-    elif isinstance(value, (list, tuple)):
+    elif isinstance(value, list):
         for entry in value:
             _no_types(entry, path)
     elif not (value is None or isinstance(value, (str, int, float))):
@@ -202,9 +205,3 @@ def _no_types(value: Any, path: str) -> None:
             '{"type": ...} there, or use Python types throughout: {"field": str}',
             path=path,
         )
-
-
-def _plain_dict(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(k): _plain_dict(v) for k, v in value.items()}
-    return [_plain_dict(v) for v in value] if isinstance(value, (list, tuple)) else value

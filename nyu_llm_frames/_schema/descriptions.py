@@ -30,7 +30,7 @@ def attribute_docs(cls: Any) -> dict[str, str]:
     try:
         source = inspect.getsource(getattr(cls, "__documented__", cls))
         tree = ast.parse(textwrap.dedent(source))
-    except (OSError, TypeError, SyntaxError):
+    except (OSError, TypeError, SyntaxError, IndexError):
         return {}
     body = tree.body[0].body if tree.body and isinstance(tree.body[0], ast.ClassDef) else []
     out = {}

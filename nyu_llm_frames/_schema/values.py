@@ -176,8 +176,7 @@ def _array(node: Node) -> Convert:
         if isinstance(value, (str, dict)):
             raise ValueError
         if isinstance(value, (set, frozenset)):
-            # Their order changes with every kernel.
-            value = sorted(value, key=lambda v: json.dumps(_jsonable(v), sort_keys=True))
+            value = sorted(value, key=_in_order)
         out = []
         for i, entry in enumerate(value):
             try:
@@ -262,7 +261,30 @@ def _union(value: Any) -> str:
 
 
 def _jsonable(value: Any) -> Any:
-    return value if isinstance(value, (int, float)) else to_jsonable_python(value)
+    """JSON of any value, by the names of fields; pydantic's own would hide what is secret."""
+    value = _bare(value)
+    if value is None or isinstance(value, (str, int, float)):
+        return value
+    if isinstance(value, Decimal):
+        return _number(value)
+    if isinstance(value, dict):
+        return {k: _jsonable(v) for k, v in value.items()}
+    if isinstance(value, (set, frozenset)):
+        # Their order changes with every kernel.
+        return sorted(map(_jsonable, value), key=_in_order)
+    if isinstance(value, (list, tuple)):
+        return [_jsonable(v) for v in value]
+    known = getattr(value, "__pydantic_fields__", None) or getattr(
+        value, "__dataclass_fields__", None
+    )
+    if known:
+        held = getattr(value, "__dict__", {})
+        return {n: _jsonable(held[n] if n in held else getattr(value, n)) for n in known}
+    return to_jsonable_python(value)
+
+
+def _in_order(value: Any) -> str:
+    return json.dumps(_jsonable(value), sort_keys=True)
 
 
 # What needs no unpacking.

@@ -358,6 +358,21 @@ class Number(BaseModel):
         return 5
 
 
+class Cat(BaseModel):
+    kind: Literal["cat"]
+    meows: int
+
+    @field_validator("meows")
+    @classmethod
+    def forgets_too(cls, value: int):  # type: ignore[no-untyped-def]
+        pass
+
+
+class Dog(BaseModel):
+    kind: Literal["dog"]
+    barks: float | None = None
+
+
 def read(schema: Any, *answers: Any) -> Columns:
     return compile_schema(schema).read([json.dumps(a) for a in answers])
 
@@ -371,6 +386,7 @@ def read(schema: Any, *answers: Any) -> Columns:
         (Another, {"months": 1}, "another"),
         (Number, {"months": 1}, "number"),
         ({"in_it": Number}, {"in_it": {"months": 1}}, "number"),
+        ({"pet": Cat | Dog}, {"pet": {"kind": "cat", "meows": 1}}, "forgets_too"),
     ],
 )
 def test_a_validator_that_returns_what_does_not_fit_is_named(

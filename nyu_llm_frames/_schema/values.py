@@ -44,13 +44,14 @@ def column_node(node: Node, *, nullable: bool) -> Node:
         merged = _overlay(list(node.variants))
         if merged is None:
             return replace(node, variants=())
-        merged = replace(merged, nullable=node.nullable, validator=node.validator)
-        return replace(
-            column_node(merged, nullable=True) if merged.kind == "object" else merged,
+        merged = replace(
+            merged,
             nullable=node.nullable,
+            validator=node.validator or merged.validator,
             path=node.path,
             description=node.description,
         )
+        return column_node(merged, nullable=nullable)
     if node.kind == "array" and node.items is not None:
         return replace(node, items=column_node(node.items, nullable=nullable))
     if node.kind == "object":
@@ -64,17 +65,25 @@ def column_node(node: Node, *, nullable: bool) -> Node:
 
 def _overlay(nodes: list[Node]) -> Node | None:
     """One node that holds the values of all these; None where their types differ."""
+    nullable = any(n.nullable or n.default is None for n in nodes)
+    validator = next((n.validator for n in nodes if n.validator), "")
     nodes = [v for n in nodes for v in (n.variants if n.kind == "union" else [n])]
     first, kinds = nodes[0], {n.kind for n in nodes}
     if len(kinds) > 1:
-        return Node("number") if kinds == {"integer", "number"} else None
-    if first.kind == "choice":
-        return replace(first, choices=unique(c for n in nodes for c in n.choices))
-    if first.kind == "array":
+        merged = Node("number") if kinds == {"integer", "number"} else None
+    elif first.kind == "choice":
+        merged = replace(first, choices=unique(c for n in nodes for c in n.choices))
+    elif first.kind == "array":
         inner = _overlay([n.items for n in nodes if n.items is not None])
-        return replace(first, items=column_node(inner, nullable=True)) if inner else None
-    if first.kind != "object":
-        return first
+        merged = replace(first, items=inner) if inner else None
+    elif first.kind == "object":
+        merged = _overlay_objects(nodes)
+    else:
+        merged = first
+    return replace(merged, nullable=nullable, validator=validator) if merged else None
+
+
+def _overlay_objects(nodes: list[Node]) -> Node | None:
     properties: dict[str, Node] = {}
     for name in dict.fromkeys(k for n in nodes for k in n.properties):
         merged = _overlay([n.properties[name] for n in nodes if name in n.properties])
@@ -82,7 +91,7 @@ def _overlay(nodes: list[Node]) -> Node | None:
             return None
         properties[name] = merged
     required = frozenset.intersection(*(n.required for n in nodes))
-    return replace(first, properties=properties, required=required)
+    return replace(nodes[0], properties=properties, required=required)
 
 
 def compile_value(node: Node) -> Convert:

@@ -173,6 +173,7 @@ class X:
     'below'
     c: int = Field(description="field", alias="see")
     'below'
+    d: str = "a default"
 """,
     "TypedDict": """
 class X(TypedDict):
@@ -212,7 +213,9 @@ def test_what_only_a_source_file_says_is_left_out_and_a_note_says_so(
     del sys.modules["script"]
     assert in_file.wire == in_kernel.wire
     assert "below" not in json.dumps(in_file.wire)
-    described = {n: p.get("description") for n, p in in_file.wire["properties"].items()}
+    properties = in_file.wire["properties"]
+    described = {n: p.get("description") for n, p in properties.items() if n != "d"}
+    assert properties.get("d", {"type": "string"}) == {"type": "string"}
     assert described == {"a": None, "b": "words", "see": "field"}
     assert len(in_file.notes) == 1
     assert "Annotated" in in_file.notes[0]

@@ -57,8 +57,9 @@ def descriptions(cls: Any) -> dict[str, str | None]:
             infos = [*hint.metadata] if is_read else [*hint.metadata, hint]
         else:
             is_read = name in docs
-            default = getattr(cls, "__dataclass_fields__", {}).get(name)
-            infos = [*getattr(hint, "__metadata__", ()), getattr(default, "default", None)]
+            default = getattr(getattr(cls, "__dataclass_fields__", {}).get(name), "default", None)
+            infos = [*getattr(hint, "__metadata__", ())]
+            infos += [default] if isinstance(default, FieldInfo) else []
         words = [i.description if isinstance(i, FieldInfo) else i for i in infos[::-1]]
         words = [w for w in words if isinstance(w, str)]
         out[name] = words[0] if words else None if is_read else ""

@@ -45,6 +45,8 @@ def opened(call: Call, clock: Clock) -> Context:
         len(call.requests),
     )
     ctx.say("note", sidecar_line(call.sidecar_path, is_new=ctx.sidecar.is_new))
+    for note in call.schema.notes if call.schema else ():
+        ctx.say("note", note)
     return ctx
 
 

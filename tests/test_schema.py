@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import enum
+import importlib.util
 import json
 import pickle
 import subprocess
 import sys
 from decimal import Decimal
+from pathlib import Path
 from typing import Annotated, Any, Literal, NotRequired, Optional, TypedDict
 
 import pytest
@@ -130,18 +132,94 @@ def test_json_schema_of_a_model_gives_the_same_columns_and_wire_as_the_model() -
     assert compile_schema(plain).wire["propertyOrdering"] == list(Case.model_fields)
 
 
-def test_descriptions_and_docstrings_of_fields_reach_the_model() -> None:
+def test_descriptions_that_the_class_carries_reach_the_model() -> None:
     wire = compile_schema(Case).wire["properties"]["charges"]["items"]
     assert wire["description"] == "A charge."
-    assert wire["properties"]["statute"]["description"] == "The statute, as cited"
     assert wire["properties"]["months"]["description"] == "Sentence in months"
-    data = compile_schema(CaseData).wire["properties"]
-    assert data["kind"]["description"] == "What it was"
     typed = compile_schema(CaseDict).wire["properties"]["charges"]
-    assert typed["description"] == "All of them"
     assert typed["items"]["properties"]["statute"]["description"] == "The statute"
     fields = compile_schema({"drug": Annotated[str, "As written"]}).wire["properties"]
     assert fields["drug"]["description"] == "As written"
+
+
+SOURCES = {
+    "model": """
+class X(BaseModel):
+    model_config = ConfigDict(use_attribute_docstrings=DOCS)
+    a: int
+    'below'
+    b: Annotated[int, "words"]
+    'below'
+    c: int = Field(description="field", alias="see")
+    'below'
+""",
+    "pydantic dataclass": """
+@pydantic.dataclasses.dataclass(config=ConfigDict(use_attribute_docstrings=DOCS))
+class X:
+    a: int
+    'below'
+    b: Annotated[int, "words"]
+    'below'
+    c: int = Field(description="field", alias="see")
+    'below'
+""",
+    "dataclass": """
+@dataclasses.dataclass
+class X:
+    __pydantic_config__ = ConfigDict(use_attribute_docstrings=DOCS)
+    a: int
+    'below'
+    b: Annotated[int, "words"]
+    'below'
+    c: int = Field(description="field", alias="see")
+    'below'
+    d: str = "a default"
+""",
+    "TypedDict": """
+class X(TypedDict):
+    __pydantic_config__ = ConfigDict(use_attribute_docstrings=DOCS)
+    a: int
+    'below'
+    b: Annotated[int, "words"]
+    'below'
+    see: Annotated[int, Field(description="field")]
+    'below'
+""",
+}
+
+
+@pytest.mark.parametrize("kind", SOURCES)
+@pytest.mark.parametrize("docs", [True, False])
+def test_what_only_a_source_file_says_is_left_out_and_a_note_says_so(
+    kind: str, docs: bool, tmp_path: Path
+) -> None:
+    head = (
+        "import dataclasses, pydantic.dataclasses\n"
+        "from typing import Annotated\nfrom typing_extensions import TypedDict\n"
+        "from pydantic import BaseModel, ConfigDict, Field\n"
+    )
+    source = head + SOURCES[kind].replace("DOCS", str(docs))
+    path = tmp_path / "script.py"
+    path.write_text(source)
+    spec = importlib.util.spec_from_file_location("script", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["script"] = module
+    spec.loader.exec_module(module)
+    typed_in: dict[str, Any] = {"__name__": "a_kernel"}
+    exec(compile(source, "<cell>", "exec", dont_inherit=True), typed_in)
+    in_file, in_kernel = compile_schema(module.X), compile_schema(typed_in["X"])
+    del sys.modules["script"]
+    assert in_file.wire == in_kernel.wire
+    assert "below" not in json.dumps(in_file.wire)
+    properties = in_file.wire["properties"]
+    described = {n: p.get("description") for n, p in properties.items() if n != "d"}
+    assert properties.get("d", {"type": "string"}) == {"type": "string"}
+    assert described == {"a": None, "b": "words", "see": "field"}
+    assert len(in_file.notes) == 1
+    assert "Annotated" in in_file.notes[0]
+    assert not in_kernel.notes
 
 
 @pytest.mark.parametrize(
@@ -204,8 +282,8 @@ def test_json_schemas_are_recognised(schema: Any) -> None:
             "$.a",
             "no value is both",
         ),
-        ({"properties": {"a": {"type": "integer", "minimum": "3"}}}, "$.a", "takes a number"),
-        ({"properties": {"a": {"type": "string"}}, "required": True}, "$", "takes a list"),
+        ({"properties": {"a": {"type": "integer", "minimum": "3"}}}, "$.a", "minimum: "),
+        ({"properties": {"a": {"type": "string"}}, "required": True}, "$", "required: "),
         (
             {"properties": {"a": {"type": "integer", "minimum": 3, "maximum": 2}}},
             "$.a",
@@ -341,7 +419,7 @@ def test_extra_fields_follow_the_schema() -> None:
     assert "`b`" in str(one(Strict, a=1, b=2))
     closed = {"type": "object", "properties": {"a": {"type": "integer"}}}
     assert one(closed, a=1, b=2) is None
-    assert "`b`" in str(one({**closed, "additionalProperties": False}, a=1, b=2))
+    assert "'b'" in str(one({**closed, "additionalProperties": False}, a=1, b=2))
 
 
 @pytest.mark.parametrize(
@@ -398,11 +476,10 @@ def test_response_format_has_a_fixed_name_and_holds_the_wire() -> None:
     json.dumps(schema.source)
 
 
-def test_pydantic_is_imported_only_for_classes() -> None:
+def test_validators_are_imported_when_there_is_a_schema() -> None:
     code = (
         f"import sys; sys.path[:0] = {sys.path!r}\n"
-        "from nyu_llm_frames._schema.schema import compile_schema as c\n"
-        "c({'a': int, 'b': ['x', 'y']}).read(['{\"a\": \"no\"}'])\n"
-        "sys.exit('pydantic' in sys.modules)"
+        "import nyu_llm_frames._schema.schema\n"
+        "sys.exit(bool({'pydantic', 'jsonschema_rs'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

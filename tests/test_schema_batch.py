@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import warnings
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -65,6 +67,33 @@ def test_without_details_the_raw_text_is_left_out(stand_in: StandIn) -> None:
     stand_in.behaviour.row = rows.says(ANSWERS["good"])
     out = batch(stand_in, pd.DataFrame({"text": ["a"]}), prefix="x_")
     assert list(out) == ["text", "x_drug", "x_weapon", "x_months", "x_kind", "response_error"]
+
+
+@dataclasses.dataclass
+class Described:
+    drug: str
+    """As it is written"""
+
+
+def test_a_note_says_at_each_door_that_text_below_fields_is_not_sent(
+    stand_in: StandIn, tmp_path: Path
+) -> None:
+    stand_in.behaviour.row = rows.says('{"drug": "x"}')
+    notes: dict[str, list[str]] = {"frame": [], "file": []}
+    gateway = llm.Gateway(**stand_in.settings)
+    arguments: Any = {"model": "gemini-3-flash-preview", "schema": Described, "gateway": gateway}
+    frame = pd.DataFrame({"text": ["a"]})
+    frame.to_csv(tmp_path / "in.csv", index=False)
+    with settings(), llm.set_options(progress=lambda p: notes["frame"].append(p.message)):
+        frame.llm.batch("{{ text }}", sidecar=tmp_path / "s", **arguments)
+    with settings(), llm.set_options(progress=lambda p: notes["file"].append(p.message)):
+        llm.batch_file(
+            tmp_path / "in.csv", tmp_path / "out.csv", "{{ text }}", sidecar=tmp_path / "s",
+            **arguments,
+        )  # fmt: skip
+    for lines in notes.values():
+        assert sum("below the fields of Described" in line for line in lines) == 1
+    assert len(stand_in.jobs) == 1
 
 
 def test_an_answer_cut_short_is_truncated_and_leaves_its_fields_empty(stand_in: StandIn) -> None:

@@ -12,7 +12,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field, create_model
 
-from nyu_llm_frames._schema.check import compile_check
+from nyu_llm_frames._schema.json_schema import compile_check
 from nyu_llm_frames._schema.schema import compile_schema
 from nyu_llm_frames._schema.wire import MAX_DEPTH
 from nyu_llm_frames.errors import SchemaError

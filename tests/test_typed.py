@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import datetime as dt
 import json
 import math
@@ -14,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
-from nyu_llm_frames._schema.schema import Schema, compile_schema
+from nyu_llm_frames._schema.reader import CHUNK_ROWS
+from nyu_llm_frames._schema.schema import compile_schema
 from nyu_llm_frames._schema.texts import find_object
-from nyu_llm_frames._schema.typed import CHUNK_ROWS, Columns
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 INT64 = st.integers(-(2**63), 2**63 - 1)
@@ -86,16 +85,6 @@ def back(kind: str, value: Any) -> Any:
     return value
 
 
-def same(a: Columns, b: Columns) -> None:
-    assert a.errors == b.errors
-    for name, array in a.fields.items():
-        pd.testing.assert_series_equal(pd.Series(array), pd.Series(b.fields[name]))
-
-
-def without_shortcut(schema: Schema) -> Schema:
-    return dataclasses.replace(schema, reader=dataclasses.replace(schema.reader, decode=None))
-
-
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_value_to_text_to_column_to_value_is_the_identity(data: st.DataObject) -> None:
@@ -149,14 +138,6 @@ def answers(draw: st.DrawFn) -> str:
 
 
 PYDANTIC = compile_schema(Answer)
-JSON_SCHEMA = compile_schema(json.loads(json.dumps(Answer.model_json_schema())))
-
-
-@settings(max_examples=150, deadline=None)
-@given(st.lists(answers(), max_size=4), st.sampled_from([PYDANTIC, JSON_SCHEMA]))
-def test_fast_decoder_and_full_validation_agree(texts: list[str], schema: Schema) -> None:
-    assert schema.reader.decode is not None
-    same(schema.read(texts), without_shortcut(schema).read(texts))
 
 
 @settings(max_examples=150, deadline=None)
@@ -187,7 +168,7 @@ def test_no_text_crashes_and_each_row_stands_alone(texts: list[str | None]) -> N
 
 
 SMALL = compile_schema({"a": int, "b": str | None})
-GOOD = '{"a": 1, "b": "x"}'
+GOOD, OTHER = '{"a": 1, "b": "x"}', '{"a": 2, "b": "x"}'
 
 
 @pytest.mark.parametrize(
@@ -199,6 +180,11 @@ GOOD = '{"a": 1, "b": "x"}'
         f"{GOOD}\nI hope this helps {{sic}} [1].",
         f"\ufeff{GOOD}",
         f"As [2] says, {{it}} is {GOOD}.",
+        f"[{GOOD}]",
+        f"So: [{GOOD}]",
+        GOOD + GOOD,
+        f"{GOOD} or {GOOD}",
+        f'{GOOD} or {{"b": "x", "a": 1}}',
     ],
 )
 def test_object_in_fences_or_prose_is_recovered_and_counted(text: str) -> None:
@@ -211,20 +197,20 @@ def test_object_in_fences_or_prose_is_recovered_and_counted(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        (GOOD + GOOD, "more than one"),
-        (f"{GOOD} or {GOOD}", "more than one"),
+        (f"{GOOD} or {OTHER}", "more than one"),
+        (f"[{GOOD}, {OTHER}]", "more than one"),
         (GOOD[:-1], "cut off"),
         ('{"outer": {"a": 1, "b": "x"}, "rest": [', "cut off"),
-        (f"So: [{GOOD}]", "list"),
-        (f"[{GOOD}]", "object"),
+        (f"So: [{GOOD}, [1]]", "list"),
+        ("[]", "object"),
         ("I do not know.", "no JSON object"),
         ("", "no JSON object"),
-        ("null", "object"),
-        ('{"a": NaN, "b": null}', "cut off"),
+        ("null", "no JSON object"),
+        ('{"a": NaN, "b": null}', "integer"),
         ("{" * 5000, "no JSON object"),
-        ('{"a":' * 5000, "nested too deeply"),
-        ("[" * 5000, "nested too deeply"),
-        ('{"a": 1, "b": "\ud800"}', "JSON"),
+        ('{"a":' * 5000, "cut off"),
+        ("[" * 5000, "cut off"),
+        ('{"a": 1, "b": "\ud800"}', "unicode"),
         ('{"a": 1, "b": "\\ud800"}', "JSON"),
         ('{"a": 1' + "0" * 5000 + "}", "64 bits|JSON|broken"),
     ],
@@ -246,26 +232,25 @@ def test_error_names_the_place_and_the_value() -> None:
     schema = compile_schema({"people": [{"name": str, "age": int | None}]})
     columns = schema.read(['{"people": [{"name": "n"}, {"name": 3}]}', '{"people": [{}]}'])
     assert columns.errors == [
-        "field `people[1].name`: expected text, got 3",
+        "field `people[1].name`: input should be a valid string, got 3",
         "field `people[0].name`: is missing",
     ]
     long = PYDANTIC.read([json.dumps({"drug": "y" * 999})]).errors[0]
     assert len(str(long)) < 200
 
 
-def test_last_of_a_repeated_key_counts_on_both_ways() -> None:
-    text = '{"a": 1, "a": 2, "b": null}'
-    for schema in (SMALL, without_shortcut(SMALL)):
-        assert schema.read([text]).fields["a"].tolist() == [2]
+def test_last_of_a_repeated_key_counts() -> None:
+    for schema in ({"a": int}, {"properties": {"a": {"type": "integer"}}}):
+        columns = compile_schema(schema).read(['{"a": 1, "a": 2}'])
+        assert columns.fields["a"].tolist() == [2]
 
 
 def test_offsets_become_utc_and_the_column_has_no_zone() -> None:
     schema = compile_schema({"at": dt.datetime, "all": list[dt.datetime]})
     text = '{"at": "2024-05-31T14:30:00-04:00", "all": ["2024-05-31T14:30:00-04:00"]}'
-    for s in (schema, without_shortcut(schema)):
-        columns = s.read([text])
-        assert columns.fields["at"][0] == pd.Timestamp("2024-05-31T18:30:00")
-        assert columns.fields["all"][0][0] == dt.datetime(2024, 5, 31, 18, 30)
+    columns = schema.read([text])
+    assert columns.fields["at"][0] == pd.Timestamp("2024-05-31T18:30:00")
+    assert columns.fields["all"][0][0] == dt.datetime(2024, 5, 31, 18, 30)
 
 
 def test_choices_are_unordered_categories_in_declared_order() -> None:
@@ -309,7 +294,6 @@ def test_a_time_beyond_all_years_is_refused_in_lists_and_objects_too(beyond: str
     item = {"type": "string", "format": "date-time"}
     inner = {"type": "object", "properties": {"at": {"type": "array", "items": item}}}
     schema = compile_schema({"type": "object", "properties": {"when": inner}})
-    assert schema.reader.decode is not None
     texts = [json.dumps({"when": {"at": [at]}}) for at in ("2020-01-01T00:00:00Z", beyond)]
     (good, bad) = schema.read(texts).errors
     assert good is None

@@ -118,6 +118,8 @@ class FileRun:
         """Render, estimate, plan, and wait or take one step."""
         head = self._head
         self._tell(sidecar_line(head.sidecar_path))
+        for note in head.schema.notes if head.schema else ():
+            self._tell(note)
         self._tell(f"reading {self.source.path}")
         self._read = fingerprint(self.source)
         with sidecar_errors(self._folder):

@@ -97,21 +97,13 @@ def _inner(node: Node, values: list[Any]) -> pa.Array:
         return pa.ListArray.from_arrays(offsets, inner, type=kind, mask=_missing(values))
     if node.kind == "object":
         parts = [
-            _inner(sub, _member(values, i, name))
-            for i, (name, sub) in enumerate(node.properties.items())
+            _inner(sub, [None if v is None else v.get(name) for v in values])
+            for name, sub in node.properties.items()
         ]
         return pa.StructArray.from_arrays(parts, fields=list(kind), mask=_missing(values))
     if node.kind == "choice" and kind == pa.string():
         values = [v if v is None or isinstance(v, str) else json.dumps(v) for v in values]
     return pa.array(values, kind)
-
-
-def _member(values: list[Any], i: int, name: str) -> list[Any]:
-    """A field of records of the fast decoder, of dicts, or of both among each other."""
-    key = f"f{i}"
-    return [
-        None if v is None else v.get(name) if type(v) is dict else getattr(v, key) for v in values
-    ]
 
 
 def _missing(values: list[Any]) -> pa.Array | None:

@@ -1,6 +1,7 @@
 """The grammar of JSON Schema keywords: references, equality, and two schemas as one.
 
-Comes in: schema dicts and JSON values. Goes out: the same, resolved or merged.
+Comes in: schema dicts and JSON values. Goes out: the same, resolved or merged. The keywords that
+begin with ``x-`` are ours, and say what JSON Schema cannot say of a Python type.
 """
 
 from __future__ import annotations
@@ -11,25 +12,12 @@ from urllib.parse import unquote
 
 from nyu_llm_frames.errors import SchemaError
 
-_NAMES: dict[type, str] = {
-    dict: "an object",
-    list: "a list",
-    str: "text",
-    bool: "true or false",
-    int: "a number",
-    float: "a number with a fraction",
-}
-_GRAMMAR: dict[str, tuple[type, ...]] = {
-    **dict.fromkeys(("type",), (str, list)),
-    **dict.fromkeys(("enum", "required", "allOf", "anyOf", "oneOf", "prefixItems"), (list,)),
-    **dict.fromkeys(("properties", "patternProperties", "$defs", "definitions"), (dict,)),
-    **dict.fromkeys(("additionalProperties", "not", "if", "then", "else"), (dict, bool)),
-    **dict.fromkeys(("items", "additionalItems"), (dict, list, bool)),
-    **dict.fromkeys(("pattern", "format", "$ref", "description"), (str,)),
-    **dict.fromkeys(("minLength", "maxLength", "minItems", "maxItems"), (int,)),
-    **dict.fromkeys(("minimum", "maximum", "multipleOf"), (int, float)),
-    **dict.fromkeys(("exclusiveMinimum", "exclusiveMaximum"), (int, float, bool)),
-}
+REFUSED = "x-refused"
+"""Why a type cannot be asked for; with the path, the text of a `SchemaError`."""
+REMARKS = "x-remarks"
+"""What a type holds to and JSON Schema has no keyword for, in words."""
+VALIDATOR = "x-validator"
+"""The name of the validator that a value comes from."""
 
 
 def json_type(value: Any) -> str:
@@ -63,27 +51,13 @@ def lookup(root: Mapping[str, Any], ref: Any, path: str) -> Any:
     return target
 
 
-def refuse_malformed(schema: Mapping[str, Any], path: str) -> None:
-    """Raise where a keyword has a value that its grammar does not know."""
-    for keyword, kinds in _GRAMMAR.items():
-        if keyword in schema and not isinstance(schema[keyword], kinds):
-            named = " or ".join(_NAMES[k] for k in kinds)
-            raise SchemaError(
-                f"{path}: {keyword} takes {named}, and not {schema[keyword]!r}", path=path
-            )
-
-
 def refuse_recursion(root: Mapping[str, Any]) -> None:
-    """Raise where a definition contains itself, along the keywords that are sent.
-
-    Keywords of the wrong type are refused on the way, so that later stages may trust them.
-    """
+    """Raise where a definition contains itself, along the keywords that are sent."""
     done: set[str] = set()
 
     def walk(schema: Any, path: str, open_refs: tuple[str, ...]) -> None:
         if not isinstance(schema, Mapping):
             return
-        refuse_malformed(schema, path)
         ref = schema.get("$ref")
         if ref in open_refs:
             raise SchemaError(
@@ -97,10 +71,8 @@ def refuse_recursion(root: Mapping[str, Any]) -> None:
             done.add(ref)
         for name, sub in (schema.get("properties") or {}).items():
             walk(sub, f"{path}.{name}", open_refs)
-        for key in ("items", "prefixItems", "additionalItems"):
-            subs = schema.get(key)
-            for sub in subs if isinstance(subs, list) else [subs]:
-                walk(sub, f"{path}[]", open_refs)
+        for sub in (schema.get("items"), *(schema.get("prefixItems") or ())):
+            walk(sub, f"{path}[]", open_refs)
         for key in ("allOf", "anyOf", "oneOf"):
             for sub in schema.get(key) or ():
                 walk(sub, path, open_refs)

@@ -1,7 +1,7 @@
 """A schema as a small tree: references inlined, `allOf` merged, null set aside.
 
 Comes in: nothing but what `parse` puts there. Goes out: a `Node` per value, from which
-the wire schema, the columns and the fast decoder are each derived.
+the wire schema and the columns are each derived.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ Kind = Literal[
 class Node:
     """One value of a schema.
 
-    `remarks` are what Google's schema cannot express, in words for the model. `exact` says that
-    the fields here state the whole constraint, so that a decoder built from them is the judge.
+    `remarks` are what Google's schema cannot express, in words for the model; `validator` is the
+    name of the function that a value of this kind comes from.
     """
 
     kind: Kind
@@ -46,9 +46,8 @@ class Node:
     properties: Mapping[str, Node] = field(default_factory=dict)
     required: frozenset[str] = frozenset()
     variants: tuple[Node, ...] = ()
-    closed: bool = False
     default: Any = ...
-    exact: bool = True
+    validator: str = ""
 
 
 def unite(nodes: list[Node], nullable: bool, path: str) -> Node:
@@ -57,7 +56,7 @@ def unite(nodes: list[Node], nullable: bool, path: str) -> Node:
     for node in nodes:
         nullable = nullable or node.nullable
         flat.extend(node.variants if node.kind == "union" else [node])
-    flat = [replace(n, nullable=False, default=...) for n in flat]
+    flat = [replace(n, nullable=False, default=..., path=path) for n in flat]
     flat = [n for i, n in enumerate(flat) if n not in flat[:i]]
     if not flat:
         raise SchemaError(f"{path}: no alternative but null; give it a type", path=path)
@@ -66,14 +65,13 @@ def unite(nodes: list[Node], nullable: bool, path: str) -> Node:
     kinds = {n.kind for n in flat}
     if kinds == {"choice"}:
         choices = unique(c for n in flat for c in n.choices)
-        exact = all(n.exact for n in flat)
-        return Node("choice", nullable=nullable, choices=choices, exact=exact)
+        return Node("choice", nullable=nullable, choices=choices)
     if kinds <= {"integer", "number"}:
-        return Node("number", nullable=nullable, exact=False)
+        return Node("integer" if kinds == {"integer"} else "number", nullable=nullable)
     if all(
         n.kind in ("string", "date", "datetime")
         or (n.kind == "choice" and all(isinstance(c, str) for c in n.choices))
         for n in flat
     ):
-        return Node("string", nullable=nullable, exact=False)
-    return Node("union", nullable=nullable, variants=tuple(flat), exact=False)
+        return Node("string", nullable=nullable)
+    return Node("union", nullable=nullable, variants=tuple(flat))

@@ -12,6 +12,9 @@ from dataclasses import replace
 from typing import Any
 
 from nyu_llm_frames._schema.keywords import (
+    REFUSED,
+    REMARKS,
+    VALIDATOR,
     json_type,
     lookup,
     merge,
@@ -29,13 +32,7 @@ MAX_NODES = 5_000
 _ANNOTATIONS = frozenset(
     {"$anchor", "$comment", "$defs", "$id", "$schema", "$vocabulary", "definitions"}
     | {"title", "description", "default", "example", "examples", "deprecated", "discriminator"}
-    | {"readOnly", "writeOnly", "contentEncoding", "contentMediaType"}
-)
-_RELAXING = frozenset(
-    {"if", "then", "else", "not", "dependencies", "dependentRequired", "dependentSchemas"}
-    | {"patternProperties", "propertyNames", "minProperties", "maxProperties"}
-    | {"contains", "minContains", "maxContains", "uniqueItems", "additionalItems"}
-    | {"unevaluatedProperties", "unevaluatedItems", "multipleOf"}
+    | {"readOnly", "writeOnly", "contentEncoding", "contentMediaType", VALIDATOR}
 )
 _SAYS_TYPE = frozenset({"type", "properties", "items", "prefixItems", "enum", "anyOf", "oneOf"})
 _IMPLIED = {
@@ -77,8 +74,8 @@ class _Parser:
         self.root, self.count = root, 0
 
     # One schema object -----------------------------------------------------------------------
-    def flat(self, schema: Any, path: str) -> tuple[dict[str, Any], bool]:
-        """Follow references and merge `allOf`: (keywords, still exact)."""
+    def flat(self, schema: Any, path: str) -> dict[str, Any]:
+        """Follow references and merge `allOf`."""
         if schema is True:
             schema = {}
         if schema is False or not isinstance(schema, Mapping):
@@ -88,19 +85,17 @@ class _Parser:
                 else f"{path}: {schema!r} is no JSON Schema; write {{'type': ...}}",
                 path=path,
             )
+        if REFUSED in schema:
+            raise SchemaError(f"{path}: {schema[REFUSED]}", path=path)
         out = {k: v for k, v in schema.items() if k not in ("$ref", "allOf", "const")}
         parts = list(schema.get("allOf", ()))
         if "const" in schema:
             parts.insert(0, {"enum": [schema["const"]]})
-        exact = len(parts) <= ("const" in schema)
         if "$ref" in schema:
             parts.insert(0, lookup(self.root, schema["$ref"], path))
         for part in parts:
-            more, fine = self.flat(part, path)
-            both = (set(out) - _ANNOTATIONS) and (set(more) - _ANNOTATIONS)
-            exact = exact and fine and not both
-            out = merge(out, more, path)
-        return out, exact
+            out = merge(out, self.flat(part, path), path)
+        return out
 
     def node(self, schema: Any, path: str) -> Node:
         self.count += 1
@@ -110,20 +105,18 @@ class _Parser:
                 "ask for less at once",
                 path=path,
             )
-        s, exact = self.flat(schema, path)
-        exact = exact and not (_RELAXING & s.keys())
+        s = self.flat(schema, path)
         node = self.union(s, path) if s.get("anyOf") or s.get("oneOf") else None
         if node is None:
-            exact = exact and not (s.get("anyOf") or s.get("oneOf"))
             node = self.enum(s, path) if "enum" in s else self.typed(s, path)
         description = " ".join(str(s.get("description") or "").split())
         return replace(
             node,
             path=path,
-            nullable=node.nullable or s.get("nullable") is True,
             description=description or node.description,
+            remarks=(*node.remarks, *s.get(REMARKS, ())),
             default=s.get("default", ...),
-            exact=exact and node.exact,
+            validator=s.get(VALIDATOR, node.validator),
         )
 
     # Alternatives ----------------------------------------------------------------------------
@@ -131,16 +124,15 @@ class _Parser:
         """The alternatives as nodes; None where they only add conditions to the base."""
         flats = [self.flat(v, path) for v in s.get("anyOf") or s["oneOf"]]
         base = {k: v for k, v in s.items() if k not in _ANNOTATIONS and k not in ("anyOf", "oneOf")}
-        if base.keys() & _SAYS_TYPE and not any(f.keys() & _SAYS_TYPE for f, _ in flats):
+        if base.keys() & _SAYS_TYPE and not any(f.keys() & _SAYS_TYPE for f in flats):
             return None
         nodes: list[Node] = []
         nullable = False
-        for flat, exact in flats:
+        for flat in flats:
             if flat.get("type") in ("null", ["null"]) or flat.get("enum") == [None]:
                 nullable = True
-                continue
-            node = self.node(merge(flat, base, path), path)
-            nodes.append(replace(node, exact=node.exact and exact and not base))
+            else:
+                nodes.append(self.node(merge(flat, base, path), path))
         return unite(nodes, nullable, path)
 
     def enum(self, s: dict[str, Any], path: str) -> Node:
@@ -161,9 +153,7 @@ class _Parser:
             )
         if any(isinstance(v, float) and not math.isfinite(v) for v in choices):
             raise SchemaError(f"{path}: JSON has no infinity and no NaN; leave it out", path=path)
-        extra = s.keys() - _ANNOTATIONS - {"enum", "type", "nullable", "anyOf", "oneOf"}
-        nullable = len(choices) < len(values)
-        return Node("choice", nullable=nullable, choices=choices, exact=not extra)
+        return Node("choice", nullable=len(choices) < len(values), choices=choices)
 
     # One type --------------------------------------------------------------------------------
     def typed(self, s: dict[str, Any], path: str) -> Node:
@@ -203,7 +193,6 @@ class _Parser:
     def object(self, s: dict[str, Any], path: str) -> Node:
         properties = s.get("properties") or {}
         required = [str(r) for r in s.get("required", ())]
-        extra = s.get("additionalProperties", True)
         if not properties:
             raise SchemaError(
                 f"{path}: an object without named fields (such as dict[str, ...]) cannot be "
@@ -221,18 +210,10 @@ class _Parser:
             for name, sub in properties.items()
             if sub is not False or name in required
         }
-        return Node(
-            "object",
-            properties=nodes,
-            required=frozenset(required),
-            closed=extra is False,
-            exact=isinstance(extra, bool) and all(n.exact for n in nodes.values()),
-        )
+        return Node("object", properties=nodes, required=frozenset(required))
 
     def array(self, s: dict[str, Any], path: str) -> Node:
         items, prefix = s.get("items"), s.get("prefixItems")
-        if isinstance(items, list):  # tuples before the 2020 draft
-            items, prefix = s.get("additionalItems"), items
         inner: Node | None = None
         if prefix:
             parts = [self.node(p, f"{path}[{i}]") for i, p in enumerate(prefix)]
@@ -249,48 +230,30 @@ class _Parser:
             )
         limits: dict[str, Any] = {k: s[k] for k in ("minItems", "maxItems") if k in s}
         remarks = ("each at most once",) if s.get("uniqueItems") else ()
-        exact = inner.exact and not prefix
-        return Node("array", items=inner, limits=limits, remarks=remarks, exact=exact)
+        return Node("array", items=inner, limits=limits, remarks=remarks)
 
 
 def _string(s: Mapping[str, Any]) -> Node:
     form = s.get("format")
     if form == "date":
-        return Node("date", remarks=("ISO 8601 date, YYYY-MM-DD",), exact=not _has_limits(s))
+        return Node("date", remarks=("ISO 8601 date, YYYY-MM-DD",))
     if form == "date-time":
-        words = ("ISO 8601 date and time, YYYY-MM-DDThh:mm:ss",)
-        return Node("datetime", remarks=words, exact=not _has_limits(s))
+        return Node("datetime", remarks=("ISO 8601 date and time, YYYY-MM-DDThh:mm:ss",))
     remarks = [_FORMAT_WORDS.get(str(form), f"format: {form}")] if form else []
-    limits = {k: s[k] for k in ("minLength", "maxLength", "pattern") if k in s}
-    low, high = limits.get("minLength", 0), limits.get("maxLength")
+    low, high = s.get("minLength", 0), s.get("maxLength")
     if high is not None:
         remarks.append(f"{low} to {high} characters" if low else f"at most {high} characters")
     elif low:
         remarks.append("not empty" if low == 1 else f"at least {low} characters")
-    if "pattern" in limits:
-        remarks.append(f"matches {limits['pattern']}")
-    return Node("string", limits=limits, remarks=tuple(remarks), exact=form is None)
-
-
-def _has_limits(s: Mapping[str, Any]) -> bool:
-    return any(k in s for k in ("minLength", "maxLength", "pattern"))
+    if "pattern" in s:
+        remarks.append(f"matches {s['pattern']}")
+    return Node("string", remarks=tuple(remarks))
 
 
 def _range(s: Mapping[str, Any]) -> dict[str, Any]:
-    """Bounds as ge, gt, le, lt; draft 4 wrote `exclusiveMinimum: true` beside `minimum`."""
-    out: dict[str, Any] = {}
-    for keyword, strict, open_, closed in (
-        ("minimum", "exclusiveMinimum", "gt", "ge"),
-        ("maximum", "exclusiveMaximum", "lt", "le"),
-    ):
-        bound, beyond = s.get(keyword), s.get(strict)
-        if beyond is True:
-            beyond, bound = bound, None
-        if bound is not None:
-            out[closed] = bound
-        if beyond is not None and beyond is not False:
-            out[open_] = beyond
-    return out
+    """Bounds as ge, gt, le, lt."""
+    named = {"minimum": "ge", "exclusiveMinimum": "gt", "maximum": "le", "exclusiveMaximum": "lt"}
+    return {short: s[keyword] for keyword, short in named.items() if keyword in s}
 
 
 def _multiple(s: Mapping[str, Any]) -> tuple[str, ...]:

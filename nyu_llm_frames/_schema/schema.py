@@ -1,4 +1,4 @@
-"""The doorway of `schema=`: one compiled object for what is sent and for what comes back.
+"""What `schema=` becomes: one compiled object for what is sent and for what comes back.
 
 Comes in: a pydantic model, dataclass, TypedDict, dict of types, or JSON Schema. Goes out: a
 `Schema` with the wire form, the fields and a reader; or a `SchemaError` with a way out.
@@ -7,18 +7,16 @@ Comes in: a pydantic model, dataclass, TypedDict, dict of types, or JSON Schema.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from nyu_llm_frames._schema.check import compile_check
 from nyu_llm_frames._schema.node import Kind, Node
 from nyu_llm_frames._schema.parse import parse
-from nyu_llm_frames._schema.source import read_source
 from nyu_llm_frames._schema.wire import to_wire
 from nyu_llm_frames.errors import SchemaError
 
 if TYPE_CHECKING:
-    from nyu_llm_frames._schema.typed import Columns, Reader
+    from nyu_llm_frames._schema.reader import Columns, Reader
 
 NAME = "answer"
 """The schema's name on the wire. It is part of a request's identity, so that it must not follow
@@ -37,22 +35,11 @@ class Field:
         (alternatives of different types: the column holds text as it is, and the rest as JSON).
     dtype : str
         As pandas prints it.
-    required : bool
-        Whether an answer without it is invalid.
-    nullable : bool
-        Whether null is a value.
-    description : str
-    choices : tuple
-        In declared order.
     """
 
     name: str
     kind: Kind
     dtype: str
-    required: bool
-    nullable: bool
-    description: str
-    choices: tuple[Any, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +51,13 @@ class Schema:
     fields : tuple of Field
         In declared order.
     wire : dict
-        What Google is told: a relaxation of `source`.
+        What is sent to Google: a relaxation of `source`.
     response_format : dict
         `wire` as the chat endpoint takes it.
     source : dict
-        The whole JSON Schema, as it is enforced on this side.
+        The whole JSON Schema: the one passed, or that of the type.
+    notes : tuple of str
+        What the user should know before the requests are sent.
     """
 
     fields: tuple[Field, ...]
@@ -76,6 +65,7 @@ class Schema:
     response_format: dict[str, Any]
     source: dict[str, Any]
     reader: Reader
+    notes: tuple[str, ...]
 
     def read(self, texts: Sequence[str | None]) -> Columns:
         """Validate answers and turn them into typed columns.
@@ -100,10 +90,11 @@ def compile_schema(schema: object) -> Schema:
     ``[str]`` or ``[{...}]`` for a list, a nested dict for an object, and any type that pydantic
     knows. All fields are asked for; one that may be null may also be absent.
 
-    Values are strict: ``"5"`` is no int, while ``5.0`` is one, as in JSON Schema. A pydantic
-    model is validated by pydantic as it is configured. Unknown fields are ignored unless the
-    schema forbids them; of a key that stands twice the last one counts. Numbers must be finite
-    and integers fit into 64 bits.
+    pydantic validates types, and jsonschema-rs JSON Schemas. Types are strict: ``"5"`` is no int,
+    while ``5.0`` is one, as in JSON Schema; but a pydantic model is validated as it is configured.
+    Unknown fields are ignored unless the schema forbids them; of a key that stands twice the last
+    one counts. Numbers must be finite and integers fit into 64 bits. The return annotation of a
+    validator decides its column. Choices may be a list, an array, a column's `unique()` or a range.
 
     Raises
     ------
@@ -117,33 +108,39 @@ def compile_schema(schema: object) -> Schema:
     ['string', 'Int64']
     >>> columns = schema.read(['{"drug": "heroin", "months": 12}', '{"drug": 7}', None])
     >>> columns.errors
-    [None, 'field `drug`: expected text, got 7', None]
+    [None, 'field `drug`: input should be a valid string, got 7', None]
     """
+    # pydantic takes a tenth of a second: who uses no schema does not wait for it.
     from nyu_llm_frames._schema.arrays import dtype_name
-    from nyu_llm_frames._schema.typed import compile_reader
+    from nyu_llm_frames._schema.fields import read_source
+    from nyu_llm_frames._schema.json_schema import compile_check, refuse_malformed
+    from nyu_llm_frames._schema.pydantic_types import Described, describe
+    from nyu_llm_frames._schema.reader import compile_reader
+    from nyu_llm_frames._schema.values import column_node
 
     source = read_source(schema)
-    told = parse(source.schema)
-    held = parse(source.columns)
-    wire = to_wire(told)
-    check = compile_check(source.checked) if source.checked is not None else None
-    reader = compile_reader(held, check=check, adapter=source.adapter, plain_model=source.plain)
-    fields = []
-    for name, node in reader.columns.items():
+    given = source.json_schema
+    if given is not None:
+        described = Described(source.annotation.validate_json, given, given, ())
+    else:
+        described = describe(source.annotation, strict=source.strict)
+    refuse_malformed(described.sent)  # that of a class may be, too, by json_schema_extra
+    wire = to_wire(parse(described.sent))
+    compile_check(described.sent)
+    columns = replace(
+        column_node(parse(described.values), nullable=given is not None), nullable=False
+    )
+    for node in columns.properties.values():
         _distinct(node)
-        fields.append(
-            Field(
-                name,
-                node.kind,
-                dtype_name(node),
-                name in held.required,
-                node.nullable,
-                node.description,
-                node.choices,
-            )
-        )
+    reader = compile_reader(columns, described.validate, is_strict=source.strict)
+    fields = tuple(Field(n, node.kind, dtype_name(node)) for n, node in columns.properties.items())
     response_format = {"type": "json_schema", "json_schema": {"name": NAME, "schema": wire}}
-    return Schema(tuple(fields), wire, response_format, source.checked or source.schema, reader)
+    notes = tuple(
+        f"The text below the fields of {name} is not sent, since only its source file has it: "
+        'write Annotated[str, "..."] or Field(description="...") to have it sent.'
+        for name in described.undescribed
+    )
+    return Schema(fields, wire, response_format, described.sent, reader, notes)
 
 
 def _distinct(node: Node) -> None:

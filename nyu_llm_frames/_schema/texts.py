@@ -1,6 +1,6 @@
-"""The one JSON object in an answer that also holds code fences or prose.
+"""The one JSON object in an answer that also holds code fences, prose, or it twice.
 
-Comes in: a text that is no JSON as a whole. Goes out: the part of it that is, or why not.
+Comes in: a text that is no JSON object as a whole. Goes out: the part of it that is, or why not.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _DECODER = json.JSONDecoder(parse_constant=_refuse)
 
 
 def find_object(text: str) -> tuple[str | None, str]:
-    """Find the only JSON object in a text.
+    """Find the only JSON object in a text, which may stand there again, or alone in a list.
 
     Nothing is taken out of a broken whole: the inner object of an answer that was cut off is not
     the answer. Brackets of prose, such as ``[1]`` or ``{sic}``, are passed over.
@@ -29,9 +29,9 @@ def find_object(text: str) -> tuple[str | None, str]:
     Returns
     -------
     tuple of (str or None, str)
-        The object's text, or None and the reason.
+        The object as JSON, or None and the reason.
     """
-    found: str | None = None
+    found: list[tuple[Any, str]] = []
     at = 0
     while match := _START.search(text, at):
         at = match.start()
@@ -42,12 +42,14 @@ def find_object(text: str) -> tuple[str | None, str]:
             value, end = _decode(text, at)
         except (ValueError, RecursionError):
             return None, "the answer holds JSON that is broken or cut off"
-        if found is not None:
-            return None, "the answer holds more than one JSON value"
-        if not isinstance(value, dict):
-            return None, "the answer holds a JSON list where an object is asked for"
-        found, at = text[at:end], end
-    return found, "the answer holds no JSON object"
+        is_list = isinstance(value, list)
+        found += [(v, json.dumps(v)) for v in value] if is_list else [(value, text[at:end])]
+        at = end
+    if not all(isinstance(value, dict) for value, _ in found):
+        return None, "the answer holds a JSON list where an object is asked for"
+    if len({json.dumps(value, sort_keys=True) for value, _ in found}) > 1:
+        return None, "the answer holds more than one JSON object"
+    return (found[0][1], "") if found else (None, "the answer holds no JSON object")
 
 
 def _decode(text: str, at: int) -> tuple[Any, int]:

@@ -128,7 +128,9 @@ def _choice(node: Node, depth: int) -> dict[str, Any]:
 
 
 def _print(value: Any) -> str:
-    return {True: "true", False: "false"}[value] if isinstance(value, bool) else repr(value)
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return repr(int(value) if isinstance(value, float) and value.is_integer() else value)
 
 
 def _bounds(node: Node) -> tuple[dict[str, Any], tuple[str, ...]]:

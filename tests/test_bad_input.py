@@ -426,7 +426,7 @@ def test_a_newer_sidecar_is_refused_with_the_way_out(gateway: StandIn, folder: s
     # One more row: a finished call does not need to read its jobs.
     more = pd.concat([DF, DF.assign(district=9)])
     assert said(SidecarVersionError, lambda: ask(frame=more)) == (
-        f"{path.absolute()} was written in sidecar format 99; this release reads up to 1. "
+        f"{path.absolute()} was written in sidecar format 99; this release reads up to 2. "
         "Upgrade: pip install -U nyu-llm-frames"
     )
     assert len(gateway.log) == calls

@@ -32,7 +32,9 @@ MODEL = "gemini-3-flash-preview"
 EVERYTHING = (
     "{% for name, value in row.items() %}{{ name }}:"
     "{% if value is none %}-{% else %}{{ value }}{{ value is string }}{% endif %};"
-    "{% endfor %}{{ index }}"
+    "{% endfor %}"
+    "{% for label in (index if index is iterable and index is not string else [index]) %}"
+    "{% if label is none %}-{% else %}{{ label }}{% endif %},{% endfor %}"
 )
 
 
@@ -279,8 +281,8 @@ def test_row_labels_without_a_name_stay_row_labels(
     [
         ("a,b,c\n1,2,3\n4,5,6,7\n", r"line 3: a record has 4 fields, and the header has 3.*quoted"),
         ("a,b\nx,1,2\ny,3,4,5\n", r"line 3: a record has 4 fields, and the first record has 3"),
-        ("id;text\n1;a\n2;b, c\n", r"line 3: .* separated by ';'.*sep=';'"),
-        ("id;text\n1;a, b\n2;c\n", r"line 2: .* separated by ';'.*sep=';'"),
+        ("id;text\n1;a\n2;b, c\n", r"line 3: .* 1 ';'.*sep=';'"),
+        ("id;text\n1;a, b\n2;c\n", r"line 2: .* 1 ';'.*sep=';'"),
     ],
 )
 def test_records_that_are_too_long_are_named_with_what_may_be_the_cause(

@@ -32,7 +32,7 @@ from nyu_llm_frames.errors import (
 
 T = TypeVar("T")
 
-FORMAT = 1
+FORMAT = 2
 _FORMAT_KEY = b"nyu_llm_frames.format"
 
 _HOST = hashlib.blake2b(socket.gethostname().encode(), digest_size=4).hexdigest()

@@ -1,60 +1,19 @@
-"""How a run and an estimate look: text for consoles, HTML for notebooks.
+"""How a run looks: text for consoles, HTML for notebooks.
 
-Comes in: a `Summary` or an `Estimate`. Goes out: strings. Answers and errors are foreign text:
+Comes in: a `Summary`. Goes out: strings. Answers and errors are foreign text:
 everything is escaped, here and only here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from html import escape
-from typing import TYPE_CHECKING
 
-from nyu_llm_frames._money.estimate import dollars
+from nyu_llm_frames._cards import CARD_STYLE, facts_table
 from nyu_llm_frames._progress import duration
 from nyu_llm_frames._summary import Summary
-from nyu_llm_frames._words import count, printable
-
-if TYPE_CHECKING:
-    from nyu_llm_frames._money.estimate import Estimate
+from nyu_llm_frames._words import count, dollars, printable
 
 _REASON = 200
-
-# Jupyter names its colours; elsewhere the system's preference decides. VS Code and Colab set
-# neither on our element, so their own variables and color-scheme come first where they exist.
-_STYLE = """\
-<style>
-.nlf{--nlf-ink:var(--jp-ui-font-color1,var(--vscode-foreground,#1f2328));\
---nlf-dim:var(--jp-ui-font-color2,var(--vscode-descriptionForeground,#59636e));\
---nlf-line:var(--jp-border-color2,var(--vscode-panel-border,#d1d9e0));\
---nlf-back:var(--jp-layout-color1,var(--vscode-editor-background,#fff));\
---nlf-bar:var(--jp-layout-color3,#e6eaef);--nlf-ok:#1a7f37;--nlf-wait:#6e7781;--nlf-bad:#bc4c00;\
-color:var(--nlf-ink);background:var(--nlf-back);border:1px solid var(--nlf-line);\
-border-radius:6px;padding:.7em 1em;max-width:56em;font:13px/1.45 system-ui,sans-serif}
-@media (prefers-color-scheme:dark){.nlf{\
---nlf-ink:var(--jp-ui-font-color1,var(--vscode-foreground,#e6edf3));\
---nlf-dim:var(--jp-ui-font-color2,var(--vscode-descriptionForeground,#9198a1));\
---nlf-line:var(--jp-border-color2,var(--vscode-panel-border,#3d444d));\
---nlf-back:var(--jp-layout-color1,var(--vscode-editor-background,#0d1117));\
---nlf-bar:var(--jp-layout-color3,#21262d);--nlf-ok:#3fb950;--nlf-wait:#9198a1;--nlf-bad:#f0883e}}
-[data-jp-theme-light="false"] .nlf{--nlf-ok:#3fb950;--nlf-wait:#9198a1;--nlf-bad:#f0883e}
-[data-jp-theme-light="true"] .nlf{--nlf-ok:#1a7f37;--nlf-wait:#6e7781;--nlf-bad:#bc4c00}
-.nlf h4{margin:0 0 .4em;font-size:14px;color:inherit}
-.nlf small,.nlf .dim{color:var(--nlf-dim);font-weight:normal}
-.nlf table{border-collapse:collapse;margin:.3em 0;color:inherit}
-.nlf th,.nlf td{text-align:left;vertical-align:top;padding:.1em 1.2em .1em 0;border:0;\
-background:none;color:inherit;font-weight:normal}
-.nlf th{color:var(--nlf-dim);white-space:nowrap}
-.nlf td.n{text-align:right;font-variant-numeric:tabular-nums}
-.nlf .track{display:flex;height:8px;border-radius:4px;overflow:hidden;margin:.4em 0 .5em;\
-background:var(--nlf-bar)}
-.nlf .track i{display:block;height:8px}
-.nlf .ok{background:var(--nlf-ok)}.nlf .wait{background:transparent}
-.nlf .bad{background:var(--nlf-bad)}
-.nlf td.reason{overflow-wrap:anywhere}
-.nlf ul{margin:.2em 0 0;padding-left:1.3em}
-.nlf .wide{overflow-x:auto}
-</style>"""
 
 
 def _short(text: str) -> str:
@@ -92,11 +51,6 @@ def run_text(summary: Summary) -> str:
     return "\n".join(lines)
 
 
-def _table(rows: Iterable[tuple[str, str]]) -> str:
-    body = "".join(f"<tr><th>{escape(a)}</th><td>{escape(b)}</td></tr>" for a, b in rows)
-    return f"<table>{body}</table>"
-
-
 def _track(summary: Summary) -> str:
     """A bar of answered, waiting and failed rows."""
     good, failed = summary.counts.get("ok", 0), summary.failed
@@ -115,12 +69,12 @@ def run_html(summary: Summary) -> str:
     """Return the notebook form of a run."""
     counts = " · ".join(f"<b>{n:,}</b> {escape(s)}" for s, n in summary.ordered_counts())
     out = [
-        _STYLE,
+        CARD_STYLE,
         '<div class="nlf">',
         f"<h4>{escape(summary.state.capitalize())} <small>run {escape(summary.name)}</small></h4>",
         _track(summary),
         f"<div>{count(summary.rows, 'row')}: {counts or 'none'}</div>",
-        _table(_facts(summary)),
+        facts_table(_facts(summary)),
     ]
     if summary.examples:
         rows = "".join(
@@ -133,9 +87,3 @@ def run_html(summary: Summary) -> str:
     steps = "".join(f"<li>{escape(step)}</li>" for step in summary.next_steps())
     out.append(f'<div class="dim">Next</div><ul>{steps}</ul></div>')
     return "\n".join(part for part in out if part)
-
-
-def estimate_html(estimate: Estimate) -> str:
-    """Return the notebook form of an estimate."""
-    rows = [(name.strip(), text) for name, text in estimate.lines()]
-    return f'{_STYLE}\n<div class="nlf"><h4>Estimate</h4>{_table(rows)}</div>'

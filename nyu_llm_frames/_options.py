@@ -11,12 +11,11 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from nyu_llm_frames.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from nyu_llm_frames._gateway.gateway import Gateway
     from nyu_llm_frames._progress import Progress
 
 NYU_BASE_URL = "https://ai-gateway.apps.cloud.rt.nyu.edu/v1/"
@@ -24,11 +23,17 @@ NYU_PROVIDER = "@vertexai"
 NYU_CONTACT = "genai-research-support@nyu.edu"
 
 
+class Connectable(Protocol):
+    """What the option `gateway` takes: a `Gateway`, or something that opens a way like one."""
+
+    def connect(self) -> object: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
     """Settings of a call. See `set_options` for their meaning and units."""
 
-    gateway: Gateway | str | None = None
+    gateway: Connectable | str | None = None
     sidecar: str | Path | None = None
     progress: bool | Callable[[Progress], None] = True
     max_cost: float | None = None

@@ -11,9 +11,8 @@ import numpy as np
 
 from nyu_llm_frames._answers.answer import NO_FAILURE
 from nyu_llm_frames._jobs.pace import state_word
-from nyu_llm_frames._money.estimate import dollars
 from nyu_llm_frames._summary import Summary
-from nyu_llm_frames._words import count
+from nyu_llm_frames._words import count, dollars
 from nyu_llm_frames.errors import ConfigurationError
 
 _OK, _BAD, _WAIT = "#2a9d5c", "#d1603d", "#9aa3ad"

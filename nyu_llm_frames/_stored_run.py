@@ -290,9 +290,8 @@ class StoredRun(StoredAnswers):
         """
         realm = jobs[0].realm
         told = next((job.gateway for job in reversed(jobs) if job.gateway), "")
-        chosen = self._given if self._given is not None else _options.current().gateway
-        if chosen is not None:
-            gateway = _gateway.resolve(chosen)
+        if self._given is not None or _options.current().gateway is not None:
+            gateway = _gateway.resolve(self._given)
             elsewhere = gateway.is_local or realm.startswith(("local:", "upstream:"))
             if given_provider(gateway) is None and not elsewhere:
                 gateway = of_provider(gateway, realm)

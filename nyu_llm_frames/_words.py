@@ -5,10 +5,22 @@ Comes in: counts and texts, foreign ones too. Goes out: text as people write it.
 
 from __future__ import annotations
 
+import math
+
 
 def count(n: int, noun: str) -> str:
     """Write a number of things: ``1 request``, ``2,000 requests``."""
     return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
+def dollars(amount: float) -> str:
+    """Write US dollars with as many digits as matter: ``$12.30``, ``$0.042``, ``$0.00031``."""
+    if amount == 0:
+        return "$0"
+    if amount >= 1:
+        return f"${amount:,.2f}"
+    digits = min(8, 1 - math.floor(math.log10(amount)))
+    return f"${amount:.{digits}f}"
 
 
 def printable(text: str) -> str:

@@ -31,12 +31,20 @@ same facts as attributes. Each class also is the builtin it is a kind of, and ea
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from nyu_llm_frames._run import Run
+
+class ResumableRun(Protocol):
+    """What an error's `run` can do, whether it is a `Run` or works on a sidecar alone."""
+
+    def poll(self) -> object: ...
+    def wait(self, timeout: float | None = None) -> object: ...
+    def retry(self) -> object: ...
+    def cancel(self) -> list[str]: ...
+    def resolve(self, adopt: str | None = None, resubmit: bool = False) -> object: ...
 
 
 class LLMFramesError(Exception):
@@ -262,7 +270,7 @@ class _CarriesRun(LLMFramesError):
     ``cancel``, ``resolve``, ``failures``.
     """
 
-    def __init__(self, message: str = "", *, run: Run | None = None) -> None:
+    def __init__(self, message: str = "", *, run: ResumableRun | None = None) -> None:
         super().__init__(message)
         self.run = run
 
@@ -292,7 +300,7 @@ class BudgetError(_CarriesRun, RuntimeError):
         max_cost: float | None = None,
         upper: float | None = None,
         status_code: int | None = None,
-        run: Run | None = None,
+        run: ResumableRun | None = None,
     ) -> None:
         super().__init__(message, run=run)
         self.max_cost, self.upper, self.status_code = max_cost, upper, status_code
@@ -317,7 +325,7 @@ class UncertainSubmissionError(_CarriesRun, RuntimeError):
         self,
         message: str = "",
         *,
-        run: Run | None = None,
+        run: ResumableRun | None = None,
         job: str = "",
         input_file_id: str = "",
     ) -> None:
@@ -339,7 +347,7 @@ class BatchJobFailedError(_CarriesRun, RuntimeError):
         self,
         message: str = "",
         *,
-        run: Run | None = None,
+        run: ResumableRun | None = None,
         jobs: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message, run=run)
@@ -366,7 +374,7 @@ class PartialResultError(_CarriesRun, RuntimeError):
         self,
         message: str = "",
         *,
-        run: Run | None = None,
+        run: ResumableRun | None = None,
         frame: pd.DataFrame | None = None,
         counts: Mapping[str, int] | None = None,
     ) -> None:

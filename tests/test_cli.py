@@ -26,7 +26,7 @@ from support.stand_in import StandIn
 import nyu_llm_frames as llm
 from nyu_llm_frames import errors
 from nyu_llm_frames._clock import SystemClock
-from nyu_llm_frames._money.estimate import dollars
+from nyu_llm_frames._words import dollars
 from nyu_llm_frames.cli import exits
 from nyu_llm_frames.cli.demo import DRUGS, sample
 from nyu_llm_frames.cli.main import cli

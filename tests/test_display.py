@@ -20,7 +20,7 @@ from support.clock import FakeClock
 from support.stand_in import StandIn
 
 import nyu_llm_frames as llm
-from nyu_llm_frames._display import estimate_html, run_html, run_text
+from nyu_llm_frames._display import run_html, run_text
 from nyu_llm_frames._jobs import pace
 from nyu_llm_frames._jobs.job import Job
 from nyu_llm_frames._progress import Display, Progress, _fitting
@@ -206,7 +206,7 @@ def test_an_answer_with_markup_is_escaped_in_a_real_run(stand_in: StandIn) -> No
     assert parsed(run._repr_html_()).seen <= KNOWN
     assert "&lt;script&gt;" in run._repr_html_()
     assert "<script>" in repr(run)
-    assert parsed(estimate_html(told)).seen <= KNOWN
+    assert parsed(told._repr_html_()).seen <= KNOWN
     assert "&lt;b&gt;model" in told._repr_html_()
 
 

@@ -91,7 +91,7 @@ def run_file(
     where = f"{asked.output}_error of {result.output}"
     text = failures_text(outcome.counts, outcome.examples, where)
     if text and on_error == "raise":
-        raise PartialResultError(text, run=run.stored(), counts=result.counts)  # type: ignore[arg-type]
+        raise PartialResultError(text, run=run.stored(), counts=result.counts)
     if text:
         warnings.warn(text, PartialResultWarning, stacklevel=3)
     return result

@@ -102,7 +102,7 @@ class FileRun:
         self.bands.close()
         shutil.rmtree(self._folder, ignore_errors=True)
         if isinstance(error, _WITH_RUN):
-            error.run = self.stored()  # type: ignore[assignment]
+            error.run = self.stored()
 
     def stored(self) -> StoredRun:
         """Return what is left to work with: the sidecar. Enough to resolve, wait and cancel."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 
-from nyu_llm_frames._money.estimate import Estimate, dollars
+from nyu_llm_frames._money.estimate import Estimate
+from nyu_llm_frames._words import dollars
 from nyu_llm_frames.errors import BudgetError, ConfigurationError
 
 

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from nyu_llm_frames._cards import CARD_STYLE, facts_table
 from nyu_llm_frames._money.prices import Price, max_output_tokens
 from nyu_llm_frames._money.tokens import PICTURE, Scale, Weights
-from nyu_llm_frames._words import count
+from nyu_llm_frames._words import count, dollars
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -176,19 +177,8 @@ class Estimate:
         return "Estimate\n" + "\n".join(f"  {name:<{width}}  {text}" for name, text in lines)
 
     def _repr_html_(self) -> str:
-        from nyu_llm_frames._display import estimate_html
-
-        return estimate_html(self)
-
-
-def dollars(amount: float) -> str:
-    """Write US dollars with as many digits as matter: ``$12.30``, ``$0.042``, ``$0.00031``."""
-    if amount == 0:
-        return "$0"
-    if amount >= 1:
-        return f"${amount:,.2f}"
-    digits = min(8, 1 - int(np.floor(np.log10(amount))))
-    return f"${amount:.{digits}f}"
+        rows = [(name.strip(), text) for name, text in self.lines()]
+        return f'{CARD_STYLE}\n<div class="nlf"><h4>Estimate</h4>{facts_table(rows)}</div>'
 
 
 def dollars_range(usd: Range) -> str:

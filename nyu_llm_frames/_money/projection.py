@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from nyu_llm_frames._money.estimate import Range, dollars, dollars_range
-from nyu_llm_frames._words import count
+from nyu_llm_frames._money.estimate import Range, dollars_range
+from nyu_llm_frames._words import count, dollars
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 

@@ -285,7 +285,9 @@ def _ways_to_read(gateway: Gateway, sidecar: Path) -> str:
 
 def _late(error: RunTimeoutError, sidecar: Path, timeout: float) -> Finding:
     """Tell a job that takes its time from one that the gateway did not take yet."""
-    jobs = error.run.status if error.run is not None else pd.DataFrame(columns=["batch_id"])
+    from nyu_llm_frames import open_sidecar
+
+    jobs = open_sidecar(sidecar).jobs()
     told = f"submitted; not over after {timeout:g} s, which is usual for batch jobs"
     if jobs["batch_id"].isna().any():
         reasons = "; ".join(jobs["error"].dropna().unique())

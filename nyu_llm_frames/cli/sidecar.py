@@ -16,10 +16,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from nyu_llm_frames._money.estimate import dollars
 from nyu_llm_frames._stored_answers import Totals
 from nyu_llm_frames._stored_run import StoredRun
-from nyu_llm_frames._words import count
+from nyu_llm_frames._words import count, dollars
 from nyu_llm_frames.cli import exits, options, show
 
 _SHOWN = ["batch_id", "status", "step", "model", "requests", "answers", "submitted_at", "error"]

@@ -105,7 +105,7 @@ llm.register("batches")
 try:
     run.wait()
 except errors.UncertainSubmissionError as e:
-    assert_type(e.run, llm.Run | None)
+    assert_type(e.run, errors.ResumableRun | None)
     assert_type(e.input_file_id, str)
 except errors.BatchJobFailedError as e:
     assert_type(e.jobs, dict[str, str])

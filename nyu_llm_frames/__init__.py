@@ -15,28 +15,28 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 import pandas as _pd
 
 from nyu_llm_frames import errors
-from nyu_llm_frames._accessor import FrameMethods as _FrameMethods
-from nyu_llm_frames._accessor import register
-from nyu_llm_frames._files.doorway import batch_file, read_output
+from nyu_llm_frames._api.accessor import FrameMethods as _FrameMethods
+from nyu_llm_frames._api.files import batch_file, read_output
+from nyu_llm_frames._api.register import register
 from nyu_llm_frames._gateway.gateway import Gateway
-from nyu_llm_frames._options import set_options
+from nyu_llm_frames._shared.options import set_options
 
 if _TYPE_CHECKING:
-    from nyu_llm_frames._files.batch import FileResult
-    from nyu_llm_frames._money.estimate import Estimate
-    from nyu_llm_frames._progress import Progress
-    from nyu_llm_frames._run import Run
-    from nyu_llm_frames._sidecar.reader import open_sidecar
+    from nyu_llm_frames._api.batch_file import FileResult
+    from nyu_llm_frames._api.open_sidecar import open_sidecar
+    from nyu_llm_frames._api.run import Run
+    from nyu_llm_frames._shared.progress import Progress
+    from nyu_llm_frames._stages.cost.estimate import Estimate
 
 __version__ = "0.1.0"
 
 # Loaded when first asked for, so that importing the package costs little beside pandas.
 _LATER = {
-    "Estimate": "_money.estimate",
-    "FileResult": "_files.batch",
-    "Progress": "_progress",
-    "Run": "_run",
-    "open_sidecar": "_sidecar.reader",
+    "Estimate": "_stages.cost.estimate",
+    "FileResult": "_api.batch_file",
+    "Progress": "_shared.progress",
+    "Run": "_api.run",
+    "open_sidecar": "_api.open_sidecar",
 }
 
 __all__ = [

@@ -19,7 +19,7 @@ from hypothesis import settings
 from support.clock import FakeClock
 from support.stand_in import StandIn
 
-from nyu_llm_frames._clock import SystemClock
+from nyu_llm_frames._shared.clock import SystemClock
 
 CONTROL = ("NYU_LLM_GATEWAY_TESTS", "NYU_LLM_REQUIRE_MODEL")
 KEPT = (*CONTROL, "PORTKEY_GATEWAY")  # where the real gateway lies: a fixture may start it late

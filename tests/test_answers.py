@@ -11,7 +11,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from nyu_llm_frames._answers.answer import (
+from nyu_llm_frames._sidecar.answer_store import AnswerWriter, find_best, gather
+from nyu_llm_frames._stages.answers.answer import (
     NO_FAILURE,
     RANK,
     RETRYABLE,
@@ -19,7 +20,6 @@ from nyu_llm_frames._answers.answer import (
     Answer,
     Status,
 )
-from nyu_llm_frames._sidecar.answer_store import AnswerWriter, find_best, gather
 from nyu_llm_frames.cli import show
 
 ORDER: tuple[tuple[Status, ...], ...] = (

@@ -16,7 +16,7 @@ import pytest
 from support.stand_in import StandIn, answer
 
 import nyu_llm_frames as llm
-from nyu_llm_frames._jobs import harvest as _harvest
+from nyu_llm_frames._jobs import output_reader as _harvest
 from nyu_llm_frames._sidecar import answer_store as _answer_store
 from nyu_llm_frames.errors import (
     AuthenticationError,

@@ -25,8 +25,8 @@ from support.stand_in import StandIn
 
 import nyu_llm_frames as llm
 from nyu_llm_frames import errors
-from nyu_llm_frames._clock import SystemClock
-from nyu_llm_frames._words import dollars
+from nyu_llm_frames._shared.clock import SystemClock
+from nyu_llm_frames._shared.wording import dollars
 from nyu_llm_frames.cli import exits
 from nyu_llm_frames.cli.demo import DRUGS, sample
 from nyu_llm_frames.cli.main import cli
@@ -149,7 +149,7 @@ def test_preview_shows_prompts_without_settings(run: Run, monkeypatch: pytest.Mo
 def test_trial_projects_the_whole_file(
     run: Run, stand_in: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nyu_llm_frames.cli.files._DRAWN_FROM", 20)
+    monkeypatch.setattr("nyu_llm_frames.cli.table_commands._DRAWN_FROM", 20)
     Path("long.csv").write_text("text\n" + "".join(f"row {i}\n" for i in range(50)))
     words = ("--prompt", "Say {{ text }}", "--model", MODEL, "--n", "1", "--sidecar", "out.llm")
     assert (

@@ -20,12 +20,12 @@ from hypothesis import strategies as st
 from support.stand_in import StandIn
 
 import nyu_llm_frames as llm
-from nyu_llm_frames._asked import Asked
-from nyu_llm_frames._files.cells import Guess, parsed, plain
-from nyu_llm_frames._files.csv_text import CsvSource, column_names
-from nyu_llm_frames._files.head import head
-from nyu_llm_frames._files.source import open_source
-from nyu_llm_frames._prompts.scalars import to_python
+from nyu_llm_frames._runs.arguments import Arguments
+from nyu_llm_frames._runs.file_head import head
+from nyu_llm_frames._stages.prompts.python_values import to_python
+from nyu_llm_frames._tables.csv_cells import Guess, parsed, plain
+from nyu_llm_frames._tables.csv_text import CsvSource, column_names
+from nyu_llm_frames._tables.source import open_source
 from nyu_llm_frames.errors import ConfigurationError
 
 MODEL = "gemini-3-flash-preview"
@@ -45,7 +45,7 @@ def _fast() -> Iterator[None]:
 
 
 def ids_of_file(path: Path, template: str = EVERYTHING) -> list[str]:
-    frame = head(path, Asked(template=template, model=MODEL), 10**9)
+    frame = head(path, Arguments(template=template, model=MODEL), 10**9)
     ids: list[str] = frame.llm.preview(template, model=MODEL, n=10**9)["custom_id"].tolist()
     return ids
 

@@ -20,11 +20,11 @@ from support.clock import FakeClock
 from support.stand_in import StandIn
 
 import nyu_llm_frames as llm
-from nyu_llm_frames._display import run_html, run_text
-from nyu_llm_frames._jobs import pace
-from nyu_llm_frames._jobs.job import Job
-from nyu_llm_frames._progress import Display, Progress, _fitting
-from nyu_llm_frames._summary import Summary
+from nyu_llm_frames._api.display import run_html, run_text
+from nyu_llm_frames._runs.summary import Summary
+from nyu_llm_frames._shared.progress import Display, Progress, _fitting
+from nyu_llm_frames._stages.batches import polling as pace
+from nyu_llm_frames._stages.batches.job import Job
 from nyu_llm_frames.errors import RunTimeoutError
 
 START = datetime(2026, 3, 1, 9, 0, tzinfo=UTC)
@@ -99,8 +99,8 @@ def test_a_run_names_the_models_that_answered_only_where_they_are_others() -> No
 
 
 def test_a_waiting_run_says_for_how_long_and_how_to_go_on() -> None:
-    waiting = summary(counts={"pending": 200}, examples={}, jobs=(job(1), done(2)), costs=None)
-    text = run_text(waiting)
+    status_line = summary(counts={"pending": 200}, examples={}, jobs=(job(1), done(2)), costs=None)
+    text = run_text(status_line)
     assert text.startswith("Run 20260301-090000-1: batch jobs: 1 queued\n")
     assert "waiting for  4 h 00 min" in text
     assert "cost so far  unknown: no price for this model" in text
@@ -212,7 +212,7 @@ def test_an_answer_with_markup_is_escaped_in_a_real_run(stand_in: StandIn) -> No
 
 # --- the waiting line -----------------------------------------------------------------------
 def test_the_waiting_line_is_read_at_a_glance() -> None:
-    told = pace.waiting(
+    told = pace.status_line(
         [job(1), job(2, status="in_progress"), job(3, step="ended", counted=40)],
         1_000,
         waited_s=10,
@@ -234,7 +234,7 @@ class Terminal(io.StringIO):
         return True
 
 
-def waiting(message: str, **jobs: int) -> Progress:
+def status_line(message: str, **jobs: int) -> Progress:
     return Progress("waiting", message, jobs=jobs)
 
 
@@ -245,7 +245,7 @@ def test_a_terminal_overwrites_one_line(
     monkeypatch.setattr(sys, "stderr", terminal)
     display = Display()
     for i in range(3):
-        display(waiting(f"poll {i}", queued=1))
+        display(status_line(f"poll {i}", queued=1))
     display(Progress("note", "after"))
     drawn = terminal.getvalue()
     assert "\n" not in drawn
@@ -259,7 +259,7 @@ def test_a_log_gets_a_line_per_change_of_state(capsys: pytest.CaptureFixture[str
     display = Display()
     display(Progress("asking", "trial: 1 of 5"))
     for message, states in [("a", {"queued": 1}), ("b", {"queued": 1}), ("c", {"running": 1})]:
-        display(waiting(message, **states))
+        display(status_line(message, **states))
     captured = capsys.readouterr()
     assert captured.out.splitlines()[1:] == ["a", "c"]
     assert captured.err == ""

@@ -34,5 +34,5 @@ def test_the_examples_of_a_module_are_true(name: str, clock: object) -> None:
 
 
 def test_what_users_call_has_examples() -> None:
-    shown = {"nyu_llm_frames._accessor", "nyu_llm_frames._gateway.gateway"}
-    assert {"nyu_llm_frames", "nyu_llm_frames._options", *shown} <= set(MODULES)
+    shown = {"nyu_llm_frames._api.accessor", "nyu_llm_frames._gateway.gateway"}
+    assert {"nyu_llm_frames", "nyu_llm_frames._shared.options", *shown} <= set(MODULES)

@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from nyu_llm_frames._asked import Asked
-from nyu_llm_frames._files.head import head
+from nyu_llm_frames._runs.arguments import Arguments
+from nyu_llm_frames._runs.file_head import head
 
 MODEL = "gemini-3-flash-preview"
 TEMPLATE = "x: {% if x is none %}-{% else %}{{ x }}{% endif %}"
@@ -81,7 +81,7 @@ def ids_and_prompts(frame: pd.DataFrame) -> list[tuple[str, str]]:
 
 
 def of_file(path: Path) -> list[tuple[str, str]]:
-    return ids_and_prompts(head(path, Asked(template=TEMPLATE, model=MODEL), 99))
+    return ids_and_prompts(head(path, Arguments(template=TEMPLATE, model=MODEL), 99))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -141,7 +141,7 @@ def test_a_zone_that_only_pandas_metadata_knows_is_the_zone(
     path = tmp_path / "in.parquet"
     pq.write_table(bare.replace_schema_metadata(table.schema.metadata), path)
     template = "{{ x }} {{ index }}"
-    in_file = head(path, Asked(template=template, model=MODEL), 99).llm.preview(template)
+    in_file = head(path, Arguments(template=template, model=MODEL), 99).llm.preview(template)
     in_frame = frame.llm.preview(template)
     assert in_file["messages"].tolist() == in_frame["messages"].tolist()
     assert in_file["messages"].iloc[0][0]["content"].endswith("-04:00")

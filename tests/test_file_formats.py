@@ -32,11 +32,11 @@ from support import rows
 from support.stand_in import StandIn
 
 import nyu_llm_frames as llm
-from nyu_llm_frames._files import sink
-from nyu_llm_frames._files.join import NewColumns
-from nyu_llm_frames._files.source import open_source
-from nyu_llm_frames._frames.values import series_to_python
-from nyu_llm_frames._prompts.scalars import to_python
+from nyu_llm_frames._stages.prompts.python_values import to_python
+from nyu_llm_frames._tables import sink
+from nyu_llm_frames._tables.frame_values import series_to_python
+from nyu_llm_frames._tables.join import NewColumns
+from nyu_llm_frames._tables.source import open_source
 from nyu_llm_frames.cli.main import cli
 from nyu_llm_frames.errors import ColumnExistsError, ConfigurationError, LLMFramesError
 

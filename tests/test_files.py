@@ -28,19 +28,19 @@ from support import rows
 from support.stand_in import StandIn
 
 import nyu_llm_frames as llm
-from nyu_llm_frames._clock import SystemClock
-from nyu_llm_frames._files import requests as _requests
-from nyu_llm_frames._files import spill as _spill
-from nyu_llm_frames._files.cells import MISSING
-from nyu_llm_frames._files.join import NewColumns
-from nyu_llm_frames._files.sink import Line
-from nyu_llm_frames._files.source import open_source
-from nyu_llm_frames._files.spill import Spill
 from nyu_llm_frames._gateway.connection import Connection
+from nyu_llm_frames._runs import file_requests as _requests
+from nyu_llm_frames._runs.stored_run import StoredRun
+from nyu_llm_frames._shared.clock import SystemClock
 from nyu_llm_frames._sidecar.bands import prefixes
 from nyu_llm_frames._sidecar.folder import Sidecar
 from nyu_llm_frames._sidecar.storage import draft_path
-from nyu_llm_frames._stored_run import StoredRun
+from nyu_llm_frames._tables import spill as _spill
+from nyu_llm_frames._tables.csv_cells import MISSING
+from nyu_llm_frames._tables.join import NewColumns
+from nyu_llm_frames._tables.sink import Line
+from nyu_llm_frames._tables.source import open_source
+from nyu_llm_frames._tables.spill import Spill
 from nyu_llm_frames.errors import (
     BatchJobFailedError,
     BudgetError,

@@ -32,7 +32,10 @@ from support.stand_in import Behaviour, StandIn, answer
 
 import nyu_llm_frames as llm
 from nyu_llm_frames._gateway.connection import Connection
-from nyu_llm_frames._gateway.wire import (
+from nyu_llm_frames._runs.stored_run import StoredRun
+from nyu_llm_frames._sidecar.folder import Sidecar
+from nyu_llm_frames._stages.batches.job import Job
+from nyu_llm_frames._stages.batches.wire import (
     Created,
     Refused,
     Uncertain,
@@ -40,9 +43,6 @@ from nyu_llm_frames._gateway.wire import (
     read_batch,
     read_list,
 )
-from nyu_llm_frames._jobs.job import Job
-from nyu_llm_frames._sidecar.folder import Sidecar
-from nyu_llm_frames._stored_run import StoredRun
 from nyu_llm_frames.cli.main import cli
 from nyu_llm_frames.errors import (
     ConfigurationError,

@@ -15,14 +15,14 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from nyu_llm_frames._answers import plain
-from nyu_llm_frames._answers.answer import RANK, Answer
-from nyu_llm_frames._answers.blocks import lines_of
-from nyu_llm_frames._answers.lines import parse_line
-from nyu_llm_frames._answers.plain import PlainRows
-from nyu_llm_frames._jobs import harvest as _harvest
-from nyu_llm_frames._jobs.harvest import Harvest
-from nyu_llm_frames._jobs.job import Job
+from nyu_llm_frames._jobs import output_reader as _harvest
+from nyu_llm_frames._jobs.output_reader import OutputReader
+from nyu_llm_frames._stages.answers import usual_rows as plain
+from nyu_llm_frames._stages.answers.answer import RANK, Answer
+from nyu_llm_frames._stages.answers.blocks import lines_of
+from nyu_llm_frames._stages.answers.lines import parse_line
+from nyu_llm_frames._stages.answers.usual_rows import PlainRows
+from nyu_llm_frames._stages.batches.job import Job
 from nyu_llm_frames.errors import GatewayUnavailableError
 
 OURS = [f"r-{i:032x}" for i in range(6)]
@@ -110,12 +110,12 @@ def ended(counted: int | None) -> Job:
 
 def read(looks: list[bytes], step: int, counted: int | None) -> tuple[list[Answer], list[Any]]:
     """Look as often as there are outputs; return what was written, and what each look said."""
-    harvest = Harvest(set(OURS), set)
+    harvest = OutputReader(set(OURS), set)
     job = ended(counted)
     sink, said = Kept(), []
     source = Outputs(looks, step)
     for _ in looks:
-        enough = harvest.look(job, source, sink)
+        enough = harvest.read_once(job, source, sink)
         said.append((enough, harvest.orphans, harvest.duplicates, harvest.answers, harvest.whole))
     harvest.finish(sink)
     said.append(sorted(harvest.rank.items()))
@@ -157,7 +157,7 @@ def test_blocks_and_lines_give_the_same_answers_and_counts(
 def test_usual_rows_are_written_by_the_block() -> None:
     sink = Kept()
     data = b"".join(line(custom_id, "good", "x") + b"\n" for custom_id in OURS)
-    assert Harvest(set(OURS), set).look(ended(6), Outputs([data], 1000), sink)
+    assert OutputReader(set(OURS), set).read_once(ended(6), Outputs([data], 1000), sink)
     assert (sink.blocks, len(sink.answers)) == (1, 6)
 
 
@@ -225,10 +225,10 @@ def judged(
     """
     job = msgspec.structs.replace(ended(counted), output_file_id="file", status="completed")
     assert job.has_output_file
-    harvest, sink = Harvest(set(OURS), set), Kept()
+    harvest, sink = OutputReader(set(OURS), set), Kept()
     streams = WithStored(output, content, told, cut=cut)
     streams.stored_refused = refused
-    enough = harvest.look(job, streams, sink)
+    enough = harvest.read_once(job, streams, sink)
     texts = {custom_id: str(a.text) for custom_id, (a, _) in best(sink.answers).items()}
     return enough, texts
 
@@ -348,20 +348,20 @@ def test_the_stored_file_comes_first_where_the_connection_gives_it(
     )
     size = len(ROWS if content != LESS else LESS)
     streams, sink = Counting(content, size), Kept()
-    harvest = Harvest(set(OURS), set)
-    assert harvest.look(job, streams, sink) == (content != LESS)
+    harvest = OutputReader(set(OURS), set)
+    assert harvest.read_once(job, streams, sink) == (content != LESS)
     assert (streams.asked, streams.stored_refused) == (asked, refused)
     assert {a.status for a in sink.answers} == {"ok"}
     streams.asked.clear()
-    Harvest(set(OURS), set).look(job, streams, Kept())
+    OutputReader(set(OURS), set).read_once(job, streams, Kept())
     assert streams.asked == (["output"] if refused else asked)
 
 
 def test_one_row_is_too_few_to_say_that_stored_files_are_refused() -> None:
     job = msgspec.structs.replace(ended(1), output_file_id="file", requests=1)
     streams = Counting(None, None)
-    harvest = Harvest({OURS[0]}, set)
-    assert harvest.look(job, streams, Kept())
+    harvest = OutputReader({OURS[0]}, set)
+    assert harvest.read_once(job, streams, Kept())
     assert not streams.stored_refused
 
 
@@ -387,16 +387,16 @@ def test_rows_that_are_counted_and_were_not_to_be_had_are_known(
     output: bytes, counted: int | None, cut: bool, unread: int
 ) -> None:
     job = msgspec.structs.replace(ended(counted), output_file_id="file", status="completed")
-    harvest = Harvest(set(OURS), set)
-    harvest.look(job, WithStored(output, b"", None, cut=cut), Kept())
+    harvest = OutputReader(set(OURS), set)
+    harvest.read_once(job, WithStored(output, b"", None, cut=cut), Kept())
     assert harvest.unread == unread
     assert harvest.whole == (counted == 4)
 
 
 def test_a_job_that_failed_as_a_whole_answered_nothing() -> None:
     job = msgspec.structs.replace(ended(6), output_file_id="file", outcome="failed")
-    harvest = Harvest(set(OURS), set)
-    harvest.look(job, WithStored(b"", b"", None, cut=False), Kept())
+    harvest = OutputReader(set(OURS), set)
+    harvest.read_once(job, WithStored(b"", b"", None, cut=False), Kept())
     assert harvest.unread == 0
 
 

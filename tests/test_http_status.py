@@ -15,7 +15,7 @@ from support.stand_in import Behaviour, StandIn, answer
 
 import nyu_llm_frames as llm
 from nyu_llm_frames import Progress
-from nyu_llm_frames._stored_run import StoredRun
+from nyu_llm_frames._runs.stored_run import StoredRun
 from nyu_llm_frames.cli.main import cli
 from nyu_llm_frames.errors import BudgetError
 

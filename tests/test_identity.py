@@ -21,8 +21,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import nyu_llm_frames as llm
-from nyu_llm_frames._prompts.texts import JoinedTexts
-from nyu_llm_frames._requests.bodies import (
+from nyu_llm_frames._stages.prompts.texts import JoinedTexts
+from nyu_llm_frames._stages.requests.bodies import (
     ENDPOINT,
     ID_PATTERN,
     BodyShape,
@@ -32,7 +32,7 @@ from nyu_llm_frames._requests.bodies import (
     fragments_with_images,
     request_lines,
 )
-from nyu_llm_frames._requests.escapes import escape_column
+from nyu_llm_frames._stages.requests.escapes import escape_column
 
 DATA = Path(__file__).parent / "data" / "identities.jsonl"
 KEPT = [json.loads(line) for line in DATA.read_text(encoding="ascii").splitlines()]
@@ -152,7 +152,7 @@ def test_columns_are_escaped_as_json_escapes_them(
     # Also a part of a column, whose bytes do not start with its first text.
     column = pa.array(texts, pa.large_string())[start:]
     expected = [json.dumps(text)[1:-1] for text in texts[start:]]
-    with mock.patch("nyu_llm_frames._requests.escapes._BYTES_AT_ONCE", at_once):
+    with mock.patch("nyu_llm_frames._stages.requests.escapes._BYTES_AT_ONCE", at_once):
         found = escape_column(column)
     found.validate(full=True)
     assert found.to_pylist() == expected

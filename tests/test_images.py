@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 from support.stand_in import StandIn
 
 import nyu_llm_frames as llm
-from nyu_llm_frames._asked import Asked
-from nyu_llm_frames._call import prepare
-from nyu_llm_frames._frames import images as files
-from nyu_llm_frames._requests.images import MAX_INLINE_BYTES, Rules, contents, row_sources
-from nyu_llm_frames._requests.media import File, Inline, Link, sources
+from nyu_llm_frames._runs.arguments import Arguments
+from nyu_llm_frames._runs.prepare import prepare
+from nyu_llm_frames._stages.requests.images import MAX_INLINE_BYTES, Rules, contents, row_sources
+from nyu_llm_frames._stages.requests.media import File, Inline, Link, sources
+from nyu_llm_frames._tables import image_cells as files
 from nyu_llm_frames.errors import (
     BudgetError,
     ConfigurationError,
@@ -391,7 +391,7 @@ def test_images_are_held_once_in_base64(tmp_path: Path) -> None:
     messages(frame(PNG))  # what is imported late is not what is measured
     tracemalloc.start()
     try:
-        call = prepare(data, Asked(template="{{ q }}", model=MODEL, images="photo"))
+        call = prepare(data, Arguments(template="{{ q }}", model=MODEL, images="photo"))
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -401,7 +401,7 @@ def test_images_are_held_once_in_base64(tmp_path: Path) -> None:
 
 
 def test_equal_rows_share_one_request_and_its_memory() -> None:
-    call = prepare(frame(*[PNG] * 50), Asked(template="{{ q }}", model=MODEL, images="photo"))
+    call = prepare(frame(*[PNG] * 50), Arguments(template="{{ q }}", model=MODEL, images="photo"))
     assert len(call.requests) == 1
 
 

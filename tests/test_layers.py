@@ -1,12 +1,13 @@
-"""Imports go one way: errors, then pure stages, shared settings, effects, and doorways on top.
+"""Imports go one way, from the command line down to the errors, and the folders show it.
 
-Read from the source, so that an import inside a function counts too.
+Read from the source, so that an import inside a function counts too, and one for type checkers.
 """
 
 from __future__ import annotations
 
 import ast
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -17,28 +18,28 @@ import nyu_llm_frames
 ROOT = Path(nyu_llm_frames.__file__).parent
 PACKAGE = "nyu_llm_frames"
 
-# From the bottom up. A name stands for a module or for all modules of a folder; the longest name
-# that fits decides. What no line names is a doorway.
-TIERS: dict[str, tuple[str, ...]] = {
-    "errors": ("errors",),
-    "pure": (
-        "_prompts",
-        "_requests",
-        "_answers",
-        "_schema",
-        "_words",
-        "_gateway.wire",
-        "_jobs.job",
-        "_money.prices",
-        "_money.tokenizer",
-        "_money.tokens",
-    ),
-    "shared": ("_options", "_clock", "_progress", "_asked", "_local_path"),
-    "effects": ("_gateway", "_sidecar", "_jobs", "local"),
-    "ends": ("_frames",),
-    "doorways": ("_sidecar.reader",),
-}
-ORDER = list(TIERS)
+# The folders from the bottom up: each may need those below it, and no other. A folder of `_stages`
+# is one of its own; the package itself is what users import.
+FLOORS = (
+    "errors",
+    "local",
+    "_shared",
+    "_stages.prompts",
+    "_stages.schema",
+    "_stages.requests",
+    "_stages.answers",
+    "_stages.cost",
+    "_stages.batches",
+    "_gateway",
+    "_sidecar",
+    "_jobs",
+    "_tables",
+    "_runs",
+    "_api",
+    "",
+    "cli",
+)
+MOST_NAMES, MOST_LINES = 15, 400
 
 # What reads a clock, opens a socket or a path, looks at the environment, or throws dice.
 IMPURE = {
@@ -52,7 +53,7 @@ CLOCK = re.compile(r"\.(now|utcnow|today)\(|(?<!def )\bopen\(|\benviron\b|\bgete
 
 FRAME_LIBRARIES = {"pandas", "dask", "polars", "narwhals"}
 # Typed columns are built where their types are known.
-MAKES_COLUMNS = {"_schema.arrays"}
+MAKES_COLUMNS = {"_stages.schema.arrays"}
 
 
 @dataclass(frozen=True)
@@ -71,12 +72,16 @@ def sources() -> dict[str, str]:
     return out
 
 
-def imports_of(module: str) -> Iterator[Import]:
-    """Yield what a module imports when it runs; what only type checkers read is left out."""
+def imports_of(module: str, *, types: bool = False) -> Iterator[Import]:
+    """Yield what a module imports when it runs, or also what only type checkers read."""
 
     def walk(node: ast.AST, lazy: bool) -> Iterator[Import]:
         for child in ast.iter_child_nodes(node):
-            if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+            if (
+                not types
+                and isinstance(child, ast.If)
+                and "TYPE_CHECKING" in ast.unparse(child.test)
+            ):
                 for other in child.orelse:
                     yield from walk(other, lazy)
             elif isinstance(child, ast.Import):
@@ -91,9 +96,9 @@ def imports_of(module: str) -> Iterator[Import]:
     yield from walk(ast.parse(sources()[module]), False)
 
 
-def own_imports(module: str) -> Iterator[tuple[str, bool]]:
+def own_imports(module: str, *, types: bool = False) -> Iterator[tuple[str, bool]]:
     """Yield the modules of the package that a module imports, and whether inside a function."""
-    for found in imports_of(module):
+    for found in imports_of(module, types=types):
         if found.name == PACKAGE or not found.name.startswith(f"{PACKAGE}."):
             continue
         name = found.name.removeprefix(f"{PACKAGE}.")
@@ -107,30 +112,34 @@ def foreign_imports(module: str) -> set[str]:
     return {name for name in names if not name.startswith(PACKAGE)}
 
 
-def tier(module: str) -> str:
-    fits = [
-        (len(name), layer)
-        for layer, names in TIERS.items()
-        for name in names
-        if module == name or module.startswith(f"{name}.")
-    ]
-    return max(fits)[1] if fits else "doorways"
+def folder(module: str) -> str:
+    """Return the folder of a module, as `FLOORS` names it."""
+    parts = module.split(".")
+    return ".".join(parts[:2]) if parts[0] == "_stages" else parts[0]
 
 
-def test_every_name_of_the_tiers_is_there() -> None:
-    for names in TIERS.values():
-        for name in names:
-            assert name in sources(), name
+def test_every_module_stands_in_a_folder_that_has_a_floor() -> None:
+    assert {folder(module) for module in sources()} == {*FLOORS, "_stages"}
+    assert sources()["_stages"].count("\n") == 1  # no code between the stages
 
 
-def test_no_module_imports_from_a_tier_above_its_own() -> None:
+def test_a_folder_needs_only_folders_below_it() -> None:
     wrong = [
-        f"{module} ({tier(module)}) imports {other} ({tier(other)})"
+        f"{module} imports {other}"
         for module in sources()
-        for other, _ in own_imports(module)
-        if ORDER.index(tier(other)) > ORDER.index(tier(module))
+        for other, _ in own_imports(module, types=True)
+        if folder(other) != folder(module)
+        and FLOORS.index(folder(other)) > FLOORS.index(folder(module))
     ]
     assert not wrong
+
+
+def test_the_house_is_small_and_no_two_files_have_one_name() -> None:
+    tops = [path.name for path in ROOT.iterdir() if path.name != "__pycache__"]
+    assert len(tops) <= MOST_NAMES
+    files = Counter(path.name for path in ROOT.rglob("*.py") if not path.name.startswith("__"))
+    assert not [name for name, n in files.items() if n > 1]
+    assert not [m for m, text in sources().items() if text.count("\n") > MOST_LINES]
 
 
 def test_no_import_goes_in_a_circle() -> None:
@@ -149,7 +158,7 @@ def test_no_import_goes_in_a_circle() -> None:
 def test_pure_stages_know_no_clock_socket_path_or_environment() -> None:
     wrong = []
     for module in sources():
-        if tier(module) not in ("errors", "pure"):
+        if folder(module) != "errors" and not module.startswith("_stages."):
             continue
         names = foreign_imports(module)
         wrong += [f"{module} imports {n}" for n in names if n.partition(".")[0] in IMPURE]
@@ -176,7 +185,8 @@ def test_a_dataframe_library_appears_only_at_the_ends() -> None:
         for module in sources()
         if {name.partition(".")[0] for name in foreign_imports(module)} & FRAME_LIBRARIES
     }
-    inside = {module for module in users if tier(module) not in ("ends", "doorways")}
+    above = {"_tables", "_runs", "_api", "", "cli"}
+    inside = {module for module in users if folder(module) not in above}
     assert inside == MAKES_COLUMNS
 
 

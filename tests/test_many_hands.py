@@ -34,9 +34,9 @@ from support.children import Child, Zygote
 from support.stand_in import Behaviour, StandIn, answer
 
 import nyu_llm_frames as llm
-from nyu_llm_frames import _clock
-from nyu_llm_frames._clock import SystemClock, is_dead, process_token
 from nyu_llm_frames._gateway.connection import Connection
+from nyu_llm_frames._shared import clock as _clock
+from nyu_llm_frames._shared.clock import SystemClock, is_dead, process_token
 from nyu_llm_frames._sidecar import lock as lock_module
 from nyu_llm_frames._sidecar.lock import SidecarLock
 from nyu_llm_frames.errors import (
@@ -364,7 +364,7 @@ def test_a_process_is_known_to_be_dead(system: str, monkeypatch: pytest.MonkeyPa
         nowhere = Path("/nowhere")
         monkeypatch.setattr(_clock, "_PROC", nowhere)
         monkeypatch.setattr(_clock, "_BOOT_ID", nowhere)
-    token = "import nyu_llm_frames._clock as c; print(c.process_token())"
+    token = "import nyu_llm_frames._shared.clock as c; print(c.process_token())"
     child = subprocess.Popen(
         [sys.executable, "-c", f"{token}; input()"],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,

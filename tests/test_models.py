@@ -16,8 +16,8 @@ from support.stand_in import Behaviour, StandIn, answer
 
 import nyu_llm_frames as llm
 from nyu_llm_frames import Progress
-from nyu_llm_frames._requests.models import check_family, split_name
-from nyu_llm_frames._stored_run import StoredRun
+from nyu_llm_frames._runs.stored_run import StoredRun
+from nyu_llm_frames._stages.requests.models import check_family, split_name
 from nyu_llm_frames.cli.main import cli
 from nyu_llm_frames.errors import ConfigurationError
 

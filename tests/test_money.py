@@ -21,18 +21,12 @@ from support import rows
 from support.stand_in import StandIn
 
 import nyu_llm_frames as llm
-from nyu_llm_frames._money import tokenizer as tokenizers
-from nyu_llm_frames._money.budget import check_max_cost
-from nyu_llm_frames._money.estimate import (
-    Demand,
-    Observed,
-    dollars,
-    estimate,
-    output_tokens,
-)
-from nyu_llm_frames._money.prices import FREE, Price, Rate, Rates, price_of
-from nyu_llm_frames._money.projection import interval
-from nyu_llm_frames._money.tokens import (
+from nyu_llm_frames._runs.budget import check_max_cost
+from nyu_llm_frames._stages.cost import tokenizer as tokenizers
+from nyu_llm_frames._stages.cost.estimate import Demand, Observed, dollars, estimate, output_tokens
+from nyu_llm_frames._stages.cost.prices import FREE, Price, Rate, Rates, price_of
+from nyu_llm_frames._stages.cost.projection import interval
+from nyu_llm_frames._stages.cost.tokens import (
     DEFAULT,
     PICTURE,
     Weights,
@@ -41,7 +35,7 @@ from nyu_llm_frames._money.tokens import (
     weigh_text,
     weights,
 )
-from nyu_llm_frames._requests.bodies import fragments, fragments_with_images
+from nyu_llm_frames._stages.requests.bodies import fragments, fragments_with_images
 from nyu_llm_frames.errors import BudgetError, ConfigurationError
 
 AT = datetime(2026, 11, 1, tzinfo=UTC)

@@ -31,8 +31,8 @@ from nyu_llm_frames._gateway import connection
 from nyu_llm_frames._gateway.failures import Translated
 from nyu_llm_frames._gateway.masking import Mask
 from nyu_llm_frames._gateway.network import route
-from nyu_llm_frames._gateway.wire import Busy, Refused, Uncertain
-from nyu_llm_frames._options import NYU_BASE_URL
+from nyu_llm_frames._shared.options import NYU_BASE_URL
+from nyu_llm_frames._stages.batches.wire import Busy, Refused, Uncertain
 from nyu_llm_frames.cli import exits
 from nyu_llm_frames.cli.main import cli
 from nyu_llm_frames.errors import (

@@ -18,9 +18,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nyu_llm_frames._answers.answer import Answer
-from nyu_llm_frames._answers.blocks import BlockSplitter, lines_of
-from nyu_llm_frames._answers.lines import (
+from nyu_llm_frames._sidecar.answer_store import SCHEMA, AnswerWriter
+from nyu_llm_frames._sidecar.storage import parquet_files, read_table
+from nyu_llm_frames._stages.answers.answer import Answer
+from nyu_llm_frames._stages.answers.blocks import BlockSplitter, lines_of
+from nyu_llm_frames._stages.answers.lines import (
     Orphan,
     _parse_slowly,
     has_replacement,
@@ -28,9 +30,7 @@ from nyu_llm_frames._answers.lines import (
     parse_line,
     parse_lines,
 )
-from nyu_llm_frames._answers.plain import FIELDS, joined, read_block
-from nyu_llm_frames._sidecar.answer_store import SCHEMA, AnswerWriter
-from nyu_llm_frames._sidecar.storage import parquet_files, read_table
+from nyu_llm_frames._stages.answers.usual_rows import FIELDS, joined, read_block
 
 CASES: dict[str, dict[str, str]] = {
     case["name"]: case

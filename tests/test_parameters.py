@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import nyu_llm_frames  # noqa: F401  (registers df.llm)
-from nyu_llm_frames._requests.parameters import body_params
-from nyu_llm_frames._requests.routes import route
-from nyu_llm_frames._requests.thinking import MAX_OUTPUT_TOKENS, advice, family
+from nyu_llm_frames._stages.requests.parameters import body_params
+from nyu_llm_frames._stages.requests.routes import route
+from nyu_llm_frames._stages.requests.thinking import MAX_OUTPUT_TOKENS, advice, family
 from nyu_llm_frames.errors import ConfigurationError, RequestError
 
 THREE, PRO_THREE = "gemini-3-flash-preview", "gemini-3.1-pro-preview"

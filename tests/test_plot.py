@@ -12,7 +12,7 @@ from support import rows
 from support.stand_in import StandIn
 
 import nyu_llm_frames as llm
-from nyu_llm_frames._run import Run
+from nyu_llm_frames._api.run import Run
 from nyu_llm_frames.errors import ConfigurationError
 
 MODEL = "gemini-3-flash-preview"

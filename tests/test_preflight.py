@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import nyu_llm_frames as llm
-from nyu_llm_frames._requests.bodies import BodyShape, custom_ids, distinct, fragments
-from nyu_llm_frames._requests.preflight import (
+from nyu_llm_frames._stages.requests.bodies import BodyShape, custom_ids, distinct, fragments
+from nyu_llm_frames._stages.requests.preflight import (
     check_roles,
     check_sizes,
     check_texts,

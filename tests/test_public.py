@@ -16,8 +16,8 @@ from support import rows
 from support.stand_in import StandIn, answer
 
 import nyu_llm_frames as llm
-from nyu_llm_frames import _options
-from nyu_llm_frames._asked import Asked, Common
+from nyu_llm_frames._runs.arguments import Arguments, Common
+from nyu_llm_frames._shared import options as _options
 from nyu_llm_frames.errors import ConfigurationError, PartialResultWarning, SidecarError
 
 MODEL = "gemini-3-flash-preview"
@@ -220,7 +220,7 @@ def test_the_embedded_gateway_is_the_same_from_every_folder(
 
 
 def test_type_checkers_know_the_arguments_that_there_are() -> None:
-    known = [field.name for field in dataclasses.fields(Asked)]
+    known = [field.name for field in dataclasses.fields(Arguments)]
     assert known == ["template", "model", *Common.__annotations__]
 
 

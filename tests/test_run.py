@@ -23,14 +23,14 @@ from support.clock import FakeClock
 from support.stand_in import StandIn, answer
 
 import nyu_llm_frames as llm
-from nyu_llm_frames._clock import SystemClock
 from nyu_llm_frames._gateway import connection
-from nyu_llm_frames._gateway.wire import Busy
 from nyu_llm_frames._jobs import sending
-from nyu_llm_frames._jobs.seen import driven
+from nyu_llm_frames._jobs.tracker import driven
+from nyu_llm_frames._runs.stored_run import StoredRun
+from nyu_llm_frames._shared.clock import SystemClock
 from nyu_llm_frames._sidecar.folder import Sidecar
 from nyu_llm_frames._sidecar.lock import SidecarLock
-from nyu_llm_frames._stored_run import StoredRun
+from nyu_llm_frames._stages.batches.wire import Busy
 from nyu_llm_frames.errors import (
     AuthenticationError,
     BatchJobFailedError,

@@ -16,8 +16,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nyu_llm_frames._frames.values import index_to_python, series_to_python, series_to_text
-from nyu_llm_frames._prompts.scalars import to_python
+from nyu_llm_frames._stages.prompts.python_values import to_python
+from nyu_llm_frames._tables.frame_values import index_to_python, series_to_python, series_to_text
 from nyu_llm_frames.errors import TemplateError
 
 
@@ -115,7 +115,7 @@ def test_every_kind_of_missing_value_becomes_none(cell: object) -> None:
 
 def test_converting_needs_no_pandas() -> None:
     code = (
-        "import sys; from nyu_llm_frames._prompts.scalars import to_python;"
+        "import sys; from nyu_llm_frames._stages.prompts.python_values import to_python;"
         "assert to_python([1.0]) == [1]; print('pandas' in sys.modules)"
     )
     # The package itself may import pandas; the module alone must not.

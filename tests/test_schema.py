@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, NotRequired, Optional, TypedDict
 import pytest
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, RootModel, field_validator
 
-from nyu_llm_frames._schema.schema import compile_schema
+from nyu_llm_frames._stages.schema.schema import compile_schema
 from nyu_llm_frames.errors import SchemaError
 
 
@@ -479,7 +479,7 @@ def test_response_format_has_a_fixed_name_and_holds_the_wire() -> None:
 def test_validators_are_imported_when_there_is_a_schema() -> None:
     code = (
         f"import sys; sys.path[:0] = {sys.path!r}\n"
-        "import nyu_llm_frames._schema.schema\n"
+        "import nyu_llm_frames._stages.schema.schema\n"
         "sys.exit(bool({'pydantic', 'jsonschema_rs'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -12,9 +12,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field, create_model
 
-from nyu_llm_frames._schema.json_schema import compile_check
-from nyu_llm_frames._schema.schema import compile_schema
-from nyu_llm_frames._schema.wire import MAX_DEPTH
+from nyu_llm_frames._stages.schema.json_schema import compile_check
+from nyu_llm_frames._stages.schema.schema import compile_schema
+from nyu_llm_frames._stages.schema.sent_schema import MAX_DEPTH
 from nyu_llm_frames.errors import SchemaError
 
 KEYWORDS = {

@@ -30,7 +30,7 @@ from support.memory_gateway import Crash, MemoryGateway, World
 from support.stand_in import answer
 
 import nyu_llm_frames as llm
-from nyu_llm_frames._clock import SystemClock
+from nyu_llm_frames._shared.clock import SystemClock
 from nyu_llm_frames.cli import exits
 from nyu_llm_frames.cli.main import cli
 from nyu_llm_frames.errors import (
@@ -194,7 +194,7 @@ class Runs(RuleBasedStateMachine):
         self._patch(SystemClock, "monotonic", lambda _: world.clock.monotonic())
         self._patch(SystemClock, "now", lambda _: world.clock.now())
         self._patch(SystemClock, "sleep", lambda _, seconds: world.clock.sleep(seconds))
-        self._patch("nyu_llm_frames._jobs.runner", "random", types.SimpleNamespace(uniform=max))
+        self._patch("nyu_llm_frames._jobs.driver", "random", types.SimpleNamespace(uniform=max))
         world.at_effect = self._come_by
 
     def _patch(self, where: Any, name: str, new: object) -> None:

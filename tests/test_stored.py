@@ -23,10 +23,10 @@ from support.callers import FAST, MODEL
 from support.stand_in import Behaviour, StandIn, answer
 
 import nyu_llm_frames as llm
-from nyu_llm_frames._jobs.runner import Runner
-from nyu_llm_frames._jobs.seen import driven
+from nyu_llm_frames._jobs.driver import Driver
+from nyu_llm_frames._jobs.tracker import driven
+from nyu_llm_frames._runs.stored_run import StoredRun
 from nyu_llm_frames._sidecar import answer_store
-from nyu_llm_frames._stored_run import StoredRun
 from nyu_llm_frames.errors import BatchJobFailedError, BudgetError, GatewayError, SidecarError
 
 TEXTS = [f"question {i}" for i in range(12)]
@@ -91,18 +91,18 @@ def test_what_failed_is_sent_again_together(
     stand_in: StandIn, monkeypatch: pytest.MonkeyPatch, at_once: int
 ) -> None:
     monkeypatch.setattr(StoredRun, "requests_at_once", at_once)
-    seen: Counter[str] = Counter()
+    tracker: Counter[str] = Counter()
 
     def at_first(custom_id: str, body: rows.Body) -> list[bytes]:
         text = rows.last_user_text(body)
-        seen[text] += 1
-        return rows.pick(BAD)(custom_id, body) if seen[text] == 1 else rows.good(custom_id, body)
+        tracker[text] += 1
+        return rows.pick(BAD)(custom_id, body) if tracker[text] == 1 else rows.good(custom_id, body)
 
     stand_in.behaviour.row = at_first
     batch(TEXTS, retries=0)
     assert len(stand_in.jobs) == 4
     StoredRun("s", retries=1).wait()
-    assert {text for text, n in seen.items() if n > 1} == {"question 1", "question 6"}
+    assert {text for text, n in tracker.items() if n > 1} == {"question 1", "question 6"}
     assert StoredRun("s").counts() == {"ok": 11, "blocked": 1}
     # One of each part would be sent where a part alone is more than is held at once.
     assert len(stand_in.jobs) == (6 if at_once == 1 else 5)
@@ -169,9 +169,9 @@ def test_what_was_planned_is_driven_before_anything_is_sent(
     stand_in.behaviour.row = rows.failed(429)
     batch(TEXTS[:3], retries=0)
     told = []
-    advance = Runner.advance
+    advance = Driver.advance
     monkeypatch.setattr(
-        Runner, "advance", lambda self: (told.append(self.name in driven), advance(self))[1]
+        Driver, "advance", lambda self: (told.append(self.name in driven), advance(self))[1]
     )
     StoredRun("s").retry()
     assert all(told)
@@ -240,7 +240,7 @@ def test_a_run_cancels_what_is_at_the_gateway_when_its_answers_are_there(
 def test_a_table_in_parts_is_the_table(
     many: None, monkeypatch: pytest.MonkeyPatch, suffix: str
 ) -> None:
-    from nyu_llm_frames.cli import sidecar as commands
+    from nyu_llm_frames.cli import sidecar_commands as commands
 
     read: Any = {
         ".csv": lambda path: path.read_text(),

@@ -13,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import nyu_llm_frames  # noqa: F401  (df.llm)
-from nyu_llm_frames._prompts.template import PromptTemplate, compile_template
+from nyu_llm_frames._stages.prompts.template import PromptTemplate, compile_template
 from nyu_llm_frames.errors import LLMFramesError, RequestError, TemplateError
 
 MODEL = "gemini-3-flash-preview"
@@ -129,7 +129,7 @@ def outcome(frame: pd.DataFrame, template: Any, missing: str) -> Any:
 def test_filling_says_what_rendering_row_by_row_says(
     template: Any, frame: pd.DataFrame, missing: str, at_once: int
 ) -> None:
-    with mock.patch("nyu_llm_frames._requests.bodies.ROWS_AT_ONCE", at_once):
+    with mock.patch("nyu_llm_frames._stages.requests.bodies.ROWS_AT_ONCE", at_once):
         filled = outcome(frame, template, missing)
         with mock.patch.object(PromptTemplate, "is_straight", False):
             rendered = outcome(frame, template, missing)

@@ -17,9 +17,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from nyu_llm_frames._prompts.environment import ENVIRONMENT
-from nyu_llm_frames._prompts.scalars import to_python
-from nyu_llm_frames._prompts.template import Message, PromptTemplate, compile_template
+from nyu_llm_frames._stages.prompts.environment import ENVIRONMENT
+from nyu_llm_frames._stages.prompts.python_values import to_python
+from nyu_llm_frames._stages.prompts.template import Message, PromptTemplate, compile_template
 from nyu_llm_frames.errors import (
     ConfigurationError,
     LLMFramesError,

@@ -16,7 +16,7 @@ from support import rows
 from support.stand_in import StandIn, answer
 
 import nyu_llm_frames as llm
-from nyu_llm_frames._progress import Progress
+from nyu_llm_frames._shared.progress import Progress
 from nyu_llm_frames.errors import (
     AuthenticationError,
     BudgetError,

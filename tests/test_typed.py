@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
-from nyu_llm_frames._schema.reader import CHUNK_ROWS
-from nyu_llm_frames._schema.schema import compile_schema
-from nyu_llm_frames._schema.texts import find_object
+from nyu_llm_frames._stages.schema.json_in_text import find_object
+from nyu_llm_frames._stages.schema.reader import CHUNK_ROWS
+from nyu_llm_frames._stages.schema.schema import compile_schema
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 INT64 = st.integers(-(2**63), 2**63 - 1)

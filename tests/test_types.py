@@ -42,8 +42,8 @@ from pydantic import (
 from pydantic_core import core_schema, to_jsonable_python
 from typing_extensions import TypedDict
 
-from nyu_llm_frames._schema.reader import Columns
-from nyu_llm_frames._schema.schema import compile_schema
+from nyu_llm_frames._stages.schema.reader import Columns
+from nyu_llm_frames._stages.schema.schema import compile_schema
 from nyu_llm_frames.errors import SchemaError
 
 

@@ -23,18 +23,18 @@ from support.stand_in import Behaviour, StandIn, answer
 import nyu_llm_frames as llm
 from nyu_llm_frames import Progress
 from nyu_llm_frames._gateway import connection as connection_module
-from nyu_llm_frames._gateway import wire
 from nyu_llm_frames._gateway.connection import Connection
-from nyu_llm_frames._gateway.wire import JobList, read_list
-from nyu_llm_frames._jobs.job import (
+from nyu_llm_frames._stages.batches import wire
+from nyu_llm_frames._stages.batches.job import (
     Job,
-    doubted,
+    became_uncertain,
     not_created,
     rejected,
     resubmitted,
     settle,
     undecidable,
 )
+from nyu_llm_frames._stages.batches.wire import JobList, read_list
 from nyu_llm_frames.errors import (
     AuthenticationError,
     GatewayError,
@@ -249,7 +249,7 @@ FOUND = wire.JobList((("9", "gs://b/ours"), ("8", "gs://b/older")), has_more=Tru
 
 def test_only_a_submit_that_may_have_made_a_job_keeps_its_time() -> None:
     sent = msgspec.structs.replace(INTENT, submitted_at=AT)
-    assert doubted(sent, "no answer", epoch="e", from_s=0.0).submitted_at == AT
+    assert became_uncertain(sent, "no answer", epoch="e", from_s=0.0).submitted_at == AT
     for after in (not_created(sent, "busy"), rejected(sent, "no", AT), resubmitted(sent)):
         assert after.submitted_at is None
 

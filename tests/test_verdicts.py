@@ -19,7 +19,7 @@ import pandas as pd
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from nyu_llm_frames._schema.schema import compile_schema
+from nyu_llm_frames._stages.schema.schema import compile_schema
 
 CORPUS = Path(__file__).parent / "data" / "verdicts.jsonl"
 

@@ -10,8 +10,8 @@ import pytest
 
 from nyu_llm_frames._gateway.failures import Translated
 from nyu_llm_frames._gateway.masking import Mask, secrets_in
-from nyu_llm_frames._gateway.wire import read_batch, read_list
-from nyu_llm_frames._jobs.job import Job, anchored, doubted
+from nyu_llm_frames._stages.batches.job import Job, became_uncertain, settling_started
+from nyu_llm_frames._stages.batches.wire import read_batch, read_list
 from nyu_llm_frames.errors import GatewayError, GatewayUnavailableError
 
 BATCH: dict[str, Any] = {
@@ -122,9 +122,9 @@ def test_settling_counts_from_the_last_word_on_a_clock_that_is_known() -> None:
         name="j", run="r", owner="o", realm="@v", model="m", requests=1, file_bytes=1,
         step="creating", settle_epoch="a", settle_from_s=5.0, looks=1, blind_looks=1, planned_at=at,
     )  # fmt: skip
-    late = doubted(job, "504", epoch="a", from_s=330.0)  # the POST itself took its time
+    late = became_uncertain(job, "504", epoch="a", from_s=330.0)  # the POST itself took its time
     assert (late.settle_epoch, late.settle_from_s) == ("a", 330.0)
-    other = anchored(job, "another boot", 7.0)
+    other = settling_started(job, "another boot", 7.0)
     assert (other.settle_epoch, other.settle_from_s) == ("another boot", 7.0)
 
 

@@ -1,1 +1,1 @@
-"""The gateway: where it is, what it says, how it is called."""
+"""The gateway: where it is, how it is called, and what its failures mean."""

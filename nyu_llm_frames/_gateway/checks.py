@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from nyu_llm_frames._options import NYU_BASE_URL
+from nyu_llm_frames._shared.options import NYU_BASE_URL
 
 
 def normal_url(url: str) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from nyu_llm_frames._gateway.connection import Connection
 from nyu_llm_frames._gateway.masking import NO_SECRETS, Mask, Secret, secrets_in, strings
-from nyu_llm_frames._gateway.network import Route, local_route
+from nyu_llm_frames._gateway.network import NetworkRoute, local_route
 from nyu_llm_frames.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def connect(
     provider: str,
     bucket: str,
     options: Secret[dict[str, Any]],
-    route: Route | None,
+    route: NetworkRoute | None,
 ) -> Connection:
     """Open a gateway that is named by its address; without a route, by the client in `options`."""
     from nyu_llm_frames._gateway import transport

@@ -15,7 +15,6 @@ from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nyu_llm_frames._gateway import wire as _wire
 from nyu_llm_frames._gateway.failures import Translated
 from nyu_llm_frames._gateway.masking import Mask, Secret, credentials, in_logs
 from nyu_llm_frames._gateway.received import (
@@ -26,6 +25,7 @@ from nyu_llm_frames._gateway.received import (
     check_time,
     whole,
 )
+from nyu_llm_frames._stages.batches import wire as _wire
 from nyu_llm_frames.errors import (
     BudgetError,
     ConfigurationError,
@@ -38,7 +38,7 @@ from nyu_llm_frames.errors import (
 if TYPE_CHECKING:
     import httpx
 
-    from nyu_llm_frames._gateway.network import Route
+    from nyu_llm_frames._gateway.network import NetworkRoute
 
 ENDPOINT = "/v1/chat/completions"
 
@@ -101,7 +101,7 @@ class Connection:
         Credentials: they must appear nowhere.
     private : Secret of list of str
         What else must not appear in any message.
-    route : Route, optional
+    route : NetworkRoute, optional
         How the client reaches the gateway; None where that is its owner's business.
     restart : callable, optional
         Brings a dead embedded server back and returns its base URL.
@@ -124,7 +124,7 @@ class Connection:
         *,
         secrets: Secret[list[str]],
         private: Secret[list[str]] | None = None,
-        route: Route | None = None,
+        route: NetworkRoute | None = None,
         restart: Callable[[], str] | None = None,
         owned: bool = True,
     ) -> None:

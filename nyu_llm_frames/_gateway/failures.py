@@ -12,10 +12,10 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from nyu_llm_frames._gateway import wire as _wire
 from nyu_llm_frames._gateway.masking import Mask
-from nyu_llm_frames._options import NYU_BASE_URL, NYU_CONTACT
-from nyu_llm_frames._words import printable, sentence
+from nyu_llm_frames._shared.options import NYU_BASE_URL, NYU_CONTACT
+from nyu_llm_frames._shared.wording import printable, sentence
+from nyu_llm_frames._stages.batches import wire as _wire
 from nyu_llm_frames.errors import (
     AuthenticationError,
     BudgetError,
@@ -28,7 +28,7 @@ from nyu_llm_frames.errors import (
 if TYPE_CHECKING:
     import ssl
 
-    from nyu_llm_frames._gateway.network import Proxy, Route
+    from nyu_llm_frames._gateway.network import NetworkRoute, Proxy
 
 _UNREADABLE = (ValueError, TypeError, AttributeError, LookupError, RecursionError, AssertionError)
 _RETRIED_STATUS = frozenset({408, 409, 425, 429})
@@ -98,7 +98,7 @@ class Translated:
     mask : Mask
     ways_out : mapping of int to str, optional
         What may help against an HTTP status.
-    route : Route, optional
+    route : NetworkRoute, optional
         How the connection is made; None where that is its owner's business.
     """
 
@@ -108,7 +108,7 @@ class Translated:
         base_url: str,
         mask: Mask,
         ways_out: Mapping[int, str] | None = None,
-        route: Route | None = None,
+        route: NetworkRoute | None = None,
     ) -> None:
         self._what, self._base_url, self._mask = what, base_url, mask
         self._ways_out = ways_out or {}

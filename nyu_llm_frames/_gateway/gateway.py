@@ -10,7 +10,6 @@ from dataclasses import FrozenInstanceError
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from nyu_llm_frames import _options
 from nyu_llm_frames._gateway.checks import (
     is_url,
     normal_url,
@@ -21,13 +20,14 @@ from nyu_llm_frames._gateway.checks import (
 )
 from nyu_llm_frames._gateway.masking import NO_SECRETS, Secret
 from nyu_llm_frames._gateway.portable import portable
-from nyu_llm_frames._local_path import local_path
-from nyu_llm_frames._options import NYU_BASE_URL, NYU_CONTACT, NYU_PROVIDER
+from nyu_llm_frames._shared import options as _options
+from nyu_llm_frames._shared.local_path import local_path
+from nyu_llm_frames._shared.options import NYU_BASE_URL, NYU_CONTACT, NYU_PROVIDER
 from nyu_llm_frames.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from nyu_llm_frames._gateway.connection import Connection
-    from nyu_llm_frames._gateway.network import Route
+    from nyu_llm_frames._gateway.network import NetworkRoute
 
 _DEFAULTS = {"base_url": NYU_BASE_URL, "provider": NYU_PROVIDER}
 
@@ -244,7 +244,7 @@ class Gateway:
         return value or _DEFAULTS.get(name)
 
     @property
-    def route(self) -> Route | None:
+    def route(self) -> NetworkRoute | None:
         """How calls get there; None where a client of the user's decides.
 
         Raises

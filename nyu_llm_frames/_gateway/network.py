@@ -1,7 +1,7 @@
 """Which way a connection goes: directly or through a proxy, and which certificates it trusts.
 
 Comes in: the gateway's address, the environment and the system's proxy settings. Goes out: a
-frozen `Route`, or a `ConfigurationError` that names the variable. Nothing else reads these
+frozen `NetworkRoute`, or a `ConfigurationError` that names the variable. Nothing else reads these
 settings: httpx, which raises whatever comes when they are wrong, is told to read none.
 """
 
@@ -64,7 +64,7 @@ class Proxy:
 
 
 @dataclass(frozen=True, slots=True)
-class Route:
+class NetworkRoute:
     """How one connection is made.
 
     Attributes
@@ -100,7 +100,7 @@ def is_loopback(host: str) -> bool:
     return address.is_loopback or address.is_unspecified
 
 
-def route(base_url: str) -> Route:
+def route(base_url: str) -> NetworkRoute:
     """Decide how to reach an address.
 
     Raises
@@ -113,12 +113,12 @@ def route(base_url: str) -> Route:
     encrypted = parts.scheme == "https" or (proxy is not None and proxy.scheme == "https")
     tls, certificates = _trusted(encrypted)
     unread = next((name for name in _UNREAD if os.environ.get(name)), "")
-    return Route(proxy, tls, certificates, unread)
+    return NetworkRoute(proxy, tls, certificates, unread)
 
 
-def local_route() -> Route:
+def local_route() -> NetworkRoute:
     """Return the way to the embedded gateway, which needs no setting."""
-    return Route(None, None, "no certificates are needed")
+    return NetworkRoute(None, None, "no certificates are needed")
 
 
 # --- proxies ------------------------------------------------------------------------------------

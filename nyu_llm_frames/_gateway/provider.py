@@ -7,7 +7,7 @@ name that is sent.
 from __future__ import annotations
 
 from nyu_llm_frames._gateway.gateway import Gateway, resolve
-from nyu_llm_frames._requests.models import check_family, split_name
+from nyu_llm_frames._stages.requests.models import check_family, split_name
 from nyu_llm_frames.errors import ConfigurationError
 
 

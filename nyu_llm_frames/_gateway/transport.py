@@ -1,8 +1,9 @@
 """How bytes travel: one pool of connections whose every read and write keeps a deadline.
 
-Comes in: a `Route`, and requests that may have an extension ``deadline`` (`time.monotonic`). Goes
-out: responses. The client's own timeouts are for a single read, so that an answer which comes a
-byte at a time would never end, be it in its headers, its body or a proxy's greeting.
+Comes in: a `NetworkRoute`, and requests that may have an extension ``deadline``
+(`time.monotonic`). Goes out: responses. The client's own timeouts are for a single read,
+so that an answer which comes a byte at a time would never end, be it in its headers, its body or a
+proxy's greeting.
 
 This module imports the client at its top, so it is itself imported inside of functions alone.
 """
@@ -18,7 +19,7 @@ from typing import Any
 import httpcore
 import httpx
 
-from nyu_llm_frames._gateway.network import Route
+from nyu_llm_frames._gateway.network import NetworkRoute
 
 _KEEP_ALIVE_S = 5.0
 _AT_ONCE = 100
@@ -127,10 +128,10 @@ class Transport(httpx.BaseTransport):
 
     Parameters
     ----------
-    route : Route
+    route : NetworkRoute
     """
 
-    def __init__(self, route: Route) -> None:
+    def __init__(self, route: NetworkRoute) -> None:
         self._deadline = _Deadline()
         self._pool = _pool(route, _Backend(self._deadline))
 
@@ -165,12 +166,12 @@ class Transport(httpx.BaseTransport):
         self._pool.close()
 
 
-def client(route: Route) -> httpx.Client:
+def client(route: NetworkRoute) -> httpx.Client:
     """Return a client that goes this way, follows no redirect and reads no environment."""
     return httpx.Client(transport=Transport(route), trust_env=False, follow_redirects=False)
 
 
-def _pool(route: Route, backend: _Backend) -> httpcore.ConnectionPool:
+def _pool(route: NetworkRoute, backend: _Backend) -> httpcore.ConnectionPool:
     common: dict[str, Any] = {
         "ssl_context": route.tls,
         "max_connections": _AT_ONCE,

@@ -1,1 +1,1 @@
-"""Batch jobs: their life, the runner that acts, the reading of outputs."""
+"""Batch jobs as effects: planned, sent, polled, read, driven."""

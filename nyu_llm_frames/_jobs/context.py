@@ -14,14 +14,14 @@ from typing import TypeVar
 
 import tenacity
 
-from nyu_llm_frames._clock import Clock
 from nyu_llm_frames._gateway.connection import Connection
 from nyu_llm_frames._gateway.gateway import Gateway
-from nyu_llm_frames._jobs.job import Job
-from nyu_llm_frames._options import Options
-from nyu_llm_frames._progress import Phase, Progress, Reporter
+from nyu_llm_frames._shared.clock import Clock
+from nyu_llm_frames._shared.options import Options
+from nyu_llm_frames._shared.progress import Phase, Progress, Reporter
 from nyu_llm_frames._sidecar.folder import Sidecar
 from nyu_llm_frames._sidecar.lock import PATIENCE_S
+from nyu_llm_frames._stages.batches.job import Job
 from nyu_llm_frames.errors import GatewayUnavailableError, RunTimeoutError, SidecarLockedError
 
 T = TypeVar("T")
@@ -58,7 +58,7 @@ class Context:
         """When this thread's waiting ends, in the clock's seconds; None before it begins."""
         return self._own.deadline
 
-    def allow(self, timeout: float | None) -> None:
+    def set_timeout(self, timeout: float | None) -> None:
         """Say how many seconds the user's call in this thread may wait."""
         self._own.timeout, self._own.deadline = timeout, None
 
@@ -120,7 +120,7 @@ class Context:
         with ExitStack() as stack:
             try:
                 stack.enter_context(
-                    self.sidecar.lock.held(lambda text: self.say("note", text), patience)
+                    self.sidecar.lock.held(lambda text: self.notify("note", text), patience)
                 )
             except SidecarLockedError as e:
                 if patience is None or patience >= PATIENCE_S:
@@ -133,11 +133,11 @@ class Context:
         self.sidecar.save_job(job)
         return job
 
-    def say(self, phase: Phase, message: str, *, trouble: str = "") -> None:
+    def notify(self, phase: Phase, message: str, *, trouble: str = "") -> None:
         """Tell a person."""
         self.report(Progress(phase, message, requests=self.requests, trouble=trouble))
 
-    def patiently(self, step: Callable[[], T]) -> T:
+    def retry_upload(self, step: Callable[[], T]) -> T:
         """Repeat an upload a few times; a submit never comes here."""
 
         def pause(state: tenacity.RetryCallState) -> float:

@@ -1,4 +1,4 @@
-"""What a run sends, written down before anything is: the thin part around `_requests.planning`.
+"""What a run sends, written down before it is sent: the effects around `_stages.batches.planning`.
 
 Comes in: the distinct requests of a run and what the sidecar holds. Goes out: planned jobs, made
 under the lock; jobs of others that carry the same requests are waited for, not made again.
@@ -14,17 +14,17 @@ from typing import Any, Protocol
 import numpy as np
 import pyarrow as pa
 
-from nyu_llm_frames._clock import process_token
-from nyu_llm_frames._jobs import job as _jobs
 from nyu_llm_frames._jobs.context import Context
-from nyu_llm_frames._jobs.job import Job
-from nyu_llm_frames._jobs.seen import Seen, driven
-from nyu_llm_frames._requests import planning as _planning
-from nyu_llm_frames._requests import shards as _shards
-from nyu_llm_frames._requests.bodies import ROWS_AT_ONCE, BodyShape
-from nyu_llm_frames._requests.planning import Standing
+from nyu_llm_frames._jobs.tracker import JobTracker, driven
+from nyu_llm_frames._shared.clock import process_token
 from nyu_llm_frames._sidecar.answer_store import positions_of_each
 from nyu_llm_frames._sidecar.folder import new_name, owner_is_gone
+from nyu_llm_frames._stages.batches import job as _jobs
+from nyu_llm_frames._stages.batches import planning as _planning
+from nyu_llm_frames._stages.batches import shards as _shards
+from nyu_llm_frames._stages.batches.job import Job
+from nyu_llm_frames._stages.batches.planning import RequestStates
+from nyu_llm_frames._stages.requests.bodies import ROWS_AT_ONCE, BodyShape
 
 Positions = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -32,7 +32,7 @@ _WRITERS = 2
 _BYTES_AT_ONCE = 16 << 20  # of long documents; of short ones it is rows that count
 
 
-class Wanted(Protocol):
+class RequestSet(Protocol):
     """The distinct requests of a run: rendered in memory, or as a sidecar remembers them."""
 
     @property
@@ -51,32 +51,37 @@ class Planner:
     ----------
     name : str
         The run's name in the sidecar.
-    requests : Wanted
+    requests : RequestSet
         All of the run's, or a part that is planned by itself.
     ctx : Context
     retries : int
         Attempts per request beyond the first.
-    seen : Seen, optional
+    seen : JobTracker, optional
         Shared with the other parts of the call and with its runner.
     """
 
     def __init__(
-        self, name: str, requests: Wanted, ctx: Context, retries: int, seen: Seen | None = None
+        self,
+        name: str,
+        requests: RequestSet,
+        ctx: Context,
+        retries: int,
+        tracker: JobTracker | None = None,
     ) -> None:
         self.name, self.requests, self.ctx, self.retries = name, requests, ctx, retries
-        self.seen = Seen() if seen is None else seen
+        self.tracker = JobTracker() if tracker is None else tracker
         self._me = process_token()
         self._at: dict[str, Positions] = {}
 
     # --- what stands -----------------------------------------------------------------------
-    def standing(self, every: dict[str, Job] | None = None) -> Standing:
+    def states(self, every: dict[str, Job] | None = None) -> RequestStates:
         """Where each distinct request stands, by the sidecar as it is now."""
         ids = self.requests.ids
-        standing = replace(
-            _planning.nothing_stands(len(ids)), rank=self.ctx.sidecar.best_answers(ids).rank
+        states = replace(
+            _planning.unknown_states(len(ids)), rank=self.ctx.sidecar.best_answers(ids).rank
         )
-        if standing.final.all():
-            return standing
+        if states.final.all():
+            return states
         every = self.ctx.sidecar.jobs() if every is None else every
         jobs = [
             job
@@ -89,15 +94,15 @@ class Planner:
             at = at[at >= 0]
             if not len(at):
                 continue
-            self.seen.follow(job)
+            self.tracker.track(job)
             if job.carries:
-                standing.carried[at] = True
+                states.carried[at] = True
             elif job.tries:
-                standing.attempts[at] += job.attempt
-                standing.unread[at] = (standing.rank[at] < 0) & (job.unread > 0)
-            if self.seen.bars(job.name):
-                standing.barred[at] = True
-        return standing
+                states.attempts[at] += job.attempt
+                states.unread[at] = (states.rank[at] < 0) & (job.unread > 0)
+            if self.tracker.excludes(job.name):
+                states.excluded[at] = True
+        return states
 
     def find_jobs(self) -> list[Job]:
         """Return the jobs that carry or carried requests of this run, whoever made them.
@@ -107,8 +112,8 @@ class Planner:
         every = self.ctx.sidecar.jobs()
         theirs = [name for name, job in every.items() if job.realm == self.ctx.realm]
         self._look_up(theirs)
-        self.seen.jobs.update((name, None) for name in theirs if (self._at[name] >= 0).any())
-        return [job for name, job in every.items() if name in self.seen.jobs]
+        self.tracker.jobs.update((name, None) for name in theirs if (self._at[name] >= 0).any())
+        return [job for name, job in every.items() if name in self.tracker.jobs]
 
     def lost_its_plan(self) -> bool:
         """Whether others took back what this run had planned, and nobody carries it now.
@@ -124,7 +129,7 @@ class Planner:
             else:
                 cared_for[at] = True
         lacking &= ~cared_for
-        return bool(lacking.any() and (self.standing().rank[lacking] < 0).any())
+        return bool(lacking.any() and (self.states().rank[lacking] < 0).any())
 
     def _positions(self, name: str) -> Positions:
         """Where the requests of a job stand among those of this run, -1 where they do not."""
@@ -149,27 +154,27 @@ class Planner:
             return 0
         if not self.ctx.options.keep_prompts:
             self._forget_prompts()
-        standing = self.standing()
-        send = self._wanted(standing, again=again)
-        if not (send.any() or standing.carried.any()):
+        states = self.states()
+        send = self._wanted(states, again=again)
+        if not (send.any() or states.carried.any()):
             return 0  # over: neither a lock nor a writable folder is needed
         with self.ctx.locked():
             self.ctx.sidecar.tidy()
             every = self.ctx.sidecar.jobs()
             self._withdraw(every)
-            standing = self.standing(every)
-            wanted = self._wanted(standing, again=again)
-            if wanted.any() and self._reopen(every, standing, wanted, again=again):
-                standing = self.standing(every)
-            chosen = np.flatnonzero(_planning.to_send(standing, self.retries, again=again))
+            states = self.states(every)
+            wanted = self._wanted(states, again=again)
+            if wanted.any() and self._reopen(every, states, wanted, again=again):
+                states = self.states(every)
+            chosen = np.flatnonzero(_planning.to_send(states, self.retries, again=again))
             if len(chosen):
                 self._write_plan(chosen)
-        return int(standing.carried.sum()) + len(chosen)
+        return int(states.carried.sum()) + len(chosen)
 
-    def _wanted(self, standing: Standing, *, again: bool) -> _planning.Mask:
+    def _wanted(self, states: RequestStates, *, again: bool) -> _planning.Mask:
         """What is to be sent, or to be looked for once more in the output of an ended job."""
-        send = _planning.to_send(standing, self.retries, again=again)
-        return send | _planning.to_reread(standing, self.retries)
+        send = _planning.to_send(states, self.retries, again=again)
+        return send | _planning.to_reread(states, self.retries)
 
     def take_back(self) -> None:
         """Take back jobs that were never made and that nobody drives: their rows are asked now."""
@@ -230,17 +235,17 @@ class Planner:
         )
 
     def _reopen(
-        self, every: dict[str, Job], standing: Standing, wanted: _planning.Mask, *, again: bool
+        self, every: dict[str, Job], states: RequestStates, wanted: _planning.Mask, *, again: bool
     ) -> bool:
         """Read outputs again that may hold what would otherwise be paid again, or be missing."""
         reopened = False
-        unanswered = wanted & (standing.rank < 0)
+        unanswered = wanted & (states.rank < 0)
         for name, job in list(every.items()):
-            if job.step != "done" or job.realm != self.ctx.realm or name in self.seen.reread:
+            if job.step != "done" or job.realm != self.ctx.realm or name in self.tracker.reread:
                 continue
             if job.batch_id is None or job.failed_empty:
                 continue
-            if job.unread and (again or name in self.seen.waited_for):
+            if job.unread and (again or name in self.tracker.waited_for):
                 continue  # it was read for long enough, and nothing is paid again without a word
             nothing = job.answers == 0 and job.outcome != "completed"
             if job.complete and (
@@ -249,9 +254,9 @@ class Planner:
                 continue
             at = self._positions(name)
             if unanswered[at[at >= 0]].any():
-                every[name] = _jobs.anchored(_jobs.reopened(job), "", 0.0)
+                every[name] = _jobs.settling_started(_jobs.reopened(job), "", 0.0)
                 self.ctx.sidecar.save_job(every[name])
-                self.seen.reread.add(name)
+                self.tracker.reread.add(name)
                 reopened = True
         return reopened
 
@@ -285,7 +290,7 @@ class Planner:
             )
             sidecar.save_job(job)
             self._at[name] = part
-            self.seen.follow(job)
+            self.tracker.track(job)
 
     def _batches(self, part: Positions, sizes: Positions) -> Iterator[tuple[pa.Array, pa.Array]]:
         for start, stop in _shards.split(sizes, ROWS_AT_ONCE, _BYTES_AT_ONCE):

@@ -6,12 +6,12 @@ needs no lock; what was read is recorded under it.
 
 from __future__ import annotations
 
-from nyu_llm_frames._jobs import job as _jobs
 from nyu_llm_frames._jobs.context import Context
-from nyu_llm_frames._jobs.harvest import Harvest
-from nyu_llm_frames._jobs.job import Job
+from nyu_llm_frames._jobs.output_reader import OutputReader
+from nyu_llm_frames._shared.wording import count
 from nyu_llm_frames._sidecar.answer_store import AnswerWriter
-from nyu_llm_frames._words import count
+from nyu_llm_frames._stages.batches import job as _jobs
+from nyu_llm_frames._stages.batches.job import Job
 from nyu_llm_frames.errors import AuthenticationError, GatewayError, GatewayUnavailableError
 
 
@@ -45,28 +45,28 @@ def poll(ctx: Context, job: Job) -> Job:
     return after
 
 
-class Reader:
+class JobReader:
     """Reads outputs, and remembers between two looks at one what it has seen."""
 
     def __init__(self, ctx: Context) -> None:
         self._ctx = ctx
-        self._harvests: dict[str, Harvest] = {}
+        self._harvests: dict[str, OutputReader] = {}
 
     def read(self, job: Job) -> Job:
         """Look at the output once, and store what is there."""
         ctx = self._ctx
         harvest = self._harvests.get(job.name)
         if harvest is None:
-            harvest = Harvest(
+            harvest = OutputReader(
                 set(ctx.sidecar.request_ids(job.name).to_pylist()),
                 lambda: ctx.sidecar.prompts_with_replacement(job.name),
             )
             self._harvests[job.name] = harvest
         if harvest.looks == 0:
-            ctx.say("reading", f"batch job {job.batch_id} {job.status}: reading its output")
+            ctx.notify("reading", f"batch job {job.batch_id} {job.status}: reading its output")
         writer = ctx.sidecar.answer_writer(job.name)
         try:
-            enough = harvest.look(job, ctx.connection, writer)
+            enough = harvest.read_once(job, ctx.connection, writer)
             # Given up before, after all looks: one more is enough where it shows nothing new.
             as_before = 0 < job.unread <= harvest.unread
             over = enough or as_before or self._settled(job)
@@ -103,14 +103,14 @@ class Reader:
         if not ctx.options.keep_prompts:
             with ctx.locked():
                 ctx.sidecar.drop_bodies(after.name)
-        ctx.say("reading", _told(after))
+        ctx.notify("reading", _told(after))
         return after
 
-    def _look_for_mends(self, harvest: Harvest, job: Job, writer: AnswerWriter) -> None:
+    def _look_for_mends(self, harvest: OutputReader, job: Job, writer: AnswerWriter) -> None:
         """Read on where a text is damaged: a call that takes one step has no other look."""
-        while harvest.may_mend:
+        while harvest.may_repair:
             try:
-                harvest.look(job, self._ctx.connection, writer)
+                harvest.read_once(job, self._ctx.connection, writer)
             except GatewayError:
                 break  # what was read before is kept
 
@@ -122,7 +122,7 @@ class Reader:
         with ctx.locked():
             fresh = ctx.sidecar.job(job.name)
             if fresh.step == "ended" and fresh.settle_epoch != ctx.clock.epoch:
-                ctx.save(_jobs.anchored(fresh, ctx.clock.epoch, ctx.clock.monotonic()))
+                ctx.save(_jobs.settling_started(fresh, ctx.clock.epoch, ctx.clock.monotonic()))
         return False
 
 

@@ -9,11 +9,18 @@ from __future__ import annotations
 
 from typing import assert_never
 
-from nyu_llm_frames._gateway.wire import BUDGET_USED_UP, Busy, Created, JobList, Refused, Uncertain
-from nyu_llm_frames._jobs import job as _jobs
 from nyu_llm_frames._jobs.context import Context
-from nyu_llm_frames._jobs.job import Job
-from nyu_llm_frames._words import count, sentence
+from nyu_llm_frames._shared.wording import count, sentence
+from nyu_llm_frames._stages.batches import job as _jobs
+from nyu_llm_frames._stages.batches.job import Job
+from nyu_llm_frames._stages.batches.wire import (
+    BUDGET_USED_UP,
+    Busy,
+    Created,
+    JobList,
+    Refused,
+    Uncertain,
+)
 from nyu_llm_frames.errors import (
     AuthenticationError,
     BudgetError,
@@ -32,7 +39,7 @@ def upload(ctx: Context, name: str) -> Job:
         if job.step != "planned":
             return job
         connection = ctx.connection
-        ctx.say(
+        ctx.notify(
             "uploading",
             f"uploading {count(job.requests, 'request')} ({job.file_bytes / 1e6:,.1f} MB)",
         )
@@ -63,7 +70,7 @@ def submit(ctx: Context, name: str) -> Job:
         except GatewayUnavailableError as e:
             if not _never_lists(ctx, job, e):
                 raise
-            ctx.say("note", f"going on without the job list. {e}")
+            ctx.notify("note", f"going on without the job list. {e}")
             listed = None
         job = ctx.save(
             _jobs.intended(
@@ -80,7 +87,7 @@ def submit(ctx: Context, name: str) -> Job:
         match outcome:
             case Created(batch):
                 job = ctx.save(_jobs.created(job, batch, ctx.clock.now()))
-                ctx.say("submitting", f"submitted as batch job {batch.id}")
+                ctx.notify("submitting", f"submitted as batch job {batch.id}")
                 return job
             case Refused(status_code, reason):
                 if status_code in (401, 403, BUDGET_USED_UP):
@@ -100,10 +107,10 @@ def submit(ctx: Context, name: str) -> Job:
                 error.retry_after_s = retry_after_s
                 raise error
             case Uncertain(reason, refusal):
-                ctx.say("settling", f"no certain answer to the submit ({reason})")
+                ctx.notify("settling", f"no certain answer to the submit ({reason})")
                 clock = ctx.clock
                 return ctx.save(
-                    _jobs.doubted(
+                    _jobs.became_uncertain(
                         job,
                         reason,
                         epoch=clock.epoch,
@@ -140,10 +147,10 @@ def _never_lists(ctx: Context, job: Job, e: GatewayUnavailableError) -> bool:
     clock = ctx.clock
     if e.status_code != 500:
         if job.settle_epoch:
-            ctx.save(_jobs.anchored(job, "", 0.0))
+            ctx.save(_jobs.settling_started(job, "", 0.0))
         return False
     if job.settle_epoch != clock.epoch:
-        ctx.save(_jobs.anchored(job, clock.epoch, clock.monotonic()))
+        ctx.save(_jobs.settling_started(job, clock.epoch, clock.monotonic()))
         return False
     return clock.monotonic() - job.settle_from_s >= LIST_PATIENCE_S
 
@@ -166,7 +173,7 @@ def settle(ctx: Context, job: Job) -> Job:
                 "one can tell: make the call once with that gateway.",
             )
         if job.settle_epoch != ctx.clock.epoch:
-            job = ctx.save(_jobs.anchored(job, ctx.clock.epoch, ctx.clock.monotonic()))
+            job = ctx.save(_jobs.settling_started(job, ctx.clock.epoch, ctx.clock.monotonic()))
         elapsed = ctx.clock.monotonic() - job.settle_from_s
         try:
             listed = job_list(ctx)
@@ -179,11 +186,11 @@ def settle(ctx: Context, job: Job) -> Job:
         if after != job:
             ctx.save(after)
     if after.step == "live":
-        ctx.say("settling", f"found at the gateway: batch job {after.batch_id}")
+        ctx.notify("settling", f"found at the gateway: batch job {after.batch_id}")
     elif after.step == "planned":
-        ctx.say("settling", "the uncertain submit made no job; submitting again")
+        ctx.notify("settling", "the uncertain submit made no job; submitting again")
     elif after.step == "withdrawn":
-        ctx.say("settling", "the uncertain submit made no job, and none is wanted any more")
+        ctx.notify("settling", "the uncertain submit made no job, and none is wanted any more")
     elif after.step == "rejected":
         raise GatewayError(
             f"{sentence(after.error or 'The submit was refused')} The job list shows that it made "

@@ -1,1 +1,1 @@
-"""The folder that remembers: files, lock, records, and a reader."""
+"""The folder that remembers: files, lock, records."""

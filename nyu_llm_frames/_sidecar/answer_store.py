@@ -24,9 +24,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from nyu_llm_frames._answers.answer import RANK, Answer
-from nyu_llm_frames._answers.plain import PlainRows, joined
 from nyu_llm_frames._sidecar import storage as _storage
+from nyu_llm_frames._stages.answers.answer import RANK, Answer
+from nyu_llm_frames._stages.answers.usual_rows import PlainRows, joined
 
 T = TypeVar("T")
 Ints = np.ndarray[Any, np.dtype[np.int64]]

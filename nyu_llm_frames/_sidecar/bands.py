@@ -15,11 +15,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from nyu_llm_frames._clock import Clock
-from nyu_llm_frames._jobs.job import Job
+from nyu_llm_frames._shared.clock import Clock
 from nyu_llm_frames._sidecar import answer_store as _answer_store
 from nyu_llm_frames._sidecar import storage as _storage
 from nyu_llm_frames._sidecar.folder import IDS, Sidecar
+from nyu_llm_frames._stages.batches.job import Job
 
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -40,7 +40,7 @@ def prefixes(ids: pa.Array) -> Ints:
     return out
 
 
-class WholeSidecar(Sidecar):
+class LargeSidecar(Sidecar):
     """A sidecar that keeps no ids in memory, and knows what each of its files spans."""
 
     def __init__(self, folder: Path, clock: Clock, *, create: bool = True) -> None:
@@ -61,10 +61,10 @@ class WholeSidecar(Sidecar):
             self._spans[path] = (int(found.min()), int(found.max())) if len(found) else (PREFIX, -1)
         return self._spans[path]
 
-    def band_of(self, names: Iterable[str]) -> BandSidecar:
+    def band_of(self, names: Iterable[str]) -> SidecarSlice:
         """Return what the ids of some jobs can see."""
         spans = [self.span(self.path / "requests" / f"{name}.parquet") for name in names]
-        return BandSidecar(self, min(low for low, _ in spans), max(high for _, high in spans) + 1)
+        return SidecarSlice(self, min(low for low, _ in spans), max(high for _, high in spans) + 1)
 
     def spans(self, path: Path, low: int, high: int) -> bool:
         """Whether a file can hold ids of a band."""
@@ -72,10 +72,10 @@ class WholeSidecar(Sidecar):
         return first < high and last >= low
 
 
-class BandSidecar(Sidecar):
+class SidecarSlice(Sidecar):
     """What one band sees of a sidecar."""
 
-    def __init__(self, whole: WholeSidecar, low: int, high: int) -> None:
+    def __init__(self, whole: LargeSidecar, low: int, high: int) -> None:
         super().__init__(whole.path, whole._clock)
         self.is_new = whole.is_new
         self.lock = whole.lock

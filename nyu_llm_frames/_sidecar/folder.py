@@ -17,15 +17,15 @@ from typing import Any, get_type_hints
 import msgspec
 import pyarrow as pa
 
-from nyu_llm_frames._clock import Clock, is_dead
-from nyu_llm_frames._gateway.wire import is_plain_id
-from nyu_llm_frames._jobs.job import Job
-from nyu_llm_frames._local_path import local_path
-from nyu_llm_frames._requests.bodies import reads_as_replacement, request_lines
+from nyu_llm_frames._shared.clock import Clock, is_dead
+from nyu_llm_frames._shared.local_path import local_path
+from nyu_llm_frames._shared.wording import printable
 from nyu_llm_frames._sidecar import answer_store as _answer_store
 from nyu_llm_frames._sidecar import storage as _storage
 from nyu_llm_frames._sidecar.lock import SidecarLock
-from nyu_llm_frames._words import printable
+from nyu_llm_frames._stages.batches.job import Job
+from nyu_llm_frames._stages.batches.wire import is_plain_id
+from nyu_llm_frames._stages.requests.bodies import reads_as_replacement, request_lines
 from nyu_llm_frames.errors import SidecarDamagedError, SidecarError
 
 FOLDERS = ("jobs", "requests", "answers", "runs")

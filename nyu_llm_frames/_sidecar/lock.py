@@ -16,9 +16,9 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from nyu_llm_frames._clock import Clock
+from nyu_llm_frames._shared.clock import Clock
+from nyu_llm_frames._shared.wording import printable
 from nyu_llm_frames._sidecar.storage import draft_path, is_refused, sidecar_errors
-from nyu_llm_frames._words import printable
 from nyu_llm_frames.errors import SidecarError, SidecarLockedError
 
 _LOCK, _OWNER = "lock", "lock.owner"

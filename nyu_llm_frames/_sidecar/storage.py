@@ -21,8 +21,8 @@ from typing import BinaryIO, TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from nyu_llm_frames._clock import may_live
-from nyu_llm_frames._words import printable
+from nyu_llm_frames._shared.clock import may_live
+from nyu_llm_frames._shared.wording import printable
 from nyu_llm_frames.errors import (
     LLMFramesError,
     SidecarDamagedError,

@@ -13,10 +13,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from nyu_llm_frames._jobs.job import Job
-from nyu_llm_frames._requests.bodies import LINE_OVERHEAD, BodyShape, first_of_each
 from nyu_llm_frames._sidecar.answer_store import positions, positions_of_each
 from nyu_llm_frames._sidecar.folder import Sidecar
+from nyu_llm_frames._stages.batches.job import Job
+from nyu_llm_frames._stages.requests.bodies import LINE_OVERHEAD, BodyShape, first_of_each
 
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 

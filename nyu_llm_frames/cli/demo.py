@@ -15,7 +15,7 @@ import click
 import pandas as pd
 
 from nyu_llm_frames._gateway.gateway import Gateway
-from nyu_llm_frames._options import set_options
+from nyu_llm_frames._shared.options import set_options
 from nyu_llm_frames._sidecar.folder import is_sidecar
 from nyu_llm_frames.cli import show
 

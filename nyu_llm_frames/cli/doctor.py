@@ -19,9 +19,10 @@ import pandas as pd
 from nyu_llm_frames._gateway.connection import Connection
 from nyu_llm_frames._gateway.gateway import Gateway
 from nyu_llm_frames._gateway.provider import resolve_model
-from nyu_llm_frames._options import NYU_CONTACT, VARIABLES
-from nyu_llm_frames._words import count
-from nyu_llm_frames.cli import exits, options, show
+from nyu_llm_frames._shared.options import NYU_CONTACT, VARIABLES
+from nyu_llm_frames._shared.wording import count
+from nyu_llm_frames.cli import command_options as options
+from nyu_llm_frames.cli import exits, show
 from nyu_llm_frames.errors import (
     AuthenticationError,
     BatchJobFailedError,
@@ -181,7 +182,7 @@ def _reach(gateway: Gateway, connection: Connection, model: str) -> Iterator[Fin
 
 def _upload(gateway: Gateway, connection: Connection, model: str) -> Iterator[Finding]:
     """Upload two request lines under a name that no job uses."""
-    from nyu_llm_frames._clock import SystemClock
+    from nyu_llm_frames._shared.clock import SystemClock
     from nyu_llm_frames._sidecar.folder import new_name
 
     frame = pd.DataFrame(_FRAME)
@@ -221,7 +222,7 @@ def _upload(gateway: Gateway, connection: Connection, model: str) -> Iterator[Fi
 def _lines(preview: pd.DataFrame, model: str) -> str:
     import pyarrow as pa
 
-    from nyu_llm_frames._requests.bodies import encode, request_lines
+    from nyu_llm_frames._stages.requests.bodies import encode, request_lines
 
     bodies = [encode({"model": model, "messages": m}) for m in preview["messages"]]
     ids = pa.array(preview["custom_id"].tolist(), pa.string())
@@ -262,7 +263,7 @@ def _send(
 
 def _ways_to_read(gateway: Gateway, sidecar: Path) -> str:
     """Read the output of a finished job both ways: what the gateway gives decides how fast."""
-    from nyu_llm_frames._stored_run import StoredRun
+    from nyu_llm_frames._runs.stored_run import StoredRun
 
     jobs = [job for job in StoredRun(sidecar).jobs() if job.batch_id and job.has_output_file]
     if not jobs:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from nyu_llm_frames import errors
-from nyu_llm_frames._answers.answer import NO_FAILURE
+from nyu_llm_frames._stages.answers.answer import NO_FAILURE
 
 OK = 0
 ERROR = 1

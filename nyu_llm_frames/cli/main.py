@@ -12,8 +12,20 @@ from typing import Any
 import click
 
 import nyu_llm_frames
-from nyu_llm_frames import _options
-from nyu_llm_frames.cli import exits, files, server, show, sidecar
+from nyu_llm_frames._shared import options as _options
+from nyu_llm_frames.cli import (
+    exits,
+    show,
+)
+from nyu_llm_frames.cli import (
+    serve as server,
+)
+from nyu_llm_frames.cli import (
+    sidecar_commands as sidecar,
+)
+from nyu_llm_frames.cli import (
+    table_commands as files,
+)
 from nyu_llm_frames.cli.doctor import doctor
 from nyu_llm_frames.errors import (
     LLMFramesError,

@@ -16,8 +16,8 @@ from typing import Any
 import click
 import pandas as pd
 
-from nyu_llm_frames._progress import Display, Progress
-from nyu_llm_frames._words import printable
+from nyu_llm_frames._shared.progress import Display, Progress
+from nyu_llm_frames._shared.wording import printable
 
 _COLOURS = {
     "ok": "green",

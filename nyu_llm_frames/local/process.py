@@ -160,7 +160,7 @@ def serve(
     options.upstream_key()
     if spec.kind == "model" and spec.model is None:
         ensure_weights()
-    from nyu_llm_frames.local.run import run
+    from nyu_llm_frames.local.job_run import run
 
     run(
         spec,

@@ -53,14 +53,14 @@ class OnTheFly:
         return self._folder / f"{uuid.uuid5(uuid.NAMESPACE_URL, file_id)}.ids"
 
     def create(self, input_file_id: str, model: str) -> object:
-        from nyu_llm_frames._gateway.wire import Created
+        from nyu_llm_frames._stages.batches.wire import Created
 
         batch_id = str(len(self._jobs) + 1)
         self._jobs[batch_id] = input_file_id
         return Created(self._batch(batch_id, "validating", "running"))
 
     def _batch(self, batch_id: str, status: str, state: str) -> object:
-        from nyu_llm_frames._gateway.wire import Batch
+        from nyu_llm_frames._stages.batches.wire import Batch
 
         file_id = self._jobs[batch_id]
         return Batch(batch_id, status, state, file_id, f"{file_id}.out", None, None)  # type: ignore[arg-type]
@@ -69,7 +69,7 @@ class OnTheFly:
         return self._batch(batch_id, "completed", "completed")
 
     def list(self) -> object:
-        from nyu_llm_frames._gateway.wire import JobList
+        from nyu_llm_frames._stages.batches.wire import JobList
 
         return JobList((), False)
 

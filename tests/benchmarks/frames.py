@@ -30,7 +30,7 @@ import pandas as pd
 import pyarrow as pa
 
 import nyu_llm_frames as llm
-from nyu_llm_frames._gateway.wire import Batch, Created, JobList
+from nyu_llm_frames._stages.batches.wire import Batch, Created, JobList
 
 TEMPLATE = "Which drug is named in this offence? {{ offense }} (case {{ case_id }})"
 MODEL = "gemini-3-flash-preview"

@@ -15,7 +15,7 @@ from gateway_lab.harness import Harness, free_port
 from gateway_lab.oracle import expected_answer
 from terminal import FOR_EVER, Said, Terminal, finish, submits
 
-from nyu_llm_frames._options import NYU_CONTACT
+from nyu_llm_frames._shared.options import NYU_CONTACT
 from nyu_llm_frames.cli import exits
 
 pytestmark = pytest.mark.gateway

@@ -10,7 +10,7 @@ import pytest
 from gateway_lab import oracle
 
 import nyu_llm_frames as llm
-from nyu_llm_frames._schema.schema import compile_schema
+from nyu_llm_frames._stages.schema.schema import compile_schema
 
 pytestmark = pytest.mark.gateway
 DATA = Path(__file__).parent.parent / "data"

@@ -14,8 +14,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from nyu_llm_frames._gateway import wire as our_wire
 from nyu_llm_frames._gateway.gateway import Gateway
+from nyu_llm_frames._stages.batches import wire as our_wire
 from nyu_llm_frames.errors import GatewayError, GatewayUnavailableError
 from support import wire
 from support.jobs import Behaviour, Job

@@ -13,7 +13,7 @@ import pandas as pd
 
 import nyu_llm_frames as llm
 from nyu_llm_frames import errors
-from nyu_llm_frames._accessor import FrameMethods
+from nyu_llm_frames._api.accessor import FrameMethods
 
 df = pd.DataFrame({"offense": ["a"]})
 # Type checkers do not know the accessors that pandas is given at run time.

@@ -1,0 +1,397 @@
+"""The doorway ``df.llm``: check, call one function, return. It stores nothing.
+
+Comes in: a frame and arguments. Goes out: what the stages behind it made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import pandas as pd
+from typing_extensions import Unpack
+
+from nyu_llm_frames._runs.arguments import Common, Template, collect_arguments, expand_signature
+from nyu_llm_frames.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from nyu_llm_frames._api.run import Run
+    from nyu_llm_frames._runs.prepare import PreparedCall
+    from nyu_llm_frames._stages.cost.estimate import Estimate
+
+
+class FrameMethods:
+    """Batch inference for the rows of a frame: ``df.llm``."""
+
+    def __init__(self, frame: pd.DataFrame) -> None:
+        if not isinstance(frame, pd.DataFrame):
+            raise AttributeError("df.llm works on a pandas.DataFrame.")
+        self._frame = frame
+
+    @expand_signature
+    def preview(
+        self,
+        template: Template,
+        *,
+        model: str = "model",
+        n: int = 5,
+        **common: Unpack[Common],
+    ) -> pd.DataFrame:
+        """
+        Show the first prompts as they would be sent; no network, no key.
+
+        Parameters
+        ----------
+        template : str, Path, jinja2.Template or list of dict
+            See `batch`.
+        model : str, optional
+            Only for the ids: another model is another request.
+        n : int, default 5
+            Number of rows.
+        **common
+            See `batch`.
+
+        Returns
+        -------
+        pandas.DataFrame
+            The first n rows' index, with ``custom_id`` and ``messages`` (lists of dicts).
+
+        Examples
+        --------
+        >>> import pandas as pd, nyu_llm_frames as llm
+        >>> df = pd.DataFrame({"city": ["Abu Dhabi", "Shanghai"]})
+        >>> df.llm.preview("Where is {{ city }}?")["messages"].iloc[1]
+        [{'role': 'user', 'content': 'Where is Shanghai?'}]
+        """
+        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+            raise ConfigurationError(f"n must be a whole number above 0, not {n!r}.")
+        from nyu_llm_frames._runs.prepare import prepare
+        from nyu_llm_frames._runs.preview import preview
+
+        arguments = collect_arguments(template, model, common)
+        first, rows = self._frame.head(n), len(self._frame)
+        return preview(prepare(first, arguments, check_columns=False, rows=rows))
+
+    @expand_signature
+    def estimate(
+        self,
+        template: Template,
+        *,
+        model: str,
+        retries: int = 1,
+        **common: Unpack[Common],
+    ) -> Estimate:
+        """
+        Tell what the batch would send and cost; no network, no key, nothing written.
+
+        Prompts are counted by the real counts of earlier answers where the sidecar has some, else
+        by a tokenizer of the model's family (``pip install "nyu-llm-frames[tokens]"``), else by
+        their characters; the estimate says which. Answers are as long as earlier ones to the same
+        question, and at most `max_tokens`, else their 99th percentile (with a margin below 30
+        answers), else the model's maximum.
+
+        Parameters
+        ----------
+        template, model, **common
+            See `batch`.
+        retries : int, default 1
+            Further attempts; the upper end of the cost counts them.
+
+        Returns
+        -------
+        Estimate
+            Rows, requests, tokens with ranges, US dollars as batch and live.
+
+        Examples
+        --------
+        >>> import pandas as pd, nyu_llm_frames as llm
+        >>> df = pd.DataFrame({"city": ["Abu Dhabi", "Shanghai", "Shanghai"]})
+        >>> df.llm.estimate("Where is {{ city }}?", model="gemini-3-flash-preview").to_pay
+        2
+        """
+        from nyu_llm_frames._runs.next_upload import estimate
+        from nyu_llm_frames._runs.prepare import check_retries, prepare
+        from nyu_llm_frames._shared.clock import SystemClock
+
+        call = prepare(self._frame, collect_arguments(template, model, common), check_columns=False)
+        return estimate(call, SystemClock(), check_retries(retries))
+
+    @expand_signature
+    def trial(
+        self,
+        template: Template,
+        *,
+        model: str,
+        n: int = 5,
+        random_state: Any = None,
+        **common: Unpack[Common],
+    ) -> pd.DataFrame:
+        """
+        Answer n rows now, at the live rate, with the very same requests as the batch.
+
+        The answers are stored, so the batch does not pay for them again, and rows that have an
+        answer are not asked again. A live request cannot be found again at the gateway: one that
+        a crash or a lost connection interrupts may have been paid, and is paid again by the batch.
+        That, and a trial at the same moment as a batch of the same rows, are the only ways to pay
+        twice.
+
+        Parameters
+        ----------
+        template, model, **common
+            See `batch`.
+        n : int, default 5
+            Number of rows, drawn at random.
+        random_state : int or numpy.random.Generator, optional
+            As `pandas.DataFrame.sample` takes it; give one to draw the same rows again.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Those rows, in the order of the frame, with the new columns. ``attrs["trial"]`` is a
+            dict: tokens, truncated and refused rate, seconds, the cost of the trial and the
+            projected cost of the whole with a 95 % interval.
+
+        Raises
+        ------
+        LLMFramesError
+            As `batch`.
+
+        Examples
+        --------
+        >>> df.llm.trial("Which drug is named here? {{ offense }}", n=10, random_state=1,
+        ...              model="gemini-3-flash-preview")  # doctest: +SKIP
+        """
+        from nyu_llm_frames._api.trial import trial
+        from nyu_llm_frames._shared.clock import SystemClock
+
+        arguments = collect_arguments(template, model, common)
+        return trial(self._frame, arguments, n=n, random_state=random_state, clock=SystemClock())
+
+    @expand_signature
+    def submit(
+        self,
+        template: Template,
+        *,
+        model: str,
+        retries: int = 1,
+        max_cost: float | None = None,
+        **common: Unpack[Common],
+    ) -> Run:
+        """
+        Upload and submit, and return at once.
+
+        Parameters
+        ----------
+        template, model, retries, max_cost, **common
+            See `batch`.
+
+        Returns
+        -------
+        Run
+            To look at, wait for and collect.
+
+        Raises
+        ------
+        LLMFramesError
+            As `batch`.
+        """
+        from nyu_llm_frames._api.run import submit
+        from nyu_llm_frames._runs.budget import check_max_cost
+        from nyu_llm_frames._runs.prepare import check_retries
+        from nyu_llm_frames._shared.clock import SystemClock
+
+        call = self._prepared(template, model, common)
+        return submit(
+            call,
+            SystemClock(),
+            retries=check_retries(retries),
+            max_cost=check_max_cost(max_cost, call.options.max_cost),
+        )
+
+    @expand_signature
+    def batch(
+        self,
+        template: Template,
+        *,
+        model: str,
+        wait: bool = True,
+        timeout: float | None = None,
+        retries: int = 1,
+        max_cost: float | None = None,
+        on_error: Literal["keep", "raise"] = "keep",
+        **common: Unpack[Common],
+    ) -> pd.DataFrame:
+        """
+        Answer a prompt for every row, in batch jobs at half the price.
+
+        Make the same call again at any time, in any kernel: it picks up where things stand.
+        Nothing is paid twice, and a finished call needs neither network nor key.
+
+        Parameters
+        ----------
+        template : str, Path, jinja2.Template or list of dict
+            Jinja template of the prompt. Names are the columns; ``row["any column"]`` and
+            ``index`` always work. A list of ``{"role", "content"}`` gives several messages.
+        model : str
+            Name of the model, as ``"gemini-3-flash-preview"`` or, with its provider,
+            ``"@vertexai/gemini-3-flash-preview"``.
+        wait : bool, default True
+            False takes one step (plan, submit, one poll, collect what is there) and returns the
+            frame so far.
+        timeout : float, optional
+            Seconds of waiting before `RunTimeoutError`; the batch jobs go on.
+        retries : int, default 1
+            Further attempts for requests that failed or got no answer.
+        max_cost : float, optional
+            US dollars that the call may cost at most. Held against the upper estimate, retries
+            included, before anything is uploaded.
+        on_error : {"keep", "raise"}, default "keep"
+            Whether rows without a good answer are a warning or a `PartialResultError`.
+        system : str, Path or jinja2.Template, optional
+            Template of the system message.
+        schema : type or dict, optional
+            Fields of a structured answer; each becomes a typed column.
+        images : str or list of str, optional
+            Columns that hold images or documents: gs:// and https:// URLs, local paths, bytes,
+            ``{"url", "mime_type"}``, cells of Hugging Face's datasets (``{"bytes", "path"}``), PIL
+            images (sent as PNG), or lists of these. An empty list is a row without image.
+        output : str, default "response"
+            Name of the new column; its errors stand in ``{output}_error``.
+        prefix : str, default ""
+            Put before the names of a schema's columns.
+        if_exists : {"error", "replace"}, default "error"
+            What to do when a new column is there already. With "replace", a template that goes
+            through `row` as a whole meets no column of an earlier run that it does not name.
+        details : bool, default False
+            Whether to add status, finish reason, tokens, cost, model and custom_id.
+        missing : {"error", "skip"}, default "error"
+            What to do with rows whose prompt prints a missing value, or compares one, without
+            words for it: ``{% if x %}``, ``x is none``, ``x or "?"``, ``x | default("?")``. A
+            `jinja2.Template` shows no words: there, a missing value is an error in any case.
+        max_tokens, temperature, top_p, seed, stop
+            As the model takes them; unset ones are not sent.
+        thinking : str or int, optional
+            "off", "low", "medium", "high", or a budget in tokens. With it, `max_tokens` is the
+            limit of the answer alone: what is sent is larger by the room that thinking needs.
+        params : dict, optional
+            Any further field of the request body.
+        sidecar : str or Path, optional
+            Folder that remembers jobs and answers; default ``llm_sidecar``.
+        gateway : Gateway or "local", optional
+            Default: the environment's.
+
+        Returns
+        -------
+        pandas.DataFrame
+            A new frame: same index, order, dtypes and columns, and the new columns.
+
+        Raises
+        ------
+        TemplateError, MissingColumnError, MissingValueError, ColumnExistsError, RequestError
+            Before anything is sent.
+        ConfigurationError
+            A missing credential, before anything is sent, or an argument without meaning.
+        AuthenticationError, GatewayError
+            The gateway refused.
+        UncertainSubmissionError
+            A submit may or may not have made a job, and the job list cannot tell.
+        BatchJobFailedError
+            A batch job ended without any answer.
+        RunTimeoutError
+            `timeout` is over.
+        PartialResultError
+            With ``on_error="raise"``.
+
+        Examples
+        --------
+        >>> df.llm.batch("Which drug is named here? {{ offense }}",
+        ...              model="gemini-3-flash-preview")  # doctest: +SKIP
+        """
+        if on_error not in ("keep", "raise"):
+            raise ConfigurationError(f"on_error must be 'keep' or 'raise', not {on_error!r}.")
+        if not isinstance(wait, bool):
+            raise ConfigurationError(f"wait must be True or False, not {wait!r}.")
+        from nyu_llm_frames._api.run import batch
+        from nyu_llm_frames._runs.budget import check_max_cost
+        from nyu_llm_frames._runs.prepare import check_retries, check_timeout
+        from nyu_llm_frames._shared.clock import SystemClock
+
+        seconds = check_timeout(timeout)
+        call = self._prepared(template, model, common)
+        return batch(
+            call,
+            SystemClock(),
+            wait=wait,
+            timeout=seconds,
+            retries=check_retries(retries),
+            max_cost=check_max_cost(max_cost, call.options.max_cost),
+            on_error=on_error,
+        )
+
+    @expand_signature
+    def to_jsonl(
+        self, path: str | Path, template: Template, *, model: str, **common: Unpack[Common]
+    ) -> list[Path]:
+        """
+        Write the request files without sending them: for the steps by hand, or another runner.
+
+        Parameters
+        ----------
+        path : str or Path
+            The file of JSON lines; above the limits of one file there are several, numbered.
+        template, model, **common
+            See `batch`.
+
+        Returns
+        -------
+        list of pathlib.Path
+            The files written; none when every request is answered or under way already.
+        """
+        from nyu_llm_frames._api.exchange import to_jsonl
+        from nyu_llm_frames._runs.prepare import prepare
+
+        arguments = collect_arguments(template, model, common)
+        return to_jsonl(prepare(self._frame, arguments, check_columns=False), path)
+
+    @expand_signature
+    def from_jsonl(
+        self,
+        path: str | Path | Sequence[str | Path],
+        template: Template,
+        *,
+        model: str,
+        **common: Unpack[Common],
+    ) -> pd.DataFrame:
+        """
+        Take an output file into the sidecar, and join its answers to the rows.
+
+        Parameters
+        ----------
+        path : str, Path or sequence of them
+            What came back for the files of `to_jsonl`: fetched by hand, or written by
+            ``vllm run-batch``.
+        template, model, **common
+            As given to `to_jsonl`. Later calls of `batch` with them find the answers.
+
+        Returns
+        -------
+        pandas.DataFrame
+            As `batch`; rows without an answer in the sidecar are NA.
+
+        Raises
+        ------
+        ConfigurationError
+            When no line belongs to a row of this call.
+        """
+        from nyu_llm_frames._api.exchange import from_jsonl
+
+        paths = [path] if isinstance(path, str | Path) else list(path)
+        call = self._prepared(template, model, common)
+        return from_jsonl(call, paths)
+
+    def _prepared(self, template: Template, model: str, common: Common) -> PreparedCall:
+        # Imported here and in the methods: importing the package stays as fast as pandas.
+        from nyu_llm_frames._runs.prepare import prepare
+
+        return prepare(self._frame, collect_arguments(template, model, common))

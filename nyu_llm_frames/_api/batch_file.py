@@ -1,0 +1,97 @@
+"""`batch_file`: ``df.llm.batch`` for a table that stays on disk.
+
+Comes in: paths and the arguments of ``df.llm.batch``. Goes out: an output file and its record.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from nyu_llm_frames._runs.arguments import Arguments
+from nyu_llm_frames._runs.budget import check_max_cost
+from nyu_llm_frames._runs.file_run import FileRun
+from nyu_llm_frames._runs.prepare import check_retries, check_timeout, sidecar_path
+from nyu_llm_frames._runs.summary import failures_text
+from nyu_llm_frames._shared import options as _options
+from nyu_llm_frames._shared.clock import SystemClock
+from nyu_llm_frames._shared.wording import count
+from nyu_llm_frames._tables.sink import check_output, check_outside
+from nyu_llm_frames._tables.source import open_source
+from nyu_llm_frames.errors import ConfigurationError, PartialResultError, PartialResultWarning
+
+
+@dataclass(frozen=True, slots=True)
+class FileResult:
+    """What `batch_file` wrote.
+
+    Attributes
+    ----------
+    output, sidecar : Path
+    rows, requests : int
+        Rows of the file, and the distinct requests that they make.
+    counts : dict of str to int
+        Rows per status; "pending" ones only with ``wait=False``.
+    trouble : str
+        What kept a step without waiting from going on: the gateway was not reached. Else "".
+    """
+
+    output: Path
+    sidecar: Path
+    rows: int
+    requests: int
+    counts: dict[str, int] = field(default_factory=dict)
+    trouble: str = ""
+
+    def __repr__(self) -> str:
+        told = ", ".join(f"{n:,} {s}" for s, n in sorted(self.counts.items(), key=lambda x: -x[1]))
+        return (
+            f"<{self.output}: {count(self.rows, 'row')} ({told or 'none'}); sidecar {self.sidecar}>"
+        )
+
+
+def run_file(
+    input: str | Path,
+    output: str | Path,
+    arguments: Arguments,
+    *,
+    wait: bool,
+    timeout: float | None,
+    retries: int,
+    max_cost: float | None,
+    on_error: str,
+) -> FileResult:
+    """Answer a file; see `nyu_llm_frames.batch_file`."""
+    if on_error not in ("keep", "raise"):
+        raise ConfigurationError(f"on_error must be 'keep' or 'raise', not {on_error!r}.")
+    if not isinstance(wait, bool):
+        raise ConfigurationError(f"wait must be True or False, not {wait!r}.")
+    seconds = check_timeout(timeout)
+    options = _options.current()
+    source = open_source(input)
+    target = check_output(output, source)
+    if arguments.sidecar is None and options.sidecar is None:
+        arguments = replace(arguments, sidecar=target.with_suffix(".llm"))
+    check_outside(sidecar_path(arguments, options), source, "sidecar")
+    run = FileRun(
+        source,
+        target,
+        arguments,
+        retries=check_retries(retries),
+        max_cost=check_max_cost(max_cost, options.max_cost),
+        clock=SystemClock(),
+    )
+    with run:
+        run.answer(wait, seconds)
+        outcome = run.write()
+        result = FileResult(
+            target, run.sidecar.path, run.bands.rows, run.requests, outcome.counts, run.trouble
+        )
+    where = f"{arguments.output}_error of {result.output}"
+    text = failures_text(outcome.counts, outcome.examples, where)
+    if text and on_error == "raise":
+        raise PartialResultError(text, run=run.stored(), counts=result.counts)
+    if text:
+        warnings.warn(text, PartialResultWarning, stacklevel=3)
+    return result

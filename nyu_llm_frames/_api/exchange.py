@@ -1,0 +1,248 @@
+"""Exchange with the manual steps and other runners: request files out, output files in.
+
+Comes in: a prepared call, or an output file of anybody. Goes out: JSON lines that can be uploaded
+by hand or given to ``vllm run-batch``; answers in the sidecar; a tidy frame.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from nyu_llm_frames._jobs.planner import Planner
+from nyu_llm_frames._runs.launch import opened, record_of
+from nyu_llm_frames._runs.next_upload import planner_of
+from nyu_llm_frames._runs.prepare import PreparedCall
+from nyu_llm_frames._runs.result import Collected
+from nyu_llm_frames._shared.clock import SystemClock
+from nyu_llm_frames._shared.local_path import local_path
+from nyu_llm_frames._shared.wording import count
+from nyu_llm_frames._sidecar.folder import new_name
+from nyu_llm_frames._sidecar.storage import atomic_file
+from nyu_llm_frames._stages.answers.answer import RANK, Answer
+from nyu_llm_frames._stages.answers.blocks import BlockSplitter, lines_of
+from nyu_llm_frames._stages.answers.classify import no_answer
+from nyu_llm_frames._stages.answers.lines import Parsed, has_replacement, parse_lines
+from nyu_llm_frames._stages.batches import shards as _shards
+from nyu_llm_frames._stages.batches.planning import Ints
+from nyu_llm_frames._stages.requests.bodies import (
+    REQUEST_START,
+    reads_as_replacement,
+    request_lines,
+)
+from nyu_llm_frames._tables.columns import status_column, text_column
+from nyu_llm_frames.errors import ConfigurationError, PartialResultWarning
+
+_CHUNK_BYTES = 1 << 20
+_LINES = 8192
+_TEXTS = ("text", "error", "finish_reason", "model")
+_COUNTS = ("prompt_tokens", "completion_tokens", "reasoning_tokens", "cached_tokens")
+_DAMAGED = (
+    "the text holds U+FFFD, which its prompt does not: characters were damaged on the way. Fetch "
+    "the output again, or its stored file, and read that too"
+)
+
+
+# --- out --------------------------------------------------------------------------------------
+def to_jsonl(call: PreparedCall, path: str | Path) -> list[Path]:
+    """Write the requests that are neither answered nor under way; send nothing."""
+    target = local_path(path, "The request file").absolute()
+    if target.is_dir():
+        raise ConfigurationError(f"{target} is a folder; the request file needs a name.")
+    if not target.parent.is_dir():
+        raise ConfigurationError(f"There is no folder {target.parent} for the request file.")
+    requests, options = call.requests, call.options
+    chosen = np.arange(len(requests), dtype=np.int64)
+    planner = planner_of(call, SystemClock(), retries=0)
+    if planner is not None:
+        planner.take_back()  # what a call planned that failed before anything was made
+        chosen = np.flatnonzero(planner.states().open)
+    sizes = requests.line_bytes()[chosen]
+    ranges = _shards.split(sizes, options.max_requests_per_file, options.max_bytes_per_file)
+    written = []
+    for number, (start, stop) in enumerate(ranges, 1):
+        name = target
+        if len(ranges) > 1:
+            digits = len(str(len(ranges)))
+            name = target.with_name(f"{target.stem}-{number:0{digits}d}{target.suffix}")
+        _write(call, chosen[start:stop], name)
+        written.append(name)
+    _remove_earlier(target, written, requests.ids)
+    return written
+
+
+def _remove_earlier(target: Path, written: Sequence[Path], ids: pa.Array) -> None:
+    """Remove request files of an earlier call: what is uploaded from there would be paid again.
+
+    Of those with a number in their name, which may be another call's, only those that are numbered
+    from 1 on, as here, or hold a request of this call.
+    """
+    numbered = re.compile(re.escape(target.stem) + r"-(\d+)" + re.escape(target.suffix))
+    found = {path: numbered.fullmatch(path.name) for path in target.parent.iterdir()}
+    parts = {path: match[1] for path, match in found.items() if match and _is_request_file(path)}
+    numbers = set(parts.values())
+    ours = set(ids.to_pylist()) if parts else set()
+    for path, number in parts.items():
+        in_turn = all(f"{i:0{len(number)}}" in numbers for i in range(1, int(number) + 1))
+        if path not in written and (in_turn or not ours.isdisjoint(_request_ids(path))):
+            path.unlink()
+    if target not in written and _is_request_file(target):
+        target.unlink()
+
+
+def _is_request_file(path: Path) -> bool:
+    """Whether a file begins as those that are written here."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(len(REQUEST_START)) == REQUEST_START
+
+
+def _request_ids(path: Path) -> Iterator[str]:
+    """Yield the ids in a file of requests as it is written here."""
+    start = len(REQUEST_START) - 2  # with the first letters of the id
+    with path.open("rb") as file:
+        for line in file:
+            if not line.startswith(REQUEST_START):
+                return
+            yield line[start : start + 34].decode("ascii", "replace")
+
+
+def _write(call: PreparedCall, part: Ints, path: Path) -> None:
+    with atomic_file(path) as file:
+        for start in range(0, len(part), _LINES):
+            some = part[start : start + _LINES]
+            ids = call.requests.ids.take(pa.array(some))
+            file.write(request_lines(ids, call.requests.bodies(some)))
+
+
+# --- in ---------------------------------------------------------------------------------------
+def from_jsonl(call: PreparedCall, given: Sequence[str | Path]) -> pd.DataFrame:
+    """Take output files into the sidecar, and join what there is to the rows."""
+    paths = [local_path(path, "The output file", "Download it first.") for path in given]
+    for path in paths:
+        _check(path)
+    ids = call.requests.ids
+    place = {custom_id: i for i, custom_id in enumerate(ids.to_pylist())}
+    clock = SystemClock()
+    name = new_name(clock.now())
+    ctx = opened(call, clock)
+    sidecar = ctx.sidecar
+    rank = sidecar.best_answers(ids).rank.copy()
+    strange: dict[str, int] = {}
+    writer = sidecar.answer_writer(f"import-{name}")
+    ours = unread = 0
+    reason = "they are empty"
+    try:
+        for path in paths:
+            for parsed in _parsed(path):
+                if parsed.orphans and not unread:
+                    reason = f"the first: {parsed.orphans[0].reason}"
+                unread += len(parsed.orphans)
+                mine = [a for a in parsed.answers if a.custom_id in place]
+                ours += len(mine)
+                strange.update({a.custom_id: 1 for a in parsed.answers if a.custom_id not in place})
+                found = [_judged(a, call, place[a.custom_id]) for a in mine]
+                better = []
+                for answer in found:
+                    i = place[answer.custom_id]
+                    if RANK[answer.status] > rank[i]:
+                        rank[i] = RANK[answer.status]
+                        better.append(answer)
+                writer.write(better)
+        if not ours and strange:
+            raise _foreign(next(iter(strange)), call, paths)
+        if not ours and len(ids):
+            raise ConfigurationError(
+                f"{', '.join(map(str, paths))}: no line can be read as one of an output file "
+                f"({reason})."
+            )
+        record = record_of(call, name, rows=len(call.frame), requests=len(ids), at=clock.now())
+        with ctx.locked():
+            writer.commit()
+            if ours:
+                sidecar.save_run(record)
+    finally:
+        writer.discard()
+    ctx.notify(
+        "reading",
+        f"{ours:,} answers of this call in {', '.join(map(str, paths))}"
+        + (f"; {len(strange):,} ids that belong to no row" if strange else "")
+        + (f"; {count(unread, 'line')} without an answer to anything ({reason})" if unread else ""),
+    )
+    collected = Collected(call, Planner(name, call.requests, ctx, retries=0))
+    result = collected.result()
+    if result.trouble:
+        warnings.warn(result.trouble, PartialResultWarning, stacklevel=3)
+    return result.frame
+
+
+def _judged(answer: Answer, call: PreparedCall, place: int) -> Answer:
+    """Flag a text with damaged characters that its prompt does not have."""
+    if not has_replacement(answer.text):
+        return answer
+    if reads_as_replacement(call.requests.fragments[place].as_py()):
+        return answer
+    return msgspec.structs.replace(answer, status="damaged", error=_DAMAGED)
+
+
+def _foreign(custom_id: str, call: PreparedCall, paths: Sequence[Path]) -> ConfigurationError:
+    return ConfigurationError(
+        f"No line of {', '.join(map(str, paths))} belongs to a row of this call; the first id is "
+        f"{custom_id!r}. Ids say which template, model, parameters and provider a request has, "
+        f"here {call.arguments.model!r} and {call.gateway.realm!r}: make the call with the same "
+        "arguments as df.llm.to_jsonl. For a file of other ids use nyu_llm_frames.read_output."
+    )
+
+
+# --- a frame of any output --------------------------------------------------------------------
+def read_output(path: str | Path) -> pd.DataFrame:
+    """Return one row per line of an output file."""
+    file = local_path(path, "The output file", "Download it first.")
+    _check(file)
+    answers: list[Answer] = []
+    for lines in _lines(file):
+        for line in lines:
+            parsed = parse_lines([line])
+            answers += parsed.answers
+            answers += [
+                no_answer(o.custom_id or "", "failed", o.reason, o.raw) for o in parsed.orphans
+            ]
+    out: dict[str, object] = {
+        "custom_id": text_column(pa.array([a.custom_id or None for a in answers], pa.string())),
+        "status": status_column([a.status for a in answers]),
+    }
+    for name in _TEXTS[:3]:
+        out[name] = text_column(pa.array([getattr(a, name) for a in answers], pa.string()))
+    for name in _COUNTS:
+        out[name] = pd.array([getattr(a, name) for a in answers], dtype="Int64")
+    out["model"] = text_column(pa.array([a.model for a in answers], pa.string()))
+    return pd.DataFrame(out)
+
+
+def _check(path: Path) -> None:
+    if not path.is_file():
+        raise ConfigurationError(f"There is no output file {path}.")
+
+
+def _lines(path: Path) -> Iterator[list[bytes]]:
+    splitter = BlockSplitter()
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK_BYTES):
+                yield lines_of(splitter.feed(chunk))
+    except OSError as e:
+        raise ConfigurationError(f"{path} cannot be read: {e.strerror or e}.") from None
+    yield lines_of(splitter.close())
+
+
+def _parsed(path: Path) -> Iterator[Parsed]:
+    for lines in _lines(path):
+        yield parse_lines(lines)

@@ -1,0 +1,125 @@
+"""The doorways of files: `batch_file` and `read_output`.
+
+Comes in: paths and arguments, as users write them. Goes out: what the stages behind it made.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import pandas as pd
+from typing_extensions import Unpack
+
+from nyu_llm_frames._runs.arguments import Common, Template, collect_arguments, expand_signature
+
+if TYPE_CHECKING:
+    from nyu_llm_frames._api.batch_file import FileResult
+
+
+@expand_signature
+def batch_file(
+    input_path: str | Path,
+    output_path: str | Path,
+    /,
+    template: Template,
+    *,
+    model: str,
+    wait: bool = True,
+    timeout: float | None = None,
+    retries: int = 1,
+    max_cost: float | None = None,
+    on_error: Literal["keep", "raise"] = "keep",
+    **common: Unpack[Common],
+) -> FileResult:
+    """
+    Answer a prompt for every row of a file of any size, in memory that does not grow with it.
+
+    The same as ``df.llm.batch`` for a table that stays on disk: same requests, same ids, same
+    columns. Make the same call again at any time; it picks up where things stand.
+
+    Parameters
+    ----------
+    input_path : str or Path
+        ``.csv``, ``.tsv``, ``.jsonl``, ``.parquet``, or a folder of parquet files. Text is UTF-8.
+    output_path : str or Path
+        ``.csv``, ``.tsv`` or ``.parquet``; replaced whole. All columns of the input in order,
+        then the new ones.
+    template, model, wait, timeout, retries, max_cost, on_error, **common
+        See ``df.llm.batch``; ``output=`` is the name of the new column. ``sidecar`` is
+        ``<stem of the output>.llm`` beside the output by default. ``index`` in a template is the
+        row's number from 0, or the index that pandas wrote into a parquet file.
+
+    Returns
+    -------
+    FileResult
+        ``output``, ``sidecar``, ``rows``, ``requests`` and ``counts`` (rows per status).
+
+    Raises
+    ------
+    LLMFramesError
+        As ``df.llm.batch``; the errors that carry a run carry one that works on the sidecar.
+
+    Notes
+    -----
+    A column of a CSV file is what ``pandas.read_csv(path, low_memory=False)`` makes of it, names
+    and row labels too, but for numbers that pandas would change: with zeros or a ``+`` in front,
+    or whole ones beyond 2**53 beside missing values. Such a column stays text, and a note names
+    it. From CSV to CSV every record is copied as it stands, byte for byte, unless a column is
+    replaced.
+
+    What stands in a parquet file and is not ours stays as it is: types, index, labels of columns.
+    A CSV file has no lists of dates, decimals or bytes: such a column is an error before anything
+    is sent.
+
+    Examples
+    --------
+    >>> import nyu_llm_frames as llm
+    >>> llm.batch_file("reviews.csv", "answers.parquet", "Summarise: {{ text }}",
+    ...                model="gemini-3-flash-preview")  # doctest: +SKIP
+    """
+    from nyu_llm_frames._api.batch_file import run_file
+
+    return run_file(
+        input_path,
+        output_path,
+        collect_arguments(template, model, common),
+        wait=wait,
+        timeout=timeout,
+        retries=retries,
+        max_cost=max_cost,
+        on_error=on_error,
+    )
+
+
+def read_output(path: str | Path) -> pd.DataFrame:
+    """
+    Read any batch output file as a tidy frame, also one whose ids are not ours.
+
+    Parameters
+    ----------
+    path : str or Path
+        An output file of JSON lines: fetched with ``curl`` from NYU's gateway, or written by
+        ``vllm run-batch``, or by OpenAI.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per line, in the file's order: ``custom_id``, ``status``, ``text``, ``error``,
+        ``finish_reason``, ``prompt_tokens``, ``completion_tokens``, ``reasoning_tokens``,
+        ``cached_tokens``, ``model``. A line without a usable id has a status of "failed", no id,
+        and says why.
+
+    Raises
+    ------
+    ConfigurationError
+        When the file cannot be read.
+
+    Examples
+    --------
+    >>> import nyu_llm_frames as llm
+    >>> llm.read_output("output.jsonl")  # doctest: +SKIP
+    """
+    from nyu_llm_frames._api.exchange import read_output as read
+
+    return read(path)

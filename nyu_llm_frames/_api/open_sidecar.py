@@ -1,0 +1,128 @@
+"""`open_sidecar`: look at a sidecar without a frame.
+
+Comes in: the path of a sidecar. Goes out: frames of its jobs, answers and runs, and a copy.
+"""
+
+from __future__ import annotations
+
+import shutil
+from itertools import chain
+from pathlib import Path
+
+import msgspec
+import pandas as pd
+import pyarrow as pa
+
+from nyu_llm_frames._shared.clock import SystemClock
+from nyu_llm_frames._shared.local_path import local_path
+from nyu_llm_frames._sidecar import storage as _storage
+from nyu_llm_frames._sidecar.answer_store import SCHEMA, read_answers
+from nyu_llm_frames._sidecar.folder import FOLDERS, RunRecord, Sidecar
+from nyu_llm_frames._stages.batches.job import Job
+from nyu_llm_frames.errors import SidecarError
+
+
+class OpenSidecar:
+    """A sidecar, opened for reading. Made by `open_sidecar`."""
+
+    def __init__(self, path: str | Path) -> None:
+        self._sidecar = Sidecar(local_path(path, "The sidecar"), SystemClock(), create=False)
+
+    @property
+    def path(self) -> Path:
+        """The folder."""
+        return self._sidecar.path
+
+    def jobs(self) -> pd.DataFrame:
+        """Return one row per batch job, the oldest first: every field of its record."""
+        rows = [msgspec.structs.asdict(job) for job in self._sidecar.jobs().values()]
+        return pd.DataFrame(rows, columns=list(Job.__struct_fields__))
+
+    def runs(self) -> pd.DataFrame:
+        """Return one row per run, the oldest first: template, parameters, versions."""
+        rows = [msgspec.structs.asdict(run) for run in self._sidecar.runs()]
+        return pd.DataFrame(rows, columns=list(RunRecord.__struct_fields__))
+
+    def answers(self, raw: bool = False) -> pd.DataFrame:
+        """
+        Return every stored answer, the first stored first.
+
+        Parameters
+        ----------
+        raw : bool, default False
+            Whether to add the column ``raw``: the response as received (bytes).
+        """
+        columns = [name for name in SCHEMA.names if raw or name != "raw"]
+        tables = [
+            read_answers(path, columns)
+            for path in _storage.parquet_files(self._sidecar.answers_folder)
+        ]
+        schema = pa.schema([SCHEMA.field(name) for name in columns])
+        table = pa.concat_tables(tables) if tables else schema.empty_table()
+        dtypes = {
+            pa.string(): pd.StringDtype(),
+            pa.large_string(): pd.StringDtype(),
+            pa.int64(): pd.Int64Dtype(),
+        }
+        frame: pd.DataFrame = table.to_pandas(types_mapper=dtypes.get)
+        return frame
+
+    def export(self, path: str | Path) -> Path:
+        """
+        Copy the sidecar to a new folder, to share: a colleague's same call reads it.
+
+        Parameters
+        ----------
+        path : str or Path
+            A folder that is not there yet.
+
+        Returns
+        -------
+        pathlib.Path
+            The copy.
+        """
+        target = local_path(path, "The copy").absolute()
+        if target.exists():
+            raise SidecarError(f"{target} is there already.", path=str(target))
+        with self._sidecar.lock.held(), _storage.sidecar_errors(target):
+            files = {name: _storage.parquet_files(self.path / name) for name in FOLDERS}
+            for path in (*(self.path / name for name in files), *chain(*files.values())):
+                if path.is_symlink():
+                    raise SidecarError(
+                        f"{path} is a link, and what it leads to may be no part of the sidecar: "
+                        "put the file itself there, or take the link away.",
+                        path=str(path),
+                    )
+            copy = Sidecar(target, SystemClock())
+            for name in FOLDERS:
+                for file in files[name]:
+                    shutil.copy2(file, copy.path / name / file.name)
+        return target
+
+    def __reduce__(self) -> tuple[type[OpenSidecar], tuple[Path]]:
+        return OpenSidecar, (self.path,)
+
+    def __repr__(self) -> str:
+        return f"<sidecar {self.path}: {len(self._sidecar.jobs()):,} batch jobs>"
+
+
+def open_sidecar(path: str | Path) -> OpenSidecar:
+    """
+    Open a sidecar to look inside.
+
+    Parameters
+    ----------
+    path : str or Path
+        The folder.
+
+    Returns
+    -------
+    OpenSidecar
+        With ``.jobs()``, ``.answers(raw=False)``, ``.runs()`` and ``.export(path)``.
+
+    Raises
+    ------
+    SidecarError
+        When the folder is no sidecar.
+    """
+    return OpenSidecar(path)

@@ -1,0 +1,158 @@
+"""A trial: a few rows answered before the whole is paid.
+
+Comes in: a frame and what the user asked for. Goes out: n rows answered now through
+``/chat/completions`` with the very same bodies as the batch, their answers stored so that the
+batch does not pay for them again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from nyu_llm_frames._jobs.context import Context
+from nyu_llm_frames._jobs.live import Ints, LiveRequests
+from nyu_llm_frames._jobs.planner import Planner
+from nyu_llm_frames._runs.arguments import Arguments
+from nyu_llm_frames._runs.budget import check_budget
+from nyu_llm_frames._runs.estimating import TRIAL, answer_costs
+from nyu_llm_frames._runs.launch import opened, record_of, tell_unknown_model
+from nyu_llm_frames._runs.next_upload import estimate, next_upload
+from nyu_llm_frames._runs.prepare import PreparedCall, prepare
+from nyu_llm_frames._runs.result import Collected
+from nyu_llm_frames._shared.clock import Clock
+from nyu_llm_frames._sidecar.answer_store import gather
+from nyu_llm_frames._sidecar.folder import new_name
+from nyu_llm_frames._sidecar.lock import one_trial
+from nyu_llm_frames._stages.answers.answer import Answer
+from nyu_llm_frames._stages.batches.planning import RequestStates
+from nyu_llm_frames._stages.cost.prices import price_of
+from nyu_llm_frames._stages.cost.projection import Trial, interval
+from nyu_llm_frames._tables.columns import Outcome
+from nyu_llm_frames._tables.frame import check_frame
+from nyu_llm_frames.errors import ConfigurationError
+
+
+def draw(frame: pd.DataFrame, n: int, random_state: Any) -> pd.DataFrame:
+    """Draw n rows at random, in the order of the frame."""
+    if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
+        raise ConfigurationError(f"n must be a whole number above 0, not {n!r}.")
+    check_frame(frame)
+    every = pd.Series(np.arange(len(frame)))
+    try:
+        chosen = every.sample(min(int(n), len(frame)), random_state=random_state)
+    except (ValueError, TypeError):
+        raise ConfigurationError(
+            f"random_state must be a whole number or a numpy generator, not {random_state!r}."
+        ) from None
+    return frame.iloc[np.sort(chosen.to_numpy())]
+
+
+def trial(
+    frame: pd.DataFrame, arguments: Arguments, *, n: int, random_state: Any, clock: Clock
+) -> pd.DataFrame:
+    """Answer n rows now. See `FrameMethods.trial`."""
+    drawn = draw(frame, n, random_state)
+    whole = prepare(frame, arguments)  # every row is checked, and the projection needs them all
+    part = prepare(drawn, arguments)
+    ctx = opened(part, clock)
+    name = f"{TRIAL}{new_name(clock.now())}"
+    planner = Planner(name, part.requests, ctx, retries=0)
+    planner.take_back()  # a call that failed before anything was made keeps no row from being asked
+    states = planner.states()
+    wanted = np.flatnonzero(states.open)
+    asking = LiveRequests(name, part.requests, ctx)
+    started = clock.monotonic()
+    if len(wanted):
+        check_budget(next_upload(part, planner, again=True), part.options.max_cost, live=True)
+        with one_trial(ctx.sidecar.path, lambda text: ctx.notify("note", text)):
+            states = planner.states()  # another trial may have asked them meanwhile
+            wanted = np.flatnonzero(states.open)
+            started = clock.monotonic()
+            if len(wanted):
+                _ask(part, ctx, asking, wanted, name)
+    seconds = clock.monotonic() - started
+    collected = Collected(part, planner)
+    outcome = with_unstored(collected.outcome(), asking.unstored)
+    out = collected.joined(outcome)
+    report = _report(ctx, part, whole, outcome.status, wanted, states, seconds)
+    for line in report.lines():
+        ctx.notify("note", line)
+    out.attrs["trial"] = report.record()
+    return out
+
+
+def _ask(part: PreparedCall, ctx: Context, asking: LiveRequests, wanted: Ints, name: str) -> None:
+    """Write down that there is a trial, and ask."""
+    ctx.connect()
+    tell_unknown_model(ctx, part)
+    rows, requests = len(part.frame), len(part.requests)
+    record = record_of(part, name, rows=rows, requests=requests, at=ctx.clock.now())
+    with ctx.locked():
+        ctx.sidecar.save_run(record)
+    try:
+        asking.ask(wanted)
+    finally:
+        ctx.report.close()
+
+
+def with_unstored(outcome: Outcome, unstored: dict[int, Answer]) -> Outcome:
+    """Show what came back without an answer, where there is none from before."""
+    status, reasons = outcome.status.copy(), list(outcome.reasons)
+    for i, answer in unstored.items():
+        if status[i] in ("pending", "missing"):
+            status[i], reasons[i] = answer.status, answer.error
+    return dataclasses.replace(outcome, status=status, reasons=reasons)
+
+
+def _report(
+    ctx: Context,
+    part: PreparedCall,
+    whole: PreparedCall,
+    status: np.ndarray[Any, np.dtype[np.object_]],
+    wanted: np.ndarray[Any, np.dtype[np.int64]],
+    states: RequestStates,
+    seconds: float,
+) -> Trial:
+    realm, model = whole.gateway.realm, whole.arguments.model
+    best = ctx.sidecar.best_answers(part.requests.ids)
+    answers = gather(best, ["prompt_tokens", "completion_tokens", "reasoning_tokens"])
+    prompt, written, thought = (
+        np.nan_to_num(np.asarray(answers[name].to_pandas(), dtype=np.float64))
+        for name in answers.column_names
+    )
+    ahead = estimate(whole, ctx.clock, retries=0)
+    price = price_of(realm, model, ctx.clock.now())
+    now = so_far = rest = None
+    if price is not None:
+        paid = np.nan_to_num(np.asarray(answer_costs(best, realm, model)[0].to_pandas(), float))
+        now = float(paid[wanted].sum())
+        every = ctx.sidecar.best_answers(whole.requests.ids)
+        costs = np.asarray(answer_costs(every, realm, model)[0].to_pandas(), float)
+        so_far = float(np.nansum(costs))
+        told = prompt > 0
+        rest = interval(price.cost(prompt[told], (written + thought)[told]), ahead.to_pay)
+        rest = rest or ahead.usd_batch
+    answered = max(1, int(np.isin(status, ("pending", "missing", "failed"), invert=True).sum()))
+    return Trial(
+        rows=len(part.frame),
+        requests=len(part.requests),
+        asked=len(wanted),
+        already_answered=int(states.final.sum()),
+        under_way=int(states.carried.sum()),
+        prompt_tokens=int(prompt.sum()),
+        output_tokens=int(written.sum()),
+        thinking_tokens=int(thought.sum()),
+        truncated_rate=float((status == "truncated").sum()) / answered,
+        refused_rate=float(np.isin(status, ("blocked", "refused")).sum()) / answered,
+        seconds=round(seconds, 3),
+        usd_trial=now,
+        to_pay=ahead.to_pay,
+        usd_so_far=so_far,
+        usd_total=None if rest is None or so_far is None else so_far + rest.expected,
+        usd_total_low=None if rest is None or so_far is None else so_far + rest.low,
+        usd_total_high=None if rest is None or so_far is None else so_far + rest.high,
+    )

@@ -1,1 +1,0 @@
-"""Tables by path: read in pieces, answered, and written again, in memory that does not grow."""

@@ -1,1 +1,0 @@
-"""The two ends that touch pandas: values out of a frame, columns beside it."""

@@ -1,0 +1,400 @@
+"""The thin part that drives a run: advance every job, wait, and end.
+
+Comes in: the names of batch jobs, a sidecar, a gateway, a clock. Goes out: batch jobs that are
+over, with their answers stored. What to do with a job says `_stages.batches.job`, what to send says
+`_jobs.planner`, one step is `_jobs.sending` or `_jobs.reading`.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import assert_never
+
+from nyu_llm_frames._jobs import reading, sending
+from nyu_llm_frames._jobs.context import Context
+from nyu_llm_frames._jobs.tracker import JobTracker, driven
+from nyu_llm_frames._shared.wording import count, sentence
+from nyu_llm_frames._stages.batches import job as _jobs
+from nyu_llm_frames._stages.batches import polling as pace
+from nyu_llm_frames._stages.batches.job import Job
+from nyu_llm_frames._stages.batches.wire import JobList
+from nyu_llm_frames.errors import (
+    AuthenticationError,
+    BatchJobFailedError,
+    BudgetError,
+    ConfigurationError,
+    GatewayError,
+    GatewayUnavailableError,
+    LLMFramesError,
+)
+
+
+class Driver(threading.local):
+    """Drives the batch jobs that carry the requests of one run.
+
+    Each thread has a state of its own: what threads share is what processes share, the sidecar,
+    and `seen`.
+
+    Parameters
+    ----------
+    name : str
+        The run's name in the sidecar.
+    ctx : Context
+    seen : JobTracker
+        Shared with those who plan: its jobs are the ones that are driven.
+
+    Attributes
+    ----------
+    trouble : GatewayUnavailableError or None
+        What kept the last step from going on.
+    """
+
+    def __init__(self, name: str, ctx: Context, tracker: JobTracker) -> None:
+        self.name, self.ctx, self.tracker = name, ctx, tracker
+        self._reader = reading.JobReader(ctx)
+        self.trouble: GatewayUnavailableError | None = None
+        self._no_budget: BudgetError | None = None
+        self._refused_jobs: dict[str, GatewayError] = {}
+        self._idle = 0
+        self._since: float | None = None
+        self._changed_at = ctx.clock.monotonic()
+
+    @contextmanager
+    def driving(self, timeout: float | None = None, *, polls: bool = False) -> Iterator[None]:
+        """Surround one call of the user: from before its plan to its last step.
+
+        Parameters
+        ----------
+        timeout : float, optional
+            Seconds that the call may wait: for a lock while it plans, and from `until_over` on
+            for everything.
+        polls : bool
+            Whether it is a look at what goes on, beside which another thread may wait.
+
+        Meanwhile no other thread of this process takes back what it planned. At the end the
+        connection and the report's moving line are closed, and Ctrl-C is told how to come back.
+        """
+        try:
+            with driven.by(self.name) as alone:
+                self._idle, self._since = 0, None
+                self._refused_jobs.clear()
+                if alone or not polls:
+                    self.tracker.begin_call()
+                self.ctx.set_timeout(timeout)
+                yield
+        except KeyboardInterrupt:
+            self.ctx.report.close()
+            made = any(job.step not in _jobs.UNMADE for job in self.active())
+            what = "batch jobs at the gateway go on" if made else "nothing was submitted"
+            self.ctx.notify(
+                "interrupted",
+                f"interrupted: {what}. Make the same call again to go on from here, now or in "
+                f"another kernel (sidecar {self.ctx.sidecar.path}).",
+            )
+            self._release_jobs()
+            raise
+        except Exception:
+            self._release_jobs()
+            raise
+        finally:
+            self.ctx.report.close()
+            self.ctx.close()
+
+    def _release_jobs(self) -> None:
+        """Let any call take back what this one planned, did not submit, and leaves behind."""
+        if self.name in driven:
+            return  # by another thread
+        with suppress(LLMFramesError):
+            left = [j for j in self.active() if j.run == self.name and j.step in _jobs.UNMADE]
+            if not left:
+                return
+            self.ctx.set_timeout(0.0)  # and wait for nobody
+            with self.ctx.locked():
+                for job in left:
+                    fresh = self.ctx.sidecar.job(job.name)
+                    if fresh.step in _jobs.UNMADE:
+                        self.ctx.save(_jobs.left(fresh))
+
+    # --- what stands -----------------------------------------------------------------------
+    def active(self) -> list[Job]:
+        """The batch jobs of this run that are not over, as they stand now."""
+        every = self.ctx.sidecar.jobs()
+        return [job for name, job in every.items() if job.carries and name in self.tracker.jobs]
+
+    # --- steps -----------------------------------------------------------------------------
+    def start(self) -> None:
+        """Upload and submit what is planned, without a poll."""
+        self.advance()
+        self.advance()
+        self._tell_what_stays()
+        self._raise_no_budget()
+
+    def step(self) -> None:
+        """Take every job as far as it goes without waiting: upload, submit, ask or read."""
+        for _ in range(3):
+            if not self.advance():
+                break
+        self._tell_what_stays()
+        self._raise_no_budget()
+        self._raise_broken()
+
+    def until_over(self, plan: Callable[[], int]) -> None:
+        """Drive until every job is over and `plan` finds nothing more under way.
+
+        Parameters
+        ----------
+        plan : callable
+            Plans what is still to be sent, and returns how many requests are under way.
+
+        Raises
+        ------
+        RunTimeoutError
+        """
+        self.ctx.begin_waiting()
+        while True:
+            self.drive()
+            if not plan():
+                break
+
+    def _tell_what_stays(self) -> None:
+        """Say what kept a step from going on; a run that waits says so by itself."""
+        uncertain = [*self._uncertain_of_others(), *self.active()]
+        for job in (job for job in uncertain if job.step == "creating"):
+            text = sending.unsettled(job)
+            self.ctx.notify("settling", text, trouble=text)
+        if self.trouble is not None:
+            self.ctx.notify(
+                "note",
+                f"trouble: {self.trouble} Nothing is lost: make the same call again, or wait for "
+                "the run.",
+                trouble=str(self.trouble),
+            )
+
+    def advance(self) -> bool:
+        """Do for every job what it asks for, once; return whether any moved on.
+
+        Raises
+        ------
+        AuthenticationError, BudgetError, GatewayError, UncertainSubmissionError
+        """
+        moved = False
+        self.trouble = self._no_budget = None
+        # What is at the gateway first: where the budget is used up nothing more is sent.
+        active = sorted(self.active(), key=lambda job: job.step in _jobs.UNMADE)
+        for job in [*self._uncertain_of_others(), *active]:
+            if job.name in self._refused_jobs:
+                continue
+            try:
+                after = self._act(job)
+            except AuthenticationError:
+                raise
+            except BudgetError as e:
+                if job.step not in _jobs.UNMADE:
+                    raise
+                self._no_budget = e  # told when the others went as far as they go
+                break
+            except GatewayUnavailableError as e:
+                self._note_trouble(e)
+                if not e.connected:
+                    self.ctx.revive()
+                continue
+            except GatewayError as e:
+                if job.action not in ("poll", "harvest"):
+                    raise
+                self._refused_jobs[job.name] = e  # told when the others are over
+                continue
+            if after.step != job.step or after.status != job.status:
+                self._changed_at = self.ctx.clock.monotonic()
+                moved = moved or after.step != job.step
+            self.tracker.ended(after)
+        return moved
+
+    def _note_trouble(self, e: GatewayUnavailableError) -> None:
+        """Keep the trouble that asks for the longest pause."""
+        if self.trouble is None or (e.retry_after_s or 0) >= (self.trouble.retry_after_s or 0):
+            self.trouble = e
+
+    def _act(self, job: Job) -> Job:
+        """Take the one step that a job asks for."""
+        ctx, action = self.ctx, job.action
+        match action:
+            case "upload":
+                return ctx.retry_upload(lambda: sending.upload(ctx, job.name))
+            case "submit":
+                return sending.submit(ctx, job.name)
+            case "settle":
+                return sending.settle(ctx, job)
+            case "poll":
+                after = reading.poll(ctx, job)
+                if after.step == "live" and after.cancel_requested and after.status != "cancelling":
+                    self._cancel_again(str(after.batch_id))  # it was not there, or did not hear
+                return after
+            case "harvest":
+                return self._reader.read(job)
+            case "nothing":
+                return job
+            case _:
+                assert_never(action)
+
+    def _cancel_again(self, batch_id: str) -> None:
+        """Ask once more; where that fails the job is waited for all the same."""
+        try:
+            self.ctx.connection.cancel(batch_id)
+        except AuthenticationError:
+            raise
+        except GatewayUnavailableError as e:
+            self._note_trouble(e)
+        except GatewayError as e:
+            self._note_trouble(GatewayUnavailableError(str(e), status_code=e.status_code))
+
+    def _uncertain_of_others(self) -> list[Job]:
+        """Uncertain submits of other runs: nothing is created before they are settled."""
+        if not any(job.step in _jobs.UNMADE for job in self.active()):
+            return []
+        every = self.ctx.sidecar.jobs().values()
+        return [j for j in every if j.step == "creating" and j.name not in self.tracker.jobs]
+
+    # --- waiting ---------------------------------------------------------------------------
+    def drive(self) -> None:
+        """Advance until every job of the run is over.
+
+        Raises
+        ------
+        RunTimeoutError
+            When the call's deadline passes first.
+        """
+        while True:
+            moved = self.advance()
+            if not moved:
+                self._raise_no_budget()
+            active = [job for job in self.active() if job.name not in self._refused_jobs]
+            if not active:
+                self._raise_broken()
+                return
+            if not moved:
+                self._pause(active)
+                self._idle += 1
+                continue
+            self._idle = 0
+            if self.ctx.left_s() == 0:
+                raise pace.timed_out(active, self.trouble)
+
+    def _pause(self, active: list[Job]) -> None:
+        ctx, deadline = self.ctx, self.ctx.deadline
+        now = ctx.clock.monotonic()
+        self._since = now if self._since is None else self._since
+        jitter = random.uniform(0.9, 1.1)
+        pause = pace.pause_s(ctx.options, self._idle, active, self.trouble, jitter)
+        if deadline is not None and now + pause >= deadline:
+            ctx.clock.sleep(max(0.0, deadline - now))
+            raise pace.timed_out(active, self.trouble)
+        ctx.report(
+            pace.status_line(
+                active,
+                ctx.requests,
+                waited_s=now - self._since,
+                quiet_s=now - self._changed_at,
+                pause=pause,
+                trouble=self.trouble,
+                at=ctx.clock.now(),
+            )
+        )
+        ctx.clock.sleep(pause)
+
+    # --- endings ---------------------------------------------------------------------------
+    def _raise_no_budget(self) -> None:
+        if self._no_budget is not None:
+            raise self._no_budget
+
+    def _raise_broken(self) -> None:
+        """Report a job that cannot be asked about any more; its record is kept."""
+        if self._refused_jobs:
+            raise next(iter(self._refused_jobs.values()))
+
+    def raise_failed(self, *, at_once: bool = False) -> None:
+        """Report the jobs that ended during this call without any answer.
+
+        Parameters
+        ----------
+        at_once : bool
+            Whether not to wait until all others are over: for a call that never sees that, because
+            it takes one step.
+        """
+        failed = list(self.tracker.failed.values())
+        if not failed or (self.active() and not at_once):
+            return
+        messages = {
+            job.batch_id or job.name: job.error or "the gateway gave no reason" for job in failed
+        }
+        told = "; ".join(f"{batch}: {text}" for batch, text in messages.items())
+        rows = sum(job.requests for job in failed)
+        raise BatchJobFailedError(
+            f"{count(len(messages), 'batch job')} with {count(rows, 'request')} failed without an "
+            f"answer. {sentence(told)} Everything else is saved. The next call submits these rows "
+            "anew.",
+            jobs=messages,
+        )
+
+    def cancel(self) -> list[str]:
+        """Cancel what is at the gateway, take back what is not; return the batch ids.
+
+        Raises
+        ------
+        GatewayError
+            The first that came, after all jobs were tried.
+        """
+        cancelled = []
+        errors: list[GatewayError] = []
+        for job in self.active():
+            with self.ctx.locked():
+                fresh = self.ctx.sidecar.job(job.name)
+                if fresh.carries and fresh.step != "ended":
+                    fresh = self.ctx.save(_jobs.stopped(fresh, self.ctx.clock.now()))
+                self.tracker.ended(fresh)
+            if fresh.step == "creating":
+                self.ctx.notify(
+                    "note",
+                    "nobody knows yet whether one submit made a batch job: wait, and it is "
+                    "cancelled as soon as it is found",
+                )
+            if fresh.step != "live":
+                continue
+            try:
+                self.ctx.connection.cancel(str(fresh.batch_id))
+                cancelled.append(str(fresh.batch_id))
+            except AuthenticationError:
+                raise
+            except GatewayError as e:
+                errors.append(e)
+        if errors:
+            raise errors[0]
+        return cancelled
+
+    def resolve(self, adopt: str | None, resubmit: bool) -> None:
+        """Settle uncertain submits by the user's word."""
+        uncertain = [j for j in self.ctx.sidecar.jobs().values() if j.step == "creating"]
+        if not uncertain:
+            raise ConfigurationError(f"No submit of {self.ctx.sidecar.path} is uncertain.")
+        for job in uncertain:
+            with self.ctx.locked():
+                fresh = self.ctx.sidecar.job(job.name)
+                if fresh.step != "creating":
+                    continue
+                if resubmit:
+                    self.ctx.save(_jobs.resubmitted(fresh))
+                elif adopt is not None:
+                    batch = self.ctx.connection.retrieve(adopt)
+                    if batch.input_file_id and not JobList(
+                        ((batch.id, batch.input_file_id),), False
+                    ).find(fresh.input_file_id or ""):
+                        continue
+                    self.ctx.save(_jobs.adopted(fresh, batch.id, self.ctx.clock.now()))
+                    return
+        if adopt is not None:
+            raise GatewayError(
+                f"Batch job {adopt} was not made of an input file of an uncertain submit here "
+                f"({', '.join(str(j.input_file_id) for j in uncertain)})."
+            )

@@ -1,0 +1,333 @@
+"""An ended job's output to stored answers: looks, repairs, and when to stop looking.
+
+Comes in: the streams of one job. Goes out: answers in the writer, counts, and whether the output
+is whole. The rows can be had in two ways: as the gateway converts them, and as they are stored.
+Both can be refused, empty, cut or short, mostly with HTTP 200, and the conversion also damages
+characters and leaves rows out. So both are read by the same rules, in either form of a line, and
+what was seen is counted against what the job counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import msgspec
+
+from nyu_llm_frames._stages.answers.answer import RANK, Answer
+from nyu_llm_frames._stages.answers.blocks import BlockSplitter, lines_of
+from nyu_llm_frames._stages.answers.lines import has_replacement, parse_lines
+from nyu_llm_frames._stages.answers.usual_rows import PlainRows, read_block
+from nyu_llm_frames._stages.batches.job import Job
+from nyu_llm_frames.errors import AuthenticationError, GatewayError
+
+_CLEAN_READS = 4
+_DAMAGED = (
+    "the text holds U+FFFD, which its prompt does not: characters were damaged on the way, and "
+    "reading again did not help"
+)
+# Also said where there is no output. Any other error is no look at a short output, but none at all.
+_NO_OUTPUT = 500
+# Stored rows repeat the request: of longer ones the gateway's rows are the shorter way.
+_LONG_REQUEST_BYTES = 8192
+_TELLING_ROWS = 2
+
+
+class Streams(Protocol):
+    """What a look needs of the gateway.
+
+    Attributes
+    ----------
+    stored_refused : bool
+        Whether stored files are known not to be had through this connection.
+    """
+
+    stored_refused: bool
+
+    def output(self, batch_id: str) -> Iterator[bytes]: ...
+    def content(self, file_id: str) -> Iterator[bytes]: ...
+    def stored_bytes(self, file_id: str) -> int | None: ...
+
+
+class Sink(Protocol):
+    """Where answers go."""
+
+    def write(self, answers: list[Answer] | PlainRows) -> None: ...
+
+
+@dataclass(slots=True)
+class _Reading:
+    """What one reading of an output came to, in either of the two ways.
+
+    Attributes
+    ----------
+    unseen : set of str
+        Expected ids that no line had.
+    exact : bool
+        Whether it is the stored file, byte for byte.
+    ours : int
+        Lines of expected ids.
+    orphans, duplicates : int
+        Rows of no expected id, and of an id that had one already.
+    strange : int
+        Lines that are no rows: of a page, torn, too long.
+    size : int
+        Bytes that came.
+    ended : bool
+        Whether it was read to its end, as far as one can know.
+    error : GatewayError or None
+        What cut the reading, or refused it.
+    """
+
+    unseen: set[str]
+    exact: bool = False
+    ours: int = 0
+    orphans: int = 0
+    duplicates: int = 0
+    strange: int = 0
+    size: int = 0
+    ended: bool = False
+    error: GatewayError | None = None
+
+
+@dataclass(slots=True)
+class OutputReader:
+    """What has been read of one job's output, over all looks of this process.
+
+    Attributes
+    ----------
+    expected : set of str
+        Ids that the job carries.
+    rank : dict of str to int
+        Rank of the best answer written, by id.
+    suspects : dict of str to Answer
+        Answers with U+FFFD of the gateway's conversion, not written yet: another reading may have
+        them whole.
+    own_damage : callable
+        Gives the ids whose prompt itself has U+FFFD; asked when the first such answer comes.
+    orphans, duplicates : int
+        Of the last look.
+    whole : bool
+        Whether the last look saw all rows there are.
+    unread : int
+        Rows that the job counts as answered and that no look has seen.
+    """
+
+    expected: set[str]
+    own_damage: Callable[[], set[str]]
+    rank: dict[str, int] = field(default_factory=dict)
+    suspects: dict[str, Answer] = field(default_factory=dict)
+    looks: int = 0
+    orphans: int = 0
+    duplicates: int = 0
+    whole: bool = False
+    unread: int = 0
+    _innocent: set[str] | None = None
+
+    @property
+    def unanswered(self) -> int:
+        """Ids that no answer was seen for."""
+        return len(self.expected) - len(self.rank) - len(self.suspects.keys() - self.rank.keys())
+
+    @property
+    def answers(self) -> int:
+        """Ids that an answer was seen for."""
+        return len(self.expected) - self.unanswered
+
+    def read_once(self, job: Job, streams: Streams, sink: Sink) -> bool:
+        """Read once; return whether there is nothing more to be had.
+
+        Raises
+        ------
+        GatewayError
+            When the output cannot be had at all.
+        """
+        self.looks += 1
+        output = None
+        stored = self._read_stored(job, streams, sink) if _is_cheaper(job, streams) else None
+        if stored is None or not stored.ended:
+            output = self._read(
+                streams.output(str(job.batch_id)), _Reading(set(self.expected)), sink
+            )
+            if isinstance(output.error, AuthenticationError):
+                raise output.error
+            if stored is not None:
+                # A file that is not there yet and one of an unlucky type are refused alike.
+                streams.stored_refused |= not stored.ours and output.ours >= _TELLING_ROWS
+            elif job.has_output_file and (self.suspects or self._lacks_rows(output)):
+                stored = self._read_stored(job, streams, sink)
+            refused = None if output.ours else output.error
+            instead = stored is not None and stored.ended  # it may be had all the same
+            if refused is not None and not instead and refused.status_code != _NO_OUTPUT:
+                raise refused
+        readings = [reading for reading in (stored, output) if reading is not None]
+        # Of a file that holds no row of ours nothing is believed.
+        told = [r for r in readings if r.ours or not r.exact]
+        self.orphans = max(r.orphans for r in told)
+        self.duplicates = max(r.duplicates for r in told)
+        self.whole = any(self._is_whole(reading, job) for reading in readings)
+        self.unread = 0 if self.whole else self._count_unread(told, job)
+        return self.whole and not self.may_repair
+
+    @property
+    def may_repair(self) -> bool:
+        """Whether a text is damaged that another look may show whole."""
+        if self.looks >= _CLEAN_READS:
+            return False
+        return any(not self._is_innocent(custom_id) for custom_id in self.suspects)
+
+    def _is_whole(self, reading: _Reading, job: Job) -> bool:
+        """Whether a reading leaves nothing to be read: the one place that says so."""
+        nothing_made = not job.has_output_file and job.outcome != "completed"
+        if nothing_made and not reading.ours:
+            return True
+        if not self._lacks_rows(reading):
+            return True
+        if job.counted is None:  # then only a file that was surely read to its end says it
+            return reading.ended and reading.exact
+        return reading.ended and self.answers + reading.orphans >= job.counted
+
+    def _count_unread(self, readings: list[_Reading], job: Job) -> int:
+        """Count the rows that are answered, by all one knows, and were not to be had."""
+        if job.outcome == "failed" and not self.answers:
+            return 0  # as a whole: nothing was answered
+        if job.counted is None:
+            # The gateway does not count. An output that came to its end may be all there is.
+            return 0 if any(r.ended and r.ours for r in readings) else self.unanswered
+        seen = self.answers + max(r.orphans for r in readings)
+        return min(self.unanswered, max(0, job.counted - seen))
+
+    def _lacks_rows(self, reading: _Reading) -> bool:
+        """Whether a row may be missing; beyond a cut any id may have a better one."""
+        if reading.ended and not reading.unseen:
+            return False
+        return sum(rank == RANK["ok"] for rank in self.rank.values()) < len(self.expected)
+
+    def _read_stored(self, job: Job, streams: Streams, sink: Sink) -> _Reading:
+        """Read the stored file once; it has ended where its rows, or its size, say so."""
+        file_id = str(job.output_file_id)
+        reading = _Reading(set(self.expected), exact=True)
+        self._read(streams.content(file_id), reading, sink)
+        if not reading.ours or reading.strange:
+            reading.ended = False  # a page, a note of the gateway's, somebody else's file
+        elif reading.ended and self._lacks_rows(reading):
+            size = streams.stored_bytes(file_id)
+            reading.ended = size is not None and reading.size >= size
+        return reading
+
+    def _read(self, chunks: Iterator[bytes], reading: _Reading, sink: Sink) -> _Reading:
+        """Read a stream of lines, and write what is new in it."""
+        first = not self.rank and not self.suspects
+        splitter = BlockSplitter()
+        try:
+            for block in _blocks(chunks, splitter, reading):
+                self._take_block(block, reading, sink, first=first)
+            reading.ended = True
+        except GatewayError as e:
+            reading.error = e
+        reading.strange += splitter.dropped
+        return reading
+
+    def _take_block(self, block: bytes, reading: _Reading, sink: Sink, *, first: bool) -> None:
+        rows, others = read_block(block)
+        parsed = parse_lines(others)
+        ids = set(rows.ids)
+        if self._are_new(ids, rows, parsed.answers, reading.unseen, first=first):
+            reading.ours += len(rows)
+            reading.unseen -= ids
+            self.rank.update(dict.fromkeys(ids, RANK["ok"]))
+            sink.write(rows)
+        else:
+            parsed = parse_lines(lines_of(block))
+        ours = [a for a in parsed.answers if a.custom_id in self.expected]
+        rows_of_none = sum(orphan.is_row for orphan in parsed.orphans)
+        reading.orphans += rows_of_none + len(parsed.answers) - len(ours)
+        reading.strange += len(parsed.orphans) - rows_of_none
+        reading.ours += len(ours)
+        for answer in ours:
+            reading.duplicates += answer.custom_id not in reading.unseen
+            reading.unseen.discard(answer.custom_id)
+        self._take(ours, sink, exact=reading.exact, keep_all=first)
+
+    def _are_new(
+        self,
+        ids: set[str],
+        rows: PlainRows,
+        others: list[Answer],
+        unseen: set[str],
+        *,
+        first: bool,
+    ) -> bool:
+        """Whether good rows can be written as they are: expected, seen nowhere else, undamaged."""
+        return (
+            len(ids) == len(rows)
+            and unseen.issuperset(ids)
+            # What this reading has not seen can only be known from an earlier one.
+            and (first or self.rank.keys().isdisjoint(ids))
+            and (first or self.suspects.keys().isdisjoint(ids))
+            and not any(a.custom_id in ids for a in others)
+            and not rows.damaged
+        )
+
+    def _take(self, answers: Iterable[Answer], sink: Sink, *, exact: bool, keep_all: bool) -> None:
+        """Write what is new or better, and in the first reading also what comes again."""
+        out = []
+        for answer in answers:
+            known = self.rank.get(answer.custom_id, 0)
+            if has_replacement(answer.text):
+                if not exact:
+                    if known < RANK["damaged"]:
+                        self.suspects.setdefault(answer.custom_id, answer)
+                    continue
+                answer = self._judged(answer)  # damaged before it was stored
+            if RANK[answer.status] >= RANK["truncated"]:
+                self.suspects.pop(answer.custom_id, None)
+            if RANK[answer.status] > known:
+                self.rank[answer.custom_id] = RANK[answer.status]
+                out.append(answer)
+            elif keep_all:
+                out.append(answer)
+        sink.write(out)
+
+    def _judged(self, answer: Answer) -> Answer:
+        """Flag a text with U+FFFD, unless its prompt has such characters, too."""
+        if self._is_innocent(answer.custom_id):
+            return answer
+        return msgspec.structs.replace(answer, status="damaged", error=_DAMAGED)
+
+    def _is_innocent(self, custom_id: str) -> bool:
+        if self._innocent is None:
+            self._innocent = self.own_damage()
+        return custom_id in self._innocent
+
+    def finish(self, sink: Sink) -> None:
+        """Write what could not be repaired."""
+        out = [self._judged(answer) for answer in self.suspects.values()]
+        self.rank.update((answer.custom_id, RANK[answer.status]) for answer in out)
+        self.suspects.clear()
+        sink.write(out)
+
+
+def _is_cheaper(job: Job, streams: Streams) -> bool:
+    """Whether the stored file is read first: exact, and a tenth of the work for both sides."""
+    short = job.file_bytes <= _LONG_REQUEST_BYTES * job.requests
+    return job.has_output_file and short and not streams.stored_refused
+
+
+def _blocks(chunks: Iterator[bytes], splitter: BlockSplitter, reading: _Reading) -> Iterator[bytes]:
+    """Group a stream into blocks of whole lines."""
+    try:
+        for chunk in chunks:
+            reading.size += len(chunk)
+            block = splitter.feed(chunk)
+            if block:
+                yield block
+    except GatewayError:
+        rest = splitter.cut()
+        if rest:  # what came before the cut is whole
+            yield rest
+        raise
+    rest = splitter.close()
+    if rest:
+        yield rest

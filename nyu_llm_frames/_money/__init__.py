@@ -1,1 +1,0 @@
-"""Money: prices, token counts, what a run will cost, and whether it may."""

@@ -1,1 +1,0 @@
-"""Prompts to requests, and which of them to send."""

@@ -1,0 +1,1 @@
+"""A run: arguments checked, cost estimated, jobs planned and driven, results joined."""

@@ -1,0 +1,292 @@
+"""What the sidecar knows about money: what is still to pay, and what earlier answers took.
+
+Comes in: the requests of a call, an open sidecar or None. Goes out: an `Estimate`, and the cost of
+answers that are there. Reads only; a sidecar that is not there is not made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+
+from nyu_llm_frames._sidecar import storage as _storage
+from nyu_llm_frames._sidecar.answer_store import Best, gather, name_of, positions, read_answers
+from nyu_llm_frames._sidecar.folder import IDS, Sidecar
+from nyu_llm_frames._stages.batches.job import UNPAID, Job
+from nyu_llm_frames._stages.batches.planning import RequestStates, to_send
+from nyu_llm_frames._stages.batches.wire import read_json
+from nyu_llm_frames._stages.cost import tokenizer
+from nyu_llm_frames._stages.cost import tokens as _tokens
+from nyu_llm_frames._stages.cost.estimate import Demand, Estimate, Observed, estimate
+from nyu_llm_frames._stages.cost.prices import FREE, Price, price_of
+from nyu_llm_frames._stages.cost.tokens import Scale, Weights
+from nyu_llm_frames._stages.cost.total import total
+from nyu_llm_frames._stages.requests.bodies import Requests, encode
+
+Floats = np.ndarray[Any, np.dtype[np.float64]]
+Ints = np.ndarray[Any, np.dtype[np.int64]]
+
+Weighed: TypeAlias = tuple[float, float, float]
+
+TRIAL = "trial-"
+"""Names of runs whose answers were bought live, at the live rate."""
+
+_SAMPLE = 2_000
+_MAX_OBSERVED = 50_000
+_COUNTS = ["prompt_tokens", "completion_tokens", "reasoning_tokens"]
+_READ_BY_THE_MODEL = ("response_format", "tools")
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What makes answers comparable: two runs with equal ones expect answers of one length."""
+
+    template: str
+    params: str
+    model: str
+    realm: str
+
+
+def estimate_requests(
+    requests: Requests,
+    question: Question,
+    rows: int,
+    states: RequestStates,
+    sidecar: Sidecar | None,
+    *,
+    retries: int,
+    at: datetime,
+    again: bool = False,
+) -> Estimate:
+    """Estimate what the next call would pay.
+
+    Parameters
+    ----------
+    retries : int
+        Attempts beyond the first.
+    at : datetime
+        Prices change; UTC.
+    again : bool
+        Whether requests that were tried often enough are sent once more.
+    """
+    sending = to_send(states, retries, again=again)
+    jobs = sidecar.jobs() if sidecar is not None else {}
+    # Not made yet, as far as is known: the next call drives them, and pays them.
+    for name, job in jobs.items():
+        if sidecar is not None and job.step in UNPAID and job.realm == question.realm:
+            where = positions(sidecar.request_ids(name), requests.ids)
+            sending[where[where >= 0]] = True
+    sending &= ~states.final
+    chosen = np.flatnonzero(sending)
+    left = np.maximum(1 + retries - states.attempts[chosen], 1).astype(np.float64)
+    params = requests.shape.params
+    demand = Demand(
+        rows=rows,
+        requests=len(requests),
+        answered=int(states.final.sum()),
+        under_way=int((states.carried & ~sending).sum()),
+        given_up=int((~states.final & ~states.carried & ~sending).sum()),
+        model=requests.shape.model,
+        weight=_weights(requests, chosen),
+        attempts=left,
+        max_tokens=_whole(params.get("max_tokens") or params.get("max_completion_tokens")),
+        extra_weight=sum(
+            _tokens.weigh_text(encode(params[k])) for k in _READ_BY_THE_MODEL if k in params
+        ),
+    )
+    if not len(chosen):
+        return estimate(demand, Observed(), _tokens.DEFAULT, FREE)
+    observed, scale = Observed(), None
+    if sidecar is not None:
+        best = sidecar.best_answers(requests.ids)
+        observed, scale = _observe(requests, question, best, jobs, sidecar)
+    scale = scale or _by_tokenizer(requests, chosen) or _tokens.DEFAULT
+    return estimate(demand, observed, scale, price_of(question.realm, question.model, at))
+
+
+def estimate_bodies(
+    bodies: Iterable[str], attempts: Iterable[int], realm: str, model: str, at: datetime
+) -> Estimate:
+    """Estimate what requests would cost of which only the bodies are known.
+
+    Parameters
+    ----------
+    bodies : iterable of str
+        JSON, as they are sent.
+    attempts : iterable of int
+        How often each may be sent.
+    realm, model : str
+    at : datetime
+        Prices change; UTC.
+    """
+    groups: dict[tuple[int | None, float], list[tuple[Weighed, int]]] = {}
+    for body, left in zip(bodies, attempts, strict=True):
+        fields = _fields(body)
+        limit = fields.get("max_tokens") or fields.get("max_completion_tokens")
+        extra = sum(
+            _tokens.weigh_text(encode(fields[k])) for k in _READ_BY_THE_MODEL if k in fields
+        )
+        weight = _tokens.weigh_messages(fields.get("messages", ()))
+        groups.setdefault((_whole(limit), extra), []).append((weight, left))
+    price = price_of(realm, model, at)
+    parts = []
+    for (limit, extra), found in groups.items():
+        weights = _tokens.as_weights([weight for weight, _ in found])
+        times = np.array([left for _, left in found], dtype=np.float64)
+        n = len(found)
+        demand = Demand(n, n, 0, 0, 0, model, weights, times, limit, extra)
+        parts.append(estimate(demand, Observed(), _tokens.DEFAULT, price))
+    nothing = Demand(0, 0, 0, 0, 0, model, _tokens.as_weights(()), np.zeros(0))
+    return total(parts or [estimate(nothing, Observed(), _tokens.DEFAULT, price)])
+
+
+def _fields(body: str) -> dict[str, Any]:
+    """Read a stored body; what is none of ours has no fields."""
+    value = read_json(body.encode())
+    messages = value.get("messages") if isinstance(value, dict) else None
+    ours = isinstance(messages, list) and all(isinstance(m, dict) for m in messages)
+    return value if ours else {}
+
+
+def _whole(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _weights(requests: Requests, chosen: Ints) -> Weights:
+    fragments = requests.some_fragments(chosen)
+    return _tokens.weights(fragments, requests.shape.roles, images=requests.images)
+
+
+def _by_tokenizer(requests: Requests, chosen: Ints) -> Scale | None:
+    """Count the text of a sample of the prompts themselves; a tokenizer sees no pictures."""
+    if not tokenizer.fits(requests.shape.model):
+        return None
+    sample = chosen[np.linspace(0, len(chosen) - 1, min(len(chosen), _SAMPLE)).astype(np.int64)]
+    texts = [_tokens.message_texts(messages) for messages in requests.messages(sample)]
+    found = tokenizer.count(requests.shape.model, texts)
+    if found is None:
+        return None
+    counts, name = found
+    basis = f"counted with {name}"
+    if len(sample) < len(chosen):
+        basis += f" in {len(sample):,} of the prompts"
+    counts = counts + 4.0 * len(requests.shape.roles)  # marks around each message
+    # Models of one family differ: a newer one may cut words otherwise.
+    weight = replace(_weights(requests, sample), pictures=np.zeros(len(sample)))
+    return _tokens.calibrated(weight, counts, basis, floor=0.25)
+
+
+def _numbers(table: pa.Table, name: str) -> Floats:
+    """A column of counts with NaN for null."""
+    return np.asarray(table[name].to_pandas(), dtype=np.float64)
+
+
+def _output(table: pa.Table) -> Floats:
+    """Output tokens with the thinking, where they were told."""
+    written = _numbers(table, "completion_tokens")
+    thought = np.nan_to_num(_numbers(table, "reasoning_tokens"))
+    # All tokens spent on thinking: nothing was written, and that is told as nothing.
+    total = np.where(np.isnan(written) & (thought > 0), thought, written + thought)
+    return np.asarray(total[~np.isnan(total)])
+
+
+def _observe(
+    requests: Requests, question: Question, best: Best, jobs: dict[str, Job], sidecar: Sidecar
+) -> tuple[Observed, Scale | None]:
+    """Read what answers of the same model took."""
+    own = gather(best, _COUNTS)
+    same, other = [_output(own)], [np.zeros(0)]
+    counted = _numbers(own, "prompt_tokens")
+    known = np.flatnonzero(counted > 0)[:_MAX_OBSERVED]
+    scale = None
+    if len(known):
+        told = f"calibrated by the real counts of {len(known):,} prompts of this call"
+        scale = _tokens.calibrated(_weights(requests, known), counted[known], told)
+    runs = {run.name: run for run in sidecar.runs()}
+    pairs: list[tuple[Weighed, float]] = []
+    left = _MAX_OBSERVED - len(same[0])
+    for path in reversed(_storage.parquet_files(sidecar.answers_folder)):
+        if left <= 0:
+            break
+        name = name_of(path)[1]
+        job = jobs.get(name)
+        run = runs.get(job.run if job is not None else name)
+        realm, model = (
+            (job.realm, job.model) if job else (run.realm, run.model) if run else ("", "")
+        )
+        if (realm, model) != (question.realm, question.model):
+            continue
+        table = read_answers(path, ["custom_id", *_COUNTS])
+        strange = np.flatnonzero(positions(table["custom_id"], requests.ids) < 0)[:left]
+        table = table.take(pa.array(strange))
+        left -= len(strange)
+        equal = run is not None and (run.template, run.params) == (
+            question.template,
+            question.params,
+        )
+        (same if equal else other).append(_output(table))
+        if scale is None and job is not None and len(pairs) < _SAMPLE:
+            pairs += _pairs(sidecar.path / "requests" / f"{name}.parquet", table)
+    if scale is None and pairs:
+        weight = _tokens.as_weights([prompt for prompt, _ in pairs])
+        told = f"calibrated by the real counts of {len(pairs):,} earlier prompts of this model"
+        counts = np.array([n for _, n in pairs])
+        scale = _tokens.calibrated(weight, counts, told, floor=0.15)  # other texts, other words
+    return Observed(np.concatenate(same), np.concatenate(other)), scale
+
+
+def _pairs(path: Path, answers: pa.Table) -> list[tuple[Weighed, float]]:
+    """Weights of prompts that a job keeps, and their real token counts."""
+    with _storage.reading(path, IDS) as file:
+        if "body" not in file.schema_arrow.names:
+            return []
+        batch = next(file.iter_batches(_SAMPLE, columns=["custom_id", "body"]), None)
+    if batch is None:
+        return []
+    at = positions(batch.column(0), answers["custom_id"].combine_chunks())
+    counted = _numbers(answers, "prompt_tokens")
+    out = []
+    for body, i in zip(batch.column(1).to_pylist(), at.tolist(), strict=True):
+        if i >= 0 and counted[i] > 0:
+            weight = _tokens.weigh_messages(_fields(body).get("messages", ()))
+            if not weight[2]:  # a document of any length says nothing about others
+                out.append((weight, float(counted[i])))
+    return out
+
+
+def answer_costs(best: Best, realm: str, model: str) -> tuple[pa.Array, bool]:
+    """Price answers by their own usage.
+
+    Returns
+    -------
+    tuple of (pyarrow.Array, bool)
+        US dollars per request, null where there is no answer, no usage or no price; and whether
+        a price was missing.
+    """
+    table = gather(best, [*_COUNTS, "cached_tokens", "job", "stored_at"])
+    m = len(best.rank)
+    prompt = _numbers(table, "prompt_tokens")
+    written, thought = _numbers(table, "completion_tokens"), _numbers(table, "reasoning_tokens")
+    told = ~(np.isnan(prompt) & np.isnan(written) & np.isnan(thought))
+    cached = np.nan_to_num(_numbers(table, "cached_tokens"))
+    prompt, output = np.nan_to_num(prompt), np.nan_to_num(written) + np.nan_to_num(thought)
+    out = np.full(m, np.nan)
+    unpriced = False
+    for number in np.unique(best.file[best.file >= 0]).tolist():
+        chosen = np.flatnonzero((best.file == number) & told)
+        if not len(chosen):
+            continue
+        job = table["job"][int(chosen[0])].as_py() or ""
+        price: Price | None = price_of(realm, model, table["stored_at"][int(chosen[0])].as_py())
+        if price is None:
+            unpriced = True
+            continue
+        live = job.startswith(TRIAL)
+        out[chosen] = price.cost(prompt[chosen], output[chosen], cached[chosen], live=live)
+    return pa.array(out, mask=np.isnan(out)), unpriced

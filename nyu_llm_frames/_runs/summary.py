@@ -1,0 +1,210 @@
+"""What a run amounts to, as one record: the displays and the plot draw it, nobody else counts.
+
+Comes in: counts, examples, jobs, answers and their costs. Goes out: a `Summary`, with the state in
+a word and what to do next. Pure.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from nyu_llm_frames._shared.wording import printable
+from nyu_llm_frames._stages.answers.answer import NO_FAILURE, RANK, RETRYABLE, STATUSES
+from nyu_llm_frames._stages.batches.job import Job
+from nyu_llm_frames._stages.batches.polling import state_word
+from nyu_llm_frames._stages.requests.models import bare_name
+
+Floats = np.ndarray[Any, np.dtype[np.float64]]
+
+_ADVICE: Mapping[str, str] = {
+    "truncated": "truncated answers: a larger max_tokens= makes a new request of those rows",
+    "invalid": "invalid answers do not fit the schema: loosen it, or say more in the template",
+    "blocked": "blocked rows: look at run.failures(); the provider refuses their content",
+    "refused": "refused rows: look at run.failures(); the request itself is wrong",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """A run at one moment.
+
+    Attributes
+    ----------
+    name, sidecar, model : str
+    rows : int
+    counts : dict of str to int
+        Rows per status.
+    examples : dict of str to (str, str)
+        For each kind of failure a row's label and the reason.
+    jobs : tuple of Job
+    tokens : dict of str to numpy.ndarray
+        ``prompt``, ``output``, ``thinking``: one number per answered request that told it.
+    costs : numpy.ndarray or None
+        US dollars per answered request; None where no price is known.
+    at : datetime
+        UTC.
+    answered_by : tuple of str
+        Names of the models that the answers tell.
+    """
+
+    name: str
+    sidecar: str
+    model: str
+    rows: int
+    counts: dict[str, int]
+    examples: dict[str, tuple[str, str]]
+    jobs: tuple[Job, ...]
+    tokens: dict[str, Floats]
+    costs: Floats | None
+    at: datetime
+    answered_by: tuple[str, ...] = ()
+
+    @property
+    def models(self) -> str:
+        """The model that was asked, and those that answered where they are others."""
+        if all(bare_name(name) == bare_name(self.model) for name in self.answered_by):
+            return self.model
+        return f"asked {self.model}, answered by {', '.join(self.answered_by)}"
+
+    @property
+    def cost(self) -> float | None:
+        """US dollars so far."""
+        return None if self.costs is None else float(self.costs.sum())
+
+    @property
+    def active(self) -> tuple[Job, ...]:
+        """Batch jobs that are not over."""
+        return tuple(job for job in self.jobs if job.carries)
+
+    @property
+    def state(self) -> str:
+        """Where the run stands, in words."""
+        if self.active:
+            words = Counter(state_word(job) for job in self.active)
+            return "batch jobs: " + ", ".join(f"{n} {w}" for w, n in sorted(words.items()))
+        if self.counts.get("pending"):
+            return "not under way"
+        return "finished with failures" if self.failed else "finished"
+
+    @property
+    def failed(self) -> int:
+        """Rows without a good answer."""
+        return sum(n for status, n in self.counts.items() if status not in NO_FAILURE)
+
+    def ordered_counts(self) -> list[tuple[str, int]]:
+        """Return rows per status, the best first."""
+        order = sorted(STATUSES, key=lambda s: -RANK[s])
+        return [(s, self.counts[s]) for s in order if self.counts.get(s)]
+
+    def times(self) -> list[tuple[str, datetime]]:
+        """Return when the first submit and the last end were."""
+        first = [job.submitted_at for job in self.jobs if job.submitted_at]
+        last = [job.ended_at for job in self.jobs if job.ended_at]
+        out = []
+        if first:
+            out.append(("submitted", min(first)))
+        if last and not self.active:
+            out.append(("ended", max(last)))
+        return out
+
+    def next_steps(self) -> list[str]:
+        """Return what a person can do now."""
+        steps = []
+        if any(job.step == "creating" for job in self.active):
+            steps.append("a submit is being settled: run.poll(), or run.resolve(...) if asked to")
+        if self.active:
+            steps.append(
+                "run.wait() waits for it; interrupt at will, the same call picks it up later"
+            )
+        elif self.counts.get("pending"):
+            steps.append("make the same call again: it sends what is missing")
+        if any(self.counts.get(s) for s in RETRYABLE) and not self.active:
+            steps.append("run.retry() sends failed, empty, missing and damaged rows once more")
+        steps += [text for status, text in _ADVICE.items() if self.counts.get(status)]
+        if self.failed:
+            steps.append("run.failures() shows these rows and their reasons")
+        if not self.active and not self.counts.get("pending"):
+            steps.append("run.result() returns the joined frame")
+        return steps
+
+
+def failures_text(
+    counts: Mapping[str, int], examples: Mapping[str, tuple[str, str]], where: str
+) -> str:
+    """Say how many rows have no good answer, with an example of each kind; "" if all have one.
+
+    Parameters
+    ----------
+    counts : mapping of str to int
+        Rows per status.
+    examples : mapping of str to (str, str)
+        For each kind of failure a row's label and the reason.
+    where : str
+        Where all reasons stand.
+    """
+    bad = {s: n for s, n in counts.items() if s not in NO_FAILURE}
+    if not bad:
+        return ""
+    kinds = [
+        f"{bad[kind]:,} {kind} (row {examples[kind][0]}: {printable(examples[kind][1])})"
+        for kind in sorted(bad, key=lambda s: (RANK.get(s, 0), s))  # type: ignore[call-overload]
+    ]
+    return (
+        f"{sum(bad.values()):,} of {sum(counts.values()):,} rows have no good answer: "
+        f"{'; '.join(kinds)}. The reasons stand in {where}."
+    )
+
+
+def _told(answers: pa.Table, name: str) -> Floats:
+    values = np.asarray(answers[name].to_pandas(), dtype=np.float64)
+    return np.asarray(values[~np.isnan(values)])
+
+
+def models_of(answers: pa.Table) -> tuple[str, ...]:
+    """Return the names of the models that answered, in order."""
+    return tuple(sorted(m for m in pc.unique(answers["model"]).to_pylist() if m))
+
+
+def summarize(
+    *,
+    name: str,
+    sidecar: str,
+    model: str,
+    rows: int,
+    counts: dict[str, int],
+    examples: dict[str, tuple[str, str]],
+    jobs: Sequence[Job],
+    answers: pa.Table,
+    costs: pa.Array | None,
+    at: datetime,
+) -> Summary:
+    """Make the record."""
+    tokens = {
+        "prompt": _told(answers, "prompt_tokens"),
+        "output": _told(answers, "completion_tokens"),
+        "thinking": _told(answers, "reasoning_tokens"),
+    }
+    dollars = None
+    if costs is not None:
+        dollars = np.asarray(costs.drop_null().to_numpy(zero_copy_only=False), dtype=np.float64)
+    return Summary(
+        name=name,
+        sidecar=sidecar,
+        model=model,
+        rows=rows,
+        counts=counts,
+        examples=examples,
+        jobs=tuple(jobs),
+        tokens=tokens,
+        costs=dollars,
+        at=at,
+        answered_by=models_of(answers),
+    )

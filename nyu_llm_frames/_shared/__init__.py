@@ -1,0 +1,1 @@
+"""What all share: options, clock, progress, wording."""

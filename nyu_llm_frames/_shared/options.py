@@ -1,0 +1,206 @@
+"""Options and environment: the one place that reads either.
+
+Comes in: keyword arguments of `set_options` and the process environment. Goes out: a frozen
+`Options` and a frozen `Environment`, handed down by value.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from nyu_llm_frames.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from nyu_llm_frames._shared.progress import Progress
+
+NYU_BASE_URL = "https://ai-gateway.apps.cloud.rt.nyu.edu/v1/"
+NYU_PROVIDER = "@vertexai"
+NYU_CONTACT = "genai-research-support@nyu.edu"
+
+
+class Connectable(Protocol):
+    """What the option `gateway` takes: a `Gateway`, or something that opens a way like one."""
+
+    def connect(self) -> object: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Settings of a call. See `set_options` for their meaning and units."""
+
+    gateway: Connectable | str | None = None
+    sidecar: str | Path | None = None
+    progress: bool | Callable[[Progress], None] = True
+    max_cost: float | None = None
+    keep_prompts: bool = True
+    poll_interval_s: float = 5
+    max_poll_interval_s: float = 300
+    submit_settle_s: float = 60
+    output_settle_s: float = 60
+    max_requests_per_file: int = 50_000
+    max_bytes_per_file: int = 90_000_000
+    images_root: str | Path | None = None
+
+    def __post_init__(self) -> None:
+        for name in (
+            "max_cost",
+            "poll_interval_s",
+            "max_poll_interval_s",
+            "submit_settle_s",
+            "output_settle_s",
+            "max_requests_per_file",
+            "max_bytes_per_file",
+        ):
+            value = getattr(self, name)
+            if value is None and name == "max_cost":
+                continue
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not number or not 0 < value < float("inf"):
+                raise ConfigurationError(f"{name} must be a number above 0, not {value!r}.")
+            if name.endswith("_per_file"):
+                if value != int(value):
+                    raise ConfigurationError(f"{name} must be a whole number, not {value!r}.")
+                object.__setattr__(self, name, int(value))
+        if not (
+            self.gateway is None or self.gateway == "local" or hasattr(self.gateway, "connect")
+        ):
+            raise ConfigurationError(
+                f'gateway must be a Gateway or the word "local", not {self.gateway!r}.'
+            )
+        if not (self.sidecar is None or isinstance(self.sidecar, str | Path)):
+            raise ConfigurationError(f"sidecar must be the path of a folder, not {self.sidecar!r}.")
+        if self.images_root is not None:
+            root = self.images_root
+            if not (isinstance(root, str | Path) and Path(root).expanduser().is_dir()):
+                raise ConfigurationError(f"images_root must be a folder that exists, not {root!r}.")
+            # The working directory of now, not of a later call.
+            object.__setattr__(self, "images_root", Path(root).expanduser().absolute())
+        if not (isinstance(self.progress, bool) or callable(self.progress)):
+            raise ConfigurationError(
+                f"progress must be True, False or a callable that takes a record, "
+                f"not {self.progress!r}."
+            )
+        if not isinstance(self.keep_prompts, bool):
+            raise ConfigurationError(f"keep_prompts must be a bool, not {self.keep_prompts!r}.")
+
+
+class _Layers:
+    """What was set and not taken back; the last word holds."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._layers: list[dict[str, Any]] = []
+        self.merged = Options()
+
+    def add(self, layer: dict[str, Any]) -> None:
+        with self._lock:
+            self.merged = replace(self.merged, **layer)
+            self._layers.append(layer)
+
+    def remove(self, layer: dict[str, Any]) -> None:
+        with self._lock:
+            self._layers = [one for one in self._layers if one is not layer]
+            self.merged = Options(**{k: v for one in self._layers for k, v in one.items()})
+
+
+_layers = _Layers()
+
+
+def current() -> Options:
+    """Return the options in force."""
+    return _layers.merged
+
+
+class set_options:
+    """Set options for the session, or for a ``with`` block.
+
+    They hold in all threads. A block takes back what it set, and nothing else, so blocks of two
+    threads may overlap; of an option that both set, the later word holds in both.
+
+    Parameters
+    ----------
+    gateway : Gateway or "local", optional
+        Used wherever a call names none.
+    sidecar : str or Path, optional
+        Folder that keeps jobs and answers; default ``llm_sidecar`` in the working directory.
+    progress : bool or callable, default True
+        ``False`` prints nothing, and logs a warning where the gateway is not reached. A callable
+        gets a frozen `Progress` record at every change.
+    max_cost : float, optional
+        US dollars that no call may exceed, unless it gives its own ``max_cost``.
+    keep_prompts : bool, default True
+        Whether the sidecar keeps request bodies after their job is over.
+    poll_interval_s, max_poll_interval_s : float, default 5 and 300
+        Seconds between polls: the first pause and the longest.
+    submit_settle_s : float, default 60
+        Seconds after an uncertain submit before an absent job counts as never made.
+    output_settle_s : float, default 60
+        Seconds that an output which comes back short is read again.
+    max_requests_per_file, max_bytes_per_file : int, default 50_000 and 90_000_000
+        Limits of one input file.
+    images_root : str or Path, optional
+        Folder outside of which no file is read that a cell of an image column names, wherever
+        symbolic links lead. For frames that came from somebody else.
+
+    Raises
+    ------
+    ConfigurationError
+        For an unknown name, or a number that is not above 0.
+
+    Examples
+    --------
+    >>> import nyu_llm_frames as llm
+    >>> with llm.set_options(poll_interval_s=30, sidecar="reviews.llm"):
+    ...     pass
+    """
+
+    def __init__(self, **options: Any) -> None:
+        known = [f.name for f in fields(Options)]
+        for name in options:
+            if name not in known:
+                raise ConfigurationError(
+                    f"There is no option {name!r}. Options: {', '.join(known)}."
+                )
+        self._given = options
+        _layers.add(options)
+
+    def __repr__(self) -> str:
+        # The last line of many notebook cells; a Gateway's own repr hides its key.
+        return f"set_options({', '.join(f'{k}={v!r}' for k, v in self._given.items())})"
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, *exc: object) -> None:
+        _layers.remove(self._given)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Environment:
+    """What the process environment says about the gateway. Holds a key, so it has no repr."""
+
+    api_key: str | None
+    base_url: str | None
+    provider: str | None
+    bucket: str | None
+
+
+VARIABLES = {
+    "api_key": "PORTKEY_API_KEY",
+    "base_url": "PORTKEY_BASE_URL",
+    "provider": "PORTKEY_PROVIDER",
+    "bucket": "NYU_LLM_BUCKET",
+}
+"""Where each setting of a gateway stands."""
+
+
+def read_environment() -> Environment:
+    """Read the variables that NYU's users set."""
+    get = os.environ.get
+    found = {name: (get(variable) or "").strip() for name, variable in VARIABLES.items()}
+    return Environment(**{name: value or None for name, value in found.items()})

@@ -1,0 +1,377 @@
+"""The life of a batch job, decided without a clock, a socket or a path.
+
+Comes in: a job's record and what happened. Goes out: the record that must be saved next, and the
+one action that the record asks for. `SUCCESSORS` lists every legal step; nothing else moves.
+
+    planned ──▶ uploaded ──▶ creating ──▶ live ──▶ ended ──▶ done
+       ▲ │          │ ▲          │ │                 ▲         │
+       │ └▶ withdrawn ◀──────────┘ └─▶ rejected      └─────────┘ (short output: look again)
+       └──────────────────────────┘ (surely never made: again, under a new name)
+
+``creating`` is written before the POST. Found in that step under the lock it means that nobody
+knows whether the job exists; `settle` decides from the job list, and nothing else is created from
+the sidecar before.
+"""
+
+from __future__ import annotations
+
+import urllib.parse
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, Literal, get_args
+
+import msgspec
+
+from nyu_llm_frames._stages.batches.wire import Batch, JobList
+
+Step = Literal["planned", "uploaded", "creating", "live", "ended", "done", "rejected", "withdrawn"]
+Action = Literal["upload", "submit", "settle", "poll", "harvest", "nothing"]
+Outcome = Literal["", "completed", "failed", "expired", "cancelled"]
+
+STEPS: tuple[Step, ...] = get_args(Step)
+
+SUCCESSORS: Mapping[Step, frozenset[Step]] = {
+    "planned": frozenset({"uploaded", "withdrawn"}),
+    "uploaded": frozenset({"uploaded", "creating", "withdrawn"}),
+    "creating": frozenset({"live", "uploaded", "planned", "rejected", "creating"}),
+    "live": frozenset({"live", "ended"}),
+    "ended": frozenset({"ended", "done"}),
+    "done": frozenset({"ended"}),
+    "rejected": frozenset(),
+    "withdrawn": frozenset(),
+}
+
+ACTIONS: Mapping[Step, Action] = {
+    "planned": "upload",
+    "uploaded": "submit",
+    "creating": "settle",
+    "live": "poll",
+    "ended": "harvest",
+    "done": "nothing",
+    "rejected": "nothing",
+    "withdrawn": "nothing",
+}
+
+# Steps in which a request must not be put into another job.
+CARRYING: frozenset[Step] = frozenset({"planned", "uploaded", "creating", "live", "ended"})
+# Steps in which certainly no job exists at the gateway.
+UNMADE: frozenset[Step] = frozenset({"planned", "uploaded"})
+# Steps from which driving the job may make it, and pay for it.
+UNPAID: frozenset[Step] = UNMADE | {"creating"}
+
+ENOUGH_REFUSALS = 2
+"""Answers that refuse in unknown words: where they made no job, the next would be the same."""
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """One batch job: what stands in ``jobs/<name>.parquet``.
+
+    Attributes
+    ----------
+    name : str
+        Name in the sidecar, for ever.
+    run, owner : str
+        Run that planned it, and the process (``host/boot/pid/start``; "" once it has left it).
+    requests, file_bytes : int
+        What the input file holds.
+    step : Step
+    submission : int
+        Counts file names: every submit has one of its own.
+    gateway : str
+        Base URL (or ``local:``) at the time of the submit.
+    watermark : str or None
+        Newest job in the list before the submit; "" for an empty list; None when the gateway has
+        no list to read.
+    settle_epoch, settle_from_s : str, float
+        The clock by which `submit_settle_s` runs; before a submit, the one that tells since when
+        the job list answers nothing but 500.
+    refusals : int
+        How far the answers to uncertain submits, one after the other, speak for a refusal.
+    looks, blind_looks : int
+        Readings of the job list after settling: conclusive ones, and others.
+    status : str
+        The gateway's last word.
+    counted : int or None
+        Rows that the ended job counts.
+    outcome : Outcome
+    attempt : bool
+        Whether this job counts as an attempt for its requests.
+    cancel_requested : bool
+        Whether the user stopped it.
+    answers, orphans, duplicates : int
+        What its output held.
+    unread : int
+        Rows that the job counts as answered and that no output held, after all looks.
+    complete : bool
+        Whether the output is known to be whole.
+    submitted_at : datetime or None
+        When the submit was sent that made the job, or may have made it.
+    """
+
+    name: str
+    run: str
+    owner: str
+    realm: str
+    model: str
+    requests: int
+    file_bytes: int
+    step: Step = "planned"
+    submission: int = 1
+    input_file_id: str | None = None
+    gateway: str = ""
+    watermark: str | None = None
+    settle_epoch: str = ""
+    settle_from_s: float = 0.0
+    refusals: int = 0
+    looks: int = 0
+    blind_looks: int = 0
+    batch_id: str | None = None
+    status: str = ""
+    output_file_id: str | None = None
+    counted: int | None = None
+    outcome: Outcome = ""
+    attempt: bool = True
+    cancel_requested: bool = False
+    answers: int = 0
+    orphans: int = 0
+    duplicates: int = 0
+    unread: int = 0
+    complete: bool = False
+    error: str | None = None
+    planned_at: datetime | None = None
+    uploaded_at: datetime | None = None
+    submitted_at: datetime | None = None
+    changed_at: datetime | None = None
+    ended_at: datetime | None = None
+    done_at: datetime | None = None
+
+    @property
+    def file_name(self) -> str:
+        """Name in the bucket: unique per submit, ASCII, in a folder of its own."""
+        return f"nyu-llm-frames/{self.name}-{self.submission}/requests.jsonl"
+
+    @property
+    def action(self) -> Action:
+        """What the job asks for."""
+        return ACTIONS[self.step]
+
+    @property
+    def carries(self) -> bool:
+        """Whether its requests must not be put into another job."""
+        return self.step in CARRYING
+
+    @property
+    def tries(self) -> bool:
+        """Whether its requests are tried by it, or were; not where it surely never was made."""
+        return self.step not in ("rejected", "withdrawn")
+
+    @property
+    def has_output_file(self) -> bool:
+        """Whether an output object is named; a folder is named where none was written."""
+        name = urllib.parse.unquote(self.output_file_id or "")
+        return bool(name) and not name.endswith("/")
+
+    @property
+    def why_nothing(self) -> str:
+        """Why nothing will come for a request of an ended job that has no answer."""
+        said = f": {self.error}" if self.error else ""
+        text = f"batch job {self.batch_id} {self.outcome} without an answer to this request{said}"
+        if not self.unread:
+            return text
+        return (
+            f"{text}; the job counts {self.unread:,} more answers than its output holds: the same "
+            "call reads it again while retries= are left, and only a retry pays again"
+        )
+
+    @property
+    def failed_empty(self) -> bool:
+        """Whether it ended without a single answer, through no wish of the user."""
+        return self.step == "done" and self.outcome == "failed" and self.answers == 0
+
+
+def _move(job: Job, step: Step, **changes: Any) -> Job:
+    if step not in SUCCESSORS[job.step]:
+        raise AssertionError(f"job {job.name}: {job.step} cannot become {step}")
+    return msgspec.structs.replace(job, step=step, **changes)
+
+
+def uploaded(job: Job, input_file_id: str, at: datetime) -> Job:
+    """The input file lies in the bucket."""
+    return _move(job, "uploaded", input_file_id=input_file_id, uploaded_at=at, error=None)
+
+
+def withdrawn(job: Job, at: datetime) -> Job:
+    """Nobody wants it any more, and it was never made."""
+    return _move(job, "withdrawn", done_at=at)
+
+
+def left(job: Job) -> Job:
+    """Whoever planned it does not work on it any more."""
+    return msgspec.structs.replace(job, owner="")
+
+
+def stopped(job: Job, at: datetime) -> Job:
+    """The user stopped it: taken back where it was never made, else to be cancelled.
+
+    Written before anybody asks the gateway: what the user stopped is not sent again by itself.
+    """
+    job = msgspec.structs.replace(job, cancel_requested=True)
+    return withdrawn(job, at) if job.step in UNMADE else job
+
+
+def intended(
+    job: Job, listed: JobList | None, *, gateway: str, epoch: str, from_s: float, at: datetime
+) -> Job:
+    """A submit is about to be sent: to be saved before it is."""
+    return _move(
+        job,
+        "creating",
+        watermark=listed.newest if listed is not None else None,
+        gateway=gateway,
+        settle_epoch=epoch,
+        settle_from_s=from_s,
+        looks=0,
+        blind_looks=0,
+        submitted_at=at,
+        error=None,
+    )
+
+
+def created(job: Job, batch: Batch, at: datetime) -> Job:
+    """The job exists, by the gateway's own answer or by its list."""
+    return _move(job, "live", batch_id=batch.id, status=batch.status, changed_at=at, error=None)
+
+
+def adopted(job: Job, batch_id: str, at: datetime) -> Job:
+    """The job was found at the gateway after an uncertain submit."""
+    return _move(job, "live", batch_id=batch_id, status="validating", changed_at=at, error=None)
+
+
+def not_created(job: Job, reason: str) -> Job:
+    """The submit certainly made no job, for now."""
+    return _move(job, "uploaded", submitted_at=None, error=reason, settle_epoch="")
+
+
+def rejected(job: Job, reason: str, at: datetime) -> Job:
+    """The gateway will not make a job of this."""
+    return _move(job, "rejected", submitted_at=None, error=reason, done_at=at)
+
+
+def became_uncertain(job: Job, reason: str, *, epoch: str, from_s: float, refusal: int = 0) -> Job:
+    """The submit ended without certainty; the step stays, the reason is kept.
+
+    The settling time starts again: a submit that was given up after minutes may still be on its
+    way behind the gateway.
+    """
+    return _move(
+        job,
+        "creating",
+        error=reason,
+        settle_epoch=epoch,
+        settle_from_s=from_s,
+        refusals=refusal and job.refusals + refusal,
+    )
+
+
+def settling_started(job: Job, epoch: str, from_s: float) -> Job:
+    """A settling time starts (again), by a clock that can be read here."""
+    return _move(job, job.step, settle_epoch=epoch, settle_from_s=from_s)
+
+
+def settle(job: Job, listed: JobList | None, *, settled: bool, at: datetime) -> Job:
+    """Take one look at the job list after an uncertain submit.
+
+    Parameters
+    ----------
+    listed : JobList or None
+        None when the gateway has no list to read.
+    settled : bool
+        Whether `submit_settle_s` has passed since the intent. Looks before that can find the
+        job, but not its absence: a job may appear seconds after its caller died.
+    """
+    found = listed.find(job.input_file_id or "") if listed is not None else None
+    if found is not None:
+        return adopted(job, found, at)
+    if not settled:
+        return job
+    if listed is None or not listed.reaches(job.watermark):
+        return _move(job, "creating", blind_looks=job.blind_looks + 1)
+    if job.looks < 1:
+        return _move(job, "creating", looks=job.looks + 1, blind_looks=0)
+    if job.refusals >= ENOUGH_REFUSALS:
+        return rejected(job, job.error or "", at)
+    again = resubmitted(job)
+    return stopped(again, at) if job.cancel_requested else again
+
+
+def resubmitted(job: Job) -> Job:
+    """The submit made no job: plan it again, under a file name that was never used."""
+    return _move(
+        job,
+        "planned",
+        submission=job.submission + 1,
+        cancel_requested=False,
+        input_file_id=None,
+        watermark=None,
+        looks=0,
+        blind_looks=0,
+        settle_epoch="",
+        submitted_at=None,
+        error=None,
+    )
+
+
+def undecidable(job: Job) -> bool:
+    """Whether the job list has been asked often enough and cannot tell."""
+    return job.step == "creating" and job.blind_looks >= 2
+
+
+def polled(job: Job, batch: Batch, at: datetime) -> Job:
+    """The gateway told the state of the job."""
+    changed = {} if batch.status == job.status else {"changed_at": at}
+    # A count of none is left out: it is known where all of the job's rows were counted.
+    counted = 0 if batch.counted is None and batch.total >= job.requests else batch.counted
+    facts: dict[str, Any] = {
+        "status": batch.status,
+        "output_file_id": batch.output_file_id or job.output_file_id,
+        "counted": counted,
+        "error": batch.error,
+        **changed,
+    }
+    if not batch.over:
+        return _move(job, "live", **facts)
+    # A settling time of its own begins with the first look at the output.
+    clock = {"settle_epoch": "", "settle_from_s": 0.0}
+    return _move(job, "ended", outcome=batch.state, ended_at=at, **clock, **facts)
+
+
+def harvested(
+    job: Job,
+    *,
+    answers: int,
+    orphans: int,
+    duplicates: int,
+    unread: int,
+    complete: bool,
+    at: datetime,
+) -> Job:
+    """The output was read as far as it will be."""
+    nothing = job.outcome == "failed" and answers == 0
+    return _move(
+        job,
+        "done",
+        answers=answers,
+        orphans=orphans,
+        duplicates=duplicates,
+        unread=unread,
+        complete=complete,
+        # A job that failed as a whole tried no request, and one that the user stopped did not
+        # try the rest: neither uses up an attempt.
+        attempt=not (nothing or job.cancel_requested),
+        done_at=at,
+    )
+
+
+def reopened(job: Job) -> Job:
+    """Rows were missing when reading ended: read the output again before paying again."""
+    return _move(job, "ended")

@@ -1,0 +1,115 @@
+"""How long to wait, and what to say meanwhile.
+
+Comes in: jobs, seconds and the last trouble. Goes out: the next pause and the one line that a
+person reads at a glance. No clock is read here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from nyu_llm_frames._shared.options import Options
+from nyu_llm_frames._shared.progress import Progress, duration
+from nyu_llm_frames._shared.wording import count, sentence
+from nyu_llm_frames._stages.batches.job import UNMADE, Job
+from nyu_llm_frames.errors import GatewayUnavailableError, RunTimeoutError
+
+STUCK_S = 3600.0
+"""Seconds without any change of state after which every line says so."""
+
+_WORDS = {"validating": "queued", "in_progress": "running", "": "new"}
+
+
+def pause_s(
+    options: Options,
+    idle: int,
+    active: Sequence[Job],
+    trouble: GatewayUnavailableError | None,
+    jitter: float,
+) -> float:
+    """Return seconds until the next round.
+
+    Parameters
+    ----------
+    idle : int
+        Rounds without any change.
+    jitter : float
+        Around 1; many users share one gateway.
+    """
+    pause = min(options.poll_interval_s * 1.5 ** min(idle, 60), options.max_poll_interval_s)
+    if any(job.step in ("creating", "ended") for job in active):
+        pause = min(pause, options.poll_interval_s)  # a settling time runs
+    asked = trouble.retry_after_s if trouble is not None else None
+    return max(pause * jitter, asked or 0.0)
+
+
+def state_word(job: Job) -> str:
+    """Return the state of a job in a word that a person knows."""
+    if job.step == "live":
+        return _WORDS.get(job.status, job.status)
+    return {"creating": "settling", "ended": "reading"}.get(job.step, job.step)
+
+
+def status_line(
+    active: Sequence[Job],
+    requests: int,
+    *,
+    waited_s: float,
+    quiet_s: float,
+    pause: float,
+    trouble: GatewayUnavailableError | None,
+    at: datetime | None = None,
+) -> Progress:
+    """Return the record of a run that waits; what matters most stands first in its line.
+
+    Parameters
+    ----------
+    at : datetime, optional
+        UTC, to tell how long ago the jobs were submitted; a later call goes on counting.
+    """
+    states: dict[str, int] = {}
+    for job in active:
+        word = state_word(job)
+        states[word] = states.get(word, 0) + 1
+    counted = sum(job.counted or 0 for job in active)
+    told = ", ".join(f"{n} {word}" for word, n in sorted(states.items()))
+    parts = [f"batch jobs: {told}{_since(active, at)}"]
+    if trouble is not None:
+        parts.append(f"trouble: {trouble}")
+    if "queued" in states:
+        parts.append("the queue may last 72 h")
+    if counted:
+        parts.append(f"{counted:,} of {count(sum(job.requests for job in active), 'request')} done")
+    if quiet_s >= STUCK_S:
+        parts.append(f"no progress for {duration(quiet_s)}")
+    parts.append(f"next poll in {duration(pause)}")
+    return Progress(
+        "waiting",
+        " · ".join(parts),
+        requests=requests,
+        answered=counted,
+        jobs=states,
+        waited_s=waited_s,
+        next_poll_s=pause,
+        trouble="" if trouble is None else str(trouble),
+    )
+
+
+def _since(active: Sequence[Job], at: datetime | None) -> str:
+    submitted = [job.submitted_at for job in active if job.submitted_at is not None]
+    if at is None or not submitted:
+        return ""
+    return f", submitted {duration(max(0.0, (at - min(submitted)).total_seconds()))} ago"
+
+
+def timed_out(active: Sequence[Job], trouble: GatewayUnavailableError | None) -> RunTimeoutError:
+    """Return the error of a call whose seconds of waiting are over."""
+    states = ", ".join(f"{j.batch_id or j.name}: {state_word(j)}" for j in active)
+    why = f" Trouble: {sentence(str(trouble))}" if trouble is not None else ""
+    unmade = all(job.step in UNMADE for job in active)
+    what = "and nothing was submitted yet" if unmade else "while batch jobs go on"
+    return RunTimeoutError(
+        f"timeout= is over {what} ({states}).{why} Nothing is lost: the same call picks them up, "
+        "and pays nothing again."
+    )

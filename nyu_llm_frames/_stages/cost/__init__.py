@@ -1,0 +1,1 @@
+"""Cost: prices, token counts, what a run will cost."""

@@ -1,0 +1,224 @@
+"""What a token costs: US dollars, live and in batch, by the tables of genai-prices.
+
+Comes in: who answers (the realm), a model's name, a day. Goes out: a `Price`, or None where no
+price is known; none is ever invented. The tables come with the package: nothing is looked up.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from nyu_llm_frames._stages.requests.models import bare_name
+
+Floats = np.ndarray[Any, np.dtype[np.float64]]
+
+_MILLION = 1e6
+# Slugs of a workspace are free text; these words in one say whose models it leads to.
+_PROVIDERS = {
+    "vertex": "google",
+    "google": "google",
+    "gemini": "google",
+    "azure": "azure",
+    "openai": "openai",
+    "anthropic": "anthropic",
+    "bedrock": "aws",
+}
+# Makers whose models cost the same wherever they are sold by the token.
+_MAKERS = frozenset({"google", "openai", "anthropic"})
+
+DEFAULT_MAX_OUTPUT = 65_536
+_MAX_OUTPUT = {"gemini-1": 8_192, "gemini-2.0": 8_192, "gemini-": 65_536}
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """US dollars per million tokens.
+
+    Attributes
+    ----------
+    base : float
+    tiers : tuple of (int, float)
+        Above so many prompt tokens all tokens of the request cost this, in ascending order.
+    """
+
+    base: float
+    tiers: tuple[tuple[int, float], ...] = ()
+
+    def at(self, prompt_tokens: Floats) -> Floats | float:
+        """Return the rate for requests with prompts of these sizes."""
+        if not self.tiers:
+            return self.base
+        rate = np.full(prompt_tokens.shape, self.base)
+        for start, price in self.tiers:
+            rate[prompt_tokens > start] = price
+        return rate
+
+    def times(self, factor: float) -> Rate:
+        """Return the rate at a discount."""
+        return Rate(self.base * factor, tuple((s, p * factor) for s, p in self.tiers))
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """Rates of one way to be answered; thinking is output."""
+
+    input: Rate
+    cached: Rate
+    output: Rate
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """What a model costs.
+
+    Attributes
+    ----------
+    batch, live : Rates
+    source : str
+        Where the numbers come from, for a person.
+    """
+
+    batch: Rates
+    live: Rates
+    source: str
+
+    @property
+    def free(self) -> bool:
+        """Whether nothing is paid at all."""
+        return self is FREE
+
+    def cost(
+        self,
+        prompt: Floats,
+        output: Floats | float,
+        cached: Floats | float = 0.0,
+        *,
+        live: bool = False,
+    ) -> Floats:
+        """Return US dollars per request.
+
+        Parameters
+        ----------
+        prompt : numpy.ndarray
+            Tokens per request.
+        output : numpy.ndarray or float
+            Tokens per request, with the thinking.
+        cached : numpy.ndarray or float
+            Prompt tokens that were read from a cache; their discount takes precedence.
+        live : bool
+            Whether the request is answered now, outside a batch job.
+        """
+        rates = self.live if live else self.batch
+        read = np.minimum(cached, prompt)
+        dollars = (
+            (prompt - read) * rates.input.at(prompt)
+            + read * rates.cached.at(prompt)
+            + output * rates.output.at(prompt)
+        )
+        return np.asarray(dollars / _MILLION)
+
+
+_NOTHING = Rates(Rate(0.0), Rate(0.0), Rate(0.0))
+FREE = Price(_NOTHING, _NOTHING, "answered on this machine, free of charge")
+
+
+def _rate(value: Any) -> Rate | None:
+    if value is None:
+        return None
+    if hasattr(value, "tiers"):
+        tiers = sorted((int(t.start), float(t.price)) for t in value.tiers)
+        return Rate(float(value.base), tuple(tiers))
+    return Rate(float(value))
+
+
+def _rates(table: Any) -> Rates | None:
+    read = {name: _rate(getattr(table, f"{name}_mtok", None)) for name in ("input", "output")}
+    if read["input"] is None or read["output"] is None:
+        return None
+    cached = _rate(getattr(table, "cache_read_mtok", None))
+    return Rates(read["input"], cached or read["input"], read["output"])
+
+
+def _half(live: Rates) -> Rates:
+    """Batch as it is sold where the tables do not list it: half, but caching is not halved."""
+    return Rates(live.input.times(0.5), live.cached, live.output.times(0.5))
+
+
+@lru_cache(maxsize=64)
+def price_of(realm: str, model: str, at: datetime) -> Price | None:
+    """
+    Find the price of a model.
+
+    Parameters
+    ----------
+    realm : str
+        Who answers: a provider, ``local:<model>`` or ``upstream:<url>``.
+    model : str
+        As the request names it, with or without ``publishers/google/models/``.
+    at : datetime
+        Prices change; UTC.
+
+    Returns
+    -------
+    Price or None
+        None where no price is known.
+    """
+    if realm.startswith("local:"):
+        return FREE
+    if realm.startswith("upstream:"):
+        return None
+    import genai_prices
+
+    slug = realm.lower()
+    provider = next((name for word, name in _PROVIDERS.items() if word in slug), None)
+    name = bare_name(model)
+
+    def look(context: dict[str, str] | None) -> Any:
+        return genai_prices.calc_price(
+            genai_prices.Usage(input_tokens=1, output_tokens=1),
+            name,
+            provider_id=provider,
+            genai_request_timestamp=at,
+            price_context=context,
+        )
+
+    try:
+        standard, batched = look(None), look({"processing": "batch"})
+    except LookupError:
+        return None
+    if provider is None and standard.provider.id not in _MAKERS:
+        return None
+    live, batch = _rates(standard.model_price), _rates(batched.model_price)
+    if live is None or batch is None:
+        return None
+    source = f"genai-prices {genai_prices.__version__}, {standard.provider.id} {standard.model.id}"
+    if batch == live:
+        return Price(_half(live), live, f"{source}: half of the live rate")
+    return Price(batch, live, f"{source}: batch rate")
+
+
+def nearest_gemini(model: str) -> str | None:
+    """Return the known Gemini that a name is nearest to; None where it is known itself."""
+    from genai_prices.data import providers
+
+    google = next(p for p in providers if p.id == "google")
+    known: list[str] = [m.id for m in google.models if m.id.startswith("gemini")]
+    found = google.find_model(bare_name(model))
+    if found is not None and found.id in known:
+        return None
+    return difflib.get_close_matches(bare_name(model), known, 1, cutoff=0.0)[0]
+
+
+def max_output_tokens(model: str) -> tuple[int, bool]:
+    """Return the longest answer that a model can give, and whether that is known."""
+    name = bare_name(model)
+    for start, most in _MAX_OUTPUT.items():
+        if name.startswith(start):
+            return most, True
+    return DEFAULT_MAX_OUTPUT, False

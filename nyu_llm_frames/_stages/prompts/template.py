@@ -1,0 +1,343 @@
+"""From cells to prompts: the templates of all messages, compiled once and rendered for all rows.
+
+Comes in: a template (text, `jinja2.Template` or a list of messages), column labels, then columns
+of plain Python values. Goes out: one list of texts per message.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import jinja2
+import pyarrow as pa
+from jinja2.exceptions import TemplateRuntimeError
+
+from nyu_llm_frames._stages.prompts.compiled import Compiled
+from nyu_llm_frames._stages.prompts.missing import Holes
+from nyu_llm_frames._stages.prompts.names import Names
+from nyu_llm_frames._stages.prompts.template_errors import row_failure
+from nyu_llm_frames._stages.prompts.template_object import TemplateObject
+from nyu_llm_frames._stages.prompts.texts import Cell, JoinedTexts, fill
+from nyu_llm_frames.errors import ConfigurationError
+
+ROLES = ("system", "user", "assistant")
+_ADDRESS = re.compile(r"<[^<>]{1,80} at 0x([0-9a-f]+)>")
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message of a prompt.
+
+    Attributes
+    ----------
+    role : {"system", "user", "assistant"}
+    source : str
+        The template as given; of a `jinja2.Template`, which keeps none, its name.
+    """
+
+    role: str
+    source: str
+
+
+class _Part(Protocol):
+    @property
+    def names(self) -> Names: ...
+    @property
+    def pieces(self) -> tuple[str | Cell, ...] | None: ...
+    @property
+    def text(self) -> str:
+        """What its author wrote, or all texts in it."""
+        ...
+
+    def texts(
+        self,
+        data: Mapping[Hashable, Sequence[object]],
+        index: Sequence[object] | None,
+        n: int,
+        labels: Sequence[Hashable] | None,
+        first: int,
+        missing: Holes,
+    ) -> list[str]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """Texts of some rows.
+
+    Attributes
+    ----------
+    texts : list of list of str
+        One list per message, in the order of the roles; without the rows in `missing`.
+    missing : dict of int to set of Hashable
+        Position of each row that prints a missing value or compares one, and its columns.
+    in_object : bool
+        Whether a missing value is in a column of a `jinja2.Template`, which cannot be asked
+        whether it would print it.
+    """
+
+    texts: list[list[str]]
+    missing: Mapping[int, set[Hashable]]
+    in_object: bool
+
+
+class PromptTemplate:
+    """A prompt's messages, compiled.
+
+    Attributes
+    ----------
+    roles : tuple of str
+        Role of each message, in order.
+    sources : tuple of Message
+        The messages as given.
+    columns : tuple of Hashable
+        Labels of the columns in use, in frame order.
+    uses_index : bool
+        Whether a message prints or tests the row's label.
+    """
+
+    __slots__ = ("_given", "_parts", "columns", "roles", "sources", "uses_index")
+
+    def __init__(
+        self,
+        messages: Sequence[tuple[str, str | jinja2.Template]],
+        columns: Sequence[Hashable],
+        hidden_from_row: frozenset[Hashable] = frozenset(),
+    ) -> None:
+        self._given = (tuple(messages), tuple(columns), hidden_from_row)
+        parts: list[_Part] = [
+            Compiled(content, columns, hidden_from_row)
+            if isinstance(content, str)
+            else TemplateObject(content, columns, hidden_from_row)
+            for _, content in messages
+        ]
+        used = frozenset().union(*(part.names.columns for part in parts))
+        self._parts = tuple(parts)
+        self.roles = tuple(role for role, _ in messages)
+        self.sources = tuple(Message(role, _source(content)) for role, content in messages)
+        self.columns = tuple(label for label in dict.fromkeys(columns) if label in used)
+        self.uses_index = any(part.names.uses_index for part in parts)
+        _refuse_duplicates(self.columns, columns)
+
+    @property
+    def is_straight(self) -> bool:
+        """Whether all texts are constants and cells as they are, so that `fill` can make them."""
+        return all(part.pieces is not None for part in self._parts)
+
+    @property
+    def uses_anything(self) -> bool:
+        """Whether the text can differ from one row to the next."""
+        return self.uses_index or any(p.names.uses_row or p.names.columns for p in self._parts)
+
+    @property
+    def has_object(self) -> bool:
+        """Whether a message is a `jinja2.Template`."""
+        return any(isinstance(part, TemplateObject) for part in self._parts)
+
+    def render(
+        self,
+        data: Mapping[Hashable, Sequence[object]],
+        index: Sequence[object] | None,
+        n: int,
+        labels: Sequence[Hashable] | None = None,
+        first: int = 0,
+    ) -> Rendered:
+        """Render all rows.
+
+        Parameters
+        ----------
+        data : mapping of label to sequence
+            Plain Python values of at least `columns`, `n` each.
+        index : sequence or None
+            What `index` prints, `n` values; None numbers the rows from 0.
+        n : int
+            Number of rows.
+        labels : sequence, optional
+            Index labels, for errors only.
+        first : int
+            Position of the first row, for errors only.
+
+        Returns
+        -------
+        Rendered
+
+        Raises
+        ------
+        TemplateError
+            At one row; its `position` is counted from `first` in what was given here.
+        """
+        missing: Holes = defaultdict(set)
+        found, in_object = [], False
+        for part in self._parts:
+            before = sum(map(len, missing.values()))
+            found.append(part.texts(data, index, n, labels, first, missing))
+            if isinstance(part, TemplateObject):
+                in_object |= sum(map(len, missing.values())) > before
+        for texts, part in zip(found, self._parts, strict=True):
+            for i, text in enumerate(texts):
+                if " at 0x" in text and i not in missing:
+                    cells = [str(column[i]) for column in (*data.values(), index or range(n))]
+                    given = "\n".join((part.text, *cells)).lower()
+                    _refuse_addresses(text, given, i, labels, first)
+        if missing:
+            found = [[t for i, t in enumerate(texts) if i not in missing] for texts in found]
+        return Rendered(found, missing, in_object)
+
+    def fill(self, cells: Mapping[Hashable, pa.LargeStringArray], n: int) -> list[JoinedTexts]:
+        """Say the same as `render` of a straight template, without a step for each row.
+
+        Parameters
+        ----------
+        cells : mapping of label to pyarrow.LargeStringArray
+            What `str` makes of the cells of `columns`, shape (n,), without nulls.
+        n : int
+            Number of rows.
+        """
+        return [fill(part.pieces or (), cells, n) for part in self._parts]
+
+    def __repr__(self) -> str:
+        return f"<PromptTemplate {', '.join(self.roles)}: {len(self.columns)} columns>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), self._given
+
+
+def compile_template(
+    template: object,
+    system: object,
+    columns: Sequence[Hashable],
+    hidden_from_row: frozenset[Hashable] = frozenset(),
+) -> PromptTemplate:
+    """Compile a prompt and find every name in it.
+
+    Parameters
+    ----------
+    template : str, jinja2.Template or list of dict
+        Template text, a compiled template, or messages as ``{"role": ..., "content": ...}``.
+    system : str, jinja2.Template or None
+        Template of a system message, sent first.
+    columns : sequence of Hashable
+        Column labels of the frame, in order.
+    apart : frozenset of Hashable
+        Of these, the ones that `row` leaves out where the template names them nowhere.
+
+    Returns
+    -------
+    PromptTemplate
+
+    Raises
+    ------
+    MissingColumnError
+        A name is no column.
+    TemplateError
+        The template does not parse.
+    ConfigurationError
+        What was given is no template, or a column in use exists twice.
+
+    Notes
+    -----
+    A template's own line ends become ``\\n``; otherwise its text is kept as written, with its last
+    newline. Cells are printed as ``str`` prints them.
+
+    Examples
+    --------
+    >>> prompt = compile_template("Which drug? {{ offense }}", None, ["offense"])
+    >>> prompt.render({"offense": ["meth", "heroin"]}, None, 2).texts
+    [['Which drug? meth', 'Which drug? heroin']]
+    """
+    messages: list[tuple[str, str | jinja2.Template]] = _messages(template)
+    if system is not None:
+        if not isinstance(system, str | jinja2.Template):
+            raise ConfigurationError(
+                "system= takes a template: text, a pathlib.Path or a jinja2.Template, not "
+                f"{_kind(system)}."
+            )
+        if messages[0][0] == "system":
+            raise ConfigurationError(
+                "There are two system messages: system= and the first of the list. Keep one."
+            )
+        messages = [("system", system), *messages]
+    return PromptTemplate(messages, columns, hidden_from_row)
+
+
+def _messages(template: object) -> list[tuple[str, str | jinja2.Template]]:
+    if isinstance(template, str | jinja2.Template):
+        return [("user", template)]
+    if not isinstance(template, list | tuple):
+        raise ConfigurationError(
+            "A template is text, a pathlib.Path, a jinja2.Template or a list of"
+            f' {{"role", "content"}} messages, not {_kind(template)}.'
+        )
+    messages = [_message(item, place) for place, item in enumerate(template)]
+    if all(role != "user" for role, _ in messages):
+        raise ConfigurationError('A list of messages needs at least one with "role": "user".')
+    return messages
+
+
+def _message(item: object, place: int) -> tuple[str, str | jinja2.Template]:
+    if not isinstance(item, Mapping) or set(item) != {"role", "content"}:
+        got = f"one with {list(item)}" if isinstance(item, Mapping) else _kind(item)
+        raise ConfigurationError(
+            f'Message {place} must be {{"role": ..., "content": ...}}, not {got}.'
+        )
+    role, content = item["role"], item["content"]
+    if role not in ROLES:
+        raise ConfigurationError(
+            f"Message {place} has the role {role!r}; roles are {', '.join(ROLES)}."
+        )
+    if role == "system" and place > 0:
+        raise ConfigurationError(
+            f"Message {place} is a system message; only the first message can be one."
+        )
+    if not isinstance(content, str | jinja2.Template):
+        raise ConfigurationError(
+            f"The content of message {place} is template text, not {_kind(content)}."
+            " Images are given by images=."
+        )
+    return role, content
+
+
+def _kind(value: object) -> str:
+    return f"a {type(value).__name__}" if value is not None else "None"
+
+
+def _source(content: str | jinja2.Template) -> str:
+    return content if isinstance(content, str) else f"<jinja2.Template {content.name or ''}>"
+
+
+def _refuse_addresses(
+    text: str,
+    given: str,
+    position: int,
+    labels: Sequence[Hashable] | None,
+    first: int,
+) -> None:
+    """Refuse a memory address, unless its digits were given: it is another one in every process.
+
+    Where something is printed as it is, the compiled template knows better; this is for what was
+    joined or filtered before.
+    """
+    for found in _ADDRESS.finditer(text):
+        if found[1] not in given:
+            reason = TemplateRuntimeError(
+                f"it prints a memory address, {found[0]}: write `| list` or `| join(', ')` after a "
+                "filter that gives a generator, and `()` after the name of a function"
+            )
+            raise row_failure(reason, "", None, position, labels, first)
+
+
+def _refuse_duplicates(used: Sequence[Hashable], columns: Sequence[Hashable]) -> None:
+    if len(used) == len(columns):
+        return
+    wanted, seen = set(used), set[Hashable]()
+    for label in columns:
+        if label in wanted and label in seen:
+            raise ConfigurationError(
+                f"The template uses the column {label!r}, and the frame has more than one of that"
+                " name. Rename one, or drop it:"
+                " df.loc[:, ~df.columns.duplicated()] keeps the first of each name."
+            )
+        seen.add(label)

@@ -1,0 +1,1 @@
+"""Prompts to requests: bodies, parameters, media, and what is refused before an upload."""

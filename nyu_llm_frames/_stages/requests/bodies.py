@@ -1,0 +1,321 @@
+"""Prompts to requests: bodies, identities, JSON lines.
+
+Comes in: rendered strings per message and the constant part of the body. Goes out: one JSON
+fragment and one `custom_id` per row, and on demand the request lines. What is constant in a body
+is encoded once.
+
+The identity (format 1). ``custom_id`` is ``r-`` and 32 hex digits: BLAKE2b with a 16-byte digest
+of five lines of ASCII, joined by LF: ``nyu_llm_frames/1``, the realm, the endpoint, the body
+without its messages (compact JSON, top-level keys sorted, all below in the order in which it is
+sent), and the messages as they are sent (compact JSON objects, joined by commas). Whole floats are
+written as integers.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import re
+from binascii import hexlify
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from itertools import repeat
+from json.encoder import encode_basestring_ascii
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from nyu_llm_frames._stages.prompts.texts import Texts, joined, text_buffers
+from nyu_llm_frames._stages.requests.escapes import escaped
+from nyu_llm_frames.errors import ConfigurationError
+
+ENDPOINT = "/v1/chat/completions"
+ID_FORMAT = "nyu_llm_frames/1"
+ID_PATTERN = r"^r-[0-9a-f]{32}$"
+
+# ASCII throughout: the gateway damages multi-byte characters that fall on a chunk border, with
+# HTTP 200 and no word about it.
+_LINE = ('{"custom_id": "', f'", "method": "POST", "url": "{ENDPOINT}", "body": ', "}\n")
+REQUEST_START = (_LINE[0] + "r-").encode()
+"""How every file of requests begins."""
+LINE_OVERHEAD = sum(map(len, _LINE)) + 34
+
+ROWS_AT_ONCE = 8192
+"""Texts, JSON and digests of so many rows stay in a processor's cache."""
+
+
+Positions = np.ndarray[Any, np.dtype[np.int64]]
+
+
+def plain_numbers(value: Any, path: str = "params") -> Any:
+    """Return a JSON value with whole floats as integers, so that 1 and 1.0 are one request.
+
+    Raises
+    ------
+    ConfigurationError
+        For what JSON cannot say, with its path.
+    """
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ConfigurationError(f"{path} is {value}, which JSON cannot express.")
+        return int(value) if value.is_integer() and abs(value) < 2**53 else value
+    if isinstance(value, Mapping):
+        for key in value:
+            if not isinstance(key, str):
+                raise ConfigurationError(f"{path} has the key {key!r}; JSON keys are strings.")
+        return {k: plain_numbers(v, f"{path}.{k}") for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain_numbers(v, f"{path}[{i}]") for i, v in enumerate(value)]
+    if hasattr(value, "item"):  # a numpy scalar
+        return plain_numbers(value.item(), path)
+    raise ConfigurationError(
+        f"{path} is a {type(value).__name__}, which JSON cannot express; use str, int, float, "
+        "bool, list or dict."
+    )
+
+
+def encode(value: Any) -> str:
+    """Encode as compact ASCII JSON."""
+    return json.dumps(value, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
+
+
+@dataclass(frozen=True, slots=True)
+class BodyShape:
+    """The constant part of all bodies of a run.
+
+    Attributes
+    ----------
+    model : str
+    roles : tuple of str
+        Roles of the messages, in order.
+    params : dict
+        Further top-level fields of the body, JSON values.
+    """
+
+    model: str
+    roles: tuple[str, ...]
+    params: dict[str, Any]
+
+    @property
+    def wire(self) -> tuple[str, str]:
+        """Text before and after the messages in the body as it is sent (the page's order)."""
+        tail = "".join(f",{encode(k)}:{encode(v)}" for k, v in self.params.items())
+        return f'{{"model":{encode(self.model)},"messages":[', f"]{tail}}}"
+
+    @property
+    def canonical(self) -> str:
+        """The same without messages and with sorted keys, as the identity reads it."""
+        fields = {"model": self.model, **self.params}
+        return encode({key: fields[key] for key in sorted(fields)})
+
+
+def fragments(roles: Sequence[str], texts: Sequence[Texts]) -> pa.LargeStringArray:
+    """Encode the messages of every row: what stands between the brackets of ``messages``.
+
+    Parameters
+    ----------
+    roles : sequence of str
+    texts : sequence of Texts
+        n texts for each message.
+    """
+    parts: list[Any] = []
+    for head, column in zip(_heads(roles), texts, strict=True):
+        parts += [head, '"', *escaped(column), '"}']
+    return joined(parts, len(texts[0]))
+
+
+def _heads(roles: Sequence[str]) -> list[str]:
+    """Return what stands before the content of each message."""
+    heads = [f'{{"role":{encode(role)},"content":' for role in roles]
+    return [head if i == 0 else f",{head}" for i, head in enumerate(heads)]
+
+
+def fragments_with_images(
+    roles: Sequence[str], texts: Sequence[Sequence[str]], contents: Mapping[int, Iterable[str]]
+) -> list[str]:
+    """Do the same where some contents are lists of parts.
+
+    Parameters
+    ----------
+    contents : mapping of int to iterable of str
+        Ready JSON for the content of some messages. Taken one row at a time, and rows of equal
+        messages share one string: images are large.
+    """
+    columns: list[Iterable[str]] = []
+    for i, head in enumerate(_heads(roles)):
+        columns.append(repeat(head, len(texts[i])))
+        columns.append(contents[i] if i in contents else map(encode_basestring_ascii, texts[i]))
+        columns.append(repeat("}", len(texts[i])))
+    known: dict[str, str] = {}
+    return [known.setdefault(row, row) for row in map("".join, zip(*columns, strict=True))]
+
+
+def custom_ids(
+    realm: str, shape: BodyShape, fragments: pa.LargeStringArray | Sequence[str]
+) -> pa.StringArray:
+    """Return the identity of every row's request."""
+    constant = "\n".join((ID_FORMAT, realm, ENDPOINT, shape.canonical, ""))
+    copy = blake2b(constant.encode("ascii", "backslashreplace"), digest_size=16).copy
+    digests = []
+    for fragment in _encoded(fragments):
+        digest = copy()
+        digest.update(fragment)
+        digests.append(digest.digest())
+    return _named(b"".join(digests))
+
+
+def _encoded(fragments: pa.LargeStringArray | Sequence[str]) -> Iterator[bytes | memoryview]:
+    if not isinstance(fragments, pa.Array):
+        yield from (fragment.encode("ascii") for fragment in fragments)
+        return
+    offsets, data = text_buffers(fragments)
+    view: Any = memoryview(data)  # type: ignore[arg-type]
+    for start, stop in itertools.pairwise(offsets.tolist()):
+        yield view[start:stop]
+
+
+def _named(digests: bytes) -> pa.StringArray:
+    """Write 16-byte digests as ids: one pass over all of them."""
+    n = len(digests) // 16
+    text = np.empty((n, 34), np.uint8)
+    text[:, 0], text[:, 1] = ord("r"), ord("-")
+    text[:, 2:] = np.frombuffer(hexlify(digests), np.uint8).reshape(n, 32)
+    offsets = np.arange(0, 34 * (n + 1), 34, dtype=np.int32)
+    return pa.StringArray.from_buffers(n, pa.py_buffer(offsets), pa.py_buffer(text))
+
+
+@dataclass(frozen=True, slots=True)
+class Requests:
+    """The distinct requests of a run, and which rows share them.
+
+    Attributes
+    ----------
+    ids : pyarrow.StringArray
+        Distinct custom ids, by first appearance; shape (m,).
+    codes : numpy.ndarray
+        Position in `ids` for each row, -1 for a row that is skipped; shape (n,), int64.
+    fragments : pyarrow.ChunkedArray of large_string
+        Messages of each distinct request; shape (m,).
+    shape : BodyShape
+    images : bool
+        Whether there may be images in them.
+    """
+
+    ids: pa.Array
+    codes: Positions
+    fragments: pa.ChunkedArray
+    shape: BodyShape
+    images: bool = False
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def some_fragments(self, positions: Positions) -> pa.ChunkedArray:
+        """Return the messages of some requests; neighbours are not copied."""
+        n = len(positions)
+        if n and positions[-1] - positions[0] == n - 1 and (np.diff(positions) == 1).all():
+            return self.fragments.slice(int(positions[0]), n)
+        return self.fragments.take(pa.array(positions))
+
+    def messages(self, positions: Positions) -> list[list[dict[str, Any]]]:
+        """Return the messages of some requests as they are sent."""
+        return [json.loads(f"[{text}]") for text in self.some_fragments(positions).to_pylist()]
+
+    def bodies(self, positions: Positions) -> pa.Array:
+        """Return the bodies of some requests as they are sent."""
+        head, tail = self.shape.wire
+        found = joined([head, self.some_fragments(positions), tail], len(positions))
+        return found.combine_chunks()
+
+    def line_bytes(self) -> Positions:
+        """Return the size of every request line in bytes."""
+        constant = sum(map(len, self.shape.wire)) + LINE_OVERHEAD
+        return np.asarray(pc.binary_length(self.fragments).to_numpy()) + constant
+
+
+def distinct(
+    ids: pa.StringArray,
+    fragments: pa.ChunkedArray | list[str],
+    shape: BodyShape,
+    kept: Positions,
+    rows: int,
+) -> Requests:
+    """Fold equal requests into one.
+
+    Parameters
+    ----------
+    ids, fragments : sequences
+        Of the rows that are not skipped. A list where there are images; it is emptied, so that
+        they are not held twice.
+    kept : numpy.ndarray
+        Positions of those rows in the frame.
+    rows : int
+        Number of rows of the frame.
+    """
+    codes = np.full(rows, -1, dtype=np.int64)
+    dictionary, inner, first = first_of_each(ids)
+    codes[kept] = inner
+    if isinstance(fragments, pa.ChunkedArray):
+        texts = fragments if len(first) == len(fragments) else fragments.take(pa.array(first))
+        return Requests(dictionary, codes, texts, shape)
+    chosen = [fragments[i] for i in first.tolist()]
+    fragments.clear()
+    return Requests(dictionary, codes, pa.chunked_array([_packed(chosen)]), shape, images=True)
+
+
+def _packed(texts: list[str]) -> pa.LargeStringArray:
+    """Put ASCII strings into one array, and let each go as soon as it is there: they are large."""
+    offsets = np.zeros(len(texts) + 1, np.int64)
+    offsets[1:] = np.cumsum([len(text) for text in texts])
+    data = pa.allocate_buffer(int(offsets[-1]))
+    view = memoryview(data).cast("B")
+    for i, (start, stop) in enumerate(itertools.pairwise(offsets.tolist())):
+        view[start:stop] = texts[i].encode("ascii")
+        texts[i] = ""
+    return pa.LargeStringArray.from_buffers(len(texts), pa.py_buffer(offsets), data)
+
+
+def first_of_each(ids: pa.StringArray) -> tuple[pa.StringArray, Positions, Positions]:
+    """Return the distinct ids by first appearance, the place of each id, and each one's first row.
+
+    Parameters
+    ----------
+    ids : pyarrow.StringArray
+        Shape (n,).
+
+    Returns
+    -------
+    tuple of (pyarrow.StringArray, numpy.ndarray, numpy.ndarray)
+        Shapes (m,), (n,) and (m,).
+    """
+    encoded = ids.dictionary_encode()
+    places = np.asarray(encoded.indices.to_numpy(zero_copy_only=False), dtype=np.int64)
+    first = np.full(len(encoded.dictionary), -1, dtype=np.int64)
+    # Written from the last row to the first, so that the first appearance stays.
+    first[places[::-1]] = np.arange(len(places) - 1, -1, -1)
+    return encoded.dictionary, places, first
+
+
+def request_lines(ids: pa.Array, bodies: pa.Array) -> pa.Buffer:
+    """Return request lines as one buffer of ASCII JSON lines, in NYU's form."""
+    ids = ids.cast(pa.large_string())
+    bodies = bodies.cast(pa.large_string())
+    lines = joined([_LINE[0], ids, _LINE[1], bodies, _LINE[2]], len(ids))
+    if len(lines) == 0:
+        return pa.py_buffer(b"")
+    offsets = np.frombuffer(lines.buffers()[1], np.int64, len(lines) + 1, lines.offset * 8)
+    return lines.buffers()[2].slice(int(offsets[0]), int(offsets[-1] - offsets[0]))
+
+
+_PAIR_HALF = re.compile(r"\\ud[89ab][0-9a-f]{2}(?!\\ud[c-f])|(?<!\\ud[89ab][0-9a-f]{2})\\ud[c-f]")
+
+
+def reads_as_replacement(body: str) -> bool:
+    """Whether an encoded body holds U+FFFD, or half of a surrogate pair, which comes back as it."""
+    return "\\ufffd" in body or ("\\ud" in body and _PAIR_HALF.search(body) is not None)

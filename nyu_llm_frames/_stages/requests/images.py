@@ -1,0 +1,233 @@
+"""Images and documents of a run: checked first, then the content of the last user message.
+
+Comes in: cells per column, and for files what the shell reads from them. Goes out: one tuple of
+sources per row, then JSON. Opens no file.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from json.encoder import encode_basestring_ascii as _quoted
+from pathlib import PurePath
+from typing import TypeAlias
+
+from nyu_llm_frames._stages.requests.media import (
+    HEAD_BYTES,
+    UNREAD,
+    File,
+    Inline,
+    Link,
+    Source,
+    media_type,
+    shown_url,
+    sources,
+)
+from nyu_llm_frames._stages.requests.preflight import shown_label
+from nyu_llm_frames._stages.requests.routes import ProviderRoute
+from nyu_llm_frames.errors import RequestError
+
+MAX_INLINE_BYTES = 7 * 2**20
+"""Google's documented limit of one file inside a request; in a bucket it may be 30 MB or more."""
+
+Look: TypeAlias = Callable[[str], tuple[int, bytes]]
+"""Size of a file and its first `HEAD_BYTES`; a `RequestError` when it cannot be read."""
+Read: TypeAlias = Callable[[str], bytes]
+Piece: TypeAlias = str | Inline | File
+"""A checked source; a link is its part of the message already, which a million rows hold better."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What holds for the files of a call.
+
+    Attributes
+    ----------
+    way : {"gemini", "open"}
+    max_bytes : int
+        Of one input file; an image must fit into it in base64.
+    root : Path, optional
+        The folder that files may be read from; any where there is none.
+    """
+
+    way: ProviderRoute
+    max_bytes: int
+    root: PurePath | None = None
+
+
+def check_source(source: Source, rules: Rules, look: Look) -> None:
+    """Refuse a source that would not arrive, or would be refused.
+
+    Raises
+    ------
+    RequestError
+        Without row.
+    """
+    if isinstance(source, Link):
+        if rules.way == "open" and source.url.startswith("gs://"):
+            raise RequestError(
+                f"{shown_url(source.url)} is in a Google bucket, which this server cannot read. "
+                "Give the file's path or bytes."
+            )
+        if rules.way == "gemini" and source.mime_type == "":
+            raise RequestError(
+                f"the type of {shown_url(source.url)} cannot be told by its name, and without a "
+                'type the model refuses it. Give a dict: {"url": ..., "mime_type": "image/jpeg"}.'
+            )
+        if rules.way == "gemini" and source.mime_type in UNREAD:
+            raise RequestError(f"{shown_url(source.url)}: {_unread(source.mime_type)}")
+        return
+    if isinstance(source, Inline):
+        name, size, head = "the image", len(source.data), source.data[:HEAD_BYTES]
+    else:
+        name = repr(source.path)
+        size, head = look(source.path)
+    _check_file(name, size, head, rules)
+
+
+def _check_file(name: str, size: int, head: bytes, rules: Rules) -> str:
+    if size == 0:
+        raise RequestError(f"{name} is empty.")
+    kind = media_type(head)
+    if kind is None:
+        raise RequestError(
+            f"{name} is not a JPEG, PNG, WebP, HEIC or PDF by its first bytes. Text belongs into "
+            "the template."
+        )
+    if rules.way == "gemini" and kind in UNREAD:
+        raise RequestError(f"{name}: {_unread(kind)}")
+    limit = rules.max_bytes * 3 // 4
+    if rules.way == "gemini":
+        limit = min(limit, MAX_INLINE_BYTES)
+    if size > limit:
+        raise RequestError(
+            f"{name} has {size:,} bytes, above the {limit:,} that fit into a request. Make it "
+            "smaller, or put it into a bucket and give its gs:// URL."
+        )
+    return kind
+
+
+def _unread(kind: str | None) -> str:
+    return f"Gemini does not read {kind}. Convert it to PNG or JPEG."
+
+
+def row_sources(
+    columns: Mapping[Hashable, Sequence[object]],
+    labels: Sequence[Hashable],
+    rules: Rules,
+    look: Look,
+) -> list[tuple[Piece, ...]]:
+    """Read and check the image cells of all rows.
+
+    Parameters
+    ----------
+    columns : mapping of label to sequence
+        Cells without missing values, n per column.
+    labels : sequence
+        Of the n rows.
+
+    Returns
+    -------
+    list of tuple of Piece
+        One per row, in the order of the columns.
+
+    Raises
+    ------
+    RequestError
+        For the first row with a problem, and how many rows have one.
+    """
+    if rules.way == "embedded":
+        raise RequestError(
+            "The model on this machine reads text only, so images= would fail in every row. Use a "
+            "gateway with Gemini, or Gateway.local(upstream=...) with a model that sees.",
+            count=len(labels),
+        )
+    judged: dict[Source, str] = {}
+    found: list[tuple[Piece, ...]] = [()] * len(labels)
+    first: tuple[int, Hashable, str] | None = None
+    bad: set[int] = set()
+    for column, cells in columns.items():
+        for i, cell in enumerate(cells):
+            problem = ""
+            try:
+                here = sources(cell)
+            except RequestError as e:
+                here, problem = (), str(e)
+            pieces: list[Piece] = []
+            for source in here:
+                if isinstance(source, Link):
+                    problem = problem or _judge(source, rules, look)
+                    pieces.append(_link_part(source, rules))
+                    continue
+                if source not in judged:
+                    judged[source] = _judge(source, rules, look)
+                problem = problem or judged[source]
+                pieces.append(source)
+            found[i] += tuple(pieces)
+            if problem:
+                bad.add(i)
+                if first is None or i < first[0]:
+                    first = (i, column, problem)
+    if first is not None:
+        row = shown_label(labels[first[0]])
+        more = f" {len(bad):,} rows have an image that cannot be sent." if len(bad) > 1 else ""
+        raise RequestError(
+            f"Row {row!r}, column {first[1]!r}: {first[2]}{more}", row=row, count=len(bad)
+        )
+    return found
+
+
+def _judge(source: Source, rules: Rules, look: Look) -> str:
+    try:
+        check_source(source, rules, look)
+    except RequestError as e:
+        return str(e)
+    return ""
+
+
+def contents(
+    texts: Sequence[str], rows: Sequence[tuple[Piece, ...]], rules: Rules, read: Read
+) -> Iterator[str]:
+    """Encode the content of the last user message of every row, one at a time.
+
+    A row without image keeps its text as plain content, so that it is the same request with
+    ``images=`` as without. A file used by several rows is read once.
+    """
+    left = Counter(piece for row in rows for piece in row if not isinstance(piece, str))
+    kept: dict[Piece, str] = {}
+    for text, row in zip(texts, rows, strict=True):
+        if not row:
+            yield _quoted(text)
+            continue
+        parts = []
+        for piece in row:
+            if isinstance(piece, str):
+                parts.append(piece)
+                continue
+            part = kept.pop(piece, None) or _data_part(piece, rules, read)
+            left[piece] -= 1
+            if left[piece]:
+                kept[piece] = part
+            parts.append(part)
+        yield f'[{{"type":"text","text":{_quoted(text)}}},{",".join(parts)}]'
+
+
+def _link_part(link: Link, rules: Rules) -> str:
+    kind = ""
+    if link.mime_type and rules.way == "gemini":  # others do not know the field
+        kind = f',"mime_type":{_quoted(link.mime_type)}'
+    return f'{{"type":"image_url","image_url":{{"url":{_quoted(link.url)}{kind}}}}}'
+
+
+def _data_part(source: Inline | File, rules: Rules, read: Read) -> str:
+    data, name = (
+        (source.data, "the image")
+        if isinstance(source, Inline)
+        else (read(source.path), repr(source.path))
+    )
+    # Looked at again: a file may have changed since it was checked.
+    kind = _check_file(name, len(data), data[:HEAD_BYTES], rules)
+    payload = base64.b64encode(data).decode("ascii")
+    return f'{{"type":"image_url","image_url":{{"url":"data:{kind};base64,{payload}"}}}}'

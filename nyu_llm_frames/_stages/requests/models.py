@@ -1,0 +1,72 @@
+"""Names of models.
+
+Comes in: a model as a call, a request or an answer names it. Goes out: its name alone, the provider
+that stands before it, and whether it is of a family that a provider does not answer.
+"""
+
+from __future__ import annotations
+
+import re
+
+from nyu_llm_frames._stages.requests.routes import is_vertex
+from nyu_llm_frames.errors import ConfigurationError
+
+_GOOGLE = "publishers/google/models/"
+_NO_GEMINI = re.compile(
+    r"(^|[./])((chat)?gpt-|o\d+($|-)|claude|llama|mi[sx]tral|ministral|codestral|qwen|deepseek|grok"
+    r"|text-)|embedding|\bendpoints\b"
+)
+
+
+def bare_name(model: str) -> str:
+    """Return a model's name in small letters, without publisher and path.
+
+    Examples
+    --------
+    >>> bare_name("publishers/google/models/Gemini-3-Flash ")
+    'gemini-3-flash'
+    >>> bare_name("google.gemini-3-flash")
+    'gemini-3-flash'
+    """
+    return model.strip().casefold().rpartition("/")[2].removeprefix("google.")
+
+
+def split_name(model: str) -> tuple[str, str]:
+    """Return the provider in a model's name, "" if there is none, and the name that is sent.
+
+    Raises
+    ------
+    ConfigurationError
+        For a provider without a model.
+
+    Examples
+    --------
+    >>> split_name("@vertexai/gemini-3-flash-preview")
+    ('@vertexai', 'gemini-3-flash-preview')
+    >>> split_name("publishers/google/models/gemini-3-flash-preview")
+    ('', 'gemini-3-flash-preview')
+    """
+    provider, _, name = model.partition("/") if model.startswith("@") else ("", "", model)
+    name = name.removeprefix(_GOOGLE)
+    if not name or name != name.strip() or name.startswith("@") or provider == "@":
+        raise ConfigurationError(
+            f'model={model!r} must be the name of a model, or "@provider/name", as '
+            '"@vertexai/gemini-3-flash-preview".'
+        )
+    return provider, name
+
+
+def check_family(name: str, realm: str) -> None:
+    """Refuse a model that comes back without an answer in every row, and is paid.
+
+    Raises
+    ------
+    ConfigurationError
+    """
+    if is_vertex(realm) and _NO_GEMINI.search(name.casefold()):
+        raise ConfigurationError(
+            f"model={name!r} is no Gemini, and {realm} answers batch jobs for Gemini alone: other "
+            "models and tuned endpoints come back as errors, embeddings come back empty, and all "
+            "of it is paid. Take a Gemini, or another provider that has batch inference, as "
+            'model="@provider/name".'
+        )

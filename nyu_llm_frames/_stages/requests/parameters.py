@@ -1,0 +1,275 @@
+"""The constant fields of a body: checked, named and in the order in which they are sent.
+
+Comes in: the arguments of a call that shape the answer. Goes out: a dict of body fields, or an
+error for whatever would fail at the model, be dropped on the way, or fail the whole job's import.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Any
+
+import numpy as np
+
+from nyu_llm_frames._stages.requests.bodies import plain_numbers
+from nyu_llm_frames._stages.requests.import_rules import check_importable
+from nyu_llm_frames._stages.requests.models import bare_name
+from nyu_llm_frames._stages.requests.routes import ProviderRoute, route
+from nyu_llm_frames._stages.requests.thinking import check_given, setting, with_room
+from nyu_llm_frames.errors import ConfigurationError, RequestError
+
+RESERVED = frozenset({"model", "messages", "custom_id"})
+THINKING_FIELDS = ("thinking", "reasoning_effort")
+LIMITS = ("max_tokens", "max_completion_tokens")
+MAX_STOPS = 5
+
+# What the gateway translates for Gemini. Everything else disappears with HTTP 200.
+_KIND: dict[str, tuple[type, ...]] = {
+    "temperature": (int, float),
+    "top_p": (int, float),
+    "top_k": (int, float),
+    "max_tokens": (int,),
+    "max_completion_tokens": (int,),
+    "seed": (int,),
+    "stop": (list,),
+    "logprobs": (bool,),
+    "top_logprobs": (int,),
+    "response_format": (dict,),
+    "safety_settings": (list,),
+    "labels": (dict,),
+    "modalities": (list,),
+    "tools": (list,),
+    "tool_choice": (str, dict),
+    "thinking": (dict,),
+    "reasoning_effort": (str,),
+}
+_EMBEDDED = frozenset(
+    {
+        "temperature",
+        "top_p",
+        "top_k",
+        "seed",
+        "stop",
+        "frequency_penalty",
+        "presence_penalty",
+        "tools",
+        "tool_choice",
+        "max_tokens",
+        "max_completion_tokens",
+        "response_format",
+    }
+)
+_SEVERAL_ANSWERS = (
+    "One request gives one answer: for several, repeat the rows and say in the prompt which "
+    "repetition it is."
+)
+_NO_PENALTY = "Leave it out; the model repeats less at a higher temperature."
+_NOT_SENT = "Leave it out; keep such notes in columns, which stay beside the answers."
+_REMEDY = {
+    "n": _SEVERAL_ANSWERS,
+    "frequency_penalty": _NO_PENALTY,
+    "presence_penalty": _NO_PENALTY,
+    "user": _NOT_SENT,
+    "metadata": 'Leave it out; params={"labels": {...}} is passed on.',
+    "store": _NOT_SENT,
+    "logit_bias": "Leave it out; ask for what you want in the prompt, or with schema=.",
+    "stream": "Leave it out; a batch job answers all at once.",
+    "stream_options": "Leave it out; a batch job answers all at once.",
+    "service_tier": "Leave it out; batch jobs have their own price.",
+    "parallel_tool_calls": "Leave it out.",
+    "functions": "Use tools.",
+    "function_call": "Use tool_choice.",
+}
+
+
+def check_number(name: str, value: object, low: float, high: float, *, whole: bool = False) -> None:
+    """Refuse what is no number between two bounds; None is not checked.
+
+    Raises
+    ------
+    ConfigurationError
+    """
+    if value is None:
+        return
+    kinds = (int, np.integer) if whole else (int, float, np.integer, np.floating)
+    if isinstance(value, bool) or not isinstance(value, kinds) or not low <= float(value) <= high:
+        what = "a whole number" if whole else "a number"
+        top = "" if high == float("inf") else f" to {high:,g}"
+        raise ConfigurationError(f"{name} must be {what} from {low:,g}{top}, not {value!r}.")
+
+
+def body_params(
+    *,
+    model: str,
+    realm: str,
+    max_tokens: object = None,
+    temperature: object = None,
+    top_p: object = None,
+    seed: object = None,
+    stop: object = None,
+    thinking: object = None,
+    params: object = None,
+    has_schema: bool = False,
+) -> dict[str, Any]:
+    """Return the constant fields of the body, in the order in which they are sent.
+
+    Parameters
+    ----------
+    model, realm : str
+        Decide which rules hold.
+    max_tokens, temperature, top_p, seed, stop, thinking, params
+        As the user gave them.
+    has_schema : bool
+        Whether the call sets ``response_format`` itself.
+
+    Notes
+    -----
+    With `thinking`, `max_tokens` is the limit of the answer: what is sent is larger by the budget,
+    or by the room that the level needs, because the model counts thinking among its output. Without
+    `thinking`, and with thinking given by hand in `params`, numbers are sent as they are.
+
+    Raises
+    ------
+    ConfigurationError
+        An argument has no meaning.
+    RequestError
+        It has one, but would fail or vanish on this route.
+    """
+    way = route(realm, model)
+    _refuse_model(model, way)
+    given = {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p, "seed": seed}
+    _check_bounds(given, way, "{}")
+    if isinstance(thinking, np.integer):
+        thinking = int(thinking)
+    chosen = setting(thinking, model, way)
+    named = {**given, "stop": _stops("stop", stop)}
+    fields = {k: plain_numbers(v, k) for k, v in named.items() if v is not None}
+    extra = _extra(params)
+    _refuse_twice(fields, extra, thinking, has_schema)
+    if "max_tokens" in fields:
+        fields["max_tokens"] = with_room(fields["max_tokens"], chosen.room)
+    fields |= chosen.fields
+    fields |= extra
+    if way != "open":
+        _refuse_dropped(fields, way)
+    if way == "gemini":
+        _check_kinds(fields)
+        _check_bounds(extra, way, "params[{!r}]")
+        check_given(extra, model, next((fields[k] for k in LIMITS[::-1] if k in fields), None))
+        if len(fields.get("stop", ())) > MAX_STOPS:
+            raise RequestError(
+                f"stop has {len(fields['stop'])} strings, and the model takes {MAX_STOPS}."
+            )
+        check_importable(fields)
+    return fields
+
+
+def _check_bounds(values: Mapping[str, object], way: ProviderRoute, shown: str) -> None:
+    """Refuse numbers that no model takes: each row would come back as an error."""
+    top = 2**31 - 1 if way == "gemini" else 2**63 - 1  # Google's seed has 32 bits
+    for name in LIMITS:
+        check_number(shown.format(name), values.get(name), 1, float("inf"), whole=True)
+    check_number(shown.format("temperature"), values.get("temperature"), 0, 2)
+    check_number(shown.format("top_p"), values.get("top_p"), 0, 1)
+    check_number(shown.format("seed"), values.get("seed"), -top - 1, top, whole=True)
+
+
+def _refuse_model(model: str, way: ProviderRoute) -> None:
+    """Refuse models whose batch answers the gateway cannot read: every row would be lost."""
+    if way != "gemini":
+        return
+    name = bare_name(model)
+    publisher = name.partition(".")[0]
+    if publisher in ("anthropic", "meta", "mistralai", "endpoints") or name.startswith("claude"):
+        raise RequestError(
+            f"The gateway cannot read batch answers of {model!r}: every row would be paid and come "
+            "back as an error. Use a Gemini model, as gemini-3-flash-preview."
+        )
+
+
+def _stops(name: str, stop: object) -> list[str] | None:
+    if isinstance(stop, str) and stop:
+        return [stop]  # a bare string reaches the model wrongly
+    if stop is None:
+        return None
+    if isinstance(stop, list | tuple) and stop and all(isinstance(s, str) and s for s in stop):
+        return list(stop)
+    raise ConfigurationError(f"{name} must be a string or a list of strings, not {stop!r}.")
+
+
+def _extra(params: object) -> dict[str, Any]:
+    if params is None:
+        return {}
+    if not isinstance(params, Mapping):
+        raise ConfigurationError(f"params must be a dict of body fields, not {params!r}.")
+    for key in params:
+        if not isinstance(key, str) or not key:
+            raise ConfigurationError(f"params has the key {key!r}; names of fields are strings.")
+        if key in RESERVED:
+            raise ConfigurationError(f"params cannot hold {key!r}: that is the call's own to set.")
+    path = "params[{!r}]".format
+    extra = {k: plain_numbers(v, path(k)) for k, v in params.items() if v is not None}
+    if "stop" in extra:
+        extra["stop"] = _stops(path("stop"), extra["stop"])
+    return extra
+
+
+def _refuse_twice(
+    fields: Mapping[str, Any], extra: Mapping[str, Any], thinking: object, has_schema: bool
+) -> None:
+    for key in extra:
+        if key in fields:
+            raise ConfigurationError(f"{key} is given twice, as an argument and in params.")
+    if has_schema and "response_format" in extra:
+        raise ConfigurationError(
+            "schema= and params['response_format'] both say what the answer looks like. Keep one."
+        )
+    limits = [k for k in LIMITS if k in fields or k in extra]
+    if len(limits) == 2:
+        raise ConfigurationError(
+            "max_tokens and max_completion_tokens are the same limit, and the gateway passes on "
+            "only the second. Keep max_tokens."
+        )
+    if thinking is None:
+        return
+    for key in THINKING_FIELDS:
+        if key in extra:
+            raise RequestError(
+                f"thinking= and params[{key!r}] conflict: both say how much the model thinks. "
+                "Keep thinking=."
+            )
+    for key in LIMITS:
+        if key in extra:
+            raise ConfigurationError(
+                f"With thinking=, give the limit as the argument max_tokens= and not as "
+                f"params[{key!r}]: room for thinking is added to it."
+            )
+
+
+def _refuse_dropped(fields: Mapping[str, Any], way: ProviderRoute) -> None:
+    taken = frozenset(_KIND) if way == "gemini" else _EMBEDDED
+    who = "The gateway" if way == "gemini" else "The model on this machine"
+    for key in fields:
+        if key in taken:
+            continue
+        close = get_close_matches(key, taken, 1, 0.75)
+        hint = f"Did you mean {close[0]!r}?" if close else "Leave it out."
+        raise RequestError(
+            f"{who} drops the parameter {key!r} without a word, so it would have no effect. "
+            f"{_REMEDY.get(key, hint)}"
+        )
+
+
+def _check_kinds(fields: Mapping[str, Any]) -> None:
+    """Refuse values on which the gateway stumbles: it then drops the line, with HTTP 200."""
+    for key, value in fields.items():
+        wanted = _KIND[key]
+        fits = isinstance(value, wanted) and (bool in wanted or not isinstance(value, bool))
+        inner = {"modalities": str, "tools": dict, "safety_settings": dict}.get(key)
+        if fits and inner is not None:
+            fits = all(isinstance(item, inner) for item in value)
+        if not fits:
+            names = " or ".join(t.__name__ for t in wanted)
+            of = f" of {inner.__name__}" if inner is not None else ""
+            raise RequestError(f"params[{key!r}] must be {names}{of}, not {value!r}.")

@@ -1,0 +1,39 @@
+"""Which rules a request must meet: by who answers it.
+
+Comes in: the realm and the model's name. Goes out: one of three routes.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+ProviderRoute: TypeAlias = Literal["gemini", "embedded", "open"]
+"""Gemini through the gateway, the model on this machine, or any OpenAI-compatible server."""
+
+
+def route(realm: str, model: str) -> ProviderRoute:
+    """Return the rules that hold for a request.
+
+    Parameters
+    ----------
+    realm : str
+        The provider, ``local:<model>`` or ``upstream:<url>``.
+    model : str
+        As the call names it.
+
+    Examples
+    --------
+    >>> route("@vertexai", "gemini-3-flash-preview")
+    'gemini'
+    """
+    if realm.startswith("local:"):
+        return "embedded"
+    if realm.startswith("upstream:"):
+        return "open"
+    # A provider of another name that serves Gemini has the same translation behind it.
+    return "gemini" if is_vertex(realm) or "gemini" in model.casefold() else "open"
+
+
+def is_vertex(realm: str) -> bool:
+    """Whether the provider is Google's Vertex; a workspace may give it a name of its own."""
+    return "vertex" in realm.casefold() and not realm.startswith(("local:", "upstream:"))

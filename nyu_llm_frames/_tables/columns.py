@@ -1,0 +1,197 @@
+"""Answers to columns: one value per row, typed, with a reason wherever there is no answer.
+
+Comes in: the best answer of every distinct request, and which rows share it. Goes out: a list of
+new columns, in order. Joined by request, never by position in an output.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from nyu_llm_frames._stages.answers.answer import STATUSES
+
+if TYPE_CHECKING:
+    from nyu_llm_frames._stages.schema.schema import Schema
+
+Codes = np.ndarray[Any, np.dtype[np.int64]]
+Column: TypeAlias = "pa.Array | pa.ChunkedArray"
+
+DETAILS = (
+    "status",
+    "finish_reason",
+    "prompt_tokens",
+    "completion_tokens",
+    "reasoning_tokens",
+    "cost",
+    "model",
+    "custom_id",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of every distinct request; all of length m.
+
+    Attributes
+    ----------
+    answers : pyarrow.Table
+        ``text, error, finish_reason, prompt_tokens, completion_tokens, reasoning_tokens, model``.
+    status : numpy.ndarray of object
+        One of `STATUSES`.
+    reasons : list of str or None
+        Why there is no answer, where that is known; replaces a null error.
+    cost : pyarrow.Array
+        US dollars, null where no price is known.
+    fields : dict of str to pandas array, optional
+        With a schema: one typed array per field, NA where an answer is not valid.
+    recovered : int
+        Answers whose JSON was taken out of a code fence or out of prose.
+    """
+
+    answers: pa.Table
+    status: np.ndarray[Any, np.dtype[np.object_]]
+    reasons: Sequence[str | None]
+    cost: pa.Array
+    fields: Mapping[str, Any] | None = None
+    recovered: int = 0
+
+
+def read_schema(outcome: Outcome, schema: Schema) -> Outcome:
+    """Validate every answer that is whole; one that does not fit becomes ``invalid``."""
+    whole = np.isin(outcome.status.astype(str), ("ok", "damaged"))
+    texts = outcome.answers["text"].to_pylist()
+    read = schema.read([text if w else None for text, w in zip(texts, whole, strict=True)])
+    status, reasons = outcome.status.copy(), list(outcome.reasons)
+    for i, error in enumerate(read.errors):
+        if error is not None and status[i] == "ok":
+            status[i], reasons[i] = "invalid", error
+    return replace(
+        outcome, status=status, reasons=reasons, fields=read.fields, recovered=read.recovered
+    )
+
+
+def spread(values: Column, codes: Codes) -> Column:
+    """Give every row the value of its request; null where a row has none (code -1)."""
+    if len(codes) == len(values) and (codes == np.arange(len(codes))).all():
+        return values  # every row has a request of its own
+    return values.take(pa.array(codes, mask=codes < 0))
+
+
+def _from_arrow(dtype: Any, values: Column) -> Any:
+    """Make a pandas array of a nullable dtype, as pandas itself reads Arrow."""
+    return dtype.__from_arrow__(values)
+
+
+def objects(values: pa.ChunkedArray) -> np.ndarray[Any, np.dtype[np.object_]]:
+    """Return texts, of which there are few, as Python's; null as None."""
+    encoded = values.combine_chunks().dictionary_encode()
+    every = np.array([*encoded.dictionary.to_pylist(), None], dtype=object)
+    texts: np.ndarray[Any, np.dtype[np.object_]] = every[encoded.indices.fill_null(-1).to_numpy()]
+    return texts
+
+
+def text_column(values: Column) -> Any:
+    """Return a pandas string array with `pandas.NA`."""
+    return _from_arrow(pd.StringDtype(), values.cast(pa.large_string()))
+
+
+def status_column(status: Sequence[str]) -> pd.Categorical:
+    """Return the statuses as an unordered categorical of all that there can be."""
+    values: list[Any] = list(status)
+    return pd.Categorical(values, categories=list(STATUSES))
+
+
+def _integers(values: Column) -> Any:
+    return _from_arrow(pd.Int64Dtype(), values.cast(pa.int64()))
+
+
+def row_status(outcome: Outcome, codes: Codes) -> np.ndarray[Any, np.dtype[np.object_]]:
+    """Return the status of every row; rows without a request were skipped."""
+    out = np.full(len(codes), "skipped", dtype=object)
+    out[codes >= 0] = outcome.status[codes[codes >= 0]]
+    return out
+
+
+def answer_columns(
+    outcome: Outcome,
+    ids: pa.Array,
+    codes: Codes,
+    output: str,
+    *,
+    prefix: str = "",
+    details: bool = False,
+) -> dict[str, Any]:
+    """Return the new columns of a run, in order.
+
+    Parameters
+    ----------
+    outcome : Outcome
+    ids : pyarrow.Array
+        Distinct custom ids, shape (m,).
+    codes : numpy.ndarray
+        Request of each row, shape (n,).
+    output : str
+        Name of the text column.
+    prefix : str
+        Put before the names of a schema's fields.
+    details : bool
+        Whether to add the columns named in `DETAILS`, and with a schema the raw text.
+    """
+    text = {output: text_column(spread(shown_text(outcome), codes))}
+    error = {f"{output}_error": text_column(spread(shown_error(outcome), codes))}
+    more = detail_columns(outcome, ids, codes, output) if details else {}
+    if outcome.fields is None:
+        return text | error | more
+    typed = {f"{prefix}{name}": _rows(values, codes) for name, values in outcome.fields.items()}
+    return typed | error | (text if details else {}) | more
+
+
+def new_names(
+    output: str, fields: Sequence[str] | None, *, prefix: str, details: bool
+) -> list[str]:
+    """Return the names of the new columns, before there is any answer."""
+    more = [f"{output}_{name}" for name in DETAILS] if details else []
+    if fields is None:
+        return [output, f"{output}_error", *more]
+    typed = [f"{prefix}{name}" for name in fields]
+    return [*typed, f"{output}_error", *([output] if details else []), *more]
+
+
+def _rows(values: Any, codes: Codes) -> Any:
+    """Give every row the value of its request, in a pandas array; NA where it has none."""
+    if not len(values):
+        return values[:0].take(np.full(len(codes), -1), allow_fill=True) if len(codes) else values
+    return values.take(codes, allow_fill=True)
+
+
+def shown_text(outcome: Outcome) -> Column:
+    """Return the text that stands in the column."""
+    return outcome.answers["text"]
+
+
+def shown_error(outcome: Outcome) -> Column:
+    """Return the reason why there is no good answer, null where there is one."""
+    reasons = pa.array(list(outcome.reasons), pa.string())
+    return pc.coalesce(reasons, outcome.answers["error"].cast(pa.string()))
+
+
+def detail_columns(outcome: Outcome, ids: pa.Array, codes: Codes, output: str) -> dict[str, Any]:
+    """Return the columns that ``details=True`` adds."""
+    answers = outcome.answers
+    columns: dict[str, Any] = {
+        f"{output}_status": status_column(row_status(outcome, codes).tolist()),
+        f"{output}_finish_reason": text_column(spread(answers["finish_reason"], codes)),
+    }
+    for name in ("prompt_tokens", "completion_tokens", "reasoning_tokens"):
+        columns[f"{output}_{name}"] = _integers(spread(answers[name], codes))
+    columns[f"{output}_cost"] = _from_arrow(pd.Float64Dtype(), spread(outcome.cost, codes))
+    columns[f"{output}_model"] = text_column(spread(answers["model"], codes))
+    columns[f"{output}_custom_id"] = text_column(spread(ids, codes))
+    return columns

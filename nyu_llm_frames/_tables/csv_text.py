@@ -1,0 +1,277 @@
+"""CSV and TSV files, read record by record with the exact text of each.
+
+Comes in: a path. Goes out: plain values, typed tables, or records as they were written, so that a
+copy keeps every byte of the columns that nobody touched. Python's `csv` finds the cells, where
+pandas finds them; a reader in blocks could not keep the text.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TextIO
+
+import pandas as pd
+import pyarrow as pa
+
+from nyu_llm_frames._shared.wording import count
+from nyu_llm_frames._tables.csv_cells import Guess, Kind, arrow_type, parsed, plain, typed
+from nyu_llm_frames._tables.source import (
+    BYTES,
+    ROWS,
+    Piece,
+    Source,
+    not_utf_8,
+    other_delimiter,
+    reading,
+)
+from nyu_llm_frames.errors import ConfigurationError
+
+_FEW = 100
+"""So many cells show of most columns of text that they are text."""
+_LARGEST_CELL = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """Consecutive records: their fields, and the text of each up to its line end."""
+
+    fields: list[list[str]]
+    texts: list[str]
+    read: float
+
+
+class CsvSource:
+    """A CSV or TSV file in UTF-8 with a header line.
+
+    Attributes
+    ----------
+    levels : int
+        So many fields before the first column are row labels: those that the first record has more
+        than the header, as pandas takes them.
+    """
+
+    index_names = ()
+
+    def __init__(self, path: Path, delimiter: str) -> None:
+        self.path, self.delimiter = path, delimiter
+        self.files = [path]
+        self._guesses: dict[int, Guess] = {}
+        self._size = max(path.stat().st_size, 1)
+        with path.open("rb") as bytes_:
+            self.has_mark = bytes_.read(3) == b"\xef\xbb\xbf"
+        with self._open() as file:
+            start = list(islice(self._rows(file), 2))
+        if not start:
+            raise ConfigurationError(f"{path} is empty: it has no header line.")
+        header, self.header_text, _ = start[0]
+        self.line_end = self.header_text[len(self.header_text.rstrip("\r\n")) :] or "\n"
+        self.columns = column_names(header)
+        self._width = max(len(header), len(start[-1][0]))
+        self.levels = self._width - len(header)
+        if self.levels and other_delimiter(self.header_text, delimiter):
+            raise self._too_long(self._width, start[1][2], len(header))
+
+    def pieces(self, columns: Sequence[str], *, index: bool = False) -> Iterator[Piece]:
+        levels = self.levels if index else 0
+        at = [*range(levels), *self.places(columns)]
+        self._look(at)
+        for records in self.records():
+            values = [plain(cells, found) for _, cells, found in self._cells(records, at)]
+            labels: list[object] | None = values[0] if levels else None
+            if levels > 1:
+                labels = list(zip(*values[:levels], strict=True))
+            named = dict(zip(columns, values[levels:], strict=True))
+            yield Piece(len(records.fields), named, labels, records.read)
+
+    def schema(self) -> pa.Schema:
+        at = self.places(self.columns)
+        self._look(range(self._width))
+        levels = [f"__index_level_{i}__" for i in range(self.levels)]
+        names, places = [*self.columns, *levels], [*at, *range(self.levels)]
+        kinds = [arrow_type(self._kind(i)) for i in places]
+        schema = pa.schema(zip(names, kinds, strict=True))
+        if not levels:
+            return schema
+        frame = schema.empty_table().to_pandas().set_index(levels)
+        frame.index.names = [None] * self.levels
+        return schema.with_metadata(pa.Schema.from_pandas(frame).metadata)
+
+    def tables(self) -> Iterator[pa.Table]:
+        schema = self.schema()
+        at = [*self.places(self.columns), *range(self.levels)]
+        for records in self.records():
+            arrays = [typed(cells, found, kind) for kind, cells, found in self._cells(records, at)]
+            yield pa.Table.from_arrays(arrays, schema=schema)
+
+    def places(self, columns: Sequence[str]) -> list[int]:
+        """Return which fields of a record are these columns."""
+        place = {name: self.levels + i for i, name in enumerate(self.columns)}
+        return [place[name] for name in columns]
+
+    def records(self) -> Iterator[Records]:
+        """Read all records with their text."""
+        with self._open() as file:
+            fields: list[list[str]] = []
+            texts: list[str] = []
+            size = 0
+            for row, text, line in islice(self._rows(file), 1, None):
+                if len(row) != self._width:
+                    if len(row) > self._width:
+                        raise self._too_long(len(row), line, self._width)
+                    missing = self._width - len(row)  # filled up, as pandas does
+                    row += [""] * missing
+                    text = text.rstrip("\r\n") + self.delimiter * missing
+                fields.append(row)
+                texts.append(text.rstrip("\r\n"))
+                size += len(text)
+                if len(fields) >= ROWS or size >= BYTES:
+                    yield Records(fields, texts, min(file.buffer.tell() / self._size, 1.0))
+                    fields, texts, size = [], [], 0
+            if fields:
+                yield Records(fields, texts, 1.0)
+
+    def kept_as_text(self, columns: Sequence[str]) -> list[str]:
+        """Return which of the columns stay text, though pandas would read numbers."""
+        at = self.places(columns)
+        self._look(at)
+        return [c for c, i in zip(columns, at, strict=True) if self._guesses[i].is_damaged]
+
+    def _kind(self, place: int) -> Kind:
+        return self._guesses[place].kind
+
+    def _look(self, places: Sequence[int]) -> None:
+        """Find the kinds of columns from all their cells, never from a part of them.
+
+        The pass ends as soon as every column is known to be text.
+        """
+        new = {i: Guess() for i in places if i not in self._guesses}
+        if new:
+            for records in self.records():
+                for rows in (records.fields[:_FEW], records.fields[_FEW:]):
+                    still = {i: guess for i, guess in new.items() if guess.is_open}
+                    cells = [[row[i] for row in rows] for i in still]
+                    for guess, some, found in zip(
+                        still.values(), cells, parsed(cells), strict=True
+                    ):
+                        guess.look(some, found)
+                if not still:
+                    break
+        self._guesses |= new
+
+    def _cells(
+        self, records: Records, places: Sequence[int]
+    ) -> Iterator[tuple[Kind, list[str], pd.Series | None]]:
+        """Yield the cells of columns, and what pandas makes of them where they are no text."""
+        kinds = [self._kind(i) for i in places]
+        columns = [[row[i] for row in records.fields] for i in places]
+        numbers = [(c, kind) for c, kind in zip(columns, kinds, strict=True) if kind != "text"]
+        found = iter(parsed(*zip(*numbers, strict=True)) if numbers else ())
+        for kind, cells in zip(kinds, columns, strict=True):
+            yield kind, cells, None if kind == "text" else next(found)
+
+    def _open(self) -> TextIO:
+        with reading(self.path):
+            return self.path.open(encoding="utf-8-sig", newline="")
+
+    def _rows(self, file: TextIO) -> Iterator[tuple[list[str], str, int]]:
+        """Yield each record's fields, text and first line; blank lines are no records."""
+        if csv.field_size_limit() < _LARGEST_CELL:
+            csv.field_size_limit(_LARGEST_CELL)
+        blank = " \t\r\n".replace(self.delimiter, "")
+        text, line, next_line, kept = "", 1, 1, list[str]()
+
+        def lines() -> Iterator[str]:
+            for some in file:
+                kept.append(some)
+                yield some
+
+        reader = csv.reader(lines(), delimiter=self.delimiter)
+        try:
+            for row in reader:
+                text, line, next_line = "".join(kept), next_line, reader.line_num + 1
+                kept.clear()
+                if text.strip(blank):
+                    yield row, text, line
+            if len(list(csv.reader([text, "x"], delimiter=self.delimiter))) < 2:
+                raise self._unclosed(line)
+        except UnicodeDecodeError:
+            raise self._not_utf_8() from None
+        except csv.Error as e:
+            raise ConfigurationError(f"{self.path}, line {reader.line_num:,}: {e}.") from None
+
+    def _not_utf_8(self) -> ConfigurationError:
+        """Find the line; what reads the file decodes many lines at once."""
+        number = 1
+        with self.path.open("rb") as file:
+            for line in file:
+                try:
+                    line.decode("utf-8")
+                except UnicodeDecodeError as e:
+                    number += line[: e.start].count(b"\r")  # alone, as old Macs end lines
+                    return not_utf_8(self.path, number, line, e)
+                number += 1 + line.count(b"\r") - line.endswith(b"\r\n")
+        return ConfigurationError(f"{self.path} changed while it was read: make the call again.")
+
+    def _unclosed(self, line: int) -> ConfigurationError:
+        return ConfigurationError(
+            f"{self.path}: a quote is opened in the record at line {line:,} and never closed, so "
+            "that all lines behind it would be one cell. Close it, or write it twice where it is "
+            "a part of the text."
+        )
+
+    def _too_long(self, fields: int, line: int, width: int) -> ConfigurationError:
+        """Say that a record has more fields than those before it, and what may be the cause."""
+        before = "the header" if width == len(self.columns) else "the first record"
+        found = (
+            f"{self.path}, line {line:,}: a record has {fields} fields, and {before} has {width}."
+        )
+        advice = other_delimiter(self.header_text, self.delimiter)
+        return ConfigurationError(
+            f"{found} {advice or f'Is a text with {self.delimiter!r} in it not quoted?'}"
+        )
+
+
+def column_names(header: Sequence[str]) -> tuple[str, ...]:
+    """Name the columns as pandas does where the header leaves names out or has them twice.
+
+    pandas itself takes seconds for thousands of equal names.
+    """
+    names = [name or f"Unnamed: {i}" for i, name in enumerate(header)]
+    standing, used = Counter(names), Counter[str]()
+    for i in sorted(range(len(names)), key=lambda i: not header[i]):  # given names first
+        name = chosen = names[i]
+        number = used[name]
+        while number > 0:
+            used[name] = number + 1
+            chosen = f"{name}.{number}"
+            number = number + 1 if standing[chosen] else used[chosen]
+        standing[name] -= 1
+        standing[chosen] += 1
+        names[i] = chosen
+        used[chosen] = number + 1
+    return tuple(names)
+
+
+def notes(source: Source, columns: Sequence[str]) -> list[str]:
+    """Return what has to be told of how a CSV file is read."""
+    if not isinstance(source, CsvSource):
+        return []
+    told = []
+    if levels := source.levels:
+        told.append(
+            f"the records have {count(levels, 'field')} more than the header: what stands first is "
+            "taken as the row's label, as pandas.read_csv does"
+        )
+    if kept := source.kept_as_text(columns):
+        names = ", ".join(map(repr, kept[:20])) + (", ..." if len(kept) > 20 else "")
+        told.append(
+            "kept as text, as pandas.read_csv would change what is written (zeros or a + in front, "
+            f"whole numbers of more than 15 digits beside missing values): {names}. A frame makes "
+            f"the same requests with pandas.read_csv(..., dtype=dict.fromkeys([{names}], str))"
+        )
+    return told

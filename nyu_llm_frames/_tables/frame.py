@@ -1,0 +1,223 @@
+"""The two ends where a pandas frame is touched: columns out of it, new columns beside it.
+
+Comes in: a frame that stays as it is. Goes out: plain Python values of the columns in use, or a
+new frame with the same index, order, dtypes and columns, and the answers beside them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from nyu_llm_frames._stages.prompts.missing import Field
+from nyu_llm_frames._stages.requests.preflight import shown_label
+from nyu_llm_frames._tables.frame_values import index_to_python, series_to_python, series_to_text
+from nyu_llm_frames.errors import (
+    ColumnExistsError,
+    ConfigurationError,
+    MissingValueError,
+    RequestError,
+)
+
+Mask = np.ndarray[Any, np.dtype[np.bool_]]
+
+
+def own_copy(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return a copy that later changes of the given frame do not reach, nor the other way round.
+
+    Where pandas copies on write a shallow one is enough; pandas 2 does so only on demand.
+    """
+    old = int(pd.__version__.partition(".")[0]) < 3
+    return frame.copy(deep=old and pd.get_option("mode.copy_on_write") is not True)
+
+
+def check_frame(frame: pd.DataFrame) -> None:
+    """Refuse columns that cannot be named in a template.
+
+    Raises
+    ------
+    ConfigurationError
+    """
+    if isinstance(frame.columns, pd.MultiIndex):
+        raise ConfigurationError(
+            "The frame has columns of several levels, which a template cannot name. Flatten them "
+            'first: df.columns = ["_".join(map(str, c)) for c in df.columns]'
+        )
+
+
+def column_values(frame: pd.DataFrame, columns: Sequence[Hashable]) -> dict[Hashable, list[object]]:
+    """Return plain Python values of some columns, NA as None.
+
+    Raises
+    ------
+    RequestError
+        A text is not UTF-8, as arrow's readers may leave one; pandas cannot show it either.
+    """
+    values = {}
+    for label, series in _columns(frame, columns):
+        try:
+            values[label] = series_to_python(series)
+        except (pa.ArrowException, UnicodeDecodeError):
+            _check_utf8(label, series)
+            raise
+    return values
+
+
+def _check_utf8(label: Hashable, series: pd.Series) -> None:
+    for row, cell in zip(series.index, pa.chunked_array(pa.array(series)), strict=True):
+        try:
+            cell.as_py()
+        except UnicodeDecodeError as e:
+            raise RequestError(
+                f"The text in column {label!r}, row {shown_label(row)!r}, is not UTF-8 "
+                f"({e.reason} at byte {e.start}). Read the file again with the encoding that it "
+                'has, as pandas.read_csv(path, encoding="latin-1").',
+                row=shown_label(row),
+            ) from None
+
+
+def column_texts(
+    frame: pd.DataFrame, columns: Sequence[Hashable]
+) -> dict[Hashable, pa.LargeStringArray] | None:
+    """Return what `str` makes of the cells of some columns, NA as null.
+
+    None where it makes nothing of one of them: rendering row by row will tell which, and why.
+    """
+    try:
+        return {label: series_to_text(series) for label, series in _columns(frame, columns)}
+    except Exception:
+        return None
+
+
+def _columns(
+    frame: pd.DataFrame, columns: Sequence[Hashable]
+) -> Iterator[tuple[Hashable, pd.Series]]:
+    # By position: a label may be anything, also what `frame[label]` takes for something else.
+    at: dict[Hashable, int] = {label: place for place, label in enumerate(frame.columns)}
+    anything: Any = frame.iloc
+    for label in columns:
+        yield label, anything[:, at[label]]
+
+
+def index_values(frame: pd.DataFrame) -> list[object]:
+    """Return plain Python values of the index; lists where it has levels."""
+    return index_to_python(frame.index)
+
+
+def rows_with_na(
+    values: Mapping[Hashable, Sequence[object] | pa.Array], columns: Sequence[Hashable], rows: int
+) -> tuple[Mask, dict[Hashable, int]]:
+    """Return which rows have a missing value in one of the columns, and how many per column."""
+    missing = np.zeros(rows, dtype=np.bool_)
+    counts: dict[Hashable, int] = {}
+    for label in columns:
+        column = values[label]
+        if isinstance(column, pa.Array):
+            if not column.null_count:
+                continue
+            missing_rows = column.is_null().to_numpy(zero_copy_only=False)
+        else:
+            missing_rows = np.fromiter((v is None for v in column), np.bool_, rows)
+        if missing_rows.any():
+            counts[label] = int(missing_rows.sum())
+            missing |= missing_rows
+    return missing, counts
+
+
+def missing_value_error(
+    rows: Sequence[Hashable], counts: Mapping[Hashable, int], has_object: bool
+) -> MissingValueError:
+    """Say how many values are missing, where, and the ways out.
+
+    Parameters
+    ----------
+    rows : sequence
+        Labels of the first rows; of more than three, three are shown.
+    counts : mapping of Hashable to int
+        Rows by column.
+    has_object : bool
+        Whether a message is a `jinja2.Template`.
+    """
+    told = ", ".join(
+        f"{n:,} in {label if isinstance(label, Field) else f'column {label!r}'}"
+        for label, n in counts.items()
+    )
+    column = next((label for label in counts if not isinstance(label, Field)), "x")
+    name = str(column) if str(column).isidentifier() else f"row[{column!r}]"
+    shown = f"{', '.join(map(repr, rows[:3]))}{', …' if len(rows) > 3 else ''}"
+    tests = f'{{% if {name} %}}…{{% endif %}} or {{{{ {name} | default("unknown") }}}}'
+    skip = 'missing="skip" leaves these rows without an answer'
+    if has_object:
+        return MissingValueError(
+            f"Missing values in columns of a jinja2.Template: {told} (rows {shown}). It keeps no "
+            "text to tell what it does with them. Ways out: pass its text as the template, in "
+            f"which {tests} say what to do, and {skip}; or fill or drop them first.",
+            columns=counts,
+            rows=rows[:3],
+        )
+    return MissingValueError(
+        f"Missing values in what the prompt prints or compares: {told} (rows {shown}). Ways out: "
+        f"{skip}; test it in the template, as {tests}; or fill or drop them first.",
+        columns=counts,
+        rows=rows[:3],
+    )
+
+
+def check_new_columns(frame: pd.DataFrame, names: Sequence[str], if_exists: str) -> None:
+    """Refuse to overwrite columns unless that was asked for.
+
+    Raises
+    ------
+    ColumnExistsError, ConfigurationError
+    """
+    twice = sorted({n for n in names if list(names).count(n) > 1})
+    if twice:
+        raise ConfigurationError(
+            f"Two new columns would be called {twice[0]!r}. Choose another output= or prefix=."
+        )
+    levels = [level for level in frame.index.names if isinstance(level, str)]
+    labels = [n for n in names if n in levels]
+    if labels:
+        raise ColumnExistsError(
+            f"The frame's index is called {', '.join(map(repr, labels))}. Choose another name "
+            "with output= or prefix=, or rename the index.",
+            columns=labels,
+        )
+    places = {n: len(_places(frame, n)) for n in names}
+    there = [n for n in names if places[n]]
+    if there and if_exists == "error":
+        raise ColumnExistsError(
+            f"The frame already has {', '.join(map(repr, there))}. Was this cell run before? Then "
+            'nothing is paid again with if_exists="replace"; or choose another name with output= '
+            "or prefix=.",
+            columns=there,
+        )
+    for name in there:
+        if places[name] > 1:
+            raise ConfigurationError(
+                f"{places[name]} columns are called {name!r}; choose another output= or prefix=."
+            )
+
+
+def _places(frame: pd.DataFrame, name: str) -> list[int]:
+    # A label may be anything, also pd.NA, whose comparisons are no bool.
+    return [i for i, label in enumerate(frame.columns) if isinstance(label, str) and label == name]
+
+
+def with_columns(frame: pd.DataFrame, columns: Mapping[str, Any]) -> pd.DataFrame:
+    """Return a new frame with columns added at the end, or replaced where they stand.
+
+    Values go in by position: the index may have duplicates, and is left alone.
+    """
+    out = own_copy(frame)
+    for name, values in columns.items():
+        places = _places(out, name)
+        if not places:
+            out.insert(len(out.columns), name, values)
+        for place in places:
+            out.isetitem(place, values)
+    return out

@@ -1,0 +1,246 @@
+"""The cells of a pandas column or index as plain Python values, fast.
+
+Comes in: a Series or Index of any dtype. Goes out: a list that agrees element by element with
+`_scalars.to_python` over the same cells, or an array of what `str` makes of them. The dtype saves
+looking at each cell, nothing more.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+
+from nyu_llm_frames._stages.prompts.python_values import LARGEST_WHOLE_FLOAT, to_python
+
+
+def series_to_python(series: pd.Series) -> list[object]:
+    """Convert a column to plain Python values.
+
+    Parameters
+    ----------
+    series : pandas.Series
+        Any dtype: numpy, nullable, pyarrow-backed, categorical, datetime, object.
+
+    Returns
+    -------
+    list
+        One value a row; NA of every kind is None, whole floats are int.
+    """
+    dtype = series.dtype
+    if isinstance(dtype, np.dtype):
+        return _from_numpy(series, dtype)
+    if isinstance(dtype, pd.CategoricalDtype):
+        # One conversion per category; code -1 is NA and reads the last entry.
+        if len(dtype.categories) > len(series):
+            series = series.cat.remove_unused_categories()
+        values = [*index_to_python(series.cat.categories), None]
+        return [values[code] for code in series.cat.codes.tolist()]
+    if isinstance(dtype, pd.DatetimeTZDtype):
+        return _from_times(series)
+    if _is_text(dtype):
+        return _fill(series, series.to_numpy(dtype=object).tolist())
+    if _is_plain_number(dtype):
+        if dtype.kind == "f":
+            width: Any = getattr(dtype, "itemsize", 8)
+            return _from_floats(series.to_numpy(dtype=f"f{width}", na_value=np.nan))
+        if dtype.kind == "b":
+            return _fill(series, series.to_numpy(dtype="bool", na_value=False).tolist())
+        plain = "int64" if dtype.kind == "i" else "uint64"
+        return _fill(series, series.to_numpy(dtype=plain, na_value=0).tolist())
+    if isinstance(dtype, pd.ArrowDtype):
+        return arrow_to_python(pa.chunked_array(pa.array(series)))
+    return to_python(series.tolist())
+
+
+def arrow_to_python(column: pa.ChunkedArray) -> list[object]:
+    """Convert a column of Arrow to plain Python values, those of the series that pandas makes.
+
+    Parameters
+    ----------
+    column : pyarrow.ChunkedArray
+        Any type.
+
+    Returns
+    -------
+    list
+        One value a row; NA of every kind is None, whole floats are int.
+    """
+    kind = column.type
+    if isinstance(kind, pa.BaseExtensionType):  # as pandas' periods: their own values
+        return to_python(list(column.to_pandas()))
+    if pa.types.is_dictionary(kind) and _is_narrow(kind.value_type):
+        column, kind = column.cast(kind.value_type), kind.value_type
+    if _is_narrow(kind):
+        return _from_floats(column.to_numpy())
+    try:
+        values = column.to_pylist()
+    except UnicodeDecodeError:
+        raise
+    except (OverflowError, ValueError):  # times that Python cannot hold: as a frame has them
+        if pa.types.is_timestamp(kind) or pa.types.is_duration(kind):
+            return series_to_python(column.to_pandas())
+        values = list(map(_cell, column))
+    if _lists_floats(kind):
+        values = [_as_listed(value, kind) for value in values]
+    return to_python(values)
+
+
+def _cell(cell: pa.Scalar) -> object:
+    """Return a cell's value; text for a time that Python cannot hold."""
+    try:
+        return cell.as_py()
+    except (OverflowError, ValueError):
+        if isinstance(cell, pa.StructScalar):
+            return {name: _cell(cell[name]) for name in cell}
+        if isinstance(cell, pa.MapScalar):
+            return [(_cell(item["key"]), _cell(item["value"])) for item in cell.values]
+        if isinstance(cell, pa.ListScalar):  # also of the other kinds of lists
+            return [_cell(item) for item in cell.values]
+        if pa.types.is_date(cell.type):
+            return str(cell.cast(pa.string()))
+        make = np.timedelta64 if pa.types.is_duration(cell.type) else np.datetime64
+        return str(make(cell.value, cell.type.unit))
+
+
+def _is_narrow(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_float32(kind) or pa.types.is_float16(kind))
+
+
+def _lists_floats(kind: pa.DataType) -> bool:
+    """Whether there may be lists of floats of fewer bits in a type."""
+    inner = [kind.field(i).type for i in range(kind.num_fields)]
+    return any(map(_is_narrow, inner)) or any(map(_lists_floats, inner))
+
+
+def _as_listed(value: Any, kind: pa.DataType) -> Any:
+    """Give floats in lists the width that they have, as numpy has it in a frame's lists.
+
+    pandas itself widens those that stand in structs and maps.
+    """
+    if value is None or not kind.num_fields:
+        return value
+    if pa.types.is_struct(kind):
+        return {f.name: _as_listed(value[f.name], f.type) for f in kind}
+    if pa.types.is_map(kind):
+        return [(k, _as_listed(v, kind.item_type)) for k, v in value]
+    item = kind.field(0).type
+    if _is_narrow(item):
+        width = np.float32 if item.bit_width == 32 else np.float16
+        return [None if v is None else width(v) for v in value]
+    return [_as_listed(v, item) for v in value]
+
+
+def series_to_text(series: pd.Series) -> pa.LargeStringArray:
+    """Return what `str` makes of a column's plain Python values, null where they are NA.
+
+    Raises
+    ------
+    Exception
+        Any that the `str` of a cell raises; UnicodeEncodeError for half a surrogate pair,
+        pyarrow.ArrowInvalid for bytes that are not UTF-8, TypeError for lists and dicts, which may
+        hold missing values.
+    """
+    dtype = series.dtype
+    found: Any
+    if isinstance(dtype, np.dtype) and dtype.kind in "iu" and dtype.isnative:
+        found = pa.array(series.to_numpy())
+    elif _is_text(dtype):
+        found = pa.array(series)
+    else:
+        values = series_to_python(series)
+        kinds = set(map(type, values))
+        if kinds & {list, dict}:
+            raise TypeError("A cell that holds others is rendered by itself.")
+        if kinds - {str, type(None)}:
+            values = [None if value is None else str(value) for value in values]
+        found = pa.array(values, pa.large_string())
+    found = found.cast(pa.large_string())
+    found.validate(full=True)  # nobody else looks at the bytes of a column of text
+    return found.combine_chunks() if isinstance(found, pa.ChunkedArray) else found
+
+
+def index_to_python(index: pd.Index) -> list[object]:
+    """Convert index labels to plain Python values; a label of a MultiIndex becomes a list."""
+    if isinstance(index, pd.MultiIndex):
+        return to_python(index.tolist())
+    return series_to_python(pd.Series(index, index=range(len(index))))
+
+
+def _is_text(dtype: object) -> bool:
+    if isinstance(dtype, pd.ArrowDtype):
+        kind = dtype.pyarrow_dtype
+        return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+    return isinstance(dtype, pd.StringDtype)
+
+
+def _is_plain_number(dtype: object) -> bool:
+    """Nullable and pyarrow-backed bool, int and float; decimals are neither."""
+    if isinstance(dtype, pd.ArrowDtype):
+        kinds = (pa.types.is_boolean, pa.types.is_integer, pa.types.is_floating)
+        return any(is_kind(dtype.pyarrow_dtype) for is_kind in kinds)
+    kind = getattr(dtype, "kind", "O")
+    masked = isinstance(dtype, pd.BooleanDtype) or hasattr(dtype, "is_unsigned_integer")
+    return (masked and kind in "biu") or isinstance(dtype, pd.Float32Dtype | pd.Float64Dtype)
+
+
+def _from_numpy(series: pd.Series, dtype: np.dtype) -> list[object]:
+    if dtype.kind in "biu":
+        return series.tolist()
+    if dtype.kind == "f" and dtype.itemsize <= 8:
+        return _from_floats(series.to_numpy())
+    if dtype.kind == "M":
+        return _from_times(series)
+    if dtype.kind == "m":
+        try:
+            return _fill(series, pd.TimedeltaIndex(series).to_pytimedelta().tolist())
+        except (ValueError, OverflowError):
+            return to_python(series.tolist())
+    return to_python(list(series.to_numpy()))  # whose complex64 `tolist` would widen
+
+
+def _from_floats(narrow: npt.NDArray[Any]) -> list[object]:
+    values = _as_written(narrow)
+    whole = (np.abs(values) < LARGEST_WHOLE_FLOAT) & (values == np.floor(values))
+    if whole.all():
+        integers: list[object] = values.astype("int64").tolist()
+        return integers
+    cells = values.astype(object)
+    cells[whole] = values[whole].astype("int64")
+    cells[np.isnan(values)] = None
+    mixed: list[object] = cells.tolist()
+    return mixed
+
+
+def _as_written(values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """Return the numbers whose shortest texts are those of floats of fewer bits."""
+    if values.itemsize == 8:
+        return values.astype("float64", copy=False)
+    if values.itemsize == 2:
+        return values.astype(str).astype("float64")
+    texts = pa.array(values.astype("float32", copy=False)).cast(pa.string())
+    widened: npt.NDArray[np.float64] = texts.cast(pa.float64()).to_numpy(zero_copy_only=False)
+    return widened
+
+
+def _from_times(series: pd.Series) -> list[object]:
+    try:
+        return _fill(series, pd.DatetimeIndex(series).to_pydatetime().tolist())
+    except (ValueError, OverflowError, NotImplementedError):  # a year that datetime cannot hold
+        return [_time(series.iloc[[i]]) for i in range(len(series))]
+
+
+def _time(one: pd.Series) -> object:
+    try:
+        return to_python(one.tolist())[0]
+    except NotImplementedError:  # pandas cannot bring such a year to its zone
+        return to_python(one.dt.tz_convert("UTC").tolist())[0]
+
+
+def _fill(series: pd.Series, values: list[object]) -> list[object]:
+    for position in np.flatnonzero(series.isna().to_numpy()):
+        values[position] = None
+    return values

@@ -1,0 +1,169 @@
+"""The image columns of a frame, and the files that they name.
+
+Comes in: a frame and `images=`; later a path. Goes out: cells per column; what is in a file. This
+is where files are opened, and only here.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import sys
+from collections.abc import Hashable, Mapping
+from pathlib import Path, PurePath
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from nyu_llm_frames._shared.local_path import as_url
+from nyu_llm_frames._stages.prompts.python_values import unwrapped
+from nyu_llm_frames._stages.prompts.template_errors import nearest
+from nyu_llm_frames._stages.requests.media import HEAD_BYTES, holds_nothing
+from nyu_llm_frames._stages.requests.preflight import shown_label
+from nyu_llm_frames._tables.frame import Mask, column_values
+from nyu_llm_frames.errors import (
+    ConfigurationError,
+    MissingColumnError,
+    MissingValueError,
+    RequestError,
+)
+
+_PNG_MODES = frozenset({"1", "L", "LA", "I;16", "P", "RGB", "RGBA"})
+
+
+def image_columns(frame: pd.DataFrame, images: object) -> tuple[Hashable, ...]:
+    """Return the labels that ``images=`` names.
+
+    Raises
+    ------
+    ConfigurationError, MissingColumnError
+    """
+    if images is None:
+        return ()
+    labels = list(images) if isinstance(images, list | tuple) else [images]
+    if not labels:
+        raise ConfigurationError("images=[] names no column; leave it out.")
+    known = list(frame.columns)
+    for label in labels:
+        if not isinstance(label, Hashable) or isinstance(label, bytes | Path):
+            raise ConfigurationError(
+                f"images= takes the name of a column, or a list of names, not a "
+                f"{type(label).__name__}. Put the images into a column first."
+            )
+        if label not in known:
+            ranked = [name for _, name in nearest(label, dict.fromkeys(known))]
+            shown = ", ".join(map(repr, ranked[:10])) + (", …" if len(ranked) > 10 else "")
+            raise MissingColumnError(
+                f"images= names {label!r}, which is not a column. Columns: {shown or 'none'}. "
+                "Files, URLs and bytes go into a column.",
+                column=label,
+                available=ranked,
+            )
+        if known.count(label) > 1 or labels.count(label) > 1:
+            raise ConfigurationError(f"images= finds the column {label!r} more than once.")
+    return tuple(labels)
+
+
+def image_cells(frame: pd.DataFrame, columns: tuple[Hashable, ...]) -> dict[Hashable, list[object]]:
+    """Return the cells of image columns; missing ones as None, and PIL images as bytes."""
+    cells = column_values(frame, columns)
+    return {label: [_cell(unwrapped(cell)) for cell in column] for label, column in cells.items()}
+
+
+def _cell(cell: object) -> object:
+    if isinstance(cell, list):
+        return [_cell(item) for item in cell]
+    pillow: Any = sys.modules.get("PIL.Image")  # where it was not imported there is no such image
+    if pillow is not None and isinstance(cell, pillow.Image):
+        return _png(cell)
+    return None if holds_nothing(cell) else cell
+
+
+def _png(image: Any) -> bytes:
+    """Encode the pixels, and nothing else: not the file that they may have been read from.
+
+    An image is loaded when somebody looks at it, and must not become another request by that.
+    """
+    if image.mode not in _PNG_MODES:
+        image = image.convert("RGB")
+    out = io.BytesIO()
+    image.save(out, "PNG")
+    return out.getvalue()
+
+
+def missing_image_error(
+    frame: pd.DataFrame, missing: Mask, counts: Mapping[Hashable, int]
+) -> MissingValueError:
+    """Say how many image cells are missing, where, and the ways out."""
+    labels = [shown_label(frame.index[i]) for i in np.flatnonzero(missing)[:3]]
+    told = ", ".join(f"{n:,} in column {label!r}" for label, n in counts.items())
+    return MissingValueError(
+        f"Missing images: {told} (rows {', '.join(repr(x) for x in labels)}"
+        f'{", …" if missing.sum() > 3 else ""}). Ways out: missing="skip" leaves these rows '
+        "without an answer; an empty list asks about the text alone; or drop them first.",
+        columns=counts,
+        rows=labels,
+    )
+
+
+def look(path: str, root: PurePath | None = None) -> tuple[int, bytes]:
+    """Return a file's size and its first bytes.
+
+    Parameters
+    ----------
+    path : str
+    root : PurePath, optional
+        Outside of this folder nothing is read, wherever links lead.
+
+    Raises
+    ------
+    RequestError
+        It cannot be read, or must not.
+    """
+    url = as_url(path)
+    if url is not None:
+        raise RequestError(f"{url!r} is a URL, which a Path changes: give it as a text.")
+    full = Path(path)
+    try:
+        full = _allowed(full, root)
+        # Not `open` first: it waits for ever at a pipe.
+        if not stat.S_ISREG(full.stat().st_mode):
+            raise RequestError(f"{path!r} is not a file.")
+        with full.open("rb") as file:
+            return os.fstat(file.fileno()).st_size, file.read(HEAD_BYTES)
+    except (OSError, ValueError, RuntimeError) as e:
+        raise _unreadable(path, full, e) from None
+
+
+def read(path: str, root: PurePath | None = None) -> bytes:
+    """Return a file's bytes; otherwise as `look`."""
+    full = Path(path)
+    try:
+        return _allowed(full, root).read_bytes()
+    except (OSError, ValueError, RuntimeError) as e:
+        raise _unreadable(path, full, e) from None
+
+
+def _allowed(path: Path, root: PurePath | None) -> Path:
+    full = path.expanduser()
+    if root is None:
+        return full
+    folder = Path(root).expanduser().resolve()
+    found = full.resolve()
+    if not found.is_relative_to(folder):
+        raise RequestError(
+            f"the file {str(path)!r} lies outside of images_root={str(root)!r}, so it is not read."
+        )
+    return found
+
+
+def _unreadable(path: str, full: Path, error: Exception) -> RequestError:
+    if isinstance(error, RequestError):
+        return error
+    if isinstance(error, FileNotFoundError):
+        where = "" if full.is_absolute() else f" in {Path.cwd()}"
+        return RequestError(f"the file {path!r} does not exist{where}.")
+    reason = getattr(error, "strerror", None) or str(error)
+    return RequestError(f"the file {path!r} cannot be read: {reason}.")

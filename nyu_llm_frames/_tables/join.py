@@ -1,0 +1,134 @@
+"""Answers by band to new columns in the order of the rows.
+
+Comes in: for every band the rows that are in it and their new columns. Goes out: the same columns,
+consecutive rows at a time. What lies between is sorted into ranges of rows on disk.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from nyu_llm_frames._tables.spill import Ints, Spill
+from nyu_llm_frames.errors import ConfigurationError
+
+_RANGE_BYTES = 16 << 20
+
+
+class NewColumns:
+    """The new columns of a file.
+
+    Parameters
+    ----------
+    folder : Path
+        For what does not stay in memory.
+    rows : int
+        Rows of the file.
+    status : str
+        Name of the column of statuses, if there is one: rows without a request are "skipped".
+    """
+
+    def __init__(self, folder: Path, rows: int, status: str) -> None:
+        self._folder, self._rows, self._status = folder, rows, status
+        self._spill: Spill | None = None
+        self._per_range = 1
+        self._next = 0
+        self._ready: pa.Table | None = None
+        self.schema = pa.schema([])  # with what pandas says of the columns
+
+    def add(self, rows: Ints, frame: pd.DataFrame) -> None:
+        """Take the new columns of some rows."""
+        frame = frame.assign(**{str(c): _as_text(frame[c]) for c in frame if _is_mixed(frame[c])})
+        table = pa.Table.from_pandas(frame, preserve_index=False)
+        if self._spill is None:
+            self.schema = table.schema
+            flat = [pa.field(f.name, _flat(f.type)) for f in self.schema]
+            self._spill = Spill(self._folder, pa.schema([("row", pa.int64()), *flat]))
+            per_row = table.nbytes / max(table.num_rows, 1) + 1
+            self._per_range = int(min(200_000, max(1_000, _RANGE_BYTES / per_row)))
+            self._categories = {
+                f.name: _categories(table[f.name])
+                for f in self.schema
+                if pa.types.is_dictionary(f.type)
+            }
+        arrays = [pa.chunked_array([pa.array(rows, pa.int64())])]
+        arrays += [table[f.name].cast(f.type) for f in list(self._spill.schema)[1:]]
+        flat_table = pa.Table.from_arrays(arrays, schema=self._spill.schema)
+        self._spill.add(flat_table, rows // self._per_range)
+
+    def take(self, count: int) -> pa.Table:
+        """Return the new columns of the next rows."""
+        parts = []
+        while count:
+            if self._ready is None or not self._ready.num_rows:
+                self._ready = self._load()
+            part = self._ready.slice(0, count)
+            self._ready = self._ready.slice(part.num_rows)
+            count -= part.num_rows
+            parts.append(part)
+        return pa.concat_tables(parts) if parts else self.schema.empty_table()
+
+    def _load(self) -> pa.Table:
+        """Load the next range of rows, in order."""
+        assert self._spill is not None
+        number = self._next // self._per_range
+        stop = min(self._next + self._per_range, self._rows)
+        if stop <= self._next:
+            raise ConfigurationError("The input has more rows now than when it was read.")
+        table = self._spill.read(number)
+        self._spill.drop(number)
+        place = np.full(stop - self._next, -1, dtype=np.int64)
+        place[table["row"].to_numpy() - self._next] = np.arange(table.num_rows)
+        self._next = stop
+        ordered = table.take(pa.array(place, mask=place < 0))
+        return pa.Table.from_arrays(
+            [self._restored(ordered[f.name], f) for f in self.schema], schema=self.schema
+        )
+
+    def _restored(self, column: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArray:
+        if field.name == self._status:
+            column = pc.fill_null(column, "skipped")
+        if not pa.types.is_dictionary(field.type):
+            return column
+        values = self._categories[field.name]
+        found = pc.index_in(column.combine_chunks(), value_set=values)
+        encoded = pa.DictionaryArray.from_arrays(found.cast(field.type.index_type), values)
+        return pa.chunked_array([encoded.cast(field.type)])
+
+    def close(self) -> None:
+        """Remove what was written."""
+        if self._spill is not None:
+            self._spill.close()
+
+
+def _flat(kind: pa.DataType) -> pa.DataType:
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
+
+
+def _categories(column: pa.ChunkedArray) -> Any:
+    return column.chunk(0).dictionary if column.num_chunks else pa.array([], pa.string())
+
+
+def _is_mixed(column: pd.Series[Any]) -> bool:
+    """Whether a column has choices that no file can hold as they are: texts and numbers, say."""
+    if not isinstance(column.dtype, pd.CategoricalDtype):
+        return False
+    try:
+        pa.array(column.cat.categories.tolist())
+    except (pa.ArrowException, OverflowError):
+        return True
+    return False
+
+
+def _as_text(column: pd.Series[Any]) -> pd.Series[Any]:
+    """Write such choices as they stand inside of lists: texts as they are, others as JSON."""
+    choices = column.cat.categories.tolist()
+    texts = [c if isinstance(c, str) else json.dumps(c) for c in choices]
+    values = [None if code < 0 else texts[code] for code in column.cat.codes.tolist()]
+    return pd.Series(values, index=column.index, dtype="str")

@@ -1,0 +1,139 @@
+"""JSON lines: one object a line, decoded by itself.
+
+Comes in: a path. Goes out: plain values and typed tables. The types of a column come from all its
+values, never from a block of them; where they do not fit together, the column is text.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+
+from nyu_llm_frames._tables.source import BYTES, ROWS, Piece, not_utf_8, reading
+from nyu_llm_frames.errors import ConfigurationError
+
+_LARGEST_WHOLE_FLOAT = 2**53
+_decode = msgspec.json.Decoder().decode
+
+
+class JsonLinesSource:
+    """A file of JSON objects, one a line, in UTF-8."""
+
+    index_names = ()
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.files = path, [path]
+        self._size = max(path.stat().st_size, 1)
+        self._schema: pa.Schema | None = None
+        names: dict[str, None] = {}
+        for rows, _ in self._objects():
+            for row in rows:
+                names.update(dict.fromkeys(row))
+        self.columns = tuple(names)
+        if not names:
+            raise ConfigurationError(f"{path} holds no JSON objects.")
+
+    def pieces(self, columns: Sequence[str], *, index: bool = False) -> Iterator[Piece]:
+        for rows, read in self._objects():
+            values = {name: [row.get(name) for row in rows] for name in columns}
+            yield Piece(len(rows), values, None, read)
+
+    def schema(self) -> pa.Schema:
+        if self._schema is None:
+            types: dict[str, pa.DataType] = {name: pa.null() for name in self.columns}
+            large: set[str] = set()
+            for rows, _ in self._objects():
+                for name, known in types.items():
+                    values = [row.get(name) for row in rows]
+                    types[name] = _joined(known, values)
+                    if any(type(v) is int and abs(v) > _LARGEST_WHOLE_FLOAT for v in values):
+                        large.add(name)
+            for name, kind in types.items():
+                no_float = name in large and pa.types.is_floating(kind)
+                if no_float or pa.types.is_null(kind) or _holds_nothing(kind):
+                    types[name] = pa.string()
+            self._schema = pa.schema(types.items())
+        return self._schema
+
+    def tables(self) -> Iterator[pa.Table]:
+        schema = self.schema()
+        for rows, _ in self._objects():
+            arrays = []
+            for field in schema:
+                values = [row.get(field.name) for row in rows]
+                if pa.types.is_string(field.type):
+                    values = [text(v) for v in values]
+                arrays.append(pa.array(values, field.type))
+            yield pa.Table.from_arrays(arrays, schema=schema)
+
+    def _objects(self) -> Iterator[tuple[list[dict[str, Any]], float]]:
+        rows: list[dict[str, Any]] = []
+        size = read = 0
+        with reading(self.path), self.path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                size += len(line)
+                if number == 1:
+                    line = line.removeprefix(b"\xef\xbb\xbf")
+                if line.isspace():
+                    continue
+                try:
+                    row = _decode(line)
+                except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
+                    raise _unreadable(self.path, number, line, e) from None
+                if not isinstance(row, dict):
+                    hint = f" Read it with pd.read_json({str(self.path)!r}) and use df.llm.batch."
+                    raise ConfigurationError(
+                        f"{self.path}, line {number:,} is no JSON object but a "
+                        f"{type(row).__name__}.{hint if isinstance(row, list) else ''}"
+                    )
+                rows.append(row)
+                if len(rows) >= ROWS or size >= BYTES:
+                    read += size
+                    yield rows, read / self._size
+                    rows, size = [], 0
+        if rows:
+            yield rows, 1.0
+
+
+def _unreadable(path: Path, number: int, line: bytes, error: Exception) -> ConfigurationError:
+    try:  # releases of msgspec differ in the error for what is not UTF-8
+        line.decode()
+    except UnicodeDecodeError as e:
+        return not_utf_8(path, number, line, e)
+    return ConfigurationError(f"{path}, line {number:,}: {error}.")
+
+
+def text(value: object) -> str | None:
+    """Return a JSON value as the text of a cell; dates in it as JSON writes them."""
+    if value is None or isinstance(value, str):
+        return value
+    return json.dumps(value, ensure_ascii=False, default=_date_text)
+
+
+def _date_text(value: Any) -> str:
+    told: str = value.isoformat()
+    return told
+
+
+def _holds_nothing(kind: pa.DataType) -> bool:
+    """Whether there is an object without fields in a type, which no file of columns can hold."""
+    if pa.types.is_struct(kind) and not kind.num_fields:
+        return True
+    return any(_holds_nothing(kind.field(i).type) for i in range(kind.num_fields))
+
+
+def _joined(known: pa.DataType, values: Sequence[object]) -> pa.DataType:
+    """Return a type that holds what a column had before, and these values."""
+    if pa.types.is_string(known):
+        return known
+    try:
+        found = pa.array(values).type
+        schemas = [pa.schema([("x", known)]), pa.schema([("x", found)])]
+        return pa.unify_schemas(schemas, promote_options="permissive").field("x").type
+    except (pa.ArrowException, OverflowError):
+        return pa.string()

@@ -1,0 +1,315 @@
+"""Parquet files, and folders of them, in batches.
+
+Comes in: a path. Goes out: plain values of the columns asked for, or batches of all columns with
+their types. A file is read page by page: a row group may be larger than memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import os
+from collections.abc import Iterator, Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+
+from nyu_llm_frames._tables import pandas_metadata
+from nyu_llm_frames._tables.frame_values import arrow_to_python
+from nyu_llm_frames._tables.source import BYTES, ROWS, Piece
+from nyu_llm_frames.errors import ConfigurationError
+
+_BUFFER = 1 << 20
+_OPTIONS = {"buffer_size": _BUFFER, "pre_buffer": False, "page_checksum_verification": True}
+if "arrow_extensions_enabled" in inspect.signature(pq.ParquetFile).parameters:
+    _OPTIONS["arrow_extensions_enabled"] = True  # UUID and JSON, as pandas reads them
+
+_SIGNATURE_BYTES = 28
+_TAIL_BYTES = 8
+
+
+class ParquetSource:
+    """A parquet file, or a folder of parquet files with one schema (hive partitions too)."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self._dataset = ds.dataset(
+                path, format="parquet", partitioning="hive", exclude_invalid_files=False
+            )
+            self._files = sorted(self._dataset.get_fragments(), key=lambda f: str(f.path))
+            if not self._files:
+                raise ConfigurationError(f"{path} holds no parquet files.")
+            schemas = {}
+            self.rows = size = 0
+            for fragment in self._files:
+                with _open(fragment.path) as file:
+                    schemas[fragment.path] = file.schema_arrow
+                    self.rows += file.metadata.num_rows
+                    size += _bytes_of(file.metadata)
+            schema = self._dataset.schema
+        except (pa.ArrowException, OSError, ValueError) as e:
+            if isinstance(e, ConfigurationError):
+                raise
+            if "encrypted" in str(e):
+                raise _encrypted(path) from None
+            raise ConfigurationError(f"{path} cannot be read as parquet: {e}") from None
+        self._rows_at_once = int(min(ROWS, max(64, BYTES / (size / max(self.rows, 1) + 1))))
+        self._schema = _without_duplicates(_unified(schema, schemas), path)
+        if pandas_metadata.has_levels(self._schema):
+            raise ConfigurationError(
+                f"{path} has columns of several levels, which a template cannot name. Flatten them "
+                'and write the file again: df.columns = ["_".join(map(str, c)) for c in df.columns]'
+            )
+        self._index = _index(self._schema)
+        self._zones = pandas_metadata.zones(self._schema)
+        self.columns = tuple(n for n in self._schema.names if n not in self._index.columns)
+        if not self.columns:
+            raise ConfigurationError(
+                f"{path} has no columns. What is in an index alone becomes one by df.reset_index()."
+            )
+        self.index_names = tuple(pandas_metadata.index_names(self._schema))
+        self.files = [Path(f.path) for f in self._files]
+
+    def pieces(self, columns: Sequence[str], *, index: bool = False) -> Iterator[Piece]:
+        extra = self._index.columns if index else []
+        names = [*columns, *(n for n in extra if n not in columns)]
+        done = 0
+        for batch in map(self._zoned, self._batches(names)):
+            found = {name: self._values(name, batch[name], done) for name in names}
+            values = {name: found[name] for name in columns}
+            labels = self._index.labels(batch.num_rows, done, found) if index else None
+            done += batch.num_rows
+            yield Piece(batch.num_rows, values, labels, done / max(self.rows, 1))
+
+    def _zoned(self, table: pa.Table) -> pa.Table:
+        """Give times the zone that pandas gives them; other writers than pyarrow store UTC."""
+        for name, zone in self._zones.items():
+            if name in table.column_names and pa.types.is_timestamp(table[name].type):
+                zoned = table[name].cast(pa.timestamp(table[name].type.unit, zone))
+                table = table.set_column(table.column_names.index(name), name, zoned)
+        return table
+
+    def _values(self, name: str, column: pa.ChunkedArray, first: int) -> list[object]:
+        try:
+            return arrow_to_python(column)
+        except UnicodeDecodeError as e:
+            row = first + next(i for i, cell in enumerate(column) if not _is_readable(cell))
+            raise ConfigurationError(
+                f"{self.path}, column {name!r}, row {row:,}: the text is not UTF-8 ({e.reason}). "
+                "Write the file again from where it came, read with the encoding that it has."
+            ) from None
+
+    def schema(self) -> pa.Schema:
+        return self._schema
+
+    def tables(self) -> Iterator[pa.Table]:
+        return self._batches(self._schema.names)
+
+    def _batches(self, names: Sequence[str]) -> Iterator[pa.Table]:
+        """Read some columns of all files, in the order of the files' names."""
+        fields = [self._schema.field(name) for name in names]
+        schema = pa.schema(fields, metadata=self._schema.metadata)
+        for fragment in self._files:
+            constant = ds.get_partition_keys(fragment.partition_expression)
+            for rows, found in _parts(fragment.path, names, self._rows_at_once):
+                try:
+                    arrays = [_column(found, f, constant, rows) for f in fields]
+                except pa.ArrowException as e:
+                    raise ConfigurationError(
+                        f"{fragment.path} has values that do not fit into the types of the "
+                        f"other files: {e}"
+                    ) from None
+                yield pa.Table.from_arrays(arrays, schema=schema)
+
+
+def _open(path: str) -> Any:
+    """Open a file, unless it has encrypted columns.
+
+    Its footer can be read all the same. It is signed, so that so many bytes follow on what it says.
+    """
+    file = pq.ParquetFile(path, **_OPTIONS)
+    with Path(path).open("rb") as tail:
+        tail.seek(-_TAIL_BYTES, 2)
+        length = int.from_bytes(tail.read(4), "little")
+    if length - file.metadata.serialized_size == _SIGNATURE_BYTES:
+        file.close()
+        raise _encrypted(path)
+    return file
+
+
+def _bytes_of(metadata: pq.FileMetaData) -> int:
+    """Return the size of a file's data before compression.
+
+    Not that of some columns: pyarrow aborts where the metadata of a column cannot be read.
+    """
+    groups = map(metadata.row_group, range(metadata.num_row_groups))
+    return sum(max(group.total_byte_size, 0) for group in groups)
+
+
+def _encrypted(path: str | Path) -> ConfigurationError:
+    return ConfigurationError(
+        f"{path} has encrypted columns, which cannot be read without their keys. Read it where the "
+        "keys are, and write it again without encryption."
+    )
+
+
+def _parts(path: str, names: Sequence[str], size: int) -> Iterator[tuple[int, dict[str, pa.Array]]]:
+    """Read a file in pieces; where no column is asked for, its rows are counted all the same."""
+    try:
+        with _open(path) as file:
+            there = [name for name in names if name in file.schema_arrow.names]
+            if not there:
+                for start in range(0, file.metadata.num_rows, size):
+                    yield min(size, file.metadata.num_rows - start), {}
+                return
+            for batch in file.iter_batches(size, columns=there, use_threads=False):
+                # By name: "a.b" is also understood as the field b of a column a.
+                yield batch.num_rows, dict(zip(batch.schema.names, batch.columns, strict=True))
+    except (pa.ArrowException, OSError) as e:
+        if isinstance(e, ConfigurationError):
+            raise
+        raise _unreadable(path, names, e) from None
+
+
+def _unreadable(path: str, names: Sequence[str], error: Exception) -> ConfigurationError:
+    """Find the part of a file that cannot be read."""
+    if isinstance(error, OSError) and error.errno:
+        return ConfigurationError(f"{path} cannot be read: {os.strerror(error.errno)}.")
+    where = ""
+    with contextlib.suppress(OSError, pa.ArrowException), _open(path) as file:
+        for group, name in product(range(file.num_row_groups), names):
+            try:
+                for _ in file.iter_batches(1_000, row_groups=[group], columns=[name]):
+                    pass
+            except (pa.ArrowException, OSError) as e:
+                where, error = f", column {name!r} in row group {group:,}", e
+                break
+    reason = " ".join(str(error).split()).rstrip(".")
+    return ConfigurationError(
+        f"{path}{where} cannot be read: {reason}. If the file is damaged, copy or "
+        "write it again, and make the same call: what is answered by then is not paid again."
+    )
+
+
+def _unified(schema: pa.Schema, files: dict[str, pa.Schema]) -> pa.Schema:
+    """Return one schema that holds every value of all files as it is.
+
+    Raises
+    ------
+    ConfigurationError
+        Naming the column and both files, where there is none.
+    """
+    fields = {field.name: field for field in schema}
+    first: dict[str, str] = {}
+    changed = set()
+    if len(schema.names) != len(fields):
+        return schema  # names that stand twice are refused later
+    for path, theirs in files.items():
+        for field in theirs:
+            known = fields[field.name] if field.name in first else field
+            kind = _common(known.type, field.type)
+            if kind is None:
+                raise ConfigurationError(
+                    f"The column {field.name!r} is {known.type} in {first[field.name]} and "
+                    f"{field.type} in {path}. Write the files of one folder with the same types."
+                )
+            if kind != known.type:
+                changed.add(field.name)
+            nullable = known.nullable or field.nullable
+            fields[field.name] = known.with_type(kind).with_nullable(nullable)
+            first.setdefault(field.name, path)
+    for name in first:
+        if any(name not in theirs.names for theirs in files.values()):
+            fields[name] = fields[name].with_nullable(True)
+    unified = pa.schema(list(fields.values()), metadata=schema.metadata)
+    return pandas_metadata.without_types(unified, changed)
+
+
+def _common(a: pa.DataType, b: pa.DataType) -> pa.DataType | None:
+    """Return a type that holds the values of both as they are; None if there is none."""
+    if pa.types.is_dictionary(a) or pa.types.is_dictionary(b):
+        if a == b:
+            return a
+        return _common(*(t.value_type if pa.types.is_dictionary(t) else t for t in (a, b)))
+    if a == b or pa.types.is_null(b):
+        return a
+    if pa.types.is_null(a):
+        return b
+    is_ = pa.types
+    for alike in (is_.is_signed_integer, is_.is_unsigned_integer, is_.is_floating):
+        if alike(a) and alike(b):
+            return a if a.bit_width > b.bit_width else b
+    if any(is_.is_integer(t) for t in (a, b)) and any(is_.is_floating(t) for t in (a, b)):
+        return pa.float64()  # as pandas makes of integers beside a missing value
+    for small, large in ((pa.string(), pa.large_string()), (pa.binary(), pa.large_binary())):
+        if {a, b} == {small, large}:
+            return large
+    if is_.is_timestamp(a) and is_.is_timestamp(b) and a.tz == b.tz:
+        finest = max(a.unit, b.unit, key=("s", "ms", "us", "ns").index)
+        return pa.timestamp(finest, a.tz)
+    if all(is_.is_list(t) or is_.is_large_list(t) for t in (a, b)):
+        item = _common(a.value_type, b.value_type)
+        large = is_.is_large_list(a) or is_.is_large_list(b)
+        return None if item is None else pa.large_list(item) if large else pa.list_(item)
+    if is_.is_struct(a) and is_.is_struct(b) and [f.name for f in a] == [f.name for f in b]:
+        kinds = [_common(x.type, y.type) for x, y in zip(a, b, strict=True)]
+        if None not in kinds:
+            return pa.struct([(f.name, kind) for f, kind in zip(a, kinds, strict=True)])
+    return None
+
+
+def _is_readable(cell: pa.Scalar) -> bool:
+    try:
+        cell.as_py()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+class _Index:
+    """The row labels that pandas wrote beside the columns, if any."""
+
+    def __init__(self, columns: list[str], start: int, step: int) -> None:
+        self.columns, self._start, self._step = columns, start, step
+
+    def labels(self, rows: int, done: int, found: dict[str, list[object]]) -> list[object]:
+        if not self.columns:
+            first = self._start + done * self._step
+            return list(range(first, first + rows * self._step, self._step))
+        levels = [found[name] for name in self.columns]
+        if len(levels) == 1:
+            return list(levels[0])
+        return list(zip(*levels, strict=True))
+
+
+def _index(schema: pa.Schema) -> _Index:
+    names = pandas_metadata.index_columns(schema)
+    if names:
+        return _Index(names, 0, 1)
+    for item in pandas_metadata.read(schema).get("index_columns", ()):
+        if isinstance(item, dict) and item.get("kind") == "range" and item.get("step"):
+            return _Index([], int(item["start"]), int(item["step"]))
+    return _Index([], 0, 1)
+
+
+def _column(
+    found: dict[str, pa.Array], field: pa.Field, constant: dict[str, Any], rows: int
+) -> pa.Array:
+    if field.name in found:
+        array = found[field.name]
+        return array if array.type == field.type else array.cast(field.type)
+    if field.name in constant:
+        return pa.array([constant[field.name]] * rows, field.type)
+    return pa.nulls(rows, field.type)
+
+
+def _without_duplicates(schema: pa.Schema, path: Path) -> pa.Schema:
+    twice = sorted({n for n in schema.names if schema.names.count(n) > 1})
+    if twice:
+        raise ConfigurationError(f"{path} has {twice[0]!r} as the name of two columns.")
+    return schema

@@ -1,0 +1,178 @@
+"""Options that several commands share, read once and handed on by value.
+
+Comes in: the words of a command line. Goes out: keyword arguments as `df.llm.batch` takes them,
+and a gateway. A key is never an option: it would stand in the shell's history and in `ps`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from nyu_llm_frames._gateway.gateway import Gateway
+from nyu_llm_frames._shared.local_path import local_path
+from nyu_llm_frames.errors import ConfigurationError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class _Path(click.Path):
+    """A path of this machine; click itself would say of a URL that it is not there."""
+
+    def convert(self, value: Any, param: Any, ctx: click.Context | None) -> Any:
+        try:
+            local_path(value, "The path")
+        except ConfigurationError as e:
+            self.fail(str(e), param, ctx)
+        return super().convert(value, param, ctx)
+
+
+FILE = _Path(exists=True, dir_okay=False, path_type=Path)
+DATA = _Path(exists=True, path_type=Path)
+ANY = _Path(path_type=Path)
+OUT = _Path(dir_okay=False, path_type=Path)
+FOLDER = _Path(file_okay=False, path_type=Path)
+
+_LOCAL = ("upstream", "answers", "gguf", "data")
+
+
+def _all(*decorators: Callable[[F], F]) -> Callable[[F], F]:
+    def decorate(function: F) -> F:
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return decorate
+
+
+as_json = click.option("--json", "json_", is_flag=True, help="Print JSON for scripts.")
+
+gateway = _all(
+    click.option(
+        "--gateway",
+        "gateway_",
+        type=click.Choice(["nyu", "local"]),
+        help="local: the embedded one, which needs no key. Else as the environment says.",
+    ),
+    click.option("--base-url", help="Default: PORTKEY_BASE_URL, else NYU's gateway."),
+    click.option("--provider", help="Default: PORTKEY_PROVIDER, else @vertexai."),
+    click.option("--bucket", help="Default: NYU_LLM_BUCKET."),
+    click.option("--upstream", metavar="URL", help="With local: a server that answers."),
+    click.option("--answers", type=click.Choice(["echo"]), help="With local: repeat the prompt."),
+    click.option("--gguf", type=FILE, help="With local: a model file of your own."),
+    click.option("--data", type=FOLDER, help="With local: folder of its jobs."),
+)
+
+template = _all(
+    click.option("--template", type=FILE, help="File with the Jinja template of the prompt."),
+    click.option("--prompt", metavar="TEXT", help="The template itself, in place of a file."),
+    click.option("--system", metavar="TEXT", help="Template of the system message."),
+    click.option("--system-file", type=FILE, help="The same, in a file."),
+    click.option(
+        "--schema",
+        type=FILE,
+        help='JSON file: {"kind": ["a", "b"], "n": {"type": "integer"}}, or a JSON schema.',
+    ),
+    click.option("--images", multiple=True, metavar="COLUMN", help="Column with images; again."),
+    click.option("--missing", type=click.Choice(["error", "skip"]), default="error"),
+    click.option("--max-tokens", type=int),
+    click.option("--temperature", type=float),
+    click.option("--top-p", type=float),
+    click.option("--seed", type=int),
+    click.option("--stop", multiple=True, help="Text at which the answer ends; again."),
+    click.option("--thinking", help="off, low, medium, high, or a number of tokens."),
+    click.option("--param", multiple=True, metavar="NAME=JSON", help="Further body field; again."),
+)
+
+columns = _all(
+    click.option("--output", default="response", show_default=True, help="Name of the new column."),
+    click.option("--prefix", default="", help="Put before the names of a schema's columns."),
+    click.option("--if-exists", type=click.Choice(["error", "replace"]), default="error"),
+    click.option("--details", is_flag=True, help="Add status, tokens, cost, model, custom_id."),
+)
+
+model = click.option("--model", required=True, help="Name, also as @provider/name.")
+sidecar_option = click.option(
+    "--sidecar", type=FOLDER, help="Default: <name of the output>.llm beside the output."
+)
+sidecar = _all(
+    click.argument("sidecar", type=FOLDER, default=Path("llm_sidecar")),
+    click.option("--run", help="Only the batch jobs of this run."),
+)
+max_cost = click.option("--max-cost", type=float, metavar="USD", help="Refuse to pay more.")
+timeout = click.option("--timeout", type=float, metavar="SECONDS", help="Wait no longer.")
+retries = click.option("--retries", type=int, default=1, show_default=True)
+
+
+def take_gateway(given: dict[str, Any]) -> Gateway | None:
+    """Take the gateway's options out of `given`; None when nothing was said."""
+    kind = given.pop("gateway_")
+    remote = {name: given.pop(name) for name in ("base_url", "provider", "bucket")}
+    local = {name: given.pop(name) for name in _LOCAL}
+    if kind == "local":
+        wrong = [name for name, value in remote.items() if value is not None]
+        if wrong:
+            raise click.UsageError(f"--{wrong[0].replace('_', '-')} has no meaning with local.")
+        local["model"] = local.pop("gguf")
+        return Gateway.local(**{k: v for k, v in local.items() if v is not None})
+    wrong = [name for name, value in local.items() if value is not None]
+    if wrong:
+        raise click.UsageError(f"--{wrong[0]} needs --gateway local.")
+    if kind is None and not any(remote.values()):
+        return None
+    return Gateway(**remote)
+
+
+def take_asked(given: dict[str, Any]) -> dict[str, Any]:
+    """Turn the options of a prompt into the arguments of a call; takes them out of `given`."""
+    text, file = given.pop("prompt"), given.pop("template")
+    if (text is None) == (file is None):
+        raise click.UsageError("Give --template FILE or --prompt TEXT.")
+    system, system_file = given.pop("system"), given.pop("system_file")
+    if system is not None and system_file is not None:
+        raise click.UsageError("Give --system or --system-file, not both.")
+    thinking = given.pop("thinking")
+    asked: dict[str, Any] = {
+        "template": text if text is not None else file,
+        "system": system if system_file is None else system_file,
+        "schema": _json_file(given.pop("schema")),
+        "images": list(given.pop("images")) or None,
+        "stop": list(given.pop("stop")) or None,
+        "thinking": int(thinking) if thinking and thinking.isdecimal() else thinking,
+        "params": _params(given.pop("param")),
+        "gateway": take_gateway(given),
+    }
+    for name in ("missing", "max_tokens", "temperature", "top_p", "seed"):
+        asked[name] = given.pop(name)
+    for name in ("output", "prefix", "if_exists", "details", "model", "sidecar"):
+        if name in given:
+            asked[name] = given.pop(name)
+    return {name: value for name, value in asked.items() if value is not None}
+
+
+def _json_file(path: Path | None) -> Any:
+    if path is None:
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as e:
+        raise click.UsageError(f"{path} cannot be read: {e.strerror or e}.") from None
+    except ValueError as e:
+        raise click.UsageError(f"{path} is no JSON: {e}.") from None
+
+
+def _params(given: tuple[str, ...]) -> dict[str, Any] | None:
+    out = {}
+    for word in given:
+        name, equals, value = word.partition("=")
+        if not equals or not name:
+            raise click.UsageError(f"--param takes NAME=JSON, not {word!r}.")
+        try:
+            out[name] = json.loads(value)
+        except ValueError:
+            out[name] = value  # a plain word is a string
+    return out or None

@@ -1,0 +1,73 @@
+"""The embedded gateway on the command line: `serve` and `demo`.
+
+Comes in: an engine and an address. Goes out: a server in the foreground, or the demo.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+import click
+
+from nyu_llm_frames.cli import command_options as options
+
+
+@click.command()
+@click.option("--model", type=options.FILE, help="A GGUF file of your own.")
+@click.option("--upstream", metavar="URL", help="An OpenAI-compatible server that answers.")
+@click.option("--answers", type=click.Choice(["echo"]), help="No model: repeat the question.")
+@click.option("--upstream-key-env", metavar="NAME", help="Variable that holds the upstream's key.")
+@click.option("--data", type=options.FOLDER, help="Folder of the jobs. Default: the user's data.")
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=0,
+    help="Default: that of last time, or any free one.",
+)
+@click.option(
+    "--api-key-env", metavar="NAME", help="Variable with the key to ask for. Default: a random one."
+)
+@click.option("--concurrency", type=int, help="Requests at once. Default: 1, upstream 4.")
+@click.option("--max-tokens", type=int, default=256, show_default=True)
+@click.option("--context", type=int, default=2048, show_default=True, help="Tokens the model sees.")
+def serve(api_key_env: str | None, **given: Any) -> None:
+    """Run the embedded gateway in the foreground: a small real model, no key, this machine only.
+
+    Prints the address and the key; Ctrl-C ends it, and jobs that are not over go on at the next
+    start.
+    """
+    from nyu_llm_frames.local.process import serve as run
+    from nyu_llm_frames.local.spec import Key
+
+    key = None
+    if api_key_env is not None:
+        key = Key(os.environ.get(api_key_env) or "")
+        if not key:
+            raise click.UsageError(f"The variable {api_key_env} is not set.")
+    os.umask(0o077)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    run(api_key=key, **given)
+
+
+@click.command()
+@click.option("--rows", type=click.IntRange(1), default=20, show_default=True)
+@click.option("--sidecar", type=options.FOLDER, default=Path("demo.llm"), show_default=True)
+@click.option("--answers", type=click.Choice(["echo"]), hidden=True)
+@click.option("--data", type=options.FOLDER, hidden=True)
+def demo(rows: int, sidecar: Path, answers: Literal["echo"] | None, data: Path | None) -> None:
+    """Show the main job on real rows with a real model on this machine; needs no key.
+
+    The first time it fetches a small model (93 MB); a second call is instant, because every
+    answer is in the sidecar.
+    """
+    from nyu_llm_frames.cli.demo import run
+
+    run(rows=rows, sidecar=sidecar, answers=answers, data=data)
+
+
+COMMANDS = (serve, demo)

@@ -1,0 +1,250 @@
+"""Commands that need the sidecar alone: no input file, no template.
+
+Comes in: the path of a sidecar. Goes out: what its batch jobs are and hold, and the steps that
+move them on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from nyu_llm_frames._runs.stored_answers import Totals
+from nyu_llm_frames._runs.stored_run import StoredRun
+from nyu_llm_frames._shared.wording import count, dollars
+from nyu_llm_frames.cli import command_options as options
+from nyu_llm_frames.cli import exits, show
+
+_SHOWN = ["batch_id", "status", "step", "model", "requests", "answers", "submitted_at", "error"]
+
+
+def _open(given: dict[str, Any], *, retries: int = 1) -> StoredRun:
+    gateway = options.take_gateway(given) if "gateway_" in given else None
+    max_cost = given.pop("max_cost", None)
+    path, run = given.pop("sidecar"), given.pop("run")
+    return StoredRun(path, run=run, gateway=gateway, retries=retries, max_cost=max_cost)
+
+
+def _jobs_frame(stored: StoredRun) -> pd.DataFrame:
+    return pd.DataFrame(
+        [msgspec.structs.asdict(job) for job in stored.jobs()],
+        columns=[
+            *("name", "run", "batch_id", "step", "status", "outcome", "model", "realm", "gateway"),
+            *("requests", "answers", "orphans", "duplicates", "error", "planned_at"),
+            *("submitted_at", "ended_at", "done_at"),
+        ],
+    )
+
+
+def _report(stored: StoredRun, *, json_: bool) -> int:
+    """Print where the requests stand; return the exit code that says the same."""
+    totals = stored.totals()
+    if json_:
+        show.as_json(
+            {
+                "sidecar": str(stored.sidecar.path),
+                "requests": sum(totals.counts.values()),
+                **_as_json(totals),
+                "jobs_pending": stored.pending,
+            }
+        )
+    else:
+        _print(totals)
+    if stored.pending:
+        return exits.TRY_LATER if stored.trouble else exits.PENDING
+    return exits.of_statuses(totals.counts)
+
+
+def _as_json(totals: Totals) -> dict[str, Any]:
+    return {"counts": totals.counts, "usage": totals.usage, "cost_usd": totals.cost}
+
+
+def _print(totals: Totals) -> None:
+    """Print where the requests stand, and what came back took."""
+    click.echo(f"{count(sum(totals.counts.values()), 'request')}: {show.counts(totals.counts)}")
+    if any(totals.usage.values()):
+        prompt, output, thinking = totals.usage.values()
+        cost = "unknown, no price for this model" if totals.cost is None else dollars(totals.cost)
+        click.echo(
+            f"tokens: {prompt:,} prompt, {output:,} output, {thinking:,} thinking; "
+            f"cost so far: {cost}"
+        )
+
+
+@click.command()
+@options.sidecar
+@options.as_json
+def status(json_: bool, **given: Any) -> None:
+    """Show the batch jobs of a sidecar, as they were when last asked; asks nobody.
+
+    SIDECAR is the folder (default: llm_sidecar). The exit code is 4 while jobs are not over.
+    """
+    stored = _open(given)
+    jobs = _jobs_frame(stored)
+    if json_:
+        show.as_json(
+            {
+                "sidecar": str(stored.sidecar.path),
+                **_as_json(stored.totals()),
+                "jobs_pending": stored.pending,
+                "jobs": show.records(jobs),
+            }
+        )
+    else:
+        click.echo(str(stored.sidecar.path))
+        show.frame(jobs[_SHOWN], json_=False, empty="no batch jobs")
+        _print(stored.totals())
+    if stored.pending:
+        raise click.exceptions.Exit(exits.PENDING)
+
+
+@click.command()
+@options.sidecar
+@options.timeout
+@options.retries
+@options.max_cost
+@options.gateway
+@options.as_json
+def wait(timeout: float | None, retries: int, json_: bool, **given: Any) -> None:
+    """Wait until every batch job of a sidecar is over and its answers are stored.
+
+    Requests that failed are sent again, up to --retries times each, as `batch` does.
+    """
+    stored = _open(given, retries=retries)
+    stored.wait(timeout)
+    raise click.exceptions.Exit(_report(stored, json_=json_))
+
+
+@click.command()
+@options.sidecar
+@click.option("--out", type=options.OUT, help="Write all requests: .csv, .parquet or .jsonl.")
+@click.option("--prompts", is_flag=True, help="With --out: add the request bodies.")
+@options.max_cost
+@options.gateway
+@options.as_json
+def collect(out: Path | None, prompts: bool, json_: bool, **given: Any) -> None:
+    """Take one step: ask for the state of the jobs, store the answers that are there.
+
+    Never waits; the exit code is 4 while jobs are not over. For the joined table make the
+    `batch` call again: it costs nothing.
+    """
+    stored = _open(given)
+    stored.poll()
+    if out is not None:
+        _write(stored.iter_answers(prompts=prompts), out)
+        show.note(f"written: {out}")
+    raise click.exceptions.Exit(_report(stored, json_=json_))
+
+
+@click.command()
+@options.sidecar
+@options.max_cost
+@options.gateway
+@options.as_json
+def retry(json_: bool, **given: Any) -> None:
+    """Send failed, empty, missing and damaged requests once more, in any case."""
+    stored = _open(given)
+    under_way = stored.retry()
+    show.note(f"{count(under_way, 'request')} under way")
+    raise click.exceptions.Exit(_report(stored, json_=json_))
+
+
+@click.command()
+@options.sidecar
+@options.gateway
+@options.as_json
+def cancel(json_: bool, **given: Any) -> None:
+    """Cancel the batch jobs that are not over; what they finish before is kept."""
+    ids = _open(given).cancel()
+    if json_:
+        show.as_json({"cancelled": ids})
+    else:
+        click.echo(f"asked to stop: {', '.join(ids) or 'none'}")
+
+
+@click.command()
+@options.sidecar
+@click.option("--adopt", metavar="BATCH_ID", help="The submit made this batch job.")
+@click.option("--resubmit", is_flag=True, help="The submit surely made none: send it again.")
+@options.gateway
+def resolve(adopt: str | None, resubmit: bool, **given: Any) -> None:
+    """Settle a submit of which nobody knows whether it made a batch job (exit code 5)."""
+    stored = _open(given)
+    stored.resolve(adopt, resubmit)
+    click.echo(f"settled; go on with: nyu-llm-frames wait {stored.sidecar.path}")
+
+
+@click.command()
+@options.sidecar
+@click.option("--prompts", is_flag=True, help="Add the request bodies.")
+@options.as_json
+def failures(prompts: bool, json_: bool, **given: Any) -> None:
+    """List the requests without a good answer, and why; the exit code is 3 if there are any."""
+    stored = _open(given)
+    found = stored.failures(prompts=prompts)
+    if not json_:
+        found = found[["custom_id", "status", "error", *(["body"] if prompts else [])]]
+    none = "no failures so far, and batch jobs are not over" if stored.pending else "no failures"
+    show.frame(found, json_=json_, empty=none)
+    if len(found):
+        raise click.exceptions.Exit(exits.NO_GOOD_ANSWER)
+
+
+@click.command()
+@click.argument("sidecar", type=options.FOLDER)
+@click.argument("path", type=options.ANY)
+@click.option("--prompts", is_flag=True, help="With a table: add the request bodies.")
+def export(sidecar: Path, path: Path, prompts: bool) -> None:
+    """Copy a sidecar to share it, or write its answers as a table.
+
+    PATH is a new folder, or a file that ends in .csv, .parquet or .jsonl: one line per distinct
+    request with its best answer.
+    """
+    if path.suffix in _WRITERS:
+        _write(StoredRun(sidecar).iter_answers(prompts=prompts), path)
+    elif path.suffix in _OTHER_TABLES:
+        raise click.UsageError(f"{path}: a table ends in {', '.join(_WRITERS)}; else it is a copy.")
+    else:
+        from nyu_llm_frames import open_sidecar
+
+        path = open_sidecar(sidecar).export(path)
+    click.echo(str(path))
+
+
+_WRITERS = (".csv", ".parquet", ".jsonl")
+_JSON_ROWS = 10_000
+_OTHER_TABLES = (".json", ".tsv", ".txt", ".xls", ".xlsx", ".feather", ".gz", ".zip")
+
+
+def _write(frames: Iterator[pd.DataFrame], path: Path) -> None:
+    from nyu_llm_frames._sidecar.storage import atomic_file
+
+    if path.suffix not in _WRITERS:
+        raise click.UsageError(f"{path}: a table ends in {', '.join(_WRITERS)}.")
+    with atomic_file(path.absolute()) as file:
+        if path.suffix == ".csv":
+            for i, frame in enumerate(frames):
+                frame.to_csv(file, index=False, header=i == 0, lineterminator="\n")
+        elif path.suffix == ".jsonl":
+            for frame in frames:
+                for start in range(0, len(frame), _JSON_ROWS):  # held as one text
+                    some = frame.iloc[start : start + _JSON_ROWS]
+                    # pandas 2.2 writes whole numbers beside missing ones as 2.0.
+                    some = some.astype(object).where(some.notna(), None)
+                    some.to_json(file, orient="records", lines=True, force_ascii=False)
+        else:
+            first = pa.Table.from_pandas(next(frames), preserve_index=False)
+            with pq.ParquetWriter(file, first.schema) as writer:
+                writer.write_table(first)
+                for frame in frames:
+                    writer.write_table(pa.Table.from_pandas(frame, first.schema, False))
+
+
+COMMANDS = (status, wait, collect, retry, cancel, resolve, failures, export)

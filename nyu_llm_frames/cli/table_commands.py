@@ -1,0 +1,167 @@
+"""Commands on tables: batch, preview, trial, estimate.
+
+Comes in: the path of a table and a template. Goes out: an output file, or rows to look at.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from nyu_llm_frames._shared.options import current
+from nyu_llm_frames._shared.wording import count, printable
+from nyu_llm_frames.cli import command_options as options
+from nyu_llm_frames.cli import exits, show
+from nyu_llm_frames.errors import PartialResultWarning
+
+_DRAWN_FROM = 10_000
+
+
+@click.command()
+@click.argument("input", type=options.DATA)
+@options.template
+@options.columns
+@options.model
+@click.option("--out", type=options.OUT, required=True, help="Ends in .csv, .tsv or .parquet.")
+@click.option(
+    "--no-wait", is_flag=True, help="Take one step and end; give the command again later."
+)
+@options.timeout
+@options.retries
+@options.max_cost
+@click.option("--on-error", type=click.Choice(["keep", "raise"]), default="keep")
+@options.sidecar_option
+@options.gateway
+@options.as_json
+def batch(
+    input: Path,
+    out: Path,
+    no_wait: bool,
+    timeout: float | None,
+    retries: int,
+    max_cost: float | None,
+    on_error: Any,
+    json_: bool,
+    **given: Any,
+) -> None:
+    """Answer a prompt for every row of INPUT (CSV, TSV, JSONL, parquet, or a folder of parquet).
+
+    Writes all columns and the answers to --out. Give the same command again at any time: it picks
+    up where things stand, and nothing is paid twice.
+    """
+    from nyu_llm_frames import batch_file
+
+    arguments = options.take_asked(given)
+    with warnings.catch_warnings():
+        if json_:
+            warnings.simplefilter("ignore", PartialResultWarning)
+        result = batch_file(
+            input,
+            out,
+            wait=not no_wait,
+            timeout=timeout,
+            retries=retries,
+            max_cost=max_cost,
+            on_error=on_error,
+            **arguments,
+        )
+    if json_:
+        show.as_json(asdict(result))
+    else:
+        click.echo(f"{result.output}: {count(result.rows, 'row')}: {show.counts(result.counts)}")
+        if result.trouble and current().progress is False:  # else it was told already
+            show.note(result.trouble)
+    raise click.exceptions.Exit(exits.of_statuses(result.counts, result.trouble))
+
+
+@click.command()
+@click.argument("input", type=options.DATA)
+@options.template
+@click.option("--model", default="model", help="Only for the ids.")
+@click.option("--n", type=click.IntRange(1), default=5, show_default=True, help="Rows.")
+@options.gateway
+@options.as_json
+def preview(input: Path, n: int, json_: bool, **given: Any) -> None:
+    """Show the first prompts as they would be sent; no network, no key."""
+    from nyu_llm_frames._runs.arguments import Arguments
+    from nyu_llm_frames._runs.file_head import head
+
+    arguments = options.take_asked(given)
+    found = head(input, Arguments(**arguments), n).llm.preview(n=n, **arguments)
+    if json_:
+        show.as_json(show.records(found))
+        return
+    for label, row in found.iterrows():
+        click.echo(click.style(f"row {label}  {row['custom_id']}", bold=True))
+        for message in row["messages"] or []:
+            click.echo(
+                f"{click.style(message['role'] + ':', fg='cyan')} {printable(_shown(message))}"
+            )
+        click.echo()
+
+
+def _shown(message: dict[str, Any]) -> str:
+    content = message["content"]
+    return (
+        content
+        if isinstance(content, str)
+        else "".join(p.get("text", " [image] ") for p in content)
+    )
+
+
+@click.command()
+@click.argument("input", type=options.DATA)
+@options.template
+@options.columns
+@options.model
+@click.option("--n", type=click.IntRange(1), default=5, show_default=True, help="Rows.")
+@click.option("--random-state", type=int, help="Draw the same rows again.")
+@click.option("--sidecar", type=options.FOLDER, required=True, help="That of the batch to come.")
+@options.gateway
+@options.as_json
+def trial(input: Path, n: int, random_state: int | None, json_: bool, **given: Any) -> None:
+    """Answer a few rows now, live, with the very same requests; the batch does not pay them again.
+
+    The rows are drawn from the first 10,000. The sidecar is the one that the batch will use:
+    <name of its output>.llm beside it.
+    """
+    from nyu_llm_frames._runs.arguments import Arguments
+    from nyu_llm_frames._runs.file_head import estimate_file, head
+
+    arguments = options.take_asked(given)
+    table = head(input, Arguments(**arguments), max(n, _DRAWN_FROM), check_columns=True)
+    found = table.llm.trial(n=n, random_state=random_state, **arguments)
+    show.frame(found, json_=json_, empty="no rows")
+    if len(table) >= _DRAWN_FROM and not json_:
+        click.echo(
+            f"the whole file: {estimate_file(input, Arguments(**arguments), retries=0).line()}"
+        )
+    if found[f"{arguments['output']}_error"].notna().any():
+        raise click.exceptions.Exit(exits.NO_GOOD_ANSWER)
+
+
+@click.command()
+@click.argument("input", type=options.DATA)
+@options.template
+@options.model
+@click.option("--sidecar", type=options.FOLDER, help="That of the batch to come.")
+@options.retries
+@options.gateway
+@options.as_json
+def estimate(input: Path, retries: int, json_: bool, **given: Any) -> None:
+    """Say what a batch would send and cost; no network, no key."""
+    from nyu_llm_frames._runs.arguments import Arguments
+    from nyu_llm_frames._runs.file_head import estimate_file
+
+    found = estimate_file(input, Arguments(**options.take_asked(given)), retries)
+    if json_:
+        show.as_json(asdict(found))
+    else:
+        click.echo(repr(found))
+
+
+COMMANDS = (batch, preview, trial, estimate)

@@ -1,7 +1,7 @@
 """The cells of a pandas column or index as plain Python values, fast.
 
 Comes in: a Series or Index of any dtype. Goes out: a list that agrees element by element with
-`_scalars.to_python` over the same cells, or an array of what `str` makes of them. The dtype saves
+`to_python` over the same cells, or an array of what `str` makes of them. The dtype saves
 looking at each cell, nothing more.
 """
 

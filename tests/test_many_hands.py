@@ -676,7 +676,7 @@ def test_a_newer_format_is_named(kind: str, stand_in: StandIn, tmp_path: Path) -
     batch(stand_in, tmp_path / "s", TEXTS[:3])
     (path,) = (tmp_path / "s" / kind).glob("*.parquet")
     table = pq.read_table(path)
-    pq.write_table(table.replace_schema_metadata({"nyu_llm_frames.format": "2"}), path)
-    with pytest.raises(SidecarVersionError, match=r"format 2.*pip install -U nyu-llm-frames") as e:
+    pq.write_table(table.replace_schema_metadata({"nyu_llm_frames.format": "3"}), path)
+    with pytest.raises(SidecarVersionError, match=r"format 3.*pip install -U nyu-llm-frames") as e:
         touch_all(stand_in, tmp_path / "s")
     assert e.value.path == str(path)

@@ -946,7 +946,7 @@ def test_odd_values_of_json_lines_come_through(tmp_path: Path, gateway: llm.Gate
 
 @pytest.mark.parametrize("choices", [[2**70, 1], [2**63, "a", 1], [-(2**63) - 1, 1]])
 def test_choices_that_no_column_of_integers_holds_are_refused(choices: list[Any]) -> None:
-    with pytest.raises(SchemaError, match="beyond 64 bits.*as text"):
+    with pytest.raises(SchemaError, match=r"beyond 64 bits.*as text"):
         pd.DataFrame({"text": ["a"]}).llm.preview("{{ text }}", schema={"kind": choices})
 
 

@@ -12,6 +12,7 @@ import platform
 import signal
 import socket
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -98,6 +99,7 @@ def _serve(
 ) -> None:
     key = api_key or paths.store_key(folder)
     store = Store(folder)
+    tempfile.tempdir = str(store.blobs)  # of uploads that come in: /tmp is memory on many machines
     engine = build(spec, options)
     worker = Worker(store, engine)
     users = Users()

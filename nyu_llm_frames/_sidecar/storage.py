@@ -118,9 +118,9 @@ def draft_path(path: Path) -> Path:
     return path.with_name(f".{path.name}.{_HOST}-{os.getpid()}-{uuid.uuid4().hex[:8]}")
 
 
-def create(path: Path) -> None:
-    """Make an empty file that only its owner can read."""
-    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+def create(path: Path, mode: int = 0o600) -> None:
+    """Make an empty file that only its owner can read, unless `mode` says otherwise."""
+    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, mode))
 
 
 def sync_file(path: Path) -> None:
@@ -133,12 +133,12 @@ def sync_file(path: Path) -> None:
 
 
 @contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path, mode: int = 0o600) -> Iterator[Path]:
     """Lend a path to write to; the file then appears whole under its own name, or not at all."""
     draft = draft_path(path)
     with sidecar_errors(path):
         try:
-            create(draft)
+            create(draft, mode)
             yield draft
             sync_file(draft)
             # Kernels stamp files by a clock that ticks every few milliseconds; readers tell two
@@ -153,9 +153,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def atomic_file(path: Path) -> Iterator[BinaryIO]:
+def atomic_file(path: Path, mode: int = 0o600) -> Iterator[BinaryIO]:
     """Write a file that appears whole, with all it held, or not at all."""
-    with atomic_path(path) as draft, draft.open("wb") as file:
+    with atomic_path(path, mode) as draft, draft.open("wb") as file:
         yield file
 
 

@@ -16,6 +16,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -109,7 +110,7 @@ def _serve(
         "pid": os.getpid(),
         "realm": spec.realm,
         "model": engine.model,
-        "options": {**options.as_dict(), "slots": engine.slots},
+        "options": {**asdict(options), "slots": engine.slots},
     }
     gateway = Gateway(store, worker, engine, about=about)
 

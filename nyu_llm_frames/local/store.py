@@ -19,6 +19,8 @@ from typing import Any, BinaryIO, Literal
 from urllib.parse import quote, unquote
 from uuid import uuid4
 
+from nyu_llm_frames.local.paths import whole_file
+
 Status = Literal["validating", "in_progress", "cancelling", "completed", "failed", "cancelled"]
 OPEN: tuple[Status, ...] = ("validating", "in_progress", "cancelling")
 PAGE = 256
@@ -143,15 +145,8 @@ class Store:
     def add_file(self, content: BinaryIO, *, bucket: str, name: str, purpose: str) -> StoredFile:
         """Keep an uploaded file; the same name replaces the file, not the jobs on it."""
         blob = self.blobs / f"{uuid4().hex}.jsonl"
-        part = blob.with_suffix(".part")
-        try:
-            with part.open("wb") as out:
-                shutil.copyfileobj(content, out, 2**20)
-                out.flush()
-                os.fsync(out.fileno())
-            part.replace(blob)
-        finally:
-            part.unlink(missing_ok=True)
+        with whole_file(blob) as out:
+            shutil.copyfileobj(content, out, 2**20)
         _sync_folder(self.blobs)
         stored = StoredFile(
             uri=uri_of(f"gs://{bucket}/{name}"),

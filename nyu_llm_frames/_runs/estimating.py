@@ -211,20 +211,15 @@ def _observe(
         name = name_of(path)[1]
         job = jobs.get(name)
         run = runs.get(job.run if job is not None else name)
-        realm, model = (
-            (job.realm, job.model) if job else (run.realm, run.model) if run else ("", "")
-        )
-        if (realm, model) != (question.realm, question.model):
+        maker = job or run
+        if maker is None or (maker.realm, maker.model) != (question.realm, question.model):
             continue
         table = read_answers(path, ["custom_id", *_COUNTS])
         strange = np.flatnonzero(positions(table["custom_id"], requests.ids) < 0)[:left]
         table = table.take(pa.array(strange))
         left -= len(strange)
-        equal = run is not None and (run.template, run.params) == (
-            question.template,
-            question.params,
-        )
-        (same if equal else other).append(_output(table))
+        asked = (run.template, run.params) if run is not None else None
+        (same if asked == (question.template, question.params) else other).append(_output(table))
         if scale is None and job is not None and len(pairs) < _SAMPLE:
             pairs += _pairs(sidecar.path / "requests" / f"{name}.parquet", table)
     if scale is None and pairs:

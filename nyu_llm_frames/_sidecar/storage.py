@@ -13,7 +13,7 @@ import socket
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, TypeVar
@@ -193,10 +193,7 @@ def write_table(path: Path, table: pa.Table) -> None:
 
 
 def write_batches(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> None:
-    """Write a large table of ever different values atomically, batch by batch.
-
-    One thread makes the next batch while the other compresses and writes the last one.
-    """
+    """Write a large table of ever different values atomically, batch by batch."""
     with (
         atomic_path(path) as draft,
         # Not a file of Python's: each write to one waits for the thread that makes the batches.
@@ -204,15 +201,9 @@ def write_batches(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatc
         pq.ParquetWriter(
             file, marked(schema), compression="lz4", use_dictionary=False, write_statistics=False
         ) as writer,
-        ThreadPoolExecutor(1, thread_name_prefix="requests") as thread,
     ):
-        pending: Future[None] | None = None
-        for batch in batches:
-            if pending is not None:
-                pending.result()
-            pending = thread.submit(writer.write_batch, batch)
-        if pending is not None:
-            pending.result()
+        for batch in one_ahead(batches):
+            writer.write_batch(batch)
 
 
 def one_ahead(items: Iterable[T]) -> Iterator[T]:

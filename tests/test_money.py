@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from base64 import b64encode
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -21,21 +22,27 @@ from support import rows
 from support.stand_in import StandIn
 
 import nyu_llm_frames as llm
-from nyu_llm_frames._runs.budget import check_max_cost
-from nyu_llm_frames._stages.cost import tokenizer as tokenizers
-from nyu_llm_frames._stages.cost.estimate import Demand, Observed, dollars, estimate, output_tokens
+from nyu_llm_frames._stages.cost import tokens as tokenizers
+from nyu_llm_frames._stages.cost.estimate import (
+    Demand,
+    check_max_cost,
+    dollars,
+    estimate,
+    interval,
+)
 from nyu_llm_frames._stages.cost.prices import FREE, Price, Rate, Rates, price_of
-from nyu_llm_frames._stages.cost.projection import interval
 from nyu_llm_frames._stages.cost.tokens import (
     DEFAULT,
     PICTURE,
+    Observed,
     Weights,
     calibrated,
+    output_tokens,
+    weigh_fragments,
     weigh_messages,
     weigh_text,
-    weights,
 )
-from nyu_llm_frames._stages.requests.bodies import fragments, fragments_with_images
+from nyu_llm_frames._stages.requests.bodies import fragments
 from nyu_llm_frames.errors import BudgetError, ConfigurationError
 
 AT = datetime(2026, 11, 1, tzinfo=UTC)
@@ -139,7 +146,7 @@ def test_this_machine_answers_for_free() -> None:
 @given(st.lists(st.text(max_size=60), min_size=1, max_size=5))
 def test_a_prompt_weighs_the_same_as_json_and_as_text(texts: list[str]) -> None:
     plain = [t.replace("\\", "/") for t in texts]  # an escaped backslash is a plain character
-    by_json = weights(pa.chunked_array([fragments(("user",), [plain])]), ("user",))
+    by_json = weigh_fragments(pa.chunked_array([fragments(("user",), [plain])]), ("user",))
     # The short escapes of JSON are seen as one character, \u escapes as what they stand for.
     by_text = [weigh_text(t) for t in plain]
     control = [sum((c < " " and c not in "\b\f\n\r\t") or c == "\x7f" for c in t) for t in plain]
@@ -147,13 +154,39 @@ def test_a_prompt_weighs_the_same_as_json_and_as_text(texts: list[str]) -> None:
         assert a == pytest.approx(b, abs=0.36 * n + 1e-9)
 
 
-def test_image_data_is_not_counted_as_text() -> None:
-    url = f'{{"type":"image_url","image_url":{{"url":"data:image/png;base64,{"A" * 90_000}"}}}}'
-    content = f'[{{"type":"text","text":"what is this"}},{url}]'
-    made = fragments_with_images(("user",), [[""]], {0: [content]})
-    parts = pa.chunked_array([made], pa.large_string())
-    found = weights(parts, ("user",), images=True)
-    assert (found.text[0] < 10, found.pictures[0], found.beyond[0]) == (True, 1, 0)
+def prompt_with(url: str, **more: str) -> list[dict[str, Any]]:
+    image = {"type": "image_url", "image_url": {"url": url, **more}}
+    return [{"role": "user", "content": [{"type": "text", "text": "what is this"}, image]}]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "gs://b/a}.png",
+        'gs://b/"a\\.png',
+        "https://h/a.png?x={}",
+        "data:image/png;base64," + "A" * 900,
+    ],
+)
+def test_a_picture_with_any_address_counts_as_one_and_never_as_text(url: str) -> None:
+    assert weigh_messages(prompt_with(url)) == (3, 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("url", "more"),
+    [
+        ("data:application/pdf;base64,AAAA", {}),
+        ("gs://b/a.PDF", {}),
+        ("https://h/a.mp4?x=1", {}),
+        ("https://h/a", {"mime_type": "audio/wav"}),
+    ],
+)
+def test_a_document_of_unknown_length_may_be_as_long_as_models_read(
+    url: str, more: dict[str, str]
+) -> None:
+    assert weigh_messages(prompt_with(url, **more)) == (3, 1, 1_048_576)
+    pages = "data:application/pdf;base64," + b64encode(b"/Type /Page /Type /Page").decode()
+    assert weigh_messages(prompt_with(pages)) == (3, 2, 0)
 
 
 @given(st.lists(st.tuples(st.integers(1, 500), st.integers(1, 900)), min_size=1, max_size=40))
@@ -358,6 +391,23 @@ class Words:
         return text.split()
 
 
+def test_the_tokenizer_reads_three_hundred_prompts_of_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+
+    class Reading(Words):
+        def encode(self, text: str) -> list[str]:
+            read.append(text)
+            return super().encode(text)
+
+    monkeypatch.setattr(tokenizers, "gemma", Reading)
+    many = pd.DataFrame({"q": [f"{i} " * (i % 7 + 1) for i in range(5_000)]})
+    told = many.llm.estimate("{{ q }}", model=MODEL)
+    assert told.basis["prompt"] == "counted with Gemma 3's tokenizer in 300 of the prompts"
+    assert len(read) == 300
+    tokens = sum(len(q.split()) + 4 for q in many["q"])
+    assert told.prompt_tokens.expected == pytest.approx(tokens, rel=0.1)
+
+
 @pytest.mark.parametrize("tokenizer", [None, Words()], ids=["characters", "tokenizer"])
 def test_whatever_counts_text_pictures_are_counted_the_same_way(
     tokenizer: Words | None, monkeypatch: pytest.MonkeyPatch
@@ -390,17 +440,6 @@ def test_earlier_prompts_without_pictures_do_not_make_pictures_cheap(
     told = photos.llm.estimate("What is in it?", model=MODEL, images="photo")
     assert "earlier prompts" in told.basis["prompt"]
     assert told.prompt_tokens.high > 9 * PICTURE[2]
-
-
-@pytest.mark.parametrize("url", ["gs://b/a}.png", 'gs://b/"a\\.png', "https://h/a.png?x={}"])
-def test_a_picture_with_any_address_counts(url: str) -> None:
-    part = {"type": "image_url", "image_url": {"url": url}}
-    content = json.dumps([{"type": "text", "text": "what"}, part], separators=(",", ":"))
-    made = pa.chunked_array([fragments_with_images(("user",), [[""]], {0: [content]})])
-    found = weights(made.cast(pa.large_string()), ("user",), images=True)
-    assert found.pictures[0] == 1
-    messages = [{"role": "user", "content": json.loads(content)}]
-    assert weigh_messages(messages) == (found.text[0], 1, 0)
 
 
 # --- budgets --------------------------------------------------------------------------------

@@ -197,9 +197,9 @@ class FrameMethods:
             As `batch`.
         """
         from nyu_llm_frames._api.run import submit
-        from nyu_llm_frames._runs.budget import check_max_cost
         from nyu_llm_frames._runs.prepare import check_retries
         from nyu_llm_frames._shared.clock import SystemClock
+        from nyu_llm_frames._stages.cost.estimate import check_max_cost
 
         call = self._prepared(template, model, common)
         return submit(
@@ -313,9 +313,9 @@ class FrameMethods:
         if not isinstance(wait, bool):
             raise ConfigurationError(f"wait must be True or False, not {wait!r}.")
         from nyu_llm_frames._api.run import batch
-        from nyu_llm_frames._runs.budget import check_max_cost
         from nyu_llm_frames._runs.prepare import check_retries, check_timeout
         from nyu_llm_frames._shared.clock import SystemClock
+        from nyu_llm_frames._stages.cost.estimate import check_max_cost
 
         seconds = check_timeout(timeout)
         call = self._prepared(template, model, common)

@@ -10,13 +10,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from nyu_llm_frames._runs.arguments import Arguments
-from nyu_llm_frames._runs.budget import check_max_cost
 from nyu_llm_frames._runs.file_run import FileRun
 from nyu_llm_frames._runs.prepare import check_retries, check_timeout, sidecar_path
 from nyu_llm_frames._runs.summary import failures_text
 from nyu_llm_frames._shared import options as _options
 from nyu_llm_frames._shared.clock import SystemClock
 from nyu_llm_frames._shared.wording import count
+from nyu_llm_frames._stages.cost.estimate import check_max_cost
 from nyu_llm_frames._tables.sink import check_output, check_outside
 from nyu_llm_frames._tables.source import open_source
 from nyu_llm_frames.errors import ConfigurationError, PartialResultError, PartialResultWarning

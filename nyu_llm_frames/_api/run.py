@@ -18,7 +18,6 @@ import pandas as pd
 
 from nyu_llm_frames._jobs.driver import Driver
 from nyu_llm_frames._jobs.planner import Planner
-from nyu_llm_frames._runs.budget import check_budget
 from nyu_llm_frames._runs.estimating import answer_costs
 from nyu_llm_frames._runs.launch import opened, planned
 from nyu_llm_frames._runs.next_upload import SharedJobs, next_upload
@@ -27,6 +26,7 @@ from nyu_llm_frames._runs.result import Collected
 from nyu_llm_frames._runs.summary import Summary, models_of, summarize
 from nyu_llm_frames._shared.clock import Clock
 from nyu_llm_frames._sidecar.folder import new_name
+from nyu_llm_frames._stages.cost.estimate import check_budget
 from nyu_llm_frames.errors import (
     BatchJobFailedError,
     BudgetError,

@@ -17,7 +17,6 @@ from nyu_llm_frames._jobs.context import Context
 from nyu_llm_frames._jobs.live import Ints, LiveRequests
 from nyu_llm_frames._jobs.planner import Planner
 from nyu_llm_frames._runs.arguments import Arguments
-from nyu_llm_frames._runs.budget import check_budget
 from nyu_llm_frames._runs.estimating import TRIAL, answer_costs
 from nyu_llm_frames._runs.launch import opened, record_of, tell_unknown_model
 from nyu_llm_frames._runs.next_upload import estimate, next_upload
@@ -29,8 +28,8 @@ from nyu_llm_frames._sidecar.folder import new_name
 from nyu_llm_frames._sidecar.lock import one_trial
 from nyu_llm_frames._stages.answers.answer import Answer
 from nyu_llm_frames._stages.batches.planning import RequestStates
+from nyu_llm_frames._stages.cost.estimate import Trial, check_budget, interval
 from nyu_llm_frames._stages.cost.prices import price_of
-from nyu_llm_frames._stages.cost.projection import Trial, interval
 from nyu_llm_frames._tables.columns import Outcome
 from nyu_llm_frames._tables.frame import check_frame
 from nyu_llm_frames.errors import ConfigurationError

@@ -78,7 +78,3 @@ def problem_of_client(client: Any, given: Mapping[str, str], options: Mapping[st
         f"client= is used as it is, so {', '.join(f'{name}=' for name in ignored)} would have "
         "no effect: make the client with it, or leave client= out."
     )
-
-
-def texts(options: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if isinstance(value, str)}

@@ -15,7 +15,6 @@ from nyu_llm_frames._gateway.checks import (
     normal_url,
     problem_of,
     problem_of_client,
-    texts,
     without_password,
 )
 from nyu_llm_frames._gateway.masking import NO_SECRETS, Secret
@@ -90,7 +89,9 @@ class Gateway:
         self._put({}, None, {}, None)  # a traceback may show this object
         named = {"api_key": api_key, "base_url": base_url, "provider": provider, "bucket": bucket}
         del api_key  # and these variables
-        problem = problem_of({**named, **texts(portkey_options)})
+        problem = problem_of(
+            named | {k: v for k, v in portkey_options.items() if isinstance(v, str)}
+        )
         given = {name: value.strip() for name, value in named.items() if value and not problem}
         options = {k: v.strip() if isinstance(v, str) else v for k, v in portkey_options.items()}
         if client is not None and not problem:

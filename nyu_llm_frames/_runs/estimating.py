@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,26 +21,20 @@ from nyu_llm_frames._sidecar.folder import IDS, Sidecar
 from nyu_llm_frames._stages.batches.job import UNPAID, Job
 from nyu_llm_frames._stages.batches.planning import RequestStates, to_send
 from nyu_llm_frames._stages.batches.wire import read_json
-from nyu_llm_frames._stages.cost import tokenizer
 from nyu_llm_frames._stages.cost import tokens as _tokens
-from nyu_llm_frames._stages.cost.estimate import Demand, Estimate, Observed, estimate
-from nyu_llm_frames._stages.cost.prices import FREE, Price, price_of
-from nyu_llm_frames._stages.cost.tokens import Scale, Weights
-from nyu_llm_frames._stages.cost.total import total
+from nyu_llm_frames._stages.cost.estimate import Demand, Estimate, estimate, total
+from nyu_llm_frames._stages.cost.prices import FREE, Floats, Price, price_of
+from nyu_llm_frames._stages.cost.tokens import DEFAULT, Observed, Scale, Weighed, Weights
 from nyu_llm_frames._stages.requests.bodies import Requests, encode
 
-Floats = np.ndarray[Any, np.dtype[np.float64]]
 Ints = np.ndarray[Any, np.dtype[np.int64]]
-
-Weighed: TypeAlias = tuple[float, float, float]
 
 TRIAL = "trial-"
 """Names of runs whose answers were bought live, at the live rate."""
 
-_SAMPLE = 2_000
+_SAMPLE = 300
 _MAX_OBSERVED = 50_000
 _COUNTS = ["prompt_tokens", "completion_tokens", "reasoning_tokens"]
-_READ_BY_THE_MODEL = ("response_format", "tools")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +78,7 @@ def estimate_requests(
             sending[where[where >= 0]] = True
     sending &= ~states.final
     chosen = np.flatnonzero(sending)
-    left = np.maximum(1 + retries - states.attempts[chosen], 1).astype(np.float64)
-    params = requests.shape.params
+    max_tokens, extra_weight = _beside_messages(requests.shape.params)
     demand = Demand(
         rows=rows,
         requests=len(requests),
@@ -94,19 +87,16 @@ def estimate_requests(
         given_up=int((~states.final & ~states.carried & ~sending).sum()),
         model=requests.shape.model,
         weight=_weights(requests, chosen),
-        attempts=left,
-        max_tokens=_whole(params.get("max_tokens") or params.get("max_completion_tokens")),
-        extra_weight=sum(
-            _tokens.weigh_text(encode(params[k])) for k in _READ_BY_THE_MODEL if k in params
-        ),
+        attempts=np.maximum(1 + retries - states.attempts[chosen], 1).astype(np.float64),
+        max_tokens=max_tokens,
+        extra_weight=extra_weight,
     )
     if not len(chosen):
-        return estimate(demand, Observed(), _tokens.DEFAULT, FREE)
+        return estimate(demand, Observed(), DEFAULT, FREE)
     observed, scale = Observed(), None
     if sidecar is not None:
-        best = sidecar.best_answers(requests.ids)
-        observed, scale = _observe(requests, question, best, jobs, sidecar)
-    scale = scale or _by_tokenizer(requests, chosen) or _tokens.DEFAULT
+        observed, scale = _observe(requests, question, jobs, sidecar)
+    scale = scale or _by_tokenizer(requests, chosen) or DEFAULT
     return estimate(demand, observed, scale, price_of(question.realm, question.model, at))
 
 
@@ -128,22 +118,17 @@ def estimate_bodies(
     groups: dict[tuple[int | None, float], list[tuple[Weighed, int]]] = {}
     for body, left in zip(bodies, attempts, strict=True):
         fields = _fields(body)
-        limit = fields.get("max_tokens") or fields.get("max_completion_tokens")
-        extra = sum(
-            _tokens.weigh_text(encode(fields[k])) for k in _READ_BY_THE_MODEL if k in fields
-        )
-        weight = _tokens.weigh_messages(fields.get("messages", ()))
-        groups.setdefault((_whole(limit), extra), []).append((weight, left))
+        weighed = _tokens.weigh_messages(fields.get("messages", ()))
+        groups.setdefault(_beside_messages(fields), []).append((weighed, left))
     price = price_of(realm, model, at)
     parts = []
-    for (limit, extra), found in groups.items():
-        weights = _tokens.as_weights([weight for weight, _ in found])
+    for beside, found in (groups or {(None, 0.0): []}).items():
+        weights = _tokens.as_weights([weighed for weighed, _ in found])
         times = np.array([left for _, left in found], dtype=np.float64)
         n = len(found)
-        demand = Demand(n, n, 0, 0, 0, model, weights, times, limit, extra)
-        parts.append(estimate(demand, Observed(), _tokens.DEFAULT, price))
-    nothing = Demand(0, 0, 0, 0, 0, model, _tokens.as_weights(()), np.zeros(0))
-    return total(parts or [estimate(nothing, Observed(), _tokens.DEFAULT, price)])
+        demand = Demand(n, n, 0, 0, 0, model, weights, times, *beside)
+        parts.append(estimate(demand, Observed(), DEFAULT, price))
+    return total(parts)
 
 
 def _fields(body: str) -> dict[str, Any]:
@@ -154,26 +139,35 @@ def _fields(body: str) -> dict[str, Any]:
     return value if ours else {}
 
 
-def _whole(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+def _beside_messages(fields: dict[str, Any]) -> tuple[int | None, float]:
+    """Return how long an answer may be, and the weight of what the model reads too."""
+    limit = fields.get("max_tokens") or fields.get("max_completion_tokens")
+    read = (fields[name] for name in ("response_format", "tools") if name in fields)
+    extra = sum(_tokens.weigh_text(encode(value)) for value in read)
+    return (limit if type(limit) is int else None), extra
 
 
 def _weights(requests: Requests, chosen: Ints) -> Weights:
-    fragments = requests.some_fragments(chosen)
-    return _tokens.weights(fragments, requests.shape.roles, images=requests.images)
+    if not requests.images:
+        fragments = requests.some_fragments(chosen)
+        return _tokens.weigh_fragments(fragments, requests.shape.roles)
+    each = (requests.messages(chosen[i : i + 1])[0] for i in range(len(chosen)))  # images are large
+    return _tokens.as_weights([_tokens.weigh_messages(messages) for messages in each])
+
+
+def _sample(among: Ints) -> Ints:
+    """Choose evenly."""
+    return among[np.linspace(0, len(among) - 1, min(len(among), _SAMPLE)).astype(np.int64)]
 
 
 def _by_tokenizer(requests: Requests, chosen: Ints) -> Scale | None:
     """Count the text of a sample of the prompts themselves; a tokenizer sees no pictures."""
-    if not tokenizer.fits(requests.shape.model):
+    sample = _sample(chosen)
+    texts = map(_tokens.message_texts, requests.messages(sample))
+    counts = _tokens.count_tokens(requests.shape.model, texts)
+    if counts is None:
         return None
-    sample = chosen[np.linspace(0, len(chosen) - 1, min(len(chosen), _SAMPLE)).astype(np.int64)]
-    texts = [_tokens.message_texts(messages) for messages in requests.messages(sample)]
-    found = tokenizer.count(requests.shape.model, texts)
-    if found is None:
-        return None
-    counts, name = found
-    basis = f"counted with {name}"
+    basis = "counted with Gemma 3's tokenizer"
     if len(sample) < len(chosen):
         basis += f" in {len(sample):,} of the prompts"
     counts = counts + 4.0 * len(requests.shape.roles)  # marks around each message
@@ -197,13 +191,13 @@ def _output(table: pa.Table) -> Floats:
 
 
 def _observe(
-    requests: Requests, question: Question, best: Best, jobs: dict[str, Job], sidecar: Sidecar
+    requests: Requests, question: Question, jobs: dict[str, Job], sidecar: Sidecar
 ) -> tuple[Observed, Scale | None]:
     """Read what answers of the same model took."""
-    own = gather(best, _COUNTS)
+    own = gather(sidecar.best_answers(requests.ids), _COUNTS)
     same, other = [_output(own)], [np.zeros(0)]
     counted = _numbers(own, "prompt_tokens")
-    known = np.flatnonzero(counted > 0)[:_MAX_OBSERVED]
+    known = _sample(np.flatnonzero(counted > 0))
     scale = None
     if len(known):
         told = f"calibrated by the real counts of {len(known):,} prompts of this call"
@@ -217,20 +211,15 @@ def _observe(
         name = name_of(path)[1]
         job = jobs.get(name)
         run = runs.get(job.run if job is not None else name)
-        realm, model = (
-            (job.realm, job.model) if job else (run.realm, run.model) if run else ("", "")
-        )
-        if (realm, model) != (question.realm, question.model):
+        maker = job or run
+        if maker is None or (maker.realm, maker.model) != (question.realm, question.model):
             continue
         table = read_answers(path, ["custom_id", *_COUNTS])
         strange = np.flatnonzero(positions(table["custom_id"], requests.ids) < 0)[:left]
         table = table.take(pa.array(strange))
         left -= len(strange)
-        equal = run is not None and (run.template, run.params) == (
-            question.template,
-            question.params,
-        )
-        (same if equal else other).append(_output(table))
+        asked = (run.template, run.params) if run is not None else None
+        (same if asked == (question.template, question.params) else other).append(_output(table))
         if scale is None and job is not None and len(pairs) < _SAMPLE:
             pairs += _pairs(sidecar.path / "requests" / f"{name}.parquet", table)
     if scale is None and pairs:

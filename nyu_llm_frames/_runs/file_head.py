@@ -18,8 +18,7 @@ from nyu_llm_frames._runs.file_requests import RequestBands
 from nyu_llm_frames._runs.next_upload import estimate
 from nyu_llm_frames._shared.clock import SystemClock
 from nyu_llm_frames._shared.progress import Progress, Reporter
-from nyu_llm_frames._stages.cost.estimate import Estimate
-from nyu_llm_frames._stages.cost.total import total
+from nyu_llm_frames._stages.cost.estimate import Estimate, total
 from nyu_llm_frames._tables.csv_text import notes
 from nyu_llm_frames._tables.source import open_source
 

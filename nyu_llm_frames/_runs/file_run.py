@@ -19,7 +19,6 @@ from nyu_llm_frames._jobs.driver import Driver
 from nyu_llm_frames._jobs.planner import Planner
 from nyu_llm_frames._jobs.tracker import JobTracker
 from nyu_llm_frames._runs.arguments import Arguments
-from nyu_llm_frames._runs.budget import check_budget
 from nyu_llm_frames._runs.file_requests import Band, RequestBands
 from nyu_llm_frames._runs.launch import planned, sidecar_line
 from nyu_llm_frames._runs.next_upload import SharedJobs, next_upload
@@ -31,8 +30,7 @@ from nyu_llm_frames._shared.progress import Progress, Reporter
 from nyu_llm_frames._sidecar.bands import LargeSidecar, SidecarSlice
 from nyu_llm_frames._sidecar.folder import new_name
 from nyu_llm_frames._sidecar.storage import sidecar_errors
-from nyu_llm_frames._stages.cost.estimate import Estimate
-from nyu_llm_frames._stages.cost.total import total
+from nyu_llm_frames._stages.cost.estimate import Estimate, check_budget, total
 from nyu_llm_frames._tables import sink
 from nyu_llm_frames._tables.csv_text import notes
 from nyu_llm_frames._tables.join import NewColumns

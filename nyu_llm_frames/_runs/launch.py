@@ -12,15 +12,13 @@ from datetime import datetime
 from pathlib import Path
 
 from nyu_llm_frames._jobs.context import Context
-from nyu_llm_frames._runs.budget import check_budget
 from nyu_llm_frames._runs.prepare import PreparedCall, template_text, versions
 from nyu_llm_frames._shared.clock import Clock
 from nyu_llm_frames._shared.progress import Reporter
 from nyu_llm_frames._shared.wording import count
 from nyu_llm_frames._sidecar.folder import RunRecord, Sidecar, is_sidecar
-from nyu_llm_frames._stages.cost.estimate import Estimate
+from nyu_llm_frames._stages.cost.estimate import Estimate, check_budget, total
 from nyu_llm_frames._stages.cost.prices import nearest_gemini
-from nyu_llm_frames._stages.cost.total import total
 from nyu_llm_frames._stages.requests.routes import route
 from nyu_llm_frames._stages.requests.thinking import advice
 

@@ -22,8 +22,7 @@ from nyu_llm_frames._shared.progress import Reporter
 from nyu_llm_frames._sidecar.folder import Sidecar, is_sidecar
 from nyu_llm_frames._sidecar.stored import StoredRequests
 from nyu_llm_frames._stages.batches.planning import unknown_states
-from nyu_llm_frames._stages.cost.estimate import Estimate
-from nyu_llm_frames._stages.cost.total import total
+from nyu_llm_frames._stages.cost.estimate import Estimate, total
 
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 

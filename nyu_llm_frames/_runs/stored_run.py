@@ -22,7 +22,6 @@ from nyu_llm_frames._jobs.context import Context
 from nyu_llm_frames._jobs.driver import Driver
 from nyu_llm_frames._jobs.planner import Planner
 from nyu_llm_frames._jobs.tracker import JobTracker
-from nyu_llm_frames._runs.budget import check_budget, check_max_cost
 from nyu_llm_frames._runs.estimating import estimate_bodies
 from nyu_llm_frames._runs.stored_answers import Key, Part, StoredAnswers
 from nyu_llm_frames._shared import options as _options
@@ -33,7 +32,7 @@ from nyu_llm_frames._sidecar.folder import new_name
 from nyu_llm_frames._sidecar.stored import StoredRequests
 from nyu_llm_frames._stages.batches.job import UNPAID, Job
 from nyu_llm_frames._stages.batches.planning import RequestStates, to_reread, to_send
-from nyu_llm_frames._stages.cost.total import total
+from nyu_llm_frames._stages.cost.estimate import check_budget, check_max_cost, total
 from nyu_llm_frames.errors import (
     AuthenticationError,
     ConfigurationError,

@@ -13,7 +13,7 @@ import socket
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, TypeVar
@@ -118,9 +118,9 @@ def draft_path(path: Path) -> Path:
     return path.with_name(f".{path.name}.{_HOST}-{os.getpid()}-{uuid.uuid4().hex[:8]}")
 
 
-def create(path: Path) -> None:
-    """Make an empty file that only its owner can read."""
-    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+def create(path: Path, mode: int = 0o600) -> None:
+    """Make an empty file that only its owner can read, unless `mode` says otherwise."""
+    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, mode))
 
 
 def sync_file(path: Path) -> None:
@@ -133,12 +133,12 @@ def sync_file(path: Path) -> None:
 
 
 @contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path, mode: int = 0o600) -> Iterator[Path]:
     """Lend a path to write to; the file then appears whole under its own name, or not at all."""
     draft = draft_path(path)
     with sidecar_errors(path):
         try:
-            create(draft)
+            create(draft, mode)
             yield draft
             sync_file(draft)
             # Kernels stamp files by a clock that ticks every few milliseconds; readers tell two
@@ -153,9 +153,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def atomic_file(path: Path) -> Iterator[BinaryIO]:
+def atomic_file(path: Path, mode: int = 0o600) -> Iterator[BinaryIO]:
     """Write a file that appears whole, with all it held, or not at all."""
-    with atomic_path(path) as draft, draft.open("wb") as file:
+    with atomic_path(path, mode) as draft, draft.open("wb") as file:
         yield file
 
 
@@ -193,10 +193,7 @@ def write_table(path: Path, table: pa.Table) -> None:
 
 
 def write_batches(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> None:
-    """Write a large table of ever different values atomically, batch by batch.
-
-    One thread makes the next batch while the other compresses and writes the last one.
-    """
+    """Write a large table of ever different values atomically, batch by batch."""
     with (
         atomic_path(path) as draft,
         # Not a file of Python's: each write to one waits for the thread that makes the batches.
@@ -204,15 +201,9 @@ def write_batches(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatc
         pq.ParquetWriter(
             file, marked(schema), compression="lz4", use_dictionary=False, write_statistics=False
         ) as writer,
-        ThreadPoolExecutor(1, thread_name_prefix="requests") as thread,
     ):
-        pending: Future[None] | None = None
-        for batch in batches:
-            if pending is not None:
-                pending.result()
-            pending = thread.submit(writer.write_batch, batch)
-        if pending is not None:
-            pending.result()
+        for batch in one_ahead(batches):
+            writer.write_batch(batch)
 
 
 def one_ahead(items: Iterable[T]) -> Iterator[T]:

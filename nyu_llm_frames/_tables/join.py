@@ -48,19 +48,13 @@ class NewColumns:
         table = pa.Table.from_pandas(frame, preserve_index=False)
         if self._spill is None:
             self.schema = table.schema
-            flat = [pa.field(f.name, _flat(f.type)) for f in self.schema]
-            self._spill = Spill(self._folder, pa.schema([("row", pa.int64()), *flat]))
+            spilled = pa.schema([("row", pa.int64()), *self.schema])
+            self._spill = Spill(self._folder, spilled)
             per_row = table.nbytes / max(table.num_rows, 1) + 1
             self._per_range = int(min(200_000, max(1_000, _RANGE_BYTES / per_row)))
-            self._categories = {
-                f.name: _categories(table[f.name])
-                for f in self.schema
-                if pa.types.is_dictionary(f.type)
-            }
-        arrays = [pa.chunked_array([pa.array(rows, pa.int64())])]
-        arrays += [table[f.name].cast(f.type) for f in list(self._spill.schema)[1:]]
-        flat_table = pa.Table.from_arrays(arrays, schema=self._spill.schema)
-        self._spill.add(flat_table, rows // self._per_range)
+        columns = [pa.array(rows, pa.int64()), *table.columns]
+        numbered = pa.Table.from_arrays(columns, schema=self._spill.schema)
+        self._spill.add(numbered, rows // self._per_range)
 
     def take(self, count: int) -> pa.Table:
         """Return the new columns of the next rows."""
@@ -86,33 +80,17 @@ class NewColumns:
         place = np.full(stop - self._next, -1, dtype=np.int64)
         place[table["row"].to_numpy() - self._next] = np.arange(table.num_rows)
         self._next = stop
-        ordered = table.take(pa.array(place, mask=place < 0))
-        return pa.Table.from_arrays(
-            [self._restored(ordered[f.name], f) for f in self.schema], schema=self.schema
-        )
-
-    def _restored(self, column: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArray:
-        if field.name == self._status:
-            column = pc.fill_null(column, "skipped")
-        if not pa.types.is_dictionary(field.type):
-            return column
-        values = self._categories[field.name]
-        found = pc.index_in(column.combine_chunks(), value_set=values)
-        encoded = pa.DictionaryArray.from_arrays(found.cast(field.type.index_type), values)
-        return pa.chunked_array([encoded.cast(field.type)])
+        ordered = table.take(pa.array(place, mask=place < 0)).select(self.schema.names)
+        if self._status in ordered.column_names:
+            at = ordered.column_names.index(self._status)
+            filled = pc.fill_null(ordered[self._status], "skipped")
+            ordered = ordered.set_column(at, self.schema.field(at), filled)
+        return ordered.replace_schema_metadata(self.schema.metadata)
 
     def close(self) -> None:
         """Remove what was written."""
         if self._spill is not None:
             self._spill.close()
-
-
-def _flat(kind: pa.DataType) -> pa.DataType:
-    return kind.value_type if pa.types.is_dictionary(kind) else kind
-
-
-def _categories(column: pa.ChunkedArray) -> Any:
-    return column.chunk(0).dictionary if column.num_chunks else pa.array([], pa.string())
 
 
 def _is_mixed(column: pd.Series[Any]) -> bool:

@@ -10,6 +10,7 @@ import contextlib
 import inspect
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -271,30 +272,32 @@ def _is_readable(cell: pa.Scalar) -> bool:
     return True
 
 
+@dataclass(frozen=True, slots=True)
 class _Index:
-    """The row labels that pandas wrote beside the columns, if any."""
+    """The row labels that pandas wrote beside the columns, or numbers."""
 
-    def __init__(self, columns: list[str], start: int, step: int) -> None:
-        self.columns, self._start, self._step = columns, start, step
+    columns: list[str]
+    start: int = 0
+    step: int = 1
 
     def labels(self, rows: int, done: int, found: dict[str, list[object]]) -> list[object]:
         if not self.columns:
-            first = self._start + done * self._step
-            return list(range(first, first + rows * self._step, self._step))
+            return [self.start + (done + i) * self.step for i in range(rows)]
         levels = [found[name] for name in self.columns]
-        if len(levels) == 1:
-            return list(levels[0])
-        return list(zip(*levels, strict=True))
+        return list(zip(*levels, strict=True)) if len(levels) > 1 else levels[0]
 
 
 def _index(schema: pa.Schema) -> _Index:
     names = pandas_metadata.index_columns(schema)
-    if names:
-        return _Index(names, 0, 1)
     for item in pandas_metadata.read(schema).get("index_columns", ()):
-        if isinstance(item, dict) and item.get("kind") == "range" and item.get("step"):
+        if (
+            not names
+            and isinstance(item, dict)
+            and item.get("kind") == "range"
+            and item.get("step")
+        ):
             return _Index([], int(item["start"]), int(item["step"]))
-    return _Index([], 0, 1)
+    return _Index(names)
 
 
 def _column(

@@ -6,10 +6,9 @@ at all. From CSV to CSV a record's text is copied as it stands.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
@@ -19,12 +18,12 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from nyu_llm_frames._shared.local_path import local_path
-from nyu_llm_frames._sidecar.storage import draft_path
+from nyu_llm_frames._sidecar.storage import atomic_file
 from nyu_llm_frames._tables import pandas_metadata
 from nyu_llm_frames._tables.csv_text import CsvSource
 from nyu_llm_frames._tables.json_lines import text as json_text
 from nyu_llm_frames._tables.source import CSV_DELIMITERS, OUTPUTS, Source
-from nyu_llm_frames.errors import ConfigurationError, SidecarError
+from nyu_llm_frames.errors import ConfigurationError
 
 _GROUP_BYTES = 16 << 20
 _TEXTS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
@@ -108,7 +107,7 @@ def write(source: Source, output: Path, new: Columns, check: Callable[[], None])
     A new column that the input has already (``if_exists="replace"``) takes its place.
     """
     suffix = output.suffix.lower()
-    with _whole(output) as file:
+    with atomic_file(output, 0o666) as file:  # like any file that a program writes here
         if suffix not in CSV_DELIMITERS:
             _write_parquet(source, file, new)
         elif isinstance(source, CsvSource):
@@ -116,24 +115,6 @@ def write(source: Source, output: Path, new: Columns, check: Callable[[], None])
         else:
             _write_csv(source, file, new, CSV_DELIMITERS[suffix])
         check()
-
-
-@contextlib.contextmanager
-def _whole(output: Path) -> Iterator[BinaryIO]:
-    draft = draft_path(output)
-    try:
-        with draft.open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(output)
-    except OSError as e:
-        if isinstance(e, SidecarError):
-            raise
-        raise SidecarError(f"{output} cannot be written: {e}.", path=str(output)) from None
-    finally:
-        with contextlib.suppress(OSError):
-            draft.unlink(missing_ok=True)
 
 
 # --- parquet ----------------------------------------------------------------------------------
@@ -229,23 +210,13 @@ class Line:
 
     def cells(self, column: pa.ChunkedArray) -> list[str]:
         """Return a column's cells; null is empty, an empty text is quoted."""
-        special = self._special
-        if pa.types.is_integer(column.type):  # nothing in them to be quoted
-            return ["" if v is None else v for v in column.cast(pa.string()).to_pylist()]
-        if pa.types.is_dictionary(column.type):
-            column = column.cast(column.type.value_type)
-        if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-            return [
-                "" if v is None else '"' + v.replace('"', '""') + '"' if special(v) else v or '""'
-                for v in column.to_pylist()
-            ]
-        return [self.cell(plain_text(v)) for v in column.to_pylist()]
+        return ['""' if v == "" else self.cell(plain_text(v)) for v in column.to_pylist()]
 
 
 def plain_text(value: Any) -> str:
     """Return the text of a cell that pandas.to_csv would write."""
-    if value is None:
-        return ""
+    if value is None or isinstance(value, str):
+        return value or ""
     if isinstance(value, dict | list):
         return json_text(value) or ""
     return value.isoformat(" ") if hasattr(value, "hour") else str(value)

@@ -12,9 +12,11 @@ import platform
 import signal
 import socket
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -98,6 +100,7 @@ def _serve(
 ) -> None:
     key = api_key or paths.store_key(folder)
     store = Store(folder)
+    tempfile.tempdir = str(store.blobs)  # of uploads that come in: /tmp is memory on many machines
     engine = build(spec, options)
     worker = Worker(store, engine)
     users = Users()
@@ -107,7 +110,7 @@ def _serve(
         "pid": os.getpid(),
         "realm": spec.realm,
         "model": engine.model,
-        "options": {**options.as_dict(), "slots": engine.slots},
+        "options": {**asdict(options), "slots": engine.slots},
     }
     gateway = Gateway(store, worker, engine, about=about)
 

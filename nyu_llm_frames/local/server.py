@@ -20,6 +20,7 @@ from uuid import uuid4
 from anyio import create_task_group
 from starlette.applications import Starlette
 from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
+from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
@@ -31,7 +32,6 @@ from nyu_llm_frames.local.engine import Engine
 from nyu_llm_frames.local.objects import batch_object, file_object, output_object, upload_object
 from nyu_llm_frames.local.rows import ENDPOINT, Completion, RowError, check_body, completion_body
 from nyu_llm_frames.local.store import OPEN, Job, Store, StoredFile, file_id, uri_of
-from nyu_llm_frames.local.upload import Upload, UploadError
 from nyu_llm_frames.local.worker import Worker
 
 MAX_LIST = 100
@@ -77,24 +77,30 @@ class Gateway:
 
     async def upload(self, request: Request) -> Response:
         """Stream a file to the store."""
-        part = self._store.new_part()
         try:
-            with Upload(request.headers.get("content-type", ""), part) as upload:
-                await upload.read(request.stream())
-                purpose = upload.fields.get("purpose", "")
-                if purpose != "batch":
-                    raise UploadError(f"purpose must be 'batch', not {purpose!r}")
-                plain = PurePosixPath(upload.filename).name or "input.jsonl"
-                name = request.headers.get("x-portkey-provider-file-name") or (f"{uuid4()}/{plain}")
-                bucket = request.headers.get("x-portkey-vertex-storage-bucket-name") or "local"
-                stored = await run_in_threadpool(
-                    self._store.add_file, part, bucket=bucket, name=name, purpose=purpose
-                )
-        except UploadError as error:
-            raise HTTPException(400, str(error)) from error
+            async with request.form() as form:
+                stored = await self._stored(form, request.headers)
         except ClientDisconnect:
             return Response(status_code=400)
         return JSONResponse(upload_object(stored))
+
+    async def _stored(self, form: FormData, headers: Headers) -> StoredFile:
+        file, purpose = form.get("file"), form.get("purpose")
+        if not isinstance(file, UploadFile):
+            raise HTTPException(400, "the body must be multipart/form-data with a whole 'file'")
+        if purpose != "batch":
+            raise HTTPException(400, f"purpose must be 'batch', not {purpose!r}")
+        if next(iter(form)) == "file":  # NYU's gateway passes the file on as it comes
+            raise HTTPException(400, "the part 'purpose' must come before the file")
+        plain = PurePosixPath(file.filename or "").name or "input.jsonl"
+        stored: StoredFile = await run_in_threadpool(
+            self._store.add_file,
+            file.file,
+            bucket=headers.get("x-portkey-vertex-storage-bucket-name") or "local",
+            name=headers.get("x-portkey-provider-file-name") or f"{uuid4()}/{plain}",
+            purpose=purpose,
+        )
+        return stored
 
     async def file(self, request: Request) -> Response:
         """Describe an uploaded file, or the output of a job."""

@@ -11,7 +11,7 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 from urllib.parse import urlsplit, urlunsplit
 
 from nyu_llm_frames.errors import ConfigurationError
@@ -95,16 +95,6 @@ class Options:
         if self.upstream_key_env is not None:
             out += ["--upstream-key-env", self.upstream_key_env]
         return out
-
-    def as_dict(self) -> dict[str, Any]:
-        """Give the options by name, as the running server reports them."""
-        return {
-            "concurrency": self.concurrency,
-            "max_tokens": self.max_tokens,
-            "context": self.context,
-            "upstream_key_env": self.upstream_key_env,
-            "grace_s": self.grace_s,
-        }
 
 
 def engine_spec(

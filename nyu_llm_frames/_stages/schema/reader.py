@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -113,10 +114,8 @@ class Reader:
                 plain = text
             if plain == text:
                 raise
-            try:
+            with suppress(ValidationError):
                 return self.validate(plain)
-            except ValidationError:
-                pass
             raise
 
 

@@ -86,7 +86,12 @@ def run_file(
         run.answer(wait, seconds)
         outcome = run.write()
         result = FileResult(
-            target, run.sidecar.path, run.bands.rows, run.requests, outcome.counts, run.trouble
+            target,
+            run.sidecar.path,
+            run.bands.rows,
+            run.execution.ctx.requests,
+            outcome.counts,
+            run.trouble,
         )
     where = f"{arguments.output}_error of {result.output}"
     text = failures_text(outcome.counts, outcome.examples, where)

@@ -17,8 +17,7 @@ import pandas as pd
 import pyarrow as pa
 
 from nyu_llm_frames._jobs.planner import Planner
-from nyu_llm_frames._runs.launch import opened, record_of
-from nyu_llm_frames._runs.next_upload import planner_of
+from nyu_llm_frames._runs.launch import opened, planner_of, record_of
 from nyu_llm_frames._runs.prepare import PreparedCall
 from nyu_llm_frames._runs.result import Collected
 from nyu_llm_frames._shared.clock import SystemClock

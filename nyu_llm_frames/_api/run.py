@@ -8,41 +8,25 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from nyu_llm_frames._jobs.driver import Driver
-from nyu_llm_frames._jobs.planner import Planner
-from nyu_llm_frames._runs.budget import check_budget
 from nyu_llm_frames._runs.estimating import answer_costs
-from nyu_llm_frames._runs.launch import opened, planned
-from nyu_llm_frames._runs.next_upload import SharedJobs, next_upload
+from nyu_llm_frames._runs.launch import CallExecution, CallPart, opened
 from nyu_llm_frames._runs.prepare import PreparedCall, template_text, versions
 from nyu_llm_frames._runs.result import Collected
 from nyu_llm_frames._runs.summary import Summary, models_of, summarize
 from nyu_llm_frames._shared.clock import Clock
-from nyu_llm_frames._sidecar.folder import new_name
-from nyu_llm_frames.errors import (
-    BatchJobFailedError,
-    BudgetError,
-    ConfigurationError,
-    NotPicklableError,
-    PartialResultError,
-    PartialResultWarning,
-    RunTimeoutError,
-    UncertainSubmissionError,
-)
+from nyu_llm_frames.errors import NotPicklableError, PartialResultError, PartialResultWarning
 
 
 def submit(call: PreparedCall, clock: Clock, *, retries: int, max_cost: float | None) -> Run:
     """Plan, upload and submit, without a poll. See `FrameMethods.submit`."""
     run = Run(call, clock, retries, max_cost)
-    run._start()
+    run._execution.start()
     return run
 
 
@@ -58,7 +42,7 @@ def batch(
 ) -> pd.DataFrame:
     """Plan, submit, wait or take one step, and join. See `FrameMethods.batch`."""
     run = Run(call, clock, retries, max_cost)
-    run._answer(wait, timeout)
+    run._execution.answer(wait, timeout)
     return run._joined(on_error, stacklevel=4)
 
 
@@ -76,55 +60,25 @@ class Run:
     def __init__(
         self, call: PreparedCall, clock: Clock, retries: int, max_cost: float | None
     ) -> None:
-        self._call, self._max_cost = call, max_cost
-        self.name = new_name(clock.now())
-        self._ctx = opened(call, clock)
-        self._planner = Planner(self.name, call.requests, self._ctx, retries)
-        self._driver = Driver(self.name, self._ctx, self._planner.tracker)
+        self._call, self._ctx = call, opened(call, clock)
+        part = CallPart(call, self._ctx.sidecar)
+        self._execution = CallExecution(
+            call,
+            self._ctx,
+            [part],
+            len(call.frame),
+            retries=retries,
+            max_cost=max_cost,
+            carried=lambda: self,
+        )
+        self.name = self._execution.name
+        self._planner = self._execution.planner(part)
         self._collected = Collected(call, self._planner)
 
     @property
     def sidecar(self) -> Path:
         """Folder of the sidecar."""
         return self._ctx.sidecar.path
-
-    # --- starting ---------------------------------------------------------------------------
-    def _plan(self, *, again: bool = False) -> int:
-        """Decide what to send and write it down; return how many requests are under way."""
-        if again:
-            self._planner.tracker.forget_failures()
-        shared_jobs = SharedJobs()
-        shared_jobs.add(self._planner)
-        return planned(
-            self._ctx,
-            self._call,
-            self.name,
-            lambda: self._planner.plan(again=again),
-            estimate=next_upload(self._call, self._planner, again=again),
-            shared_jobs=shared_jobs.estimate(self._ctx),
-            max_cost=self._max_cost,
-        )
-
-    def _plan_more(self) -> int:
-        """Plan what another attempt may cure: within the limit, as all that is sent."""
-        if self._max_cost is not None:
-            check_budget(next_upload(self._call, self._planner), self._max_cost, more=True)
-        return self._planner.plan()
-
-    def _start(self) -> None:
-        with self._driving():
-            if self._plan():
-                self._driver.start()
-
-    def _answer(self, wait: bool, timeout: float | None) -> None:
-        with self._driving(timeout):
-            if not self._plan():
-                return
-            if wait:
-                self._until_over()
-            else:
-                self._driver.step()
-                self._driver.raise_failed(at_once=True)
 
     # --- going on ---------------------------------------------------------------------------
     def poll(self) -> Run:
@@ -139,12 +93,7 @@ class Run:
         ------
         UncertainSubmissionError, AuthenticationError, GatewayError
         """
-        with self._driving(polls=True):
-            self._planner.states()
-            if self._planner.lost_its_plan():
-                self._plan_more()
-            self._driver.step()
-            self._driver.raise_failed()
+        self._execution.poll()
         return self
 
     def wait(self, timeout: float | None = None) -> Run:
@@ -164,14 +113,8 @@ class Run:
         ------
         RunTimeoutError, UncertainSubmissionError, BatchJobFailedError, GatewayError
         """
-        with self._driving(timeout):
-            self._planner.states()
-            self._until_over()
+        self._execution.wait(timeout)
         return self
-
-    def _until_over(self) -> None:
-        self._driver.until_over(self._plan_more)
-        self._driver.raise_failed()
 
     def retry(self) -> Run:
         """Send failed, empty, missing and damaged requests once more, in any case.
@@ -184,9 +127,7 @@ class Run:
         Run
             The run itself; ``wait()`` waits for it.
         """
-        with self._driving():
-            if self._plan(again=True):
-                self._driver.start()
+        self._execution.retry()
         return self
 
     def cancel(self) -> list[str]:
@@ -197,9 +138,7 @@ class Run:
         list of str
             Ids of the batch jobs that were asked to stop.
         """
-        with self._driving():
-            self._planner.find_jobs()  # also where all answers are there, and none is waited for
-            return self._driver.cancel()
+        return self._execution.cancel(self._planner.find_jobs)  # also where all answers are there
 
     def resolve(self, adopt: str | None = None, resubmit: bool = False) -> Run:
         """Settle a submit of which nobody knows whether it made a job.
@@ -216,23 +155,8 @@ class Run:
         Run
             The run itself.
         """
-        if (adopt is None) == (not resubmit):
-            raise ConfigurationError('Give either adopt="<batch id>" or resubmit=True.')
-        with self._driving():
-            self._driver.resolve(adopt, resubmit)
+        self._execution.resolve(adopt, resubmit)
         return self
-
-    @contextmanager
-    def _driving(self, timeout: float | None = None, *, polls: bool = False) -> Iterator[None]:
-        """Surround one call of the user; errors that can be answered with the run carry it."""
-        try:
-            with self._driver.driving(timeout, polls=polls):
-                yield
-        except (
-            BudgetError, UncertainSubmissionError, BatchJobFailedError, RunTimeoutError
-        ) as error:  # fmt: skip
-            error.run = self
-            raise
 
     # --- looking ----------------------------------------------------------------------------
     @property

@@ -19,8 +19,7 @@ from nyu_llm_frames._jobs.planner import Planner
 from nyu_llm_frames._runs.arguments import Arguments
 from nyu_llm_frames._runs.budget import check_budget
 from nyu_llm_frames._runs.estimating import TRIAL, answer_costs
-from nyu_llm_frames._runs.launch import opened, record_of, tell_unknown_model
-from nyu_llm_frames._runs.next_upload import estimate, next_upload
+from nyu_llm_frames._runs.launch import CallPart, estimate, opened, record_of, tell_unknown_model
 from nyu_llm_frames._runs.prepare import PreparedCall, prepare
 from nyu_llm_frames._runs.result import Collected
 from nyu_llm_frames._shared.clock import Clock
@@ -67,7 +66,10 @@ def trial(
     asking = LiveRequests(name, part.requests, ctx)
     started = clock.monotonic()
     if len(wanted):
-        check_budget(next_upload(part, planner, again=True), part.options.max_cost, live=True)
+        upper = CallPart(part, ctx.sidecar).estimate(
+            planner.states(), retries=0, again=True, at=clock.now()
+        )
+        check_budget(upper, part.options.max_cost, live=True)
         with one_trial(ctx.sidecar.path, lambda text: ctx.notify("note", text)):
             states = planner.states()  # another trial may have asked them meanwhile
             wanted = np.flatnonzero(states.open)

@@ -7,9 +7,9 @@ digests, so bands are even, equal prompts meet in one band, and a batch job's id
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -19,10 +19,10 @@ import pyarrow.compute as pc
 from nyu_llm_frames._runs.arguments import Arguments
 from nyu_llm_frames._runs.prepare import PreparedCall, prepare
 from nyu_llm_frames._sidecar.bands import PREFIX, prefixes
-from nyu_llm_frames._stages.requests.bodies import Requests, first_of_each
+from nyu_llm_frames._stages.requests.bodies import first_of_each
 from nyu_llm_frames._tables.frame import missing_value_error
 from nyu_llm_frames._tables.source import Piece, Source
-from nyu_llm_frames._tables.spill import LIMIT_BYTES, Ints, Spill
+from nyu_llm_frames._tables.spill import LIMIT_BYTES, Spill
 from nyu_llm_frames.errors import ColumnExistsError, MissingValueError
 
 _PART_BYTES = 8 << 20
@@ -34,21 +34,18 @@ _SCHEMA = pa.schema(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Band:
+class Band(NamedTuple):
     """A part of the requests: ids whose prefix is in ``[low, high)``.
 
     Attributes
     ----------
-    rows : numpy.ndarray
-        Numbers of the rows in the file, shape (n,).
-    requests : Requests
+    call : PreparedCall
+        What a frame of these rows would be; labeled by their numbers in the file.
     """
 
     low: int
     high: int
-    rows: Ints
-    requests: Requests
+    call: PreparedCall
 
 
 class RequestBands:
@@ -163,12 +160,28 @@ class RequestBands:
         for start, stop in _grouped([self._sizes.get(n, (0, 0)) for n in range(self._parts)]):
             low = -(-start * PREFIX // self._parts)
             high = -(-stop * PREFIX // self._parts)
-            empty = replace(self.head.requests, images=bool(self.arguments.images))
-            yield _band(self._load(start, stop), low, high, empty)
+            yield Band(low, high, self._call(self._load(start, stop)))
             pa.default_memory_pool().release_unused()
 
     def _load(self, start: int, stop: int) -> pa.Table:
         return pa.concat_tables([self._spill.read(number) for number in range(start, stop)])
+
+    def _call(self, table: pa.Table) -> PreparedCall:
+        """Return the call of some rows: distinct requests, as if they were a frame."""
+        table = table.combine_chunks()
+        requests = replace(self.head.requests, images=bool(self.arguments.images))
+        if table.num_rows:
+            ids, codes, first = first_of_each(table["custom_id"].chunk(0))
+            texts = table["fragment"].chunk(0)
+            if len(ids) < len(texts):
+                # The prompt stands at one of equal rows of a piece, so not always at the first.
+                given = np.flatnonzero(texts.is_valid().to_numpy(zero_copy_only=False))
+                first[codes[given][::-1]] = given[::-1]
+                texts = texts.take(pa.array(first))
+            fragments = pa.chunked_array([texts])
+            requests = replace(requests, ids=ids, codes=codes, fragments=fragments)
+        frame = pd.DataFrame(index=pd.Index(table["row"].to_numpy()))
+        return replace(self.head, frame=frame, requests=requests)
 
     def close(self) -> None:
         """Remove what was written."""
@@ -204,23 +217,6 @@ def _rows(call: PreparedCall, first: int) -> pa.Table:
         ],
         schema=_SCHEMA,
     )
-
-
-def _band(table: pa.Table, low: int, high: int, empty: Requests) -> Band:
-    """Make a band of its rows; `empty` gives what the requests of all bands have in common."""
-    table = table.combine_chunks()
-    if not table.num_rows:
-        return Band(low, high, np.zeros(0, np.int64), empty)
-    ids, codes, first = first_of_each(table["custom_id"].chunk(0))
-    texts = table["fragment"].chunk(0)
-    if len(ids) < len(texts):
-        # The prompt stands at one of equal rows of a piece, so not always at the first of all.
-        given = np.flatnonzero(texts.is_valid().to_numpy(zero_copy_only=False))
-        first[codes[given][::-1]] = given[::-1]
-        texts = texts.take(pa.array(first))
-    fragments = pa.chunked_array([texts])
-    requests = replace(empty, ids=ids, codes=codes, fragments=fragments)
-    return Band(low, high, np.asarray(table["row"].to_numpy()), requests)
 
 
 def _in_file(error: ColumnExistsError, source: Source) -> ColumnExistsError:

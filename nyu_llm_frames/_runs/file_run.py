@@ -8,45 +8,28 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-import pandas as pd
-
 from nyu_llm_frames._jobs.context import Context
-from nyu_llm_frames._jobs.driver import Driver
 from nyu_llm_frames._jobs.planner import Planner
-from nyu_llm_frames._jobs.tracker import JobTracker
 from nyu_llm_frames._runs.arguments import Arguments
-from nyu_llm_frames._runs.budget import check_budget
 from nyu_llm_frames._runs.file_requests import Band, RequestBands
-from nyu_llm_frames._runs.launch import planned, sidecar_line
-from nyu_llm_frames._runs.next_upload import SharedJobs, next_upload
-from nyu_llm_frames._runs.prepare import PreparedCall
+from nyu_llm_frames._runs.launch import CallExecution, CallPart, sidecar_line
 from nyu_llm_frames._runs.result import Collected
 from nyu_llm_frames._runs.stored_run import StoredRun
 from nyu_llm_frames._shared.clock import Clock
 from nyu_llm_frames._shared.progress import Progress, Reporter
 from nyu_llm_frames._sidecar.bands import LargeSidecar, SidecarSlice
-from nyu_llm_frames._sidecar.folder import new_name
 from nyu_llm_frames._sidecar.storage import sidecar_errors
-from nyu_llm_frames._stages.cost.estimate import Estimate
-from nyu_llm_frames._stages.cost.total import total
 from nyu_llm_frames._tables import sink
 from nyu_llm_frames._tables.csv_text import notes
 from nyu_llm_frames._tables.join import NewColumns
 from nyu_llm_frames._tables.source import PARQUET, Source, fingerprint
 from nyu_llm_frames._tables.work import work_folder
-from nyu_llm_frames.errors import (
-    BatchJobFailedError,
-    BudgetError,
-    ConfigurationError,
-    RunTimeoutError,
-    UncertainSubmissionError,
-)
-
-_WITH_RUN = BatchJobFailedError, BudgetError, RunTimeoutError, UncertainSubmissionError
+from nyu_llm_frames.errors import ConfigurationError
 
 
 @dataclass(slots=True)
@@ -63,6 +46,19 @@ class FileOutcome:
 
     counts: dict[str, int]
     examples: dict[str, tuple[str, str]]
+
+
+class FileParts:
+    """The requests of a file, band by band, each with what it sees of the sidecar."""
+
+    def __init__(self, bands: RequestBands, sidecar: LargeSidecar) -> None:
+        self._bands, self._sidecar = bands, sidecar
+
+    def __iter__(self) -> Iterator[CallPart]:
+        return map(self._part, self._bands)
+
+    def _part(self, band: Band) -> CallPart:
+        return CallPart(band.call, SidecarSlice(self._sidecar, band.low, band.high))
 
 
 class FileRun:
@@ -84,9 +80,6 @@ class FileRun:
         self.bands = RequestBands(source, arguments, self._folder / "requests")
         self._head = self.bands.head
         self._report = Reporter(self._head.options.progress)
-        self._tracker = JobTracker()
-        self.name = new_name(clock.now())
-        self.requests = 0
         self.trouble = ""
 
     def __enter__(self) -> FileRun:
@@ -101,8 +94,6 @@ class FileRun:
         self._report.close()
         self.bands.close()
         shutil.rmtree(self._folder, ignore_errors=True)
-        if isinstance(error, _WITH_RUN):
-            error.run = self.stored()
 
     def stored(self) -> StoredRun:
         """Return what is left to work with: the sidecar. Enough to resolve, wait and cancel."""
@@ -129,30 +120,21 @@ class FileRun:
         for note in notes(self.source, self.source.columns if is_typed else self.bands.used):
             self._tell(note)
         self.sidecar = LargeSidecar(head.sidecar_path, self._clock)
-        self._ctx = Context(
+        ctx = Context(
             self.sidecar, head.gateway, head.options, self._clock, self._report, requests=0
         )
-        driver = Driver(self.name, self._ctx, self._tracker)
-        with driver.driving(timeout):
-            estimate = self._estimate()
-            self._ctx.requests = self.requests = estimate.requests
-            under_way = planned(
-                self._ctx,
-                head,
-                self.name,
-                self._plan,
-                estimate=estimate,
-                shared_jobs=self._shared_jobs.estimate(self._ctx),
-                max_cost=self._max_cost,
-            )
-            if not under_way:
-                return
-            if wait:
-                driver.until_over(self._plan_more)
-            else:
-                driver.step()
-                self.trouble = str(driver.trouble or "")
-            driver.raise_failed(at_once=not wait)
+        self.execution = CallExecution(
+            head,
+            ctx,
+            FileParts(self.bands, self.sidecar),
+            self.bands.rows,
+            retries=self._retries,
+            max_cost=self._max_cost,
+            carried=self.stored,
+        )
+        self.execution.answer(wait, timeout)
+        if not wait:
+            self.trouble = self.execution.trouble
 
     def _check_unchanged(self) -> None:
         """Rows are told by their number: in a file that changed they would be others."""
@@ -166,39 +148,6 @@ class FileRun:
     def _tell(self, message: str) -> None:
         self._report(Progress("note", message))
 
-    def _estimate(self) -> Estimate:
-        parts = []
-        self._shared_jobs = SharedJobs()
-        for band in self.bands:
-            call, planner = self._call(band), self._planner(band)
-            self._shared_jobs.add(planner)
-            parts.append(next_upload(call, planner))
-            del band, call, planner  # before the next one is loaded
-        return replace(total(parts), rows=self.bands.rows)
-
-    def _plan(self) -> int:
-        """Plan what has to be sent, band by band; return how many requests are under way."""
-        under_way = 0
-        for band in self.bands:
-            under_way += self._planner(band).plan()
-            del band
-        return under_way
-
-    def _plan_more(self) -> int:
-        """Plan what another attempt may cure: within the limit, as all that is sent."""
-        if self._max_cost is not None:
-            check_budget(self._estimate(), self._max_cost, more=True)
-        return self._plan()
-
-    def _call(self, band: Band) -> PreparedCall:
-        """Return the call of one band: what a frame of its rows would be."""
-        frame = pd.DataFrame(index=pd.Index(band.rows))
-        return replace(self._head, frame=frame, requests=band.requests)
-
-    def _planner(self, band: Band) -> Planner:
-        ctx = replace(self._ctx, sidecar=SidecarSlice(self.sidecar, band.low, band.high))
-        return Planner(self.name, band.requests, ctx, self._retries, self._tracker)
-
     # --- the end ----------------------------------------------------------------------------
     def write(self) -> FileOutcome:
         """Join answers to rows and write the output file."""
@@ -206,14 +155,18 @@ class FileRun:
         columns = NewColumns(self._folder / "columns", self.bands.rows, status)
         counts: Counter[str] = Counter()
         examples: dict[str, tuple[str, str]] = {}
+
+        def join(part: CallPart, planner: Planner) -> None:
+            nonlocal examples
+            collected = Collected(part.call, planner)
+            outcome = collected.outcome()
+            columns.add(part.call.frame.index.to_numpy(), collected.joined(outcome))
+            counts.update(collected.counts(outcome))
+            examples = collected.examples(outcome) | examples
+
         try:
-            for band in self.bands:
-                part = Collected(self._call(band), self._planner(band))
-                outcome = part.outcome()
-                columns.add(band.rows, part.joined(outcome))
-                counts.update(part.counts(outcome))
-                examples = part.examples(outcome) | examples
-                del band, part, outcome
+            for _ in self.execution.of_each(join):
+                pass
             self._check_unchanged()
             sink.write(self.source, self.output, columns, self._check_unchanged)
         finally:

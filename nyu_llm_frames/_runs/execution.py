@@ -1,0 +1,282 @@
+"""One run over requests in parts: estimated, planned within the limit, driven to its end.
+
+Comes in: parts of requests, each loaded when its turn comes, and what all steps share. Goes out:
+batch jobs that are over, with their answers stored. A frame is one part, a file and a sidecar alone
+are many; nothing here knows which.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import datetime
+from typing import Any, Generic, Protocol, TypeVar
+
+import numpy as np
+import pyarrow as pa
+
+from nyu_llm_frames._jobs.context import Context
+from nyu_llm_frames._jobs.driver import Driver
+from nyu_llm_frames._jobs.planner import Planner, RequestSet
+from nyu_llm_frames._jobs.tracker import JobTracker
+from nyu_llm_frames._runs.budget import check_budget
+from nyu_llm_frames._runs.estimating import estimate_bodies
+from nyu_llm_frames._sidecar.folder import Sidecar
+from nyu_llm_frames._sidecar.stored import StoredRequests
+from nyu_llm_frames._stages.batches.job import Job
+from nyu_llm_frames._stages.batches.planning import RequestStates
+from nyu_llm_frames._stages.cost.estimate import Estimate
+from nyu_llm_frames._stages.cost.total import total
+from nyu_llm_frames.errors import (
+    BatchJobFailedError,
+    BudgetError,
+    ConfigurationError,
+    ResumableRun,
+    RunTimeoutError,
+    UncertainSubmissionError,
+)
+
+Mask = np.ndarray[Any, np.dtype[np.bool_]]
+T = TypeVar("T")
+
+
+class Part(Protocol):
+    """Some distinct requests of a run, and the sidecar as far as it concerns them."""
+
+    planner: Planner | None
+
+    @property
+    def requests(self) -> RequestSet: ...
+    @property
+    def sidecar(self) -> Sidecar: ...
+    def estimate(
+        self, states: RequestStates, *, retries: int, again: bool, at: datetime
+    ) -> Estimate: ...
+
+
+P = TypeVar("P", bound=Part)
+
+
+class Execution(Generic[P]):
+    """One run of requests in parts.
+
+    Parameters
+    ----------
+    name : str
+        The run's name in the sidecar.
+    ctx : Context
+    parts : iterable of Part
+        Each loaded anew whenever they are gone through, and forgotten before the next.
+    retries : int
+        Attempts per request beyond the first.
+    max_cost : float, optional
+        US dollars.
+    carried : callable, optional
+        Gives what an error hands back to go on with.
+    stopped : iterable of str, optional
+        Names of jobs whose requests only a retry sends again.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        ctx: Context,
+        parts: Iterable[P],
+        *,
+        retries: int,
+        max_cost: float | None = None,
+        carried: Callable[[], ResumableRun | None] = lambda: None,
+        stopped: Iterable[str] = (),
+    ) -> None:
+        self.name, self.ctx, self.parts = name, ctx, parts
+        self._retries, self._max_cost, self._carried = retries, max_cost, carried
+        self.tracker = JobTracker(stopped=set(stopped))
+        self._driver = Driver(name, ctx, self.tracker)
+
+    @property
+    def trouble(self) -> str:
+        """What kept the last step from going on: the gateway was not reached. Else ""."""
+        return str(self._driver.trouble or "")
+
+    def planner(self, part: P) -> Planner:
+        """Return what decides for the requests of a part."""
+        if part.planner is None:
+            ctx = replace(self.ctx, sidecar=part.sidecar)
+            part.planner = Planner(self.name, part.requests, ctx, self._retries, self.tracker)
+        return part.planner
+
+    def of_each(self, look: Callable[[P, Planner], T]) -> Iterator[T]:
+        """Look at one part after the other; none stays in memory while the next is loaded."""
+        for part in self.parts:
+            found = look(part, self.planner(part))
+            del part
+            yield found
+
+    # --- what it costs ----------------------------------------------------------------------
+    def estimate(self, *, again: bool = False) -> tuple[Estimate, Estimate | None]:
+        """Estimate what the next upload would cost, by the sidecar as it is now.
+
+        Parameters
+        ----------
+        again : bool
+            Whether requests that were tried often enough are sent once more.
+
+        Returns
+        -------
+        tuple of (Estimate, Estimate or None)
+            Of the run's own requests, and of requests of others that go along with them.
+        """
+        shared, at = SharedJobs(), self.ctx.clock.now()
+        retries = 0 if again else self._retries
+
+        def look(part: P, planner: Planner) -> Estimate:
+            shared.add(planner)
+            return part.estimate(planner.states(), retries=retries, again=again, at=at)
+
+        own = total(list(self.of_each(look)))
+        return own, shared.estimate(self.ctx)
+
+    # --- planning ---------------------------------------------------------------------------
+    def plan(self, *, again: bool = False) -> int:
+        """Plan the run; return how many requests are under way.
+
+        Parameters
+        ----------
+        again : bool
+            Whether to send also what has been tried often enough, or was stopped.
+        """
+        if again:
+            self.tracker.forget_failures()
+        return self.plan_parts(again=again)
+
+    def plan_parts(self, *, again: bool = False) -> int:
+        """Write down what has to be sent; return how many requests are under way."""
+        return sum(self.of_each(lambda _, planner: planner.plan(again=again)))
+
+    def plan_more(self) -> int:
+        """Plan what another attempt may cure: within the limit, as all that is sent."""
+        if self._max_cost is not None:
+            own, shared = self.estimate()
+            check_budget(together(own, shared), self._max_cost, more=True)
+        return self.plan_parts()
+
+    def survey(self) -> None:
+        """Learn where every request stands, and so which jobs concern the run."""
+        for _ in self.of_each(lambda _, planner: planner.states()):
+            pass
+
+    def lost_its_plan(self) -> bool:
+        """Whether others took back what was planned, and nobody carries it now."""
+        return any(self.of_each(lambda _, planner: planner.lost_its_plan()))
+
+    # --- driving ----------------------------------------------------------------------------
+    @contextmanager
+    def driving(self, timeout: float | None = None, *, polls: bool = False) -> Iterator[Driver]:
+        """Surround one call of the user; errors that can be answered with the run carry it."""
+        try:
+            with self._driver.driving(timeout, polls=polls):
+                yield self._driver
+        except (
+            BudgetError, UncertainSubmissionError, BatchJobFailedError, RunTimeoutError
+        ) as error:  # fmt: skip
+            error.run = self._carried()
+            raise
+
+    def start(self) -> None:
+        """Plan, upload and submit, without a poll."""
+        with self.driving() as driver:
+            if self.plan():
+                driver.start()
+
+    def answer(self, wait: bool, timeout: float | None) -> None:
+        """Plan, and wait until all is over or take one step."""
+        with self.driving(timeout) as driver:
+            if not self.plan():
+                return
+            if wait:
+                driver.until_over(self.plan_more)
+            else:
+                driver.step()
+            driver.raise_failed(at_once=not wait)
+
+    def poll(self, *, at_once: bool = False) -> None:
+        """Advance every batch job by one step, and never wait.
+
+        Parameters
+        ----------
+        at_once : bool
+            Whether jobs that failed are told before all others are over.
+        """
+        with self.driving(polls=True) as driver:
+            self.survey()
+            if self.lost_its_plan():
+                self.plan_more()
+            driver.step()
+            driver.raise_failed(at_once=at_once)
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Wait until every request has an answer, or has been tried often enough."""
+        with self.driving(timeout) as driver:
+            self.survey()
+            driver.until_over(self.plan_more)
+            driver.raise_failed()
+
+    def retry(self) -> int:
+        """Send what has no good answer once more, in any case; return how much is under way."""
+        with self.driving() as driver:
+            under_way = self.plan(again=True)
+            if under_way:
+                driver.start()
+        return under_way
+
+    def cancel(self, find: Callable[[], Iterable[Job]]) -> list[str]:
+        """Cancel the jobs that are found; return the batch ids."""
+        with self.driving() as driver:
+            self.tracker.jobs.update((job.name, None) for job in find())
+            return driver.cancel()
+
+    def resolve(self, adopt: str | None, resubmit: bool) -> None:
+        """Settle uncertain submits by the user's word."""
+        if (adopt is None) == (not resubmit):
+            raise ConfigurationError('Give either adopt="<batch id>" or resubmit=True.')
+        with self.driving() as driver:
+            driver.resolve(adopt, resubmit)
+
+
+def together(own: Estimate, shared: Estimate | None) -> Estimate:
+    """Return what is held against the limit."""
+    return own if shared is None else total([own, shared])
+
+
+class SharedJobs:
+    """What a run would send along with its own requests.
+
+    A job that was planned and not made yet is made whole by whoever needs an answer of it; where
+    its run may still be alive, its other requests cannot be taken back.
+    """
+
+    def __init__(self) -> None:
+        self._own: dict[str, Mask] = {}
+
+    def add(self, planner: Planner) -> None:
+        """Take note of the jobs that a part of the run meets."""
+        for job, at in planner.unpaid():
+            own = at >= 0
+            self._own[job.name] = own | self._own.get(job.name, np.zeros_like(own))
+
+    def estimate(self, ctx: Context) -> Estimate | None:
+        """Estimate the cost of all those requests; None where there are none."""
+        parts = []
+        for name, own in self._own.items():
+            if own.all():
+                continue
+            job = ctx.sidecar.job(name)
+            others = ctx.sidecar.request_ids(name).filter(pa.array(~own))
+            stored = StoredRequests(ctx.sidecar, [job], among=others)
+            bodies = stored.bodies(np.arange(len(stored))).to_pylist()
+            found = estimate_bodies(
+                bodies, [1] * len(bodies), job.realm, job.model, ctx.clock.now()
+            )
+            parts.append(replace(found, rows=0))
+        return total(parts) if parts else None

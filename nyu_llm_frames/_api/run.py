@@ -138,7 +138,7 @@ class Run:
         list of str
             Ids of the batch jobs that were asked to stop.
         """
-        return self._execution.cancel(self._planner.find_jobs)  # also where all answers are there
+        return self._execution.cancel()
 
     def resolve(self, adopt: str | None = None, resubmit: bool = False) -> Run:
         """Settle a submit of which nobody knows whether it made a job.

@@ -107,7 +107,7 @@ class Planner:
     def find_jobs(self) -> list[Job]:
         """Return the jobs that carry or carried requests of this run, whoever made them.
 
-        Those of a run that is over, too, of which `standing` needs none.
+        Those of a run that is over, too, of which `states` needs none.
         """
         every = self.ctx.sidecar.jobs()
         theirs = [name for name, job in every.items() if job.realm == self.ctx.realm]
@@ -115,14 +115,18 @@ class Planner:
         self.tracker.jobs.update((name, None) for name in theirs if (self._at[name] >= 0).any())
         return [job for name, job in every.items() if name in self.tracker.jobs]
 
+    def each_job(self) -> Iterator[tuple[Job, Positions]]:
+        """Yield the same jobs, each with where its requests stand among those of this run."""
+        for job in self.find_jobs():
+            yield job, self._positions(job.name)
+
     def lost_its_plan(self) -> bool:
         """Whether others took back what this run had planned, and nobody carries it now.
 
         They do when they want a part of it, and nobody seems to drive the rest.
         """
         lacking, cared_for = np.zeros((2, len(self.requests)), np.bool_)
-        for job in self.find_jobs():
-            at = self._positions(job.name)
+        for job, at in self.each_job():
             at = at[at >= 0]
             if job.step == "withdrawn":
                 lacking[at] = not job.cancel_requested  # the last word holds
@@ -155,7 +159,7 @@ class Planner:
         if not self.ctx.options.keep_prompts:
             self._forget_prompts()
         states = self.states()
-        send = self._wanted(states, again=again)
+        send = self.wanted(states, again=again)
         if not (send.any() or states.carried.any()):
             return 0  # over: neither a lock nor a writable folder is needed
         with self.ctx.locked():
@@ -163,7 +167,7 @@ class Planner:
             every = self.ctx.sidecar.jobs()
             self._withdraw(every)
             states = self.states(every)
-            wanted = self._wanted(states, again=again)
+            wanted = self.wanted(states, again=again)
             if wanted.any() and self._reopen(every, states, wanted, again=again):
                 states = self.states(every)
             chosen = np.flatnonzero(_planning.to_send(states, self.retries, again=again))
@@ -171,7 +175,7 @@ class Planner:
                 self._write_plan(chosen)
         return int(states.carried.sum()) + len(chosen)
 
-    def _wanted(self, states: RequestStates, *, again: bool) -> _planning.Mask:
+    def wanted(self, states: RequestStates, *, again: bool) -> _planning.Mask:
         """What is to be sent, or to be looked for once more in the output of an ended job."""
         send = _planning.to_send(states, self.retries, again=again)
         return send | _planning.to_reread(states, self.retries)

@@ -53,6 +53,40 @@ class Question:
     realm: str
 
 
+def to_pay(
+    ids: pa.Array,
+    states: RequestStates,
+    sidecar: Sidecar | None,
+    realm: str,
+    *,
+    retries: int,
+    again: bool | None,
+) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Return which requests the next upload would pay.
+
+    Parameters
+    ----------
+    again : bool or None
+        Whether requests that were tried often enough are sent once more; None where nothing is
+        sent but what is planned.
+    """
+    paid = np.zeros(len(ids), np.bool_)
+    if again is not None:
+        paid = to_send(states, retries, again=again)
+    if sidecar is not None:
+        # Not made yet, as far as is known: the next call drives them, and pays them.
+        for name, job in sidecar.jobs().items():
+            if job.step in UNPAID and job.realm == realm:
+                where = positions(sidecar.request_ids(name), ids)
+                paid[where[where >= 0]] = True
+    return np.asarray(paid & ~states.final)
+
+
+def attempts_left(states: RequestStates, chosen: Ints, retries: int) -> Ints:
+    """Return how often each chosen request may still be sent."""
+    return np.asarray(np.maximum(1 + retries - states.attempts[chosen], 1))
+
+
 def estimate_requests(
     requests: Requests,
     question: Question,
@@ -62,7 +96,7 @@ def estimate_requests(
     *,
     retries: int,
     at: datetime,
-    again: bool = False,
+    again: bool | None = False,
 ) -> Estimate:
     """Estimate what the next call would pay.
 
@@ -72,19 +106,13 @@ def estimate_requests(
         Attempts beyond the first.
     at : datetime
         Prices change; UTC.
-    again : bool
-        Whether requests that were tried often enough are sent once more.
+    again : bool or None
+        As of `to_pay`.
     """
-    sending = to_send(states, retries, again=again)
     jobs = sidecar.jobs() if sidecar is not None else {}
-    # Not made yet, as far as is known: the next call drives them, and pays them.
-    for name, job in jobs.items():
-        if sidecar is not None and job.step in UNPAID and job.realm == question.realm:
-            where = positions(sidecar.request_ids(name), requests.ids)
-            sending[where[where >= 0]] = True
-    sending &= ~states.final
+    sending = to_pay(requests.ids, states, sidecar, question.realm, retries=retries, again=again)
     chosen = np.flatnonzero(sending)
-    left = np.maximum(1 + retries - states.attempts[chosen], 1).astype(np.float64)
+    left = attempts_left(states, chosen, retries).astype(np.float64)
     params = requests.shape.params
     demand = Demand(
         rows=rows,

@@ -7,7 +7,8 @@ are many; nothing here knows which.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
@@ -51,14 +52,14 @@ class Part(Protocol):
     @property
     def sidecar(self) -> Sidecar: ...
     def estimate(
-        self, states: RequestStates, *, retries: int, again: bool, at: datetime
+        self, states: RequestStates, *, retries: int, again: bool | None, at: datetime
     ) -> Estimate: ...
 
 
 P = TypeVar("P", bound=Part)
 
 
-class Execution(Generic[P]):
+class Execution(ABC, Generic[P]):
     """One run of requests in parts.
 
     Parameters
@@ -66,33 +67,35 @@ class Execution(Generic[P]):
     name : str
         The run's name in the sidecar.
     ctx : Context
-    parts : iterable of Part
-        Each loaded anew whenever they are gone through, and forgotten before the next.
     retries : int
         Attempts per request beyond the first.
     max_cost : float, optional
         US dollars.
     carried : callable, optional
         Gives what an error hands back to go on with.
-    stopped : iterable of str, optional
-        Names of jobs whose requests only a retry sends again.
     """
 
     def __init__(
         self,
         name: str,
         ctx: Context,
-        parts: Iterable[P],
         *,
         retries: int,
         max_cost: float | None = None,
         carried: Callable[[], ResumableRun | None] = lambda: None,
-        stopped: Iterable[str] = (),
     ) -> None:
-        self.name, self.ctx, self.parts = name, ctx, parts
+        self.name, self.ctx = name, ctx
         self._retries, self._max_cost, self._carried = retries, max_cost, carried
-        self.tracker = JobTracker(stopped=set(stopped))
+        self.tracker = JobTracker()
         self._driver = Driver(name, ctx, self.tracker)
+
+    @abstractmethod
+    def parts(self) -> Iterator[P]:
+        """Load one part after the other, each time anew; none is kept here."""
+
+    @abstractmethod
+    def find_jobs(self) -> list[Job]:
+        """Return the jobs that are the run's, also where all answers are there."""
 
     @property
     def trouble(self) -> str:
@@ -108,19 +111,20 @@ class Execution(Generic[P]):
 
     def of_each(self, look: Callable[[P, Planner], T]) -> Iterator[T]:
         """Look at one part after the other; none stays in memory while the next is loaded."""
-        for part in self.parts:
+        for part in self.parts():
             found = look(part, self.planner(part))
             del part
             yield found
 
     # --- what it costs ----------------------------------------------------------------------
-    def estimate(self, *, again: bool = False) -> tuple[Estimate, Estimate | None]:
+    def estimate(self, *, again: bool | None = False) -> tuple[Estimate, Estimate | None]:
         """Estimate what the next upload would cost, by the sidecar as it is now.
 
         Parameters
         ----------
-        again : bool
-            Whether requests that were tried often enough are sent once more.
+        again : bool or None
+            Whether requests that were tried often enough are sent once more; None where nothing is
+            sent but what is planned.
 
         Returns
         -------
@@ -230,16 +234,18 @@ class Execution(Generic[P]):
                 driver.start()
         return under_way
 
-    def cancel(self, find: Callable[[], Iterable[Job]]) -> list[str]:
-        """Cancel the jobs that are found; return the batch ids."""
+    def cancel(self) -> list[str]:
+        """Cancel the run's jobs; return the batch ids."""
         with self.driving() as driver:
-            self.tracker.jobs.update((job.name, None) for job in find())
+            self.tracker.jobs.update((job.name, None) for job in self.find_jobs())
             return driver.cancel()
 
     def resolve(self, adopt: str | None, resubmit: bool) -> None:
         """Settle uncertain submits by the user's word."""
         if (adopt is None) == (not resubmit):
-            raise ConfigurationError('Give either adopt="<batch id>" or resubmit=True.')
+            raise ConfigurationError(
+                'Give either adopt="<batch id>" or resubmit=True (--adopt BATCH_ID or --resubmit).'
+            )
         with self.driving() as driver:
             driver.resolve(adopt, resubmit)
 

@@ -7,7 +7,7 @@ planned jobs, and the run's record in the sidecar.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -22,6 +22,7 @@ from nyu_llm_frames._shared.clock import Clock
 from nyu_llm_frames._shared.progress import Reporter
 from nyu_llm_frames._shared.wording import count
 from nyu_llm_frames._sidecar.folder import RunRecord, Sidecar, is_sidecar, new_name
+from nyu_llm_frames._stages.batches.job import Job
 from nyu_llm_frames._stages.batches.planning import RequestStates, unknown_states
 from nyu_llm_frames._stages.cost.estimate import Estimate
 from nyu_llm_frames._stages.cost.prices import nearest_gemini
@@ -78,7 +79,7 @@ class CallPart:
         return self.call.requests
 
     def estimate(
-        self, states: RequestStates, *, retries: int, again: bool, at: datetime
+        self, states: RequestStates, *, retries: int, again: bool | None, at: datetime
     ) -> Estimate:
         """Estimate what the next upload would cost."""
         return _estimate(self.call, states, self.sidecar, retries=retries, again=again, at=at)
@@ -91,7 +92,7 @@ def _estimate(
     *,
     retries: int,
     at: datetime,
-    again: bool = False,
+    again: bool | None = False,
 ) -> Estimate:
     params = json.dumps(call.requests.shape.params)
     question = Question(
@@ -130,7 +131,9 @@ class CallExecution(Execution[CallPart]):
     ----------
     call : PreparedCall
         What all parts have in common.
-    name, ctx, parts, retries, max_cost, carried
+    parts : iterable of CallPart
+        Loaded anew whenever they are gone through.
+    ctx, retries, max_cost, carried
         As of `Execution`.
     rows : int
         Of the whole call.
@@ -148,8 +151,15 @@ class CallExecution(Execution[CallPart]):
         carried: Callable[[], ResumableRun | None] = lambda: None,
     ) -> None:
         name = new_name(ctx.clock.now())
-        super().__init__(name, ctx, parts, retries=retries, max_cost=max_cost, carried=carried)
-        self._call, self._rows = call, rows
+        super().__init__(name, ctx, retries=retries, max_cost=max_cost, carried=carried)
+        self._call, self._parts, self._rows = call, parts, rows
+
+    def parts(self) -> Iterator[CallPart]:
+        return iter(self._parts)
+
+    def find_jobs(self) -> list[Job]:
+        found = self.of_each(lambda _, planner: planner.find_jobs())
+        return list({job.name: job for jobs in found for job in jobs}.values())
 
     def plan(self, *, again: bool = False) -> int:
         """Tell the cost, keep to the limit, plan, and write the run down.

@@ -7,7 +7,9 @@ counts and examples. Nothing is asked of the gateway here, and nothing is writte
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -18,27 +20,65 @@ from nyu_llm_frames._jobs.planner import Planner
 from nyu_llm_frames._runs.estimating import answer_costs
 from nyu_llm_frames._runs.prepare import PreparedCall
 from nyu_llm_frames._runs.summary import failures_text
-from nyu_llm_frames._sidecar.answer_store import gather, positions
-from nyu_llm_frames._stages.answers.answer import NO_FAILURE
-from nyu_llm_frames._stages.batches.job import Job
-from nyu_llm_frames._stages.batches.planning import RequestStates
+from nyu_llm_frames._sidecar.answer_store import Best, gather
+from nyu_llm_frames._stages.answers.answer import NO_FAILURE, SHOWN, TOKENS
+from nyu_llm_frames._stages.batches.job import CANCELLED, Job
+from nyu_llm_frames._stages.batches.planning import Ints
 from nyu_llm_frames._stages.requests.preflight import shown_label
 from nyu_llm_frames._tables import columns as _columns
 from nyu_llm_frames._tables import frame as _frame
 from nyu_llm_frames._tables.columns import Outcome
 
-_CANCELLED = "cancelled before it was submitted; a new call sends it"
+JOB_COLUMNS = (
+    *("name", "batch_id", "step", "status", "model", "requests", "answers", "orphans"),
+    *("duplicates", "error", "planned_at", "submitted_at", "ended_at", "done_at"),
+)
+"""What is shown of a batch job, wherever one is."""
 
-_ANSWER_COLUMNS = [
-    "status",
-    "text",
-    "error",
-    "finish_reason",
-    "prompt_tokens",
-    "completion_tokens",
-    "reasoning_tokens",
-    "model",
-]
+
+def jobs_frame(jobs: Iterable[Job], columns: Sequence[str] = JOB_COLUMNS) -> pd.DataFrame:
+    """Return one row per batch job."""
+    rows = [msgspec.structs.asdict(job) for job in jobs]
+    return pd.DataFrame([{c: row[c] for c in columns} for row in rows], columns=list(columns))
+
+
+def outcome_of(
+    best: Best, jobs: Iterable[tuple[Job, Ints]], columns: Sequence[str] = SHOWN
+) -> Outcome:
+    """Say of every distinct request what came of it, or why nothing did.
+
+    Parameters
+    ----------
+    best : Best
+        Its best answer, if any; shape (m,).
+    jobs : iterable of tuple of (Job, numpy.ndarray)
+        Jobs that may carry them, the oldest first, and where the requests of each stand among
+        these, -1 where they do not. Looked at only where answers are missing.
+    columns : sequence of str
+        What to read of the answers; "status" among them.
+    """
+    answers = gather(best, list(columns))
+    status = _columns.objects(answers["status"])
+    reasons: list[str | None] = [None] * len(status)
+    without = best.rank < 0
+    if without.any():
+        status[without] = "pending"
+        carried = np.zeros(len(status), np.bool_)
+        for job, at in jobs:
+            mine = at[at >= 0]
+            mine = mine[without[mine]]
+            if job.carries:
+                carried[mine] = True
+                continue
+            why = job.why_nothing
+            for i in mine.tolist():
+                if why is not None:
+                    status[i], reasons[i] = "missing", why
+                elif reasons[i] == CANCELLED:  # and planned anew since
+                    status[i], reasons[i] = "pending", None
+        for i in np.flatnonzero(carried).tolist():
+            status[i], reasons[i] = "pending", None
+    return Outcome(answers, status, reasons, pa.nulls(len(status), pa.float64()))
 
 
 class Result(NamedTuple):
@@ -75,64 +115,16 @@ class Collected:
 
     def status(self) -> pd.DataFrame:
         """One row per batch job: where it stands, counts, times (UTC)."""
-        columns = [
-            "name",
-            "batch_id",
-            "step",
-            "status",
-            "model",
-            "requests",
-            "answers",
-            "orphans",
-            "duplicates",
-            "error",
-            "planned_at",
-            "submitted_at",
-            "ended_at",
-            "done_at",
-        ]
-        rows = [msgspec.structs.asdict(job) for job in self._planner.find_jobs()]
-        return pd.DataFrame([{c: row[c] for c in columns} for row in rows], columns=columns)
+        return jobs_frame(self._planner.find_jobs())
 
     def outcome(self) -> Outcome:
         """Return what became of every distinct request, by the sidecar as it is now."""
-        ids = self._call.requests.ids
-        states = self._planner.states()
-        best = self.sidecar.best_answers(ids)
-        answers = gather(best, _ANSWER_COLUMNS)
-        status = _columns.objects(answers["status"])
-        reasons: list[str | None] = [None] * len(ids)
-        without = np.flatnonzero(best.rank < 0)
-        if len(without):
-            status[without] = "pending"
-            self._explain(states, without, status, reasons)
-        cost = pa.nulls(len(ids), pa.float64())
-        if self._call.arguments.details:  # prices are read only for those who look at them
-            cost, _ = answer_costs(best, self._call.gateway.realm, self._call.arguments.model)
-        outcome = Outcome(answers, status, reasons, cost)
-        schema = self._call.schema
-        return outcome if schema is None else _columns.read_schema(outcome, schema)
-
-    def _explain(
-        self,
-        states: RequestStates,
-        without: np.ndarray[Any, np.dtype[np.int64]],
-        status: np.ndarray[Any, np.dtype[np.object_]],
-        reasons: list[str | None],
-    ) -> None:
-        """Tell pending requests from those that nothing more will come for."""
-        for job in self._planner.find_jobs():
-            if job.carries:
-                continue
-            text = _why_nothing(job)
-            at = positions(self.sidecar.request_ids(job.name), self._call.requests.ids)
-            for i in np.intersect1d(at[at >= 0], without).tolist():
-                if states.carried[i]:
-                    continue
-                if text is not None:
-                    status[i], reasons[i] = "missing", text
-                elif reasons[i] == _CANCELLED:  # and arguments anew since
-                    status[i], reasons[i] = "pending", None
+        call, best = self._call, self.sidecar.best_answers(self._call.requests.ids)
+        outcome = outcome_of(best, self._planner.each_job())
+        if call.arguments.details:  # prices are read only for those who look at them
+            cost, _ = answer_costs(best, call.gateway.realm, call.arguments.model)
+            outcome = replace(outcome, cost=cost)
+        return outcome if call.schema is None else _columns.read_schema(outcome, call.schema)
 
     def result(self) -> Result:
         """Join what is there now."""
@@ -180,8 +172,7 @@ class Collected:
     def usage(self) -> dict[str, int]:
         """Return the tokens of the answers, each distinct request counted once."""
         answers = self.outcome().answers
-        names = ("prompt_tokens", "completion_tokens", "reasoning_tokens")
-        return {name: int(answers[name].to_pandas().sum()) for name in names}
+        return {name: int(answers[name].to_pandas().sum()) for name in TOKENS}
 
     def cost(self) -> float | None:
         """Return US dollars by the answers' own usage; None where no price is known."""
@@ -199,12 +190,3 @@ class Collected:
             reason = error[int(self._call.codes[row])].as_py()
             out[kind] = (repr(shown_label(self._call.frame.index[row])), str(reason))
         return out
-
-
-def _why_nothing(job: Job) -> str | None:
-    """Say why nothing will come for a request of a job; None where something may."""
-    if job.step == "done":
-        return job.why_nothing
-    if job.step == "withdrawn" and job.cancel_requested:
-        return _CANCELLED
-    return None

@@ -13,13 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from nyu_llm_frames._runs.estimating import answer_costs
 from nyu_llm_frames._runs.launch import CallExecution, CallPart, opened
 from nyu_llm_frames._runs.prepare import PreparedCall, template_text, versions
-from nyu_llm_frames._runs.result import Collected
+from nyu_llm_frames._runs.result import Collected, jobs_frame
 from nyu_llm_frames._runs.summary import Summary, models_of, summarize
 from nyu_llm_frames._shared.clock import Clock
+from nyu_llm_frames._stages.answers.answer import TOKENS
 from nyu_llm_frames.errors import NotPicklableError, PartialResultError, PartialResultWarning
 
 
@@ -73,7 +76,6 @@ class Run:
         )
         self.name = self._execution.name
         self._planner = self._execution.planner(part)
-        self._collected = Collected(call, self._planner)
 
     @property
     def sidecar(self) -> Path:
@@ -162,7 +164,7 @@ class Run:
     @property
     def status(self) -> pd.DataFrame:
         """One row per batch job: where it stands, counts, times (UTC)."""
-        return self._collected.status()
+        return jobs_frame(self._planner.find_jobs())
 
     def result(self) -> pd.DataFrame:
         """Return the frame with what is there now; nothing is asked of the gateway.
@@ -172,7 +174,7 @@ class Run:
         pandas.DataFrame
             The input frame, with new columns beside it: same index, order, dtypes and columns.
         """
-        return self._collected.joined(self._collected.outcome())
+        return self._collected().frame
 
     def failures(self) -> pd.DataFrame:
         """Return the rows without a good answer: the input, ``status`` and ``error``.
@@ -184,11 +186,11 @@ class Run:
         pandas.DataFrame
             Index kept; rows that are pending or were skipped are not failures.
         """
-        return self._collected.failures()
+        return self._collected().failures
 
     def counts(self) -> dict[str, int]:
         """Return the number of rows per status."""
-        return self._collected.counts(self._collected.outcome())
+        return self._collected().counts
 
     @property
     def usage(self) -> dict[str, int]:
@@ -196,7 +198,8 @@ class Run:
 
         ``completion_tokens`` leaves thinking out; what is billed is it and ``reasoning_tokens``.
         """
-        return self._collected.usage()
+        answers = self._collected().outcome.answers
+        return {name: int(answers[name].to_pandas().sum()) for name in TOKENS}
 
     @property
     def cost(self) -> float | None:
@@ -205,7 +208,8 @@ class Run:
         Rows that share an answer show the same ``_cost``; here it counts once. None where no
         price is known.
         """
-        return self._collected.cost()
+        costs = self._costs()
+        return None if costs is None else float(pc.sum(costs).as_py() or 0.0)
 
     def plot(self) -> Any:
         """
@@ -230,41 +234,47 @@ class Run:
 
         Times are UTC, one for each batch job.
         """
-        call, outcome = self._call, self._collected.outcome()
+        call, now = self._call, self._collected()
         jobs = [job for job in self._planner.find_jobs() if job.batch_id]
         return {
             "sidecar": str(self.sidecar),
             "template": json.loads(template_text(call.template)),
             "model": call.arguments.model,
-            "models_that_answered": list(models_of(outcome.answers)),
+            "models_that_answered": list(models_of(now.outcome.answers)),
             "params": call.requests.shape.params,
             "realm": call.gateway.realm,
             "rows": len(call.frame),
             "requests": len(call.requests),
-            "counts": self._collected.counts(outcome),
-            "recovered": outcome.recovered,
+            "counts": now.counts,
+            "recovered": now.outcome.recovered,
             "batch_jobs": [job.batch_id for job in jobs],
             "submitted_at": [_iso(job.submitted_at) for job in jobs],
             "ended_at": [_iso(job.ended_at) for job in jobs],
             "versions": json.loads(versions()),
         }
 
+    def _collected(self) -> Collected:
+        return Collected(self._call, self._planner)
+
+    def _costs(self) -> pa.Array | None:
+        """Price every answer by its own usage; None where a price is not known."""
+        best = self._ctx.sidecar.best_answers(self._call.requests.ids)
+        costs, unpriced = answer_costs(best, self._call.gateway.realm, self._call.arguments.model)
+        return None if unpriced else costs
+
     def _summary(self) -> Summary:
         """Return what the displays show, by the sidecar as it is now."""
-        call, outcome = self._call, self._collected.outcome()
-        counts = self._collected.counts(outcome)
-        best = self._ctx.sidecar.best_answers(call.requests.ids)
-        costs, unpriced = answer_costs(best, call.gateway.realm, call.arguments.model)
+        call, now = self._call, self._collected()
         return summarize(
             name=self.name,
             sidecar=str(self.sidecar),
             model=call.arguments.model,
             rows=len(call.frame),
-            counts=counts,
-            examples=self._collected.examples(outcome),
+            counts=now.counts,
+            examples=now.examples,
             jobs=self._planner.find_jobs(),
-            answers=outcome.answers,
-            costs=None if unpriced else costs,
+            answers=now.outcome.answers,
+            costs=self._costs(),
             at=self._ctx.clock.now(),
         )
 
@@ -295,13 +305,12 @@ class Run:
         stacklevel : int
             Of the warning, so that it points at the user's line.
         """
-        result = self._collected.result()
-        if result.trouble and on_error == "raise":
-            raise PartialResultError(
-                result.trouble, run=self, frame=result.frame, counts=result.counts
-            )
-        if result.trouble:
-            warnings.warn(result.trouble, PartialResultWarning, stacklevel=stacklevel)
+        result = self._collected()
+        trouble = result.trouble
+        if trouble and on_error == "raise":
+            raise PartialResultError(trouble, run=self, frame=result.frame, counts=result.counts)
+        if trouble:
+            warnings.warn(trouble, PartialResultWarning, stacklevel=stacklevel)
         return result.frame
 
 

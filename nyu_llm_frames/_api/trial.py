@@ -26,7 +26,7 @@ from nyu_llm_frames._shared.clock import Clock
 from nyu_llm_frames._sidecar.answer_store import gather
 from nyu_llm_frames._sidecar.folder import new_name
 from nyu_llm_frames._sidecar.lock import one_trial
-from nyu_llm_frames._stages.answers.answer import Answer
+from nyu_llm_frames._stages.answers.answer import TOKENS, Answer
 from nyu_llm_frames._stages.batches.planning import RequestStates
 from nyu_llm_frames._stages.cost.prices import price_of
 from nyu_llm_frames._stages.cost.projection import Trial, interval
@@ -78,9 +78,9 @@ def trial(
                 _ask(part, ctx, asking, wanted, name)
     seconds = clock.monotonic() - started
     collected = Collected(part, planner)
-    outcome = with_unstored(collected.outcome(), asking.unstored)
-    out = collected.joined(outcome)
-    report = _report(ctx, part, whole, outcome.status, wanted, states, seconds)
+    collected.outcome = with_unstored(collected.outcome, asking.unstored)
+    out = collected.frame
+    report = _report(ctx, part, whole, collected.outcome.status, wanted, states, seconds)
     for line in report.lines():
         ctx.notify("note", line)
     out.attrs["trial"] = report.record()
@@ -121,7 +121,7 @@ def _report(
 ) -> Trial:
     realm, model = whole.gateway.realm, whole.arguments.model
     best = ctx.sidecar.best_answers(part.requests.ids)
-    answers = gather(best, ["prompt_tokens", "completion_tokens", "reasoning_tokens"])
+    answers = gather(best, list(TOKENS))
     prompt, written, thought = (
         np.nan_to_num(np.asarray(answers[name].to_pandas(), dtype=np.float64))
         for name in answers.column_names

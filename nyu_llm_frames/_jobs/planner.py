@@ -49,15 +49,10 @@ class Planner:
 
     Parameters
     ----------
-    name : str
-        The run's name in the sidecar.
     requests : RequestSet
         All of the run's, or a part that is planned by itself.
-    ctx : Context
-    retries : int
-        Attempts per request beyond the first.
-    seen : JobTracker, optional
-        Shared with the other parts of the call and with its runner.
+    tracker : JobTracker, optional
+        Shared with the other parts of the run and with its driver.
     """
 
     def __init__(
@@ -149,10 +144,7 @@ class Planner:
     def plan(self, *, again: bool = False) -> int:
         """Decide under the lock what to send, and write it down; return how much is under way.
 
-        Parameters
-        ----------
-        again : bool
-            Whether to send also what has been tried often enough, or was stopped.
+        `again` also what has been tried often enough.
         """
         if not len(self.requests):
             return 0
@@ -205,12 +197,8 @@ class Planner:
         since; driving it would pay for them. One that is above the limits of a file, as they are
         now, is cut anew.
 
-        Parameters
-        ----------
-        every : dict of str to Job
-            All jobs; what changes is changed here, too.
-        also_equal : bool
-            Whether to take back those, too, that carry nothing but rows of this run.
+        What changes is changed in `every`. `also_equal`: those, too, that carry nothing but rows
+        of this run.
         """
         for name, job in list(every.items()):
             if not self._is_abandoned(job):

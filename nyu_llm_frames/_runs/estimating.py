@@ -61,8 +61,8 @@ def to_pay(
     *,
     retries: int,
     again: bool | None,
-) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """Return which requests the next upload would pay.
+) -> tuple[np.ndarray[Any, np.dtype[np.bool_]], Ints]:
+    """Return which requests the next upload would pay, and how often each may be sent.
 
     Parameters
     ----------
@@ -79,12 +79,8 @@ def to_pay(
             if job.step in UNPAID and job.realm == realm:
                 where = positions(sidecar.request_ids(name), ids)
                 paid[where[where >= 0]] = True
-    return np.asarray(paid & ~states.final)
-
-
-def attempts_left(states: RequestStates, chosen: Ints, retries: int) -> Ints:
-    """Return how often each chosen request may still be sent."""
-    return np.asarray(np.maximum(1 + retries - states.attempts[chosen], 1))
+    paid &= ~states.final
+    return paid, np.maximum(1 + retries - states.attempts[paid], 1)
 
 
 def estimate_requests(
@@ -110,9 +106,10 @@ def estimate_requests(
         As of `to_pay`.
     """
     jobs = sidecar.jobs() if sidecar is not None else {}
-    sending = to_pay(requests.ids, states, sidecar, question.realm, retries=retries, again=again)
+    sending, left = to_pay(
+        requests.ids, states, sidecar, question.realm, retries=retries, again=again
+    )
     chosen = np.flatnonzero(sending)
-    left = attempts_left(states, chosen, retries).astype(np.float64)
     params = requests.shape.params
     demand = Demand(
         rows=rows,
@@ -122,7 +119,7 @@ def estimate_requests(
         given_up=int((~states.final & ~states.carried & ~sending).sum()),
         model=requests.shape.model,
         weight=_weights(requests, chosen),
-        attempts=left,
+        attempts=left.astype(np.float64),
         max_tokens=_whole(params.get("max_tokens") or params.get("max_completion_tokens")),
         extra_weight=sum(
             _tokens.weigh_text(encode(params[k])) for k in _READ_BY_THE_MODEL if k in params

@@ -50,7 +50,7 @@ class Part(Protocol):
     @property
     def requests(self) -> RequestSet: ...
     @property
-    def sidecar(self) -> Sidecar: ...
+    def sidecar(self) -> Sidecar | None: ...
     def estimate(
         self, states: RequestStates, *, retries: int, again: bool | None, at: datetime
     ) -> Estimate: ...
@@ -66,11 +66,6 @@ class Execution(ABC, Generic[P]):
     ----------
     name : str
         The run's name in the sidecar.
-    ctx : Context
-    retries : int
-        Attempts per request beyond the first.
-    max_cost : float, optional
-        US dollars.
     carried : callable, optional
         Gives what an error hands back to go on with.
     """
@@ -105,7 +100,7 @@ class Execution(ABC, Generic[P]):
     def planner(self, part: P) -> Planner:
         """Return what decides for the requests of a part."""
         if part.planner is None:
-            ctx = replace(self.ctx, sidecar=part.sidecar)
+            ctx = replace(self.ctx, sidecar=part.sidecar or self.ctx.sidecar)
             part.planner = Planner(self.name, part.requests, ctx, self._retries, self.tracker)
         return part.planner
 
@@ -117,7 +112,7 @@ class Execution(ABC, Generic[P]):
             yield found
 
     # --- what it costs ----------------------------------------------------------------------
-    def estimate(self, *, again: bool | None = False) -> tuple[Estimate, Estimate | None]:
+    def estimate(self, *, again: bool | None = False) -> list[Estimate]:
         """Estimate what the next upload would cost, by the sidecar as it is now.
 
         Parameters
@@ -128,27 +123,40 @@ class Execution(ABC, Generic[P]):
 
         Returns
         -------
-        tuple of (Estimate, Estimate or None)
-            Of the run's own requests, and of requests of others that go along with them.
+        list of Estimate
+            The first of the run's own requests, the others of those that go along: a job that was
+            planned and not made yet is made whole by whoever needs an answer of it. Where its run
+            may still be alive, its other requests cannot be taken back.
         """
-        shared, at = SharedJobs(), self.ctx.clock.now()
-        retries = 0 if again else self._retries
+        at, retries = self.ctx.clock.now(), 0 if again else self._retries
+        shared: dict[str, Mask] = {}
 
         def look(part: P, planner: Planner) -> Estimate:
-            shared.add(planner)
+            for job, where in planner.unpaid():
+                own = where >= 0
+                shared[job.name] = own | shared.get(job.name, np.zeros_like(own))
             return part.estimate(planner.states(), retries=retries, again=again, at=at)
 
         own = total(list(self.of_each(look)))
-        return own, shared.estimate(self.ctx)
+        return [
+            own,
+            *(self._along(name, at, ours) for name, ours in shared.items() if not ours.all()),
+        ]
+
+    def _along(self, name: str, at: datetime, ours: Mask) -> Estimate:
+        """Estimate those requests of a job that are not of this run."""
+        sidecar = self.ctx.sidecar
+        job, others = sidecar.job(name), sidecar.request_ids(name).filter(pa.array(~ours))
+        stored = StoredRequests(sidecar, [job], among=others)
+        bodies = stored.bodies(np.arange(len(stored))).to_pylist()
+        found = estimate_bodies(bodies, [1] * len(bodies), job.realm, job.model, at)
+        return replace(found, rows=0)
 
     # --- planning ---------------------------------------------------------------------------
     def plan(self, *, again: bool = False) -> int:
-        """Plan the run; return how many requests are under way.
+        """Plan the run, `again` also what has been tried often enough or was stopped.
 
-        Parameters
-        ----------
-        again : bool
-            Whether to send also what has been tried often enough, or was stopped.
+        Return how many requests are under way.
         """
         if again:
             self.tracker.forget_failures()
@@ -161,8 +169,7 @@ class Execution(ABC, Generic[P]):
     def plan_more(self) -> int:
         """Plan what another attempt may cure: within the limit, as all that is sent."""
         if self._max_cost is not None:
-            own, shared = self.estimate()
-            check_budget(together(own, shared), self._max_cost, more=True)
+            check_budget(total(self.estimate()), self._max_cost, more=True)
         return self.plan_parts()
 
     def survey(self) -> None:
@@ -205,13 +212,7 @@ class Execution(ABC, Generic[P]):
             driver.raise_failed(at_once=not wait)
 
     def poll(self, *, at_once: bool = False) -> None:
-        """Advance every batch job by one step, and never wait.
-
-        Parameters
-        ----------
-        at_once : bool
-            Whether jobs that failed are told before all others are over.
-        """
+        """Advance every batch job by one step; tell of failed ones `at_once`, or at the end."""
         with self.driving(polls=True) as driver:
             self.survey()
             if self.lost_its_plan():
@@ -248,41 +249,3 @@ class Execution(ABC, Generic[P]):
             )
         with self.driving() as driver:
             driver.resolve(adopt, resubmit)
-
-
-def together(own: Estimate, shared: Estimate | None) -> Estimate:
-    """Return what is held against the limit."""
-    return own if shared is None else total([own, shared])
-
-
-class SharedJobs:
-    """What a run would send along with its own requests.
-
-    A job that was planned and not made yet is made whole by whoever needs an answer of it; where
-    its run may still be alive, its other requests cannot be taken back.
-    """
-
-    def __init__(self) -> None:
-        self._own: dict[str, Mask] = {}
-
-    def add(self, planner: Planner) -> None:
-        """Take note of the jobs that a part of the run meets."""
-        for job, at in planner.unpaid():
-            own = at >= 0
-            self._own[job.name] = own | self._own.get(job.name, np.zeros_like(own))
-
-    def estimate(self, ctx: Context) -> Estimate | None:
-        """Estimate the cost of all those requests; None where there are none."""
-        parts = []
-        for name, own in self._own.items():
-            if own.all():
-                continue
-            job = ctx.sidecar.job(name)
-            others = ctx.sidecar.request_ids(name).filter(pa.array(~own))
-            stored = StoredRequests(ctx.sidecar, [job], among=others)
-            bodies = stored.bodies(np.arange(len(stored))).to_pylist()
-            found = estimate_bodies(
-                bodies, [1] * len(bodies), job.realm, job.model, ctx.clock.now()
-            )
-            parts.append(replace(found, rows=0))
-        return total(parts) if parts else None

@@ -48,7 +48,7 @@ def estimate_file(path: str | Path, arguments: Arguments, retries: int = 1) -> E
         bands = RequestBands(open_source(path), arguments, work, check_columns=False)
         bands.fill()
         _tell_notes(bands)
-        parts = [estimate(band.call, clock, retries) for band in bands]
+        parts = [estimate(part.call, clock, retries) for part in bands]
     return replace(total(parts), rows=bands.rows)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,8 +17,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from nyu_llm_frames._runs.arguments import Arguments
+from nyu_llm_frames._runs.launch import CallPart
 from nyu_llm_frames._runs.prepare import PreparedCall, prepare
-from nyu_llm_frames._sidecar.bands import PREFIX, prefixes
+from nyu_llm_frames._sidecar.bands import PREFIX, LargeSidecar, SidecarSlice, prefixes
 from nyu_llm_frames._stages.requests.bodies import first_of_each
 from nyu_llm_frames._tables.frame import missing_value_error
 from nyu_llm_frames._tables.source import Piece, Source
@@ -34,20 +35,6 @@ _SCHEMA = pa.schema(
 )
 
 
-class Band(NamedTuple):
-    """A part of the requests: ids whose prefix is in ``[low, high)``.
-
-    Attributes
-    ----------
-    call : PreparedCall
-        What a frame of these rows would be; labeled by their numbers in the file.
-    """
-
-    low: int
-    high: int
-    call: PreparedCall
-
-
 class RequestBands:
     """All requests of a file, by band.
 
@@ -59,6 +46,11 @@ class RequestBands:
         For what does not stay in memory; removed by `close`.
     check_columns : bool
         Whether new columns will be written, so that they must not be there.
+
+    Attributes
+    ----------
+    sidecar : LargeSidecar or None
+        Of which each band sees what concerns it; None where there is none.
     """
 
     def __init__(
@@ -66,6 +58,7 @@ class RequestBands:
     ) -> None:
         self.source, self.arguments = source, arguments
         self.rows = 0
+        self.sidecar: LargeSidecar | None = None
         empty = pd.DataFrame({name: pd.Series([], dtype=object) for name in source.columns})
         labels = list(source.index_names)
         if labels:
@@ -155,12 +148,14 @@ class RequestBands:
             self._sizes[number] = (known[0] + int(size), known[1] + int(count))
         self._spill.add(table, parts)
 
-    def __iter__(self) -> Iterator[Band]:
+    def __iter__(self) -> Iterator[CallPart]:
         """Load one band after the other; each time anew."""
         for start, stop in _grouped([self._sizes.get(n, (0, 0)) for n in range(self._parts)]):
             low = -(-start * PREFIX // self._parts)
             high = -(-stop * PREFIX // self._parts)
-            yield Band(low, high, self._call(self._load(start, stop)))
+            there = self.sidecar
+            seen = None if there is None else SidecarSlice(there, low, high)
+            yield CallPart(self._call(self._load(start, stop)), seen)
             pa.default_memory_pool().release_unused()
 
     def _load(self, start: int, stop: int) -> pa.Table:

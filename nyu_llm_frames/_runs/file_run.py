@@ -8,21 +8,18 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
 from nyu_llm_frames._jobs.context import Context
 from nyu_llm_frames._jobs.planner import Planner
 from nyu_llm_frames._runs.arguments import Arguments
-from nyu_llm_frames._runs.file_requests import Band, RequestBands
+from nyu_llm_frames._runs.file_requests import RequestBands
 from nyu_llm_frames._runs.launch import CallExecution, CallPart, sidecar_line
 from nyu_llm_frames._runs.result import Collected
 from nyu_llm_frames._runs.stored_run import StoredRun
 from nyu_llm_frames._shared.clock import Clock
 from nyu_llm_frames._shared.progress import Progress, Reporter
-from nyu_llm_frames._sidecar.bands import LargeSidecar, SidecarSlice
+from nyu_llm_frames._sidecar.bands import LargeSidecar
 from nyu_llm_frames._sidecar.storage import sidecar_errors
 from nyu_llm_frames._tables import sink
 from nyu_llm_frames._tables.csv_text import notes
@@ -32,44 +29,14 @@ from nyu_llm_frames._tables.work import work_folder
 from nyu_llm_frames.errors import ConfigurationError
 
 
-@dataclass(slots=True)
-class FileOutcome:
-    """What became of the rows of a file.
-
-    Attributes
-    ----------
-    counts : dict of str to int
-        Rows per status.
-    examples : dict of str to tuple of (str, str)
-        For each kind of failure the first row and its reason.
-    """
-
-    counts: dict[str, int]
-    examples: dict[str, tuple[str, str]]
-
-
-class FileParts:
-    """The requests of a file, band by band, each with what it sees of the sidecar."""
-
-    def __init__(self, bands: RequestBands, sidecar: LargeSidecar) -> None:
-        self._bands, self._sidecar = bands, sidecar
-
-    def __iter__(self) -> Iterator[CallPart]:
-        return map(self._part, self._bands)
-
-    def _part(self, band: Band) -> CallPart:
-        return CallPart(band.call, SidecarSlice(self._sidecar, band.low, band.high))
-
-
 class FileRun:
-    """One call of `batch_file`. A context manager: leaving it removes what lay on disk for it."""
+    """One call of `batch_file`."""
 
     def __init__(
         self,
         source: Source,
         output: Path,
         arguments: Arguments,
-        *,
         retries: int,
         max_cost: float | None,
         clock: Clock,
@@ -80,17 +47,9 @@ class FileRun:
         self.bands = RequestBands(source, arguments, self._folder / "requests")
         self._head = self.bands.head
         self._report = Reporter(self._head.options.progress)
-        self.trouble = ""
 
-    def __enter__(self) -> FileRun:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Remove what lay on disk for the call."""
         self._report.close()
         self.bands.close()
         shutil.rmtree(self._folder, ignore_errors=True)
@@ -119,22 +78,20 @@ class FileRun:
         is_typed = self.output.suffix.lower() in PARQUET
         for note in notes(self.source, self.source.columns if is_typed else self.bands.used):
             self._tell(note)
-        self.sidecar = LargeSidecar(head.sidecar_path, self._clock)
+        self.sidecar = self.bands.sidecar = LargeSidecar(head.sidecar_path, self._clock)
         ctx = Context(
             self.sidecar, head.gateway, head.options, self._clock, self._report, requests=0
         )
         self.execution = CallExecution(
             head,
             ctx,
-            FileParts(self.bands, self.sidecar),
+            self.bands,
             self.bands.rows,
             retries=self._retries,
             max_cost=self._max_cost,
             carried=self.stored,
         )
         self.execution.answer(wait, timeout)
-        if not wait:
-            self.trouble = self.execution.trouble
 
     def _check_unchanged(self) -> None:
         """Rows are told by their number: in a file that changed they would be others."""
@@ -149,20 +106,24 @@ class FileRun:
         self._report(Progress("note", message))
 
     # --- the end ----------------------------------------------------------------------------
-    def write(self) -> FileOutcome:
-        """Join answers to rows and write the output file."""
+    def write(self) -> tuple[dict[str, int], dict[str, tuple[str, str]]]:
+        """Join answers to rows and write the output file.
+
+        Returns
+        -------
+        tuple of (dict, dict)
+            Rows per status; and for each kind of failure the first row and its reason.
+        """
         status = f"{self.arguments.output}_status" if self.arguments.details else ""
         columns = NewColumns(self._folder / "columns", self.bands.rows, status)
         counts: Counter[str] = Counter()
         examples: dict[str, tuple[str, str]] = {}
 
         def join(part: CallPart, planner: Planner) -> None:
-            nonlocal examples
-            collected = Collected(part.call, planner)
-            outcome = collected.outcome()
-            columns.add(part.call.frame.index.to_numpy(), collected.joined(outcome))
-            counts.update(collected.counts(outcome))
-            examples = collected.examples(outcome) | examples
+            found = Collected(part.call, planner)
+            columns.add(part.call.frame.index.to_numpy(), found.frame)
+            counts.update(found.counts)
+            examples.update(found.examples | examples)
 
         try:
             for _ in self.execution.of_each(join):
@@ -174,4 +135,4 @@ class FileRun:
         skipped = self.bands.rows - sum(counts.values())
         if skipped:
             counts["skipped"] = skipped
-        return FileOutcome(dict(counts), examples)
+        return dict(counts), examples

@@ -16,7 +16,7 @@ from nyu_llm_frames._jobs.context import Context
 from nyu_llm_frames._jobs.planner import Planner
 from nyu_llm_frames._runs.budget import check_budget
 from nyu_llm_frames._runs.estimating import Question, estimate_requests
-from nyu_llm_frames._runs.execution import Execution, together
+from nyu_llm_frames._runs.execution import Execution
 from nyu_llm_frames._runs.prepare import PreparedCall, template_text, versions
 from nyu_llm_frames._shared.clock import Clock
 from nyu_llm_frames._shared.progress import Reporter
@@ -26,6 +26,7 @@ from nyu_llm_frames._stages.batches.job import Job
 from nyu_llm_frames._stages.batches.planning import RequestStates, unknown_states
 from nyu_llm_frames._stages.cost.estimate import Estimate
 from nyu_llm_frames._stages.cost.prices import nearest_gemini
+from nyu_llm_frames._stages.cost.total import total
 from nyu_llm_frames._stages.requests.bodies import Requests
 from nyu_llm_frames._stages.requests.routes import route
 from nyu_llm_frames._stages.requests.thinking import advice
@@ -65,12 +66,12 @@ class CallPart:
     ----------
     call : PreparedCall
         What a frame of these rows would be.
-    sidecar : Sidecar
+    sidecar : Sidecar or None
         As far as it concerns them.
     """
 
     call: PreparedCall
-    sidecar: Sidecar
+    sidecar: Sidecar | None
     planner: Planner | None = None
 
     @property
@@ -82,36 +83,23 @@ class CallPart:
         self, states: RequestStates, *, retries: int, again: bool | None, at: datetime
     ) -> Estimate:
         """Estimate what the next upload would cost."""
-        return _estimate(self.call, states, self.sidecar, retries=retries, again=again, at=at)
-
-
-def _estimate(
-    call: PreparedCall,
-    states: RequestStates,
-    sidecar: Sidecar | None,
-    *,
-    retries: int,
-    at: datetime,
-    again: bool | None = False,
-) -> Estimate:
-    params = json.dumps(call.requests.shape.params)
-    question = Question(
-        template_text(call.template), params, call.arguments.model, call.gateway.realm
-    )
-    rows = len(call.frame)
-    return estimate_requests(
-        call.requests, question, rows, states, sidecar, retries=retries, at=at, again=again
-    )
+        call, model = self.call, self.call.arguments.model
+        params = json.dumps(call.requests.shape.params)
+        question = Question(template_text(call.template), params, model, call.gateway.realm)
+        return estimate_requests(
+            call.requests, question, len(call.frame), states, self.sidecar,
+            retries=retries, at=at, again=again,
+        )  # fmt: skip
 
 
 def estimate(call: PreparedCall, clock: Clock, retries: int) -> Estimate:
     """Estimate what the batch would pay; a sidecar that is not there is not made."""
-    planner = planner_of(call, clock, retries)
-    at = clock.now()
-    if planner is None:
-        states = unknown_states(len(call.requests))
-        return _estimate(call, states, None, retries=retries, at=at)
-    return _estimate(call, planner.states(), planner.ctx.sidecar, retries=retries, at=at)
+    planner, sidecar = planner_of(call, clock, retries), None
+    states = unknown_states(len(call.requests))
+    if planner is not None:
+        states, sidecar = planner.states(), planner.ctx.sidecar
+    part = CallPart(call, sidecar)
+    return part.estimate(states, retries=retries, again=False, at=clock.now())
 
 
 def planner_of(call: PreparedCall, clock: Clock, retries: int) -> Planner | None:
@@ -131,10 +119,6 @@ class CallExecution(Execution[CallPart]):
     ----------
     call : PreparedCall
         What all parts have in common.
-    parts : iterable of CallPart
-        Loaded anew whenever they are gone through.
-    ctx, retries, max_cost, carried
-        As of `Execution`.
     rows : int
         Of the whole call.
     """
@@ -174,21 +158,21 @@ class CallExecution(Execution[CallPart]):
         if again:
             self.tracker.forget_failures()
         ctx, call = self.ctx, self._call
-        own, shared = self.estimate(again=again)
+        own, *shared = self.estimate(again=again)
         own = replace(own, rows=self._rows)
         ctx.requests = own.requests
         ctx.notify("note", own.line())
-        if shared is not None:
+        if shared:
             ctx.notify(
                 "note",
-                f"sent along: {count(shared.to_pay, 'request')} of an earlier call, in a batch "
-                "job that was planned and not made yet. Where nobody wants those, take them back "
-                f"first: nyu-llm-frames cancel {ctx.sidecar.path} (that cancels what runs there, "
-                "too).",
+                f"sent along: {count(total(shared).to_pay, 'request')} of an earlier call, in a "
+                "batch job that was planned and not made yet. Where nobody wants those, take them "
+                f"back first: nyu-llm-frames cancel {ctx.sidecar.path} (that cancels what runs "
+                "there, too).",
             )
         if own.to_pay:
             tell_unknown_model(ctx, call)
-        check_budget(together(own, shared), self._max_cost)
+        check_budget(total([own, *shared]), self._max_cost)
         if own.to_pay:
             ctx.connect()
         under_way = self.plan_parts(again=again)
@@ -220,18 +204,7 @@ def tell_unknown_model(ctx: Context, call: PreparedCall) -> None:
 def record_of(
     call: PreparedCall, name: str, *, rows: int, requests: int, at: datetime
 ) -> RunRecord:
-    """Return what the sidecar keeps of a run.
-
-    Parameters
-    ----------
-    call : PreparedCall
-    name : str
-        Of the run.
-    rows, requests : int
-        Of the whole run: a file's is planned in parts.
-    at : datetime
-        UTC.
-    """
+    """Return what the sidecar keeps of a run; rows and requests of all its parts."""
     return RunRecord(
         name=name,
         template=template_text(call.template),

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -21,7 +21,7 @@ from nyu_llm_frames._runs.estimating import answer_costs
 from nyu_llm_frames._runs.prepare import PreparedCall
 from nyu_llm_frames._runs.summary import failures_text
 from nyu_llm_frames._sidecar.answer_store import Best, gather
-from nyu_llm_frames._stages.answers.answer import NO_FAILURE, SHOWN, TOKENS
+from nyu_llm_frames._stages.answers.answer import NO_FAILURE, SHOWN
 from nyu_llm_frames._stages.batches.job import CANCELLED, Job
 from nyu_llm_frames._stages.batches.planning import Ints
 from nyu_llm_frames._stages.requests.preflight import shown_label
@@ -81,109 +81,79 @@ def outcome_of(
     return Outcome(answers, status, reasons, pa.nulls(len(status), pa.float64()))
 
 
-class Result(NamedTuple):
-    """What a call has at one moment.
-
-    Attributes
-    ----------
-    frame : pandas.DataFrame
-        The joined frame.
-    counts : dict of str to int
-        Rows per status.
-    trouble : str
-        What a person has to be told of the rows without a good answer; "" if there are none.
-    """
-
-    frame: pd.DataFrame
-    counts: dict[str, int]
-    trouble: str
-
-
 class Collected:
-    """What a call has so far: made anew from the sidecar at every look.
+    """What a call has at one moment, by the sidecar; asks nobody.
 
     Parameters
     ----------
     call : PreparedCall
     planner : Planner
         Of the same requests.
+
+    Attributes
+    ----------
+    outcome : Outcome
+        What became of every distinct request.
     """
 
     def __init__(self, call: PreparedCall, planner: Planner) -> None:
-        self._call, self._planner = call, planner
-        self.sidecar = planner.ctx.sidecar
-
-    def status(self) -> pd.DataFrame:
-        """One row per batch job: where it stands, counts, times (UTC)."""
-        return jobs_frame(self._planner.find_jobs())
-
-    def outcome(self) -> Outcome:
-        """Return what became of every distinct request, by the sidecar as it is now."""
-        call, best = self._call, self.sidecar.best_answers(self._call.requests.ids)
-        outcome = outcome_of(best, self._planner.each_job())
+        self._call = call
+        best = planner.ctx.sidecar.best_answers(call.requests.ids)
+        outcome = outcome_of(best, planner.each_job())
         if call.arguments.details:  # prices are read only for those who look at them
             cost, _ = answer_costs(best, call.gateway.realm, call.arguments.model)
             outcome = replace(outcome, cost=cost)
-        return outcome if call.schema is None else _columns.read_schema(outcome, call.schema)
+        if call.schema is not None:
+            outcome = _columns.read_schema(outcome, call.schema)
+        self.outcome = outcome
 
-    def result(self) -> Result:
-        """Join what is there now."""
-        outcome = self.outcome()
-        counts = self.counts(outcome)
-        where = f"{self._call.arguments.output}_error"
-        trouble = failures_text(counts, self.examples(outcome), where)
-        return Result(self.joined(outcome), counts, trouble)
-
-    def joined(self, outcome: Outcome) -> pd.DataFrame:
-        """Join an outcome to the frame."""
-        call = self._call
+    @property
+    def frame(self) -> pd.DataFrame:
+        """The joined frame."""
+        call, wanted = self._call, self._call.arguments
         columns = _columns.answer_columns(
-            outcome,
+            self.outcome,
             call.requests.ids,
             call.codes,
-            call.arguments.output,
-            prefix=call.arguments.prefix,
-            details=call.arguments.details,
+            wanted.output,
+            prefix=wanted.prefix,
+            details=wanted.details,
         )
         return _frame.with_columns(call.frame, columns)
 
+    @property
     def failures(self) -> pd.DataFrame:
-        """Return the rows without a good answer: the input, ``status`` and ``error``.
-
-        Where the input has a column of such a name, ``{output}_status`` and ``{output}_error``.
-        """
-        call, outcome = self._call, self.outcome()
-        status = _columns.row_status(outcome, call.codes)
-        bad = ~np.isin(status, list(NO_FAILURE))
-        error = _columns.spread(_columns.shown_error(outcome), call.codes)
+        """The rows without a good answer, with ``status`` and ``error``."""
+        call, status = self._call, self._status
+        error = _columns.spread(_columns.shown_error(self.outcome), call.codes)
         taken = {"status", "error"} & set(call.frame.columns)
         before = f"{call.arguments.output}_" if taken else ""
         columns = {
             f"{before}status": _columns.status_column(status.tolist()),
             f"{before}error": _columns.text_column(error),
         }
+        bad = ~np.isin(status, list(NO_FAILURE))
         return _frame.with_columns(call.frame, columns).loc[bad]
 
-    def counts(self, outcome: Outcome) -> dict[str, int]:
-        """Return the number of rows per status."""
-        status = _columns.row_status(outcome, self._call.codes)
-        return dict(Counter(status.tolist()))
+    @property
+    def _status(self) -> np.ndarray[Any, np.dtype[np.object_]]:
+        return _columns.row_status(self.outcome, self._call.codes)
 
-    def usage(self) -> dict[str, int]:
-        """Return the tokens of the answers, each distinct request counted once."""
-        answers = self.outcome().answers
-        return {name: int(answers[name].to_pandas().sum()) for name in TOKENS}
+    @property
+    def counts(self) -> dict[str, int]:
+        """Rows per status."""
+        return dict(Counter(self._status.tolist()))
 
-    def cost(self) -> float | None:
-        """Return US dollars by the answers' own usage; None where no price is known."""
-        best = self.sidecar.best_answers(self._call.requests.ids)
-        costs, unpriced = answer_costs(best, self._call.gateway.realm, self._call.arguments.model)
-        return None if unpriced else float(np.nansum(np.asarray(costs.to_pandas(), np.float64)))
+    @property
+    def trouble(self) -> str:
+        """What a person has to be told of rows without a good answer; "" if there are none."""
+        where = f"{self._call.arguments.output}_error"
+        return failures_text(self.counts, self.examples, where)
 
-    def examples(self, outcome: Outcome) -> dict[str, tuple[str, str]]:
-        """Return for each kind of failure the label of its first row, and the reason."""
-        status = _columns.row_status(outcome, self._call.codes)
-        error = _columns.shown_error(outcome)
+    @property
+    def examples(self) -> dict[str, tuple[str, str]]:
+        """For each kind of failure the label of its first row, and the reason."""
+        status, error = self._status, _columns.shown_error(self.outcome)
         out = {}
         for kind in set(status.tolist()) - NO_FAILURE:
             row = int(np.flatnonzero(status == kind)[0])

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from nyu_llm_frames._jobs.planner import Planner
-from nyu_llm_frames._runs.estimating import answer_costs, attempts_left, estimate_bodies, to_pay
+from nyu_llm_frames._runs.estimating import answer_costs, estimate_bodies, to_pay
 from nyu_llm_frames._runs.result import outcome_of
 from nyu_llm_frames._shared.clock import Clock, SystemClock
 from nyu_llm_frames._sidecar.answer_store import Best, positions_of_each
@@ -31,13 +31,7 @@ from nyu_llm_frames._stages.batches import shards
 from nyu_llm_frames._stages.batches.job import Job
 from nyu_llm_frames._stages.batches.planning import RequestStates
 from nyu_llm_frames._stages.cost.estimate import Estimate
-from nyu_llm_frames._tables.columns import (
-    Outcome,
-    shown_error,
-    shown_text,
-    status_column,
-    text_column,
-)
+from nyu_llm_frames._tables.columns import Outcome, answer_frame, shown_error, text_column
 from nyu_llm_frames.errors import SidecarError
 
 # What was never sent, or never will be: only the call that wants it can plan it anew.
@@ -80,11 +74,10 @@ class StoredPart:
     ) -> Estimate:
         """Estimate what the next upload would cost."""
         realm, model = self.jobs[0].realm, self.jobs[0].model
-        paid = to_pay(self.requests.ids, states, self.sidecar, realm, retries=retries, again=again)
-        chosen = np.flatnonzero(paid)
-        bodies = self.requests.bodies(chosen).to_pylist()
-        left = attempts_left(states, chosen, retries).tolist()
-        return estimate_bodies(bodies, left, realm, model, at)
+        ids = self.requests.ids
+        paid, left = to_pay(ids, states, self.sidecar, realm, retries=retries, again=again)
+        bodies = self.requests.bodies(np.flatnonzero(paid)).to_pylist()
+        return estimate_bodies(bodies, left.tolist(), realm, model, at)
 
     def outcome(self, jobs: Sequence[Job], columns: Sequence[str] = SHOWN) -> tuple[Best, Outcome]:
         """Return the best answers, and what came of every request by them and by some jobs."""
@@ -121,9 +114,9 @@ class StoredAnswers:
     def __init__(
         self, path: str | Path, *, run: str | None = None, clock: Clock | None = None
     ) -> None:
-        self._clock = clock or SystemClock()
-        self.sidecar = LargeSidecar(Path(path), self._clock, create=False)
-        self._run = run
+        self.clock = clock or SystemClock()
+        self.sidecar = LargeSidecar(Path(path), self.clock, create=False)
+        self.run = run
         if run is not None and not any(job.run == run for job in self.sidecar.jobs().values()):
             known = sorted({job.run for job in self.sidecar.jobs().values()})
             raise SidecarError(
@@ -135,7 +128,7 @@ class StoredAnswers:
     def jobs(self) -> list[Job]:
         """Return the batch jobs, the oldest first."""
         every = self.sidecar.jobs().values()
-        return [job for job in every if self._run is None or job.run == self._run]
+        return [job for job in every if self.run is None or job.run == self.run]
 
     @property
     def pending(self) -> int:
@@ -203,25 +196,20 @@ class StoredAnswers:
             yield StoredPart(some, StoredRequests(sidecar, some, before=before), sidecar)
 
     def _answers(self, part: StoredPart, jobs: Sequence[Job], prompts: bool) -> pd.DataFrame:
-        requests = part.requests
-        _, outcome = part.outcome(jobs)
-        answers = outcome.answers
-        out: dict[str, Any] = {
-            "custom_id": text_column(requests.ids),
-            "status": status_column(outcome.status.tolist()),
-            "text": text_column(shown_text(outcome)),
-            "error": text_column(shown_error(outcome)),
-            "finish_reason": text_column(answers["finish_reason"]),
-        }
-        for name in TOKENS:
-            out[name] = pd.array(answers[name].to_pylist(), dtype="Int64")
-        out["model"] = text_column(answers["model"])
+        requests, (_, outcome) = part.requests, part.outcome(jobs)
+        table = outcome.answers
+        for name, values in {
+            "status": pa.array(outcome.status.tolist(), pa.string()),
+            "error": shown_error(outcome),
+        }.items():
+            table = table.set_column(table.column_names.index(name), name, values)
+        out = answer_frame(table.add_column(0, "custom_id", requests.ids))
         if prompts:
             every = np.arange(len(requests))
             kept = self.keeps_prompts(part.jobs)
             bodies = requests.bodies(every) if kept else pa.nulls(len(every), pa.string())
             out["body"] = text_column(bodies)
-        return pd.DataFrame(out)
+        return out
 
     def groups(self) -> dict[Key, list[Job]]:
         """Sort the jobs by who answers; a runner sends to one realm and one model."""

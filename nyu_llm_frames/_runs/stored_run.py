@@ -19,7 +19,7 @@ from nyu_llm_frames._gateway.provider import given_provider, of_provider
 from nyu_llm_frames._jobs.context import Context
 from nyu_llm_frames._jobs.planner import Planner
 from nyu_llm_frames._runs.budget import check_budget, check_max_cost
-from nyu_llm_frames._runs.execution import Execution, together
+from nyu_llm_frames._runs.execution import Execution
 from nyu_llm_frames._runs.stored_answers import Key, StoredAnswers, StoredPart
 from nyu_llm_frames._shared import options as _options
 from nyu_llm_frames._shared.clock import Clock
@@ -35,35 +35,29 @@ from nyu_llm_frames.errors import (
     ConfigurationError,
     GatewayError,
     LLMFramesError,
-    ResumableRun,
 )
 
 
 class StoredExecution(Execution[StoredPart]):
-    """The jobs of a sidecar that one realm and one model answer.
+    """The jobs of a sidecar that one realm and one model answer."""
 
-    Parameters
-    ----------
-    stored : StoredAnswers
-    key : tuple of (str, str)
-        Realm and model.
-    name, ctx, retries, max_cost, carried
-        As of `Execution`.
-    """
-
-    def __init__(
-        self,
-        stored: StoredAnswers,
-        key: Key,
-        name: str,
-        ctx: Context,
-        *,
-        retries: int,
-        max_cost: float | None,
-        carried: Callable[[], ResumableRun | None],
-    ) -> None:
-        super().__init__(name, ctx, retries=retries, max_cost=max_cost, carried=carried)
+    def __init__(self, stored: StoredRun, key: Key) -> None:
         self._stored, self._key = stored, key
+        ctx = Context(
+            stored.sidecar,
+            stored.gateway_of(self.find_jobs()),
+            _options.current(),
+            stored.clock,
+            stored.report,
+            requests=0,
+        )
+        super().__init__(
+            stored.run or new_name(stored.clock.now()),
+            ctx,
+            retries=stored.retries,
+            max_cost=stored.max_cost,
+            carried=lambda: stored,
+        )
         # What the user stopped is sent again by `retry` alone.
         self.tracker.stopped.update(job.name for job in self.find_jobs() if job.cancel_requested)
 
@@ -82,14 +76,11 @@ class StoredExecution(Execution[StoredPart]):
             yield part
             del part
 
-    def estimate(self, *, again: bool | None = False) -> tuple[Estimate, Estimate | None]:
+    def estimate(self, *, again: bool | None = False) -> list[Estimate]:
         return super().estimate(again=again if self._keeps_prompts() else None)
 
     def plan_parts(self, *, again: bool = False) -> int:
-        """Plan what has to be sent: looked for in parts, and sent together.
-
-        Few large jobs beat many small ones.
-        """
+        """Look for it in parts, and send it together: few large jobs beat many small ones."""
         jobs, sidecar = self.find_jobs(), self._stored.sidecar
         found: list[pa.Array] = []
 
@@ -161,16 +152,16 @@ class StoredRun(StoredAnswers):
         clock: Clock | None = None,
     ) -> None:
         super().__init__(path, run=run, clock=clock)
-        self._given, self._retries = gateway, retries
-        self._max_cost = check_max_cost(max_cost, _options.current().max_cost)
+        self._given, self.retries = gateway, retries
+        self.max_cost = check_max_cost(max_cost, _options.current().max_cost)
         self.report = Reporter(_options.current().progress)
         self._executions: dict[Key, StoredExecution] = {}
         self.trouble = ""
 
     def __reduce__(self) -> Any:
         again = partial(
-            StoredRun, self.sidecar.path, run=self._run, gateway=self._given,
-            retries=self._retries, max_cost=self._max_cost,
+            StoredRun, self.sidecar.path, run=self.run, gateway=self._given,
+            retries=self.retries, max_cost=self.max_cost,
         )  # fmt: skip
         return again, ()
 
@@ -195,12 +186,12 @@ class StoredRun(StoredAnswers):
         timeout : float, optional
             Seconds; `RunTimeoutError` after that, and the jobs go on.
         """
-        deadline = None if timeout is None else self._clock.monotonic() + timeout
-        every = self._active(also_over=self._retries > 0)
+        deadline = None if timeout is None else self.clock.monotonic() + timeout
+        every = self._active(also_over=self.retries > 0)
         self._check_budget(every, again=False)
 
         def until_over(execution: StoredExecution) -> None:
-            left = None if deadline is None else max(0.0, deadline - self._clock.monotonic())
+            left = None if deadline is None else max(0.0, deadline - self.clock.monotonic())
             execution.wait(left)
 
         _for_each(every, until_over)
@@ -230,9 +221,9 @@ class StoredRun(StoredAnswers):
 
     def _check_budget(self, every: Sequence[StoredExecution], *, again: bool | None) -> None:
         """Refuse to send what may cost more than it may."""
-        if self._max_cost is not None and every:
-            parts = [together(*execution.estimate(again=again)) for execution in every]
-            check_budget(total(parts), self._max_cost)
+        if self.max_cost is not None and every:
+            parts = [part for execution in every for part in execution.estimate(again=again)]
+            check_budget(total(parts), self.max_cost)
 
     def _active(self, *, also_over: bool = False) -> list[StoredExecution]:
         """Return what drives each group of jobs."""
@@ -244,21 +235,10 @@ class StoredRun(StoredAnswers):
 
     def _execution(self, key: Key) -> StoredExecution:
         if key not in self._executions:
-            gateway = self._gateway_of(self.groups()[key])
-            options = _options.current()
-            ctx = Context(self.sidecar, gateway, options, self._clock, self.report, requests=0)
-            self._executions[key] = StoredExecution(
-                self,
-                key,
-                self._run or new_name(self._clock.now()),
-                ctx,
-                retries=self._retries,
-                max_cost=self._max_cost,
-                carried=lambda: self,
-            )
+            self._executions[key] = StoredExecution(self, key)
         return self._executions[key]
 
-    def _gateway_of(self, jobs: Sequence[Job]) -> Gateway:
+    def gateway_of(self, jobs: Sequence[Job]) -> Gateway:
         """Choose the gateway by the jobs' realm, and refuse one that cannot know them.
 
         The address never comes from the sidecar: one that a stranger shared could name a server

@@ -26,7 +26,9 @@ import nyu_llm_frames as llm
 from nyu_llm_frames._jobs.driver import Driver
 from nyu_llm_frames._jobs.tracker import driven
 from nyu_llm_frames._runs.stored_run import StoredRun
+from nyu_llm_frames._shared.clock import SystemClock
 from nyu_llm_frames._sidecar import answer_store
+from nyu_llm_frames._sidecar.folder import Sidecar
 from nyu_llm_frames.errors import BatchJobFailedError, BudgetError, GatewayError, SidecarError
 
 TEXTS = [f"question {i}" for i in range(12)]
@@ -354,6 +356,35 @@ def test_what_was_cancelled_is_sent_again_by_retry_alone(stand_in: StandIn) -> N
     run.wait()
     assert [len(job.requests) for job in stand_in.jobs] == [2, 2]
     assert run.counts() == {"ok": 2}
+
+
+def test_max_cost_counts_what_was_cancelled_where_retry_sends_it(stand_in: StandIn) -> None:
+    stand_in.behaviour.running_polls = -1
+    batch(TEXTS[:2], wait=False)
+    StoredRun("s").cancel()
+    StoredRun("s").wait()
+    with pytest.raises(BudgetError, match="counts 2 requests") as e:
+        StoredRun("s", max_cost=1e-9).retry()
+    assert isinstance(e.value.upper, float)
+    assert StoredRun("s", max_cost=e.value.upper).retry() == 2
+    assert [len(job.requests) for job in stand_in.jobs] == [2, 2]
+
+
+def test_max_cost_counts_what_one_run_s_jobs_send_along(stand_in: StandIn) -> None:
+    stand_in.behaviour.row = rows.failed(429)
+    batch(TEXTS[:2], retries=0)
+    [first] = StoredRun("s").jobs()
+    stand_in.script.add("upload", status=429, times=-1)
+    with llm.set_options(max_requests_per_file=50):
+        pd.DataFrame({"q": TEXTS}).llm.submit("{{ q }}", model=MODEL, sidecar="s")
+    stand_in.script.clear()
+    sidecar = Sidecar(Path("s"), SystemClock())
+    planned = next(job for job in sidecar.jobs().values() if job.step == "planned")
+    sidecar.save_job(msgspec.structs.replace(planned, owner="node17/boot/7/1"))  # may be alive
+    for step in (StoredRun.wait, StoredRun.retry):
+        with pytest.raises(BudgetError, match="counts 12 requests"):
+            step(StoredRun("s", run=first.run, max_cost=1e-9))
+    assert [len(job.requests) for job in stand_in.jobs] == [2]
 
 
 def test_max_cost_holds_for_another_attempt_of_a_sidecar_s_jobs(stand_in: StandIn) -> None:

@@ -110,7 +110,7 @@ class FrameMethods:
         >>> df.llm.estimate("Where is {{ city }}?", model="gemini-3-flash-preview").to_pay
         2
         """
-        from nyu_llm_frames._runs.next_upload import estimate
+        from nyu_llm_frames._runs.launch import estimate
         from nyu_llm_frames._runs.prepare import check_retries, prepare
         from nyu_llm_frames._shared.clock import SystemClock
 

@@ -6,6 +6,7 @@ Comes in: paths and the arguments of ``df.llm.batch``. Goes out: an output file 
 from __future__ import annotations
 
 import warnings
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -74,22 +75,17 @@ def run_file(
     if arguments.sidecar is None and options.sidecar is None:
         arguments = replace(arguments, sidecar=target.with_suffix(".llm"))
     check_outside(sidecar_path(arguments, options), source, "sidecar")
-    run = FileRun(
-        source,
-        target,
-        arguments,
-        retries=check_retries(retries),
-        max_cost=check_max_cost(max_cost, options.max_cost),
-        clock=SystemClock(),
-    )
-    with run:
+    attempts, limit = check_retries(retries), check_max_cost(max_cost, options.max_cost)
+    whole = FileRun(source, target, arguments, attempts, limit, SystemClock())
+    with closing(whole) as run:
         run.answer(wait, seconds)
-        outcome = run.write()
+        counts, examples = run.write()
+        execution = run.execution
+        trouble = "" if wait else execution.trouble
         result = FileResult(
-            target, run.sidecar.path, run.bands.rows, run.requests, outcome.counts, run.trouble
+            target, run.sidecar.path, run.bands.rows, execution.ctx.requests, counts, trouble
         )
-    where = f"{arguments.output}_error of {result.output}"
-    text = failures_text(outcome.counts, outcome.examples, where)
+    text = failures_text(counts, examples, f"{arguments.output}_error of {result.output}")
     if text and on_error == "raise":
         raise PartialResultError(text, run=run.stored(), counts=result.counts)
     if text:

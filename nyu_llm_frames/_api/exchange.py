@@ -17,16 +17,16 @@ import pandas as pd
 import pyarrow as pa
 
 from nyu_llm_frames._jobs.planner import Planner
-from nyu_llm_frames._runs.launch import opened, record_of
-from nyu_llm_frames._runs.next_upload import planner_of
+from nyu_llm_frames._runs.launch import opened, planner_of, record_of
 from nyu_llm_frames._runs.prepare import PreparedCall
 from nyu_llm_frames._runs.result import Collected
 from nyu_llm_frames._shared.clock import SystemClock
 from nyu_llm_frames._shared.local_path import local_path
 from nyu_llm_frames._shared.wording import count
+from nyu_llm_frames._sidecar.answer_store import SCHEMA
 from nyu_llm_frames._sidecar.folder import new_name
 from nyu_llm_frames._sidecar.storage import atomic_file
-from nyu_llm_frames._stages.answers.answer import RANK, Answer
+from nyu_llm_frames._stages.answers.answer import RANK, SHOWN, Answer
 from nyu_llm_frames._stages.answers.blocks import BlockSplitter, lines_of
 from nyu_llm_frames._stages.answers.classify import no_answer
 from nyu_llm_frames._stages.answers.lines import Parsed, has_replacement, parse_lines
@@ -37,13 +37,12 @@ from nyu_llm_frames._stages.requests.bodies import (
     reads_as_replacement,
     request_lines,
 )
-from nyu_llm_frames._tables.columns import status_column, text_column
+from nyu_llm_frames._tables.columns import answer_frame
 from nyu_llm_frames.errors import ConfigurationError, PartialResultWarning
 
 _CHUNK_BYTES = 1 << 20
 _LINES = 8192
-_TEXTS = ("text", "error", "finish_reason", "model")
-_COUNTS = ("prompt_tokens", "completion_tokens", "reasoning_tokens", "cached_tokens")
+_COLUMNS = (*SHOWN[:-1], "cached_tokens", SHOWN[-1])
 _DAMAGED = (
     "the text holds U+FFFD, which its prompt does not: characters were damaged on the way. Fetch "
     "the output again, or its stored file, and read that too"
@@ -177,10 +176,10 @@ def from_jsonl(call: PreparedCall, given: Sequence[str | Path]) -> pd.DataFrame:
         + (f"; {len(strange):,} ids that belong to no row" if strange else "")
         + (f"; {count(unread, 'line')} without an answer to anything ({reason})" if unread else ""),
     )
-    collected = Collected(call, Planner(name, call.requests, ctx, retries=0))
-    result = collected.result()
-    if result.trouble:
-        warnings.warn(result.trouble, PartialResultWarning, stacklevel=3)
+    result = Collected(call, Planner(name, call.requests, ctx, retries=0))
+    trouble = result.trouble
+    if trouble:
+        warnings.warn(trouble, PartialResultWarning, stacklevel=3)
     return result.frame
 
 
@@ -215,16 +214,11 @@ def read_output(path: str | Path) -> pd.DataFrame:
             answers += [
                 no_answer(o.custom_id or "", "failed", o.reason, o.raw) for o in parsed.orphans
             ]
-    out: dict[str, object] = {
-        "custom_id": text_column(pa.array([a.custom_id or None for a in answers], pa.string())),
-        "status": status_column([a.status for a in answers]),
-    }
-    for name in _TEXTS[:3]:
-        out[name] = text_column(pa.array([getattr(a, name) for a in answers], pa.string()))
-    for name in _COUNTS:
-        out[name] = pd.array([getattr(a, name) for a in answers], dtype="Int64")
-    out["model"] = text_column(pa.array([a.model for a in answers], pa.string()))
-    return pd.DataFrame(out)
+    columns = {"custom_id": pa.array([a.custom_id or None for a in answers], pa.string())}
+    for name in _COLUMNS:
+        kind = SCHEMA.field(name).type
+        columns[name] = pa.array([getattr(a, name) for a in answers], kind)
+    return answer_frame(pa.table(columns))
 
 
 def _check(path: Path) -> None:

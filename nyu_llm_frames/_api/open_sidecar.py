@@ -13,6 +13,7 @@ import msgspec
 import pandas as pd
 import pyarrow as pa
 
+from nyu_llm_frames._runs.result import jobs_frame
 from nyu_llm_frames._shared.clock import SystemClock
 from nyu_llm_frames._shared.local_path import local_path
 from nyu_llm_frames._sidecar import storage as _storage
@@ -35,8 +36,7 @@ class OpenSidecar:
 
     def jobs(self) -> pd.DataFrame:
         """Return one row per batch job, the oldest first: every field of its record."""
-        rows = [msgspec.structs.asdict(job) for job in self._sidecar.jobs().values()]
-        return pd.DataFrame(rows, columns=list(Job.__struct_fields__))
+        return jobs_frame(self._sidecar.jobs().values(), Job.__struct_fields__)
 
     def runs(self) -> pd.DataFrame:
         """Return one row per run, the oldest first: template, parameters, versions."""

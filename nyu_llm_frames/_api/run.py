@@ -8,41 +8,28 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
-from nyu_llm_frames._jobs.driver import Driver
-from nyu_llm_frames._jobs.planner import Planner
 from nyu_llm_frames._runs.estimating import answer_costs
-from nyu_llm_frames._runs.launch import opened, planned
-from nyu_llm_frames._runs.next_upload import SharedJobs, next_upload
+from nyu_llm_frames._runs.launch import CallExecution, CallPart, opened
 from nyu_llm_frames._runs.prepare import PreparedCall, template_text, versions
-from nyu_llm_frames._runs.result import Collected
+from nyu_llm_frames._runs.result import Collected, jobs_frame
 from nyu_llm_frames._runs.summary import Summary, models_of, summarize
 from nyu_llm_frames._shared.clock import Clock
-from nyu_llm_frames._sidecar.folder import new_name
-from nyu_llm_frames._stages.cost.estimate import check_budget
-from nyu_llm_frames.errors import (
-    BatchJobFailedError,
-    BudgetError,
-    ConfigurationError,
-    NotPicklableError,
-    PartialResultError,
-    PartialResultWarning,
-    RunTimeoutError,
-    UncertainSubmissionError,
-)
+from nyu_llm_frames._stages.answers.answer import TOKENS
+from nyu_llm_frames.errors import NotPicklableError, PartialResultError, PartialResultWarning
 
 
 def submit(call: PreparedCall, clock: Clock, *, retries: int, max_cost: float | None) -> Run:
     """Plan, upload and submit, without a poll. See `FrameMethods.submit`."""
     run = Run(call, clock, retries, max_cost)
-    run._start()
+    run._execution.start()
     return run
 
 
@@ -58,7 +45,7 @@ def batch(
 ) -> pd.DataFrame:
     """Plan, submit, wait or take one step, and join. See `FrameMethods.batch`."""
     run = Run(call, clock, retries, max_cost)
-    run._answer(wait, timeout)
+    run._execution.answer(wait, timeout)
     return run._joined(on_error, stacklevel=4)
 
 
@@ -76,55 +63,24 @@ class Run:
     def __init__(
         self, call: PreparedCall, clock: Clock, retries: int, max_cost: float | None
     ) -> None:
-        self._call, self._max_cost = call, max_cost
-        self.name = new_name(clock.now())
-        self._ctx = opened(call, clock)
-        self._planner = Planner(self.name, call.requests, self._ctx, retries)
-        self._driver = Driver(self.name, self._ctx, self._planner.tracker)
-        self._collected = Collected(call, self._planner)
+        self._call, self._ctx = call, opened(call, clock)
+        part = CallPart(call, self._ctx.sidecar)
+        self._execution = CallExecution(
+            call,
+            self._ctx,
+            [part],
+            len(call.frame),
+            retries=retries,
+            max_cost=max_cost,
+            carried=lambda: self,
+        )
+        self.name = self._execution.name
+        self._planner = self._execution.planner(part)
 
     @property
     def sidecar(self) -> Path:
         """Folder of the sidecar."""
         return self._ctx.sidecar.path
-
-    # --- starting ---------------------------------------------------------------------------
-    def _plan(self, *, again: bool = False) -> int:
-        """Decide what to send and write it down; return how many requests are under way."""
-        if again:
-            self._planner.tracker.forget_failures()
-        shared_jobs = SharedJobs()
-        shared_jobs.add(self._planner)
-        return planned(
-            self._ctx,
-            self._call,
-            self.name,
-            lambda: self._planner.plan(again=again),
-            estimate=next_upload(self._call, self._planner, again=again),
-            shared_jobs=shared_jobs.estimate(self._ctx),
-            max_cost=self._max_cost,
-        )
-
-    def _plan_more(self) -> int:
-        """Plan what another attempt may cure: within the limit, as all that is sent."""
-        if self._max_cost is not None:
-            check_budget(next_upload(self._call, self._planner), self._max_cost, more=True)
-        return self._planner.plan()
-
-    def _start(self) -> None:
-        with self._driving():
-            if self._plan():
-                self._driver.start()
-
-    def _answer(self, wait: bool, timeout: float | None) -> None:
-        with self._driving(timeout):
-            if not self._plan():
-                return
-            if wait:
-                self._until_over()
-            else:
-                self._driver.step()
-                self._driver.raise_failed(at_once=True)
 
     # --- going on ---------------------------------------------------------------------------
     def poll(self) -> Run:
@@ -139,12 +95,7 @@ class Run:
         ------
         UncertainSubmissionError, AuthenticationError, GatewayError
         """
-        with self._driving(polls=True):
-            self._planner.states()
-            if self._planner.lost_its_plan():
-                self._plan_more()
-            self._driver.step()
-            self._driver.raise_failed()
+        self._execution.poll()
         return self
 
     def wait(self, timeout: float | None = None) -> Run:
@@ -164,14 +115,8 @@ class Run:
         ------
         RunTimeoutError, UncertainSubmissionError, BatchJobFailedError, GatewayError
         """
-        with self._driving(timeout):
-            self._planner.states()
-            self._until_over()
+        self._execution.wait(timeout)
         return self
-
-    def _until_over(self) -> None:
-        self._driver.until_over(self._plan_more)
-        self._driver.raise_failed()
 
     def retry(self) -> Run:
         """Send failed, empty, missing and damaged requests once more, in any case.
@@ -184,9 +129,7 @@ class Run:
         Run
             The run itself; ``wait()`` waits for it.
         """
-        with self._driving():
-            if self._plan(again=True):
-                self._driver.start()
+        self._execution.retry()
         return self
 
     def cancel(self) -> list[str]:
@@ -197,9 +140,7 @@ class Run:
         list of str
             Ids of the batch jobs that were asked to stop.
         """
-        with self._driving():
-            self._planner.find_jobs()  # also where all answers are there, and none is waited for
-            return self._driver.cancel()
+        return self._execution.cancel()
 
     def resolve(self, adopt: str | None = None, resubmit: bool = False) -> Run:
         """Settle a submit of which nobody knows whether it made a job.
@@ -216,29 +157,14 @@ class Run:
         Run
             The run itself.
         """
-        if (adopt is None) == (not resubmit):
-            raise ConfigurationError('Give either adopt="<batch id>" or resubmit=True.')
-        with self._driving():
-            self._driver.resolve(adopt, resubmit)
+        self._execution.resolve(adopt, resubmit)
         return self
-
-    @contextmanager
-    def _driving(self, timeout: float | None = None, *, polls: bool = False) -> Iterator[None]:
-        """Surround one call of the user; errors that can be answered with the run carry it."""
-        try:
-            with self._driver.driving(timeout, polls=polls):
-                yield
-        except (
-            BudgetError, UncertainSubmissionError, BatchJobFailedError, RunTimeoutError
-        ) as error:  # fmt: skip
-            error.run = self
-            raise
 
     # --- looking ----------------------------------------------------------------------------
     @property
     def status(self) -> pd.DataFrame:
         """One row per batch job: where it stands, counts, times (UTC)."""
-        return self._collected.status()
+        return jobs_frame(self._planner.find_jobs())
 
     def result(self) -> pd.DataFrame:
         """Return the frame with what is there now; nothing is asked of the gateway.
@@ -248,7 +174,7 @@ class Run:
         pandas.DataFrame
             The input frame, with new columns beside it: same index, order, dtypes and columns.
         """
-        return self._collected.joined(self._collected.outcome())
+        return self._collected().frame
 
     def failures(self) -> pd.DataFrame:
         """Return the rows without a good answer: the input, ``status`` and ``error``.
@@ -260,11 +186,11 @@ class Run:
         pandas.DataFrame
             Index kept; rows that are pending or were skipped are not failures.
         """
-        return self._collected.failures()
+        return self._collected().failures
 
     def counts(self) -> dict[str, int]:
         """Return the number of rows per status."""
-        return self._collected.counts(self._collected.outcome())
+        return self._collected().counts
 
     @property
     def usage(self) -> dict[str, int]:
@@ -272,7 +198,8 @@ class Run:
 
         ``completion_tokens`` leaves thinking out; what is billed is it and ``reasoning_tokens``.
         """
-        return self._collected.usage()
+        answers = self._collected().outcome.answers
+        return {name: int(answers[name].to_pandas().sum()) for name in TOKENS}
 
     @property
     def cost(self) -> float | None:
@@ -281,7 +208,8 @@ class Run:
         Rows that share an answer show the same ``_cost``; here it counts once. None where no
         price is known.
         """
-        return self._collected.cost()
+        costs = self._costs()
+        return None if costs is None else float(pc.sum(costs).as_py() or 0.0)
 
     def plot(self) -> Any:
         """
@@ -306,41 +234,47 @@ class Run:
 
         Times are UTC, one for each batch job.
         """
-        call, outcome = self._call, self._collected.outcome()
+        call, now = self._call, self._collected()
         jobs = [job for job in self._planner.find_jobs() if job.batch_id]
         return {
             "sidecar": str(self.sidecar),
             "template": json.loads(template_text(call.template)),
             "model": call.arguments.model,
-            "models_that_answered": list(models_of(outcome.answers)),
+            "models_that_answered": list(models_of(now.outcome.answers)),
             "params": call.requests.shape.params,
             "realm": call.gateway.realm,
             "rows": len(call.frame),
             "requests": len(call.requests),
-            "counts": self._collected.counts(outcome),
-            "recovered": outcome.recovered,
+            "counts": now.counts,
+            "recovered": now.outcome.recovered,
             "batch_jobs": [job.batch_id for job in jobs],
             "submitted_at": [_iso(job.submitted_at) for job in jobs],
             "ended_at": [_iso(job.ended_at) for job in jobs],
             "versions": json.loads(versions()),
         }
 
+    def _collected(self) -> Collected:
+        return Collected(self._call, self._planner)
+
+    def _costs(self) -> pa.Array | None:
+        """Price every answer by its own usage; None where a price is not known."""
+        best = self._ctx.sidecar.best_answers(self._call.requests.ids)
+        costs, unpriced = answer_costs(best, self._call.gateway.realm, self._call.arguments.model)
+        return None if unpriced else costs
+
     def _summary(self) -> Summary:
         """Return what the displays show, by the sidecar as it is now."""
-        call, outcome = self._call, self._collected.outcome()
-        counts = self._collected.counts(outcome)
-        best = self._ctx.sidecar.best_answers(call.requests.ids)
-        costs, unpriced = answer_costs(best, call.gateway.realm, call.arguments.model)
+        call, now = self._call, self._collected()
         return summarize(
             name=self.name,
             sidecar=str(self.sidecar),
             model=call.arguments.model,
             rows=len(call.frame),
-            counts=counts,
-            examples=self._collected.examples(outcome),
+            counts=now.counts,
+            examples=now.examples,
             jobs=self._planner.find_jobs(),
-            answers=outcome.answers,
-            costs=None if unpriced else costs,
+            answers=now.outcome.answers,
+            costs=self._costs(),
             at=self._ctx.clock.now(),
         )
 
@@ -371,13 +305,12 @@ class Run:
         stacklevel : int
             Of the warning, so that it points at the user's line.
         """
-        result = self._collected.result()
-        if result.trouble and on_error == "raise":
-            raise PartialResultError(
-                result.trouble, run=self, frame=result.frame, counts=result.counts
-            )
-        if result.trouble:
-            warnings.warn(result.trouble, PartialResultWarning, stacklevel=stacklevel)
+        result = self._collected()
+        trouble = result.trouble
+        if trouble and on_error == "raise":
+            raise PartialResultError(trouble, run=self, frame=result.frame, counts=result.counts)
+        if trouble:
+            warnings.warn(trouble, PartialResultWarning, stacklevel=stacklevel)
         return result.frame
 
 

@@ -18,15 +18,14 @@ from nyu_llm_frames._jobs.live import Ints, LiveRequests
 from nyu_llm_frames._jobs.planner import Planner
 from nyu_llm_frames._runs.arguments import Arguments
 from nyu_llm_frames._runs.estimating import TRIAL, answer_costs
-from nyu_llm_frames._runs.launch import opened, record_of, tell_unknown_model
-from nyu_llm_frames._runs.next_upload import estimate, next_upload
+from nyu_llm_frames._runs.launch import CallPart, estimate, opened, record_of, tell_unknown_model
 from nyu_llm_frames._runs.prepare import PreparedCall, prepare
 from nyu_llm_frames._runs.result import Collected
 from nyu_llm_frames._shared.clock import Clock
 from nyu_llm_frames._sidecar.answer_store import gather
 from nyu_llm_frames._sidecar.folder import new_name
 from nyu_llm_frames._sidecar.lock import one_trial
-from nyu_llm_frames._stages.answers.answer import Answer
+from nyu_llm_frames._stages.answers.answer import TOKENS, Answer
 from nyu_llm_frames._stages.batches.planning import RequestStates
 from nyu_llm_frames._stages.cost.estimate import Trial, check_budget, interval
 from nyu_llm_frames._stages.cost.prices import price_of
@@ -66,7 +65,10 @@ def trial(
     asking = LiveRequests(name, part.requests, ctx)
     started = clock.monotonic()
     if len(wanted):
-        check_budget(next_upload(part, planner, again=True), part.options.max_cost, live=True)
+        upper = CallPart(part, ctx.sidecar).estimate(
+            planner.states(), retries=0, again=True, at=clock.now()
+        )
+        check_budget(upper, part.options.max_cost, live=True)
         with one_trial(ctx.sidecar.path, lambda text: ctx.notify("note", text)):
             states = planner.states()  # another trial may have asked them meanwhile
             wanted = np.flatnonzero(states.open)
@@ -75,9 +77,9 @@ def trial(
                 _ask(part, ctx, asking, wanted, name)
     seconds = clock.monotonic() - started
     collected = Collected(part, planner)
-    outcome = with_unstored(collected.outcome(), asking.unstored)
-    out = collected.joined(outcome)
-    report = _report(ctx, part, whole, outcome.status, wanted, states, seconds)
+    collected.outcome = with_unstored(collected.outcome, asking.unstored)
+    out = collected.frame
+    report = _report(ctx, part, whole, collected.outcome.status, wanted, states, seconds)
     for line in report.lines():
         ctx.notify("note", line)
     out.attrs["trial"] = report.record()
@@ -118,7 +120,7 @@ def _report(
 ) -> Trial:
     realm, model = whole.gateway.realm, whole.arguments.model
     best = ctx.sidecar.best_answers(part.requests.ids)
-    answers = gather(best, ["prompt_tokens", "completion_tokens", "reasoning_tokens"])
+    answers = gather(best, list(TOKENS))
     prompt, written, thought = (
         np.nan_to_num(np.asarray(answers[name].to_pandas(), dtype=np.float64))
         for name in answers.column_names

@@ -36,15 +36,7 @@ class Driver(threading.local):
     """Drives the batch jobs that carry the requests of one run.
 
     Each thread has a state of its own: what threads share is what processes share, the sidecar,
-    and `seen`.
-
-    Parameters
-    ----------
-    name : str
-        The run's name in the sidecar.
-    ctx : Context
-    seen : JobTracker
-        Shared with those who plan: its jobs are the ones that are driven.
+    and the tracker. Those who plan share that, too: its jobs are the ones that are driven.
 
     Attributes
     ----------
@@ -142,22 +134,11 @@ class Driver(threading.local):
         self._raise_broken()
 
     def until_over(self, plan: Callable[[], int]) -> None:
-        """Drive until every job is over and `plan` finds nothing more under way.
-
-        Parameters
-        ----------
-        plan : callable
-            Plans what is still to be sent, and returns how many requests are under way.
-
-        Raises
-        ------
-        RunTimeoutError
-        """
+        """Drive until every job is over, and `plan` says that no more requests are under way."""
         self.ctx.begin_waiting()
-        while True:
+        self.drive()
+        while plan():
             self.drive()
-            if not plan():
-                break
 
     def _tell_what_stays(self) -> None:
         """Say what kept a step from going on; a run that waits says so by itself."""

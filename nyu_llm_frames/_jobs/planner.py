@@ -49,15 +49,10 @@ class Planner:
 
     Parameters
     ----------
-    name : str
-        The run's name in the sidecar.
     requests : RequestSet
         All of the run's, or a part that is planned by itself.
-    ctx : Context
-    retries : int
-        Attempts per request beyond the first.
-    seen : JobTracker, optional
-        Shared with the other parts of the call and with its runner.
+    tracker : JobTracker, optional
+        Shared with the other parts of the run and with its driver.
     """
 
     def __init__(
@@ -107,7 +102,7 @@ class Planner:
     def find_jobs(self) -> list[Job]:
         """Return the jobs that carry or carried requests of this run, whoever made them.
 
-        Those of a run that is over, too, of which `standing` needs none.
+        Those of a run that is over, too, of which `states` needs none.
         """
         every = self.ctx.sidecar.jobs()
         theirs = [name for name, job in every.items() if job.realm == self.ctx.realm]
@@ -115,14 +110,18 @@ class Planner:
         self.tracker.jobs.update((name, None) for name in theirs if (self._at[name] >= 0).any())
         return [job for name, job in every.items() if name in self.tracker.jobs]
 
+    def each_job(self) -> Iterator[tuple[Job, Positions]]:
+        """Yield the same jobs, each with where its requests stand among those of this run."""
+        for job in self.find_jobs():
+            yield job, self._positions(job.name)
+
     def lost_its_plan(self) -> bool:
         """Whether others took back what this run had planned, and nobody carries it now.
 
         They do when they want a part of it, and nobody seems to drive the rest.
         """
         lacking, cared_for = np.zeros((2, len(self.requests)), np.bool_)
-        for job in self.find_jobs():
-            at = self._positions(job.name)
+        for job, at in self.each_job():
             at = at[at >= 0]
             if job.step == "withdrawn":
                 lacking[at] = not job.cancel_requested  # the last word holds
@@ -145,17 +144,14 @@ class Planner:
     def plan(self, *, again: bool = False) -> int:
         """Decide under the lock what to send, and write it down; return how much is under way.
 
-        Parameters
-        ----------
-        again : bool
-            Whether to send also what has been tried often enough, or was stopped.
+        `again` also what has been tried often enough.
         """
         if not len(self.requests):
             return 0
         if not self.ctx.options.keep_prompts:
             self._forget_prompts()
         states = self.states()
-        send = self._wanted(states, again=again)
+        send = self.wanted(states, again=again)
         if not (send.any() or states.carried.any()):
             return 0  # over: neither a lock nor a writable folder is needed
         with self.ctx.locked():
@@ -163,7 +159,7 @@ class Planner:
             every = self.ctx.sidecar.jobs()
             self._withdraw(every)
             states = self.states(every)
-            wanted = self._wanted(states, again=again)
+            wanted = self.wanted(states, again=again)
             if wanted.any() and self._reopen(every, states, wanted, again=again):
                 states = self.states(every)
             chosen = np.flatnonzero(_planning.to_send(states, self.retries, again=again))
@@ -171,7 +167,7 @@ class Planner:
                 self._write_plan(chosen)
         return int(states.carried.sum()) + len(chosen)
 
-    def _wanted(self, states: RequestStates, *, again: bool) -> _planning.Mask:
+    def wanted(self, states: RequestStates, *, again: bool) -> _planning.Mask:
         """What is to be sent, or to be looked for once more in the output of an ended job."""
         send = _planning.to_send(states, self.retries, again=again)
         return send | _planning.to_reread(states, self.retries)
@@ -201,12 +197,8 @@ class Planner:
         since; driving it would pay for them. One that is above the limits of a file, as they are
         now, is cut anew.
 
-        Parameters
-        ----------
-        every : dict of str to Job
-            All jobs; what changes is changed here, too.
-        also_equal : bool
-            Whether to take back those, too, that carry nothing but rows of this run.
+        What changes is changed in `every`. `also_equal`: those, too, that carry nothing but rows
+        of this run.
         """
         for name, job in list(every.items()):
             if not self._is_abandoned(job):

@@ -47,6 +47,36 @@ class Question:
     realm: str
 
 
+def to_pay(
+    ids: pa.Array,
+    states: RequestStates,
+    sidecar: Sidecar | None,
+    realm: str,
+    *,
+    retries: int,
+    again: bool | None,
+) -> tuple[np.ndarray[Any, np.dtype[np.bool_]], Ints]:
+    """Return which requests the next upload would pay, and how often each may be sent.
+
+    Parameters
+    ----------
+    again : bool or None
+        Whether requests that were tried often enough are sent once more; None where nothing is
+        sent but what is planned.
+    """
+    paid = np.zeros(len(ids), np.bool_)
+    if again is not None:
+        paid = to_send(states, retries, again=again)
+    if sidecar is not None:
+        # Not made yet, as far as is known: the next call drives them, and pays them.
+        for name, job in sidecar.jobs().items():
+            if job.step in UNPAID and job.realm == realm:
+                where = positions(sidecar.request_ids(name), ids)
+                paid[where[where >= 0]] = True
+    paid &= ~states.final
+    return paid, np.maximum(1 + retries - states.attempts[paid], 1)
+
+
 def estimate_requests(
     requests: Requests,
     question: Question,
@@ -56,7 +86,7 @@ def estimate_requests(
     *,
     retries: int,
     at: datetime,
-    again: bool = False,
+    again: bool | None = False,
 ) -> Estimate:
     """Estimate what the next call would pay.
 
@@ -66,17 +96,13 @@ def estimate_requests(
         Attempts beyond the first.
     at : datetime
         Prices change; UTC.
-    again : bool
-        Whether requests that were tried often enough are sent once more.
+    again : bool or None
+        As of `to_pay`.
     """
-    sending = to_send(states, retries, again=again)
     jobs = sidecar.jobs() if sidecar is not None else {}
-    # Not made yet, as far as is known: the next call drives them, and pays them.
-    for name, job in jobs.items():
-        if sidecar is not None and job.step in UNPAID and job.realm == question.realm:
-            where = positions(sidecar.request_ids(name), requests.ids)
-            sending[where[where >= 0]] = True
-    sending &= ~states.final
+    sending, left = to_pay(
+        requests.ids, states, sidecar, question.realm, retries=retries, again=again
+    )
     chosen = np.flatnonzero(sending)
     max_tokens, extra_weight = _beside_messages(requests.shape.params)
     demand = Demand(
@@ -87,7 +113,7 @@ def estimate_requests(
         given_up=int((~states.final & ~states.carried & ~sending).sum()),
         model=requests.shape.model,
         weight=_weights(requests, chosen),
-        attempts=np.maximum(1 + retries - states.attempts[chosen], 1).astype(np.float64),
+        attempts=left.astype(np.float64),
         max_tokens=max_tokens,
         extra_weight=extra_weight,
     )

@@ -9,13 +9,12 @@ from __future__ import annotations
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from nyu_llm_frames._runs.arguments import Arguments
 from nyu_llm_frames._runs.file_requests import RequestBands
-from nyu_llm_frames._runs.next_upload import estimate
+from nyu_llm_frames._runs.launch import estimate
 from nyu_llm_frames._shared.clock import SystemClock
 from nyu_llm_frames._shared.progress import Progress, Reporter
 from nyu_llm_frames._stages.cost.estimate import Estimate, total
@@ -48,12 +47,7 @@ def estimate_file(path: str | Path, arguments: Arguments, retries: int = 1) -> E
         bands = RequestBands(open_source(path), arguments, work, check_columns=False)
         bands.fill()
         _tell_notes(bands)
-        parts = []
-        for band in bands:
-            empty: Any = pd.DataFrame(index=pd.Index(band.rows))
-            requests: Any = band.requests
-            call = replace(bands.head, frame=empty, requests=requests)
-            parts.append(estimate(call, clock, retries))
+        parts = [estimate(part.call, clock, retries) for part in bands]
     return replace(total(parts), rows=bands.rows)
 
 

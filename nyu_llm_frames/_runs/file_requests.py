@@ -7,7 +7,7 @@ digests, so bands are even, equal prompts meet in one band, and a batch job's id
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from nyu_llm_frames._runs.arguments import Arguments
+from nyu_llm_frames._runs.launch import CallPart
 from nyu_llm_frames._runs.prepare import PreparedCall, prepare
-from nyu_llm_frames._sidecar.bands import PREFIX, prefixes
-from nyu_llm_frames._stages.requests.bodies import Requests, first_of_each
+from nyu_llm_frames._sidecar.bands import PREFIX, LargeSidecar, SidecarSlice, prefixes
+from nyu_llm_frames._stages.requests.bodies import first_of_each
 from nyu_llm_frames._tables.frame import missing_value_error
 from nyu_llm_frames._tables.source import Piece, Source
-from nyu_llm_frames._tables.spill import LIMIT_BYTES, Ints, Spill
+from nyu_llm_frames._tables.spill import LIMIT_BYTES, Spill
 from nyu_llm_frames.errors import ColumnExistsError, MissingValueError
 
 _PART_BYTES = 8 << 20
@@ -32,23 +33,6 @@ _MOST_PARTS = 4096
 _SCHEMA = pa.schema(
     [("row", pa.int64()), ("custom_id", pa.string()), ("fragment", pa.large_string())]
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Band:
-    """A part of the requests: ids whose prefix is in ``[low, high)``.
-
-    Attributes
-    ----------
-    rows : numpy.ndarray
-        Numbers of the rows in the file, shape (n,).
-    requests : Requests
-    """
-
-    low: int
-    high: int
-    rows: Ints
-    requests: Requests
 
 
 class RequestBands:
@@ -62,6 +46,11 @@ class RequestBands:
         For what does not stay in memory; removed by `close`.
     check_columns : bool
         Whether new columns will be written, so that they must not be there.
+
+    Attributes
+    ----------
+    sidecar : LargeSidecar or None
+        Of which each band sees what concerns it; None where there is none.
     """
 
     def __init__(
@@ -69,6 +58,7 @@ class RequestBands:
     ) -> None:
         self.source, self.arguments = source, arguments
         self.rows = 0
+        self.sidecar: LargeSidecar | None = None
         empty = pd.DataFrame({name: pd.Series([], dtype=object) for name in source.columns})
         labels = list(source.index_names)
         if labels:
@@ -158,17 +148,35 @@ class RequestBands:
             self._sizes[number] = (known[0] + int(size), known[1] + int(count))
         self._spill.add(table, parts)
 
-    def __iter__(self) -> Iterator[Band]:
+    def __iter__(self) -> Iterator[CallPart]:
         """Load one band after the other; each time anew."""
         for start, stop in _grouped([self._sizes.get(n, (0, 0)) for n in range(self._parts)]):
             low = -(-start * PREFIX // self._parts)
             high = -(-stop * PREFIX // self._parts)
-            empty = replace(self.head.requests, images=bool(self.arguments.images))
-            yield _band(self._load(start, stop), low, high, empty)
+            there = self.sidecar
+            seen = None if there is None else SidecarSlice(there, low, high)
+            yield CallPart(self._call(self._load(start, stop)), seen)
             pa.default_memory_pool().release_unused()
 
     def _load(self, start: int, stop: int) -> pa.Table:
         return pa.concat_tables([self._spill.read(number) for number in range(start, stop)])
+
+    def _call(self, table: pa.Table) -> PreparedCall:
+        """Return the call of some rows: distinct requests, as if they were a frame."""
+        table = table.combine_chunks()
+        requests = replace(self.head.requests, images=bool(self.arguments.images))
+        if table.num_rows:
+            ids, codes, first = first_of_each(table["custom_id"].chunk(0))
+            texts = table["fragment"].chunk(0)
+            if len(ids) < len(texts):
+                # The prompt stands at one of equal rows of a piece, so not always at the first.
+                given = np.flatnonzero(texts.is_valid().to_numpy(zero_copy_only=False))
+                first[codes[given][::-1]] = given[::-1]
+                texts = texts.take(pa.array(first))
+            fragments = pa.chunked_array([texts])
+            requests = replace(requests, ids=ids, codes=codes, fragments=fragments)
+        frame = pd.DataFrame(index=pd.Index(table["row"].to_numpy()))
+        return replace(self.head, frame=frame, requests=requests)
 
     def close(self) -> None:
         """Remove what was written."""
@@ -204,23 +212,6 @@ def _rows(call: PreparedCall, first: int) -> pa.Table:
         ],
         schema=_SCHEMA,
     )
-
-
-def _band(table: pa.Table, low: int, high: int, empty: Requests) -> Band:
-    """Make a band of its rows; `empty` gives what the requests of all bands have in common."""
-    table = table.combine_chunks()
-    if not table.num_rows:
-        return Band(low, high, np.zeros(0, np.int64), empty)
-    ids, codes, first = first_of_each(table["custom_id"].chunk(0))
-    texts = table["fragment"].chunk(0)
-    if len(ids) < len(texts):
-        # The prompt stands at one of equal rows of a piece, so not always at the first of all.
-        given = np.flatnonzero(texts.is_valid().to_numpy(zero_copy_only=False))
-        first[codes[given][::-1]] = given[::-1]
-        texts = texts.take(pa.array(first))
-    fragments = pa.chunked_array([texts])
-    requests = replace(empty, ids=ids, codes=codes, fragments=fragments)
-    return Band(low, high, np.asarray(table["row"].to_numpy()), requests)
 
 
 def _in_file(error: ColumnExistsError, source: Source) -> ColumnExistsError:

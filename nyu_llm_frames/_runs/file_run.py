@@ -8,70 +8,35 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
-
-import pandas as pd
 
 from nyu_llm_frames._jobs.context import Context
-from nyu_llm_frames._jobs.driver import Driver
 from nyu_llm_frames._jobs.planner import Planner
-from nyu_llm_frames._jobs.tracker import JobTracker
 from nyu_llm_frames._runs.arguments import Arguments
-from nyu_llm_frames._runs.file_requests import Band, RequestBands
-from nyu_llm_frames._runs.launch import planned, sidecar_line
-from nyu_llm_frames._runs.next_upload import SharedJobs, next_upload
-from nyu_llm_frames._runs.prepare import PreparedCall
+from nyu_llm_frames._runs.file_requests import RequestBands
+from nyu_llm_frames._runs.launch import CallExecution, CallPart, sidecar_line
 from nyu_llm_frames._runs.result import Collected
 from nyu_llm_frames._runs.stored_run import StoredRun
 from nyu_llm_frames._shared.clock import Clock
 from nyu_llm_frames._shared.progress import Progress, Reporter
-from nyu_llm_frames._sidecar.bands import LargeSidecar, SidecarSlice
-from nyu_llm_frames._sidecar.folder import new_name
+from nyu_llm_frames._sidecar.bands import LargeSidecar
 from nyu_llm_frames._sidecar.storage import sidecar_errors
-from nyu_llm_frames._stages.cost.estimate import Estimate, check_budget, total
 from nyu_llm_frames._tables import sink
 from nyu_llm_frames._tables.csv_text import notes
 from nyu_llm_frames._tables.join import NewColumns
 from nyu_llm_frames._tables.source import PARQUET, Source, fingerprint
 from nyu_llm_frames._tables.work import work_folder
-from nyu_llm_frames.errors import (
-    BatchJobFailedError,
-    BudgetError,
-    ConfigurationError,
-    RunTimeoutError,
-    UncertainSubmissionError,
-)
-
-_WITH_RUN = BatchJobFailedError, BudgetError, RunTimeoutError, UncertainSubmissionError
-
-
-@dataclass(slots=True)
-class FileOutcome:
-    """What became of the rows of a file.
-
-    Attributes
-    ----------
-    counts : dict of str to int
-        Rows per status.
-    examples : dict of str to tuple of (str, str)
-        For each kind of failure the first row and its reason.
-    """
-
-    counts: dict[str, int]
-    examples: dict[str, tuple[str, str]]
+from nyu_llm_frames.errors import ConfigurationError
 
 
 class FileRun:
-    """One call of `batch_file`. A context manager: leaving it removes what lay on disk for it."""
+    """One call of `batch_file`."""
 
     def __init__(
         self,
         source: Source,
         output: Path,
         arguments: Arguments,
-        *,
         retries: int,
         max_cost: float | None,
         clock: Clock,
@@ -82,25 +47,12 @@ class FileRun:
         self.bands = RequestBands(source, arguments, self._folder / "requests")
         self._head = self.bands.head
         self._report = Reporter(self._head.options.progress)
-        self._tracker = JobTracker()
-        self.name = new_name(clock.now())
-        self.requests = 0
-        self.trouble = ""
 
-    def __enter__(self) -> FileRun:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Remove what lay on disk for the call."""
         self._report.close()
         self.bands.close()
         shutil.rmtree(self._folder, ignore_errors=True)
-        if isinstance(error, _WITH_RUN):
-            error.run = self.stored()
 
     def stored(self) -> StoredRun:
         """Return what is left to work with: the sidecar. Enough to resolve, wait and cancel."""
@@ -126,31 +78,20 @@ class FileRun:
         is_typed = self.output.suffix.lower() in PARQUET
         for note in notes(self.source, self.source.columns if is_typed else self.bands.used):
             self._tell(note)
-        self.sidecar = LargeSidecar(head.sidecar_path, self._clock)
-        self._ctx = Context(
+        self.sidecar = self.bands.sidecar = LargeSidecar(head.sidecar_path, self._clock)
+        ctx = Context(
             self.sidecar, head.gateway, head.options, self._clock, self._report, requests=0
         )
-        driver = Driver(self.name, self._ctx, self._tracker)
-        with driver.driving(timeout):
-            estimate = self._estimate()
-            self._ctx.requests = self.requests = estimate.requests
-            under_way = planned(
-                self._ctx,
-                head,
-                self.name,
-                self._plan,
-                estimate=estimate,
-                shared_jobs=self._shared_jobs.estimate(self._ctx),
-                max_cost=self._max_cost,
-            )
-            if not under_way:
-                return
-            if wait:
-                driver.until_over(self._plan_more)
-            else:
-                driver.step()
-                self.trouble = str(driver.trouble or "")
-            driver.raise_failed(at_once=not wait)
+        self.execution = CallExecution(
+            head,
+            ctx,
+            self.bands,
+            self.bands.rows,
+            retries=self._retries,
+            max_cost=self._max_cost,
+            carried=self.stored,
+        )
+        self.execution.answer(wait, timeout)
 
     def _check_unchanged(self) -> None:
         """Rows are told by their number: in a file that changed they would be others."""
@@ -164,54 +105,29 @@ class FileRun:
     def _tell(self, message: str) -> None:
         self._report(Progress("note", message))
 
-    def _estimate(self) -> Estimate:
-        parts = []
-        self._shared_jobs = SharedJobs()
-        for band in self.bands:
-            call, planner = self._call(band), self._planner(band)
-            self._shared_jobs.add(planner)
-            parts.append(next_upload(call, planner))
-            del band, call, planner  # before the next one is loaded
-        return replace(total(parts), rows=self.bands.rows)
-
-    def _plan(self) -> int:
-        """Plan what has to be sent, band by band; return how many requests are under way."""
-        under_way = 0
-        for band in self.bands:
-            under_way += self._planner(band).plan()
-            del band
-        return under_way
-
-    def _plan_more(self) -> int:
-        """Plan what another attempt may cure: within the limit, as all that is sent."""
-        if self._max_cost is not None:
-            check_budget(self._estimate(), self._max_cost, more=True)
-        return self._plan()
-
-    def _call(self, band: Band) -> PreparedCall:
-        """Return the call of one band: what a frame of its rows would be."""
-        frame = pd.DataFrame(index=pd.Index(band.rows))
-        return replace(self._head, frame=frame, requests=band.requests)
-
-    def _planner(self, band: Band) -> Planner:
-        ctx = replace(self._ctx, sidecar=SidecarSlice(self.sidecar, band.low, band.high))
-        return Planner(self.name, band.requests, ctx, self._retries, self._tracker)
-
     # --- the end ----------------------------------------------------------------------------
-    def write(self) -> FileOutcome:
-        """Join answers to rows and write the output file."""
+    def write(self) -> tuple[dict[str, int], dict[str, tuple[str, str]]]:
+        """Join answers to rows and write the output file.
+
+        Returns
+        -------
+        tuple of (dict, dict)
+            Rows per status; and for each kind of failure the first row and its reason.
+        """
         status = f"{self.arguments.output}_status" if self.arguments.details else ""
         columns = NewColumns(self._folder / "columns", self.bands.rows, status)
         counts: Counter[str] = Counter()
         examples: dict[str, tuple[str, str]] = {}
+
+        def join(part: CallPart, planner: Planner) -> None:
+            found = Collected(part.call, planner)
+            columns.add(part.call.frame.index.to_numpy(), found.frame)
+            counts.update(found.counts)
+            examples.update(found.examples | examples)
+
         try:
-            for band in self.bands:
-                part = Collected(self._call(band), self._planner(band))
-                outcome = part.outcome()
-                columns.add(band.rows, part.joined(outcome))
-                counts.update(part.counts(outcome))
-                examples = part.examples(outcome) | examples
-                del band, part, outcome
+            for _ in self.execution.of_each(join):
+                pass
             self._check_unchanged()
             sink.write(self.source, self.output, columns, self._check_unchanged)
         finally:
@@ -219,4 +135,4 @@ class FileRun:
         skipped = self.bands.rows - sum(counts.values())
         if skipped:
             counts["skipped"] = skipped
-        return FileOutcome(dict(counts), examples)
+        return dict(counts), examples

@@ -1,26 +1,34 @@
 """What comes before a run's first effect: open, tell the cost, keep to the limit, plan, record.
 
-Comes in: a prepared call, an estimate, and the way to plan. Goes out: what its steps share, planned
-jobs, and the run's record in the sidecar.
+Comes in: a prepared call, in one part or many. Goes out: its estimate, what its steps share,
+planned jobs, and the run's record in the sidecar.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
 from nyu_llm_frames._jobs.context import Context
+from nyu_llm_frames._jobs.planner import Planner
+from nyu_llm_frames._runs.estimating import Question, estimate_requests
+from nyu_llm_frames._runs.execution import Execution
 from nyu_llm_frames._runs.prepare import PreparedCall, template_text, versions
 from nyu_llm_frames._shared.clock import Clock
 from nyu_llm_frames._shared.progress import Reporter
 from nyu_llm_frames._shared.wording import count
-from nyu_llm_frames._sidecar.folder import RunRecord, Sidecar, is_sidecar
+from nyu_llm_frames._sidecar.folder import RunRecord, Sidecar, is_sidecar, new_name
+from nyu_llm_frames._stages.batches.job import Job
+from nyu_llm_frames._stages.batches.planning import RequestStates, unknown_states
 from nyu_llm_frames._stages.cost.estimate import Estimate, check_budget, total
 from nyu_llm_frames._stages.cost.prices import nearest_gemini
+from nyu_llm_frames._stages.requests.bodies import Requests
 from nyu_llm_frames._stages.requests.routes import route
 from nyu_llm_frames._stages.requests.thinking import advice
+from nyu_llm_frames.errors import ResumableRun
 
 
 def sidecar_line(path: Path, *, is_new: bool | None = None) -> str:
@@ -48,64 +56,135 @@ def opened(call: PreparedCall, clock: Clock) -> Context:
     return ctx
 
 
-def planned(
-    ctx: Context,
-    call: PreparedCall,
-    name: str,
-    plan: Callable[[], int],
-    *,
-    estimate: Estimate,
-    shared_jobs: Estimate | None,
-    max_cost: float | None,
-) -> int:
-    """Plan a run and write it down; return how many requests are under way.
+@dataclass(slots=True)
+class CallPart:
+    """Rows of a call: all of a frame's, or some of a file's.
+
+    Attributes
+    ----------
+    call : PreparedCall
+        What a frame of these rows would be.
+    sidecar : Sidecar or None
+        As far as it concerns them.
+    """
+
+    call: PreparedCall
+    sidecar: Sidecar | None
+    planner: Planner | None = None
+
+    @property
+    def requests(self) -> Requests:
+        """The distinct requests."""
+        return self.call.requests
+
+    def estimate(
+        self, states: RequestStates, *, retries: int, again: bool | None, at: datetime
+    ) -> Estimate:
+        """Estimate what the next upload would cost."""
+        call, model = self.call, self.call.arguments.model
+        params = json.dumps(call.requests.shape.params)
+        question = Question(template_text(call.template), params, model, call.gateway.realm)
+        return estimate_requests(
+            call.requests, question, len(call.frame), states, self.sidecar,
+            retries=retries, at=at, again=again,
+        )  # fmt: skip
+
+
+def estimate(call: PreparedCall, clock: Clock, retries: int) -> Estimate:
+    """Estimate what the batch would pay; a sidecar that is not there is not made."""
+    planner, sidecar = planner_of(call, clock, retries), None
+    states = unknown_states(len(call.requests))
+    if planner is not None:
+        states, sidecar = planner.states(), planner.ctx.sidecar
+    part = CallPart(call, sidecar)
+    return part.estimate(states, retries=retries, again=False, at=clock.now())
+
+
+def planner_of(call: PreparedCall, clock: Clock, retries: int) -> Planner | None:
+    """Return what tells where a call's requests stand; None where there is no sidecar yet."""
+    if not is_sidecar(call.sidecar_path):
+        return None
+    sidecar = Sidecar(call.sidecar_path, clock, create=False)
+    n = len(call.requests)
+    ctx = Context(sidecar, call.gateway, call.options, clock, Reporter(False), n)
+    return Planner("", call.requests, ctx, retries)
+
+
+class CallExecution(Execution[CallPart]):
+    """A call's run, in one part or many: its plan tells the cost and is written down.
 
     Parameters
     ----------
-    ctx : Context
     call : PreparedCall
-    name : str
-        Of the run.
-    plan : callable
-        Plans, and returns how many requests are under way.
-    estimate : Estimate
-        Of the whole run.
-    along : Estimate or None
-        Of requests of others that are sent along with it.
-    max_cost : float or None
-        US dollars.
-
-    Raises
-    ------
-    BudgetError
-        Before anything is planned.
-    ConfigurationError
-        The same, where a key, a bucket or the embedded gateway's extra is missing.
+        What all parts have in common.
+    rows : int
+        Of the whole call.
     """
-    ctx.notify("note", estimate.line())
-    if shared_jobs is not None:
-        ctx.notify(
-            "note",
-            f"sent along: {count(shared_jobs.to_pay, 'request')} of an earlier call, in a batch "
-            "job that was planned and not made yet. Where nobody wants those, take them back "
-            f"first: nyu-llm-frames cancel {ctx.sidecar.path} (that cancels what runs there, too).",
-        )
-    if estimate.to_pay:
-        tell_unknown_model(ctx, call)
-    check_budget(estimate if shared_jobs is None else total([estimate, shared_jobs]), max_cost)
-    if estimate.to_pay:
-        ctx.connect()
-    under_way = plan()
-    if under_way or ctx.sidecar.is_new:
-        at = ctx.clock.now()
-        record = record_of(call, name, rows=estimate.rows, requests=estimate.requests, at=at)
-        with ctx.locked():
-            ctx.sidecar.save_run(record)
-    shape = call.requests.shape
-    warned = advice(shape.params, shape.model, route(ctx.realm, shape.model))
-    if under_way and warned:
-        ctx.notify("note", warned)
-    return under_way
+
+    def __init__(
+        self,
+        call: PreparedCall,
+        ctx: Context,
+        parts: Iterable[CallPart],
+        rows: int,
+        *,
+        retries: int,
+        max_cost: float | None,
+        carried: Callable[[], ResumableRun | None] = lambda: None,
+    ) -> None:
+        name = new_name(ctx.clock.now())
+        super().__init__(name, ctx, retries=retries, max_cost=max_cost, carried=carried)
+        self._call, self._parts, self._rows = call, parts, rows
+
+    def parts(self) -> Iterator[CallPart]:
+        return iter(self._parts)
+
+    def find_jobs(self) -> list[Job]:
+        found = self.of_each(lambda _, planner: planner.find_jobs())
+        return list({job.name: job for jobs in found for job in jobs}.values())
+
+    def plan(self, *, again: bool = False) -> int:
+        """Tell the cost, keep to the limit, plan, and write the run down.
+
+        Raises
+        ------
+        BudgetError
+            Before anything is planned.
+        ConfigurationError
+            The same, where a key, a bucket or the embedded gateway's extra is missing.
+        """
+        if again:
+            self.tracker.forget_failures()
+        ctx, call = self.ctx, self._call
+        own, *shared = self.estimate(again=again)
+        own = replace(own, rows=self._rows)
+        ctx.requests = own.requests
+        ctx.notify("note", own.line())
+        if shared:
+            ctx.notify(
+                "note",
+                f"sent along: {count(total(shared).to_pay, 'request')} of an earlier call, in a "
+                "batch job that was planned and not made yet. Where nobody wants those, take them "
+                f"back first: nyu-llm-frames cancel {ctx.sidecar.path} (that cancels what runs "
+                "there, too).",
+            )
+        if own.to_pay:
+            tell_unknown_model(ctx, call)
+        check_budget(total([own, *shared]), self._max_cost)
+        if own.to_pay:
+            ctx.connect()
+        under_way = self.plan_parts(again=again)
+        if under_way or ctx.sidecar.is_new:
+            record = record_of(
+                call, self.name, rows=self._rows, requests=own.requests, at=ctx.clock.now()
+            )
+            with ctx.locked():
+                ctx.sidecar.save_run(record)
+        shape = call.requests.shape
+        warned = advice(shape.params, shape.model, route(ctx.realm, shape.model))
+        if under_way and warned:
+            ctx.notify("note", warned)
+        return under_way
 
 
 def tell_unknown_model(ctx: Context, call: PreparedCall) -> None:
@@ -123,18 +202,7 @@ def tell_unknown_model(ctx: Context, call: PreparedCall) -> None:
 def record_of(
     call: PreparedCall, name: str, *, rows: int, requests: int, at: datetime
 ) -> RunRecord:
-    """Return what the sidecar keeps of a run.
-
-    Parameters
-    ----------
-    call : PreparedCall
-    name : str
-        Of the run.
-    rows, requests : int
-        Of the whole run: a file's is planned in parts.
-    at : datetime
-        UTC.
-    """
+    """Return what the sidecar keeps of a run; rows and requests of all its parts."""
     return RunRecord(
         name=name,
         template=template_text(call.template),

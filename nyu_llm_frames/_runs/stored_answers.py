@@ -9,30 +9,33 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from nyu_llm_frames._runs.estimating import answer_costs
+from nyu_llm_frames._jobs.planner import Planner
+from nyu_llm_frames._runs.estimating import answer_costs, estimate_bodies, to_pay
+from nyu_llm_frames._runs.result import outcome_of
 from nyu_llm_frames._shared.clock import Clock, SystemClock
-from nyu_llm_frames._sidecar.answer_store import Best, gather, positions_of_each
+from nyu_llm_frames._sidecar.answer_store import Best, positions_of_each
 from nyu_llm_frames._sidecar.bands import LargeSidecar
 from nyu_llm_frames._sidecar.folder import Sidecar
 from nyu_llm_frames._sidecar.stored import StoredRequests
-from nyu_llm_frames._stages.answers.answer import NO_FAILURE
+from nyu_llm_frames._stages.answers.answer import NO_FAILURE, SHOWN, TOKENS
 from nyu_llm_frames._stages.batches import shards
 from nyu_llm_frames._stages.batches.job import Job
-from nyu_llm_frames._tables.columns import objects, status_column, text_column
+from nyu_llm_frames._stages.batches.planning import RequestStates
+from nyu_llm_frames._stages.cost.estimate import Estimate
+from nyu_llm_frames._tables.columns import Outcome, answer_frame, shown_error, text_column
 from nyu_llm_frames.errors import SidecarError
 
 # What was never sent, or never will be: only the call that wants it can plan it anew.
 _NEVER_MADE = frozenset({"withdrawn", "rejected"})
-_TOKENS = ("prompt_tokens", "completion_tokens", "reasoning_tokens")
-_COLUMNS = ["status", "text", "error", "finish_reason", *_TOKENS, "model"]
 
 Key: TypeAlias = tuple[str, str]
 """Who answers: realm and model."""
@@ -57,12 +60,31 @@ class Totals:
     cost: float | None
 
 
-class Part(NamedTuple):
+@dataclass(slots=True)
+class StoredPart:
     """Some distinct requests of a sidecar, and what they can see of it."""
 
     jobs: Sequence[Job]
     requests: StoredRequests
     sidecar: Sidecar
+    planner: Planner | None = None
+
+    def estimate(
+        self, states: RequestStates, *, retries: int, again: bool | None, at: datetime
+    ) -> Estimate:
+        """Estimate what the next upload would cost."""
+        realm, model = self.jobs[0].realm, self.jobs[0].model
+        ids = self.requests.ids
+        paid, left = to_pay(ids, states, self.sidecar, realm, retries=retries, again=again)
+        bodies = self.requests.bodies(np.flatnonzero(paid)).to_pylist()
+        return estimate_bodies(bodies, left.tolist(), realm, model, at)
+
+    def outcome(self, jobs: Sequence[Job], columns: Sequence[str] = SHOWN) -> tuple[Best, Outcome]:
+        """Return the best answers, and what came of every request by them and by some jobs."""
+        best = self.sidecar.best_answers(self.requests.ids)
+        seen = self.sidecar.jobs()
+        theirs = ((job, self.sidecar.request_ids(job.name)) for job in jobs if job.name in seen)
+        return best, outcome_of(best, positions_of_each(theirs, self.requests.ids), columns)
 
 
 class StoredAnswers:
@@ -92,9 +114,9 @@ class StoredAnswers:
     def __init__(
         self, path: str | Path, *, run: str | None = None, clock: Clock | None = None
     ) -> None:
-        self._clock = clock or SystemClock()
-        self.sidecar = LargeSidecar(Path(path), self._clock, create=False)
-        self._run = run
+        self.clock = clock or SystemClock()
+        self.sidecar = LargeSidecar(Path(path), self.clock, create=False)
+        self.run = run
         if run is not None and not any(job.run == run for job in self.sidecar.jobs().values()):
             known = sorted({job.run for job in self.sidecar.jobs().values()})
             raise SidecarError(
@@ -106,7 +128,7 @@ class StoredAnswers:
     def jobs(self) -> list[Job]:
         """Return the batch jobs, the oldest first."""
         every = self.sidecar.jobs().values()
-        return [job for job in every if self._run is None or job.run == self._run]
+        return [job for job in every if self.run is None or job.run == self.run]
 
     @property
     def pending(self) -> int:
@@ -126,12 +148,12 @@ class StoredAnswers:
     def iter_answers(self, *, prompts: bool = False) -> Iterator[pd.DataFrame]:
         """Yield the same in parts that fit into memory; one at least, which may be empty."""
         none = True
-        for jobs in self._groups().values():
-            for part in self._parts(jobs):
+        for jobs in self.groups().values():
+            for part in self.parts(jobs):
                 yield self._answers(part, jobs, prompts)
                 none = False
         if none:
-            nothing = Part([], StoredRequests(self.sidecar, []), self.sidecar)
+            nothing = StoredPart([], StoredRequests(self.sidecar, []), self.sidecar)
             yield self._answers(nothing, [], prompts)
 
     def failures(self, *, prompts: bool = False) -> pd.DataFrame:
@@ -149,21 +171,19 @@ class StoredAnswers:
     def totals(self) -> Totals:
         """Return the number of distinct requests per status, and what their answers took."""
         counts: Counter[str] = Counter()
-        usage = dict.fromkeys(_TOKENS, 0)
+        usage = dict.fromkeys(TOKENS, 0)
         cost: float | None = 0.0
-        for (realm, model), jobs in self._groups().items():
-            for part in self._parts(jobs):
-                best = part.sidecar.best_answers(part.requests.ids)
-                answers = gather(best, ["status", *_TOKENS])
-                status, _ = self._status(part, jobs, best, answers)
-                counts.update(status.tolist())
-                for name in _TOKENS:
-                    usage[name] += pc.sum(answers[name]).as_py() or 0
+        for (realm, model), jobs in self.groups().items():
+            for part in self.parts(jobs):
+                best, outcome = part.outcome(jobs, ["status", *TOKENS])
+                counts.update(outcome.status.tolist())
+                for name in TOKENS:
+                    usage[name] += pc.sum(outcome.answers[name]).as_py() or 0
                 costs, unpriced = answer_costs(best, realm, model)
                 cost = None if cost is None or unpriced else cost + (pc.sum(costs).as_py() or 0.0)
         return Totals(dict(counts), usage, cost)
 
-    def _parts(self, jobs: Sequence[Job]) -> Iterator[Part]:
+    def parts(self, jobs: Sequence[Job]) -> Iterator[StoredPart]:
         """Yield the distinct requests of some jobs by first appearance, not too many at once."""
         sizes = np.array([job.requests for job in jobs], np.int64)
         ranges = shards.split(sizes, len(jobs), self.requests_at_once)
@@ -173,57 +193,25 @@ class StoredAnswers:
             sidecar = self.sidecar if whole else self.sidecar.band_of(job.name for job in some)
             seen = sidecar.jobs()
             before = [job for job in jobs[:start] if job.name in seen]
-            yield Part(some, StoredRequests(sidecar, some, before=before), sidecar)
+            yield StoredPart(some, StoredRequests(sidecar, some, before=before), sidecar)
 
-    def _status(
-        self, part: Part, jobs: Sequence[Job], best: Best, answers: pa.Table
-    ) -> tuple[np.ndarray[Any, np.dtype[np.object_]], list[str | None]]:
-        ids = part.requests.ids
-        status = objects(answers["status"])
-        reasons: list[str | None] = [None] * len(ids)
-        without = best.rank < 0
-        if without.any():
-            status[without] = "pending"
-            carried = np.zeros(len(ids), dtype=np.bool_)
-            seen = part.sidecar.jobs()
-            theirs = ((job, self.sidecar.request_ids(job.name)) for job in jobs if job.name in seen)
-            for job, at in positions_of_each(theirs, ids):
-                mine = at[at >= 0]
-                if job.carries:
-                    carried[mine] = True
-                    continue
-                for i in mine[without[mine]].tolist():
-                    reasons[i] = job.why_nothing
-            lost = without & ~carried
-            status[lost] = "missing"
-            for i in np.flatnonzero(without & carried).tolist():
-                reasons[i] = None
-        return status, reasons
-
-    def _answers(self, part: Part, jobs: Sequence[Job], prompts: bool) -> pd.DataFrame:
-        requests = part.requests
-        best = part.sidecar.best_answers(requests.ids)
-        answers = gather(best, _COLUMNS)
-        status, reasons = self._status(part, jobs, best, answers)
-        error = [r or e for r, e in zip(reasons, answers["error"].to_pylist(), strict=True)]
-        out: dict[str, Any] = {
-            "custom_id": text_column(requests.ids),
-            "status": status_column(status.tolist()),
-            "text": text_column(answers["text"]),
-            "error": text_column(pa.array(error, pa.string())),
-            "finish_reason": text_column(answers["finish_reason"]),
-        }
-        for name in _TOKENS:
-            out[name] = pd.array(answers[name].to_pylist(), dtype="Int64")
-        out["model"] = text_column(answers["model"])
+    def _answers(self, part: StoredPart, jobs: Sequence[Job], prompts: bool) -> pd.DataFrame:
+        requests, (_, outcome) = part.requests, part.outcome(jobs)
+        table = outcome.answers
+        for name, values in {
+            "status": pa.array(outcome.status.tolist(), pa.string()),
+            "error": shown_error(outcome),
+        }.items():
+            table = table.set_column(table.column_names.index(name), name, values)
+        out = answer_frame(table.add_column(0, "custom_id", requests.ids))
         if prompts:
             every = np.arange(len(requests))
-            kept = self._kept(part.jobs)
+            kept = self.keeps_prompts(part.jobs)
             bodies = requests.bodies(every) if kept else pa.nulls(len(every), pa.string())
             out["body"] = text_column(bodies)
-        return pd.DataFrame(out)
+        return out
 
-    def _groups(self) -> dict[Key, list[Job]]:
+    def groups(self) -> dict[Key, list[Job]]:
         """Sort the jobs by who answers; a runner sends to one realm and one model."""
         groups: dict[Key, list[Job]] = {}
         for job in self.jobs():
@@ -231,6 +219,6 @@ class StoredAnswers:
                 groups.setdefault((job.realm, job.model), []).append(job)
         return groups
 
-    def _kept(self, jobs: Sequence[Job]) -> bool:
+    def keeps_prompts(self, jobs: Sequence[Job]) -> bool:
         """Whether every job still has its prompts."""
         return all(self.sidecar.has_bodies(job.name) for job in jobs)

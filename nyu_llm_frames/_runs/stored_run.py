@@ -7,38 +7,108 @@ command line works through it; joining to rows needs the call that made the jobs
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from nyu_llm_frames._gateway import gateway as _gateway
 from nyu_llm_frames._gateway.gateway import Gateway
 from nyu_llm_frames._gateway.provider import given_provider, of_provider
 from nyu_llm_frames._jobs.context import Context
-from nyu_llm_frames._jobs.driver import Driver
 from nyu_llm_frames._jobs.planner import Planner
-from nyu_llm_frames._jobs.tracker import JobTracker
-from nyu_llm_frames._runs.estimating import estimate_bodies
-from nyu_llm_frames._runs.stored_answers import Key, Part, StoredAnswers
+from nyu_llm_frames._runs.execution import Execution
+from nyu_llm_frames._runs.stored_answers import Key, StoredAnswers, StoredPart
 from nyu_llm_frames._shared import options as _options
 from nyu_llm_frames._shared.clock import Clock
 from nyu_llm_frames._shared.progress import Reporter
-from nyu_llm_frames._sidecar.answer_store import positions
 from nyu_llm_frames._sidecar.folder import new_name
 from nyu_llm_frames._sidecar.stored import StoredRequests
-from nyu_llm_frames._stages.batches.job import UNPAID, Job
-from nyu_llm_frames._stages.batches.planning import RequestStates, to_reread, to_send
-from nyu_llm_frames._stages.cost.estimate import check_budget, check_max_cost, total
+from nyu_llm_frames._stages.batches.job import Job
+from nyu_llm_frames._stages.cost.estimate import Estimate, check_budget, check_max_cost, total
 from nyu_llm_frames.errors import (
     AuthenticationError,
+    BatchJobFailedError,
     ConfigurationError,
     GatewayError,
-    UncertainSubmissionError,
+    LLMFramesError,
 )
+
+
+class StoredExecution(Execution[StoredPart]):
+    """The jobs of a sidecar that one realm and one model answer."""
+
+    def __init__(self, stored: StoredRun, key: Key) -> None:
+        self._stored, self._key = stored, key
+        ctx = Context(
+            stored.sidecar,
+            stored.gateway_of(self.find_jobs()),
+            _options.current(),
+            stored.clock,
+            stored.report,
+            requests=0,
+        )
+        super().__init__(
+            stored.run or new_name(stored.clock.now()),
+            ctx,
+            retries=stored.retries,
+            max_cost=stored.max_cost,
+            carried=lambda: stored,
+        )
+        # What the user stopped is sent again by `retry` alone.
+        self.tracker.stopped.update(job.name for job in self.find_jobs() if job.cancel_requested)
+
+    def find_jobs(self) -> list[Job]:
+        return self._stored.groups()[self._key]
+
+    def parts(self) -> Iterator[StoredPart]:
+        jobs, known = self.find_jobs(), self.tracker.jobs
+        # What the gateway has is seen to its end, also where its answers came another way. What it
+        # does not have yet is made only if somebody lacks its answers.
+        known.clear()
+        known.update((job.name, None) for job in jobs if job.carries and job.batch_id)
+        self.ctx.requests = 0
+        for part in self._stored.parts(jobs):
+            self.ctx.requests += len(part.requests)
+            yield part
+            del part
+
+    def estimate(self, *, again: bool | None = False) -> list[Estimate]:
+        return super().estimate(again=again if self._keeps_prompts() else None)
+
+    def plan_parts(self, *, again: bool = False) -> int:
+        """Look for it in parts, and send it together: few large jobs beat many small ones."""
+        jobs, sidecar = self.find_jobs(), self._stored.sidecar
+        found: list[pa.Array] = []
+
+        def look(part: StoredPart, planner: Planner) -> int:
+            states = planner.states()
+            found.append(part.requests.ids.filter(pa.array(planner.wanted(states, again=again))))
+            return int(states.carried.sum())
+
+        def send() -> int:
+            requests = StoredRequests(sidecar, jobs, among=pa.concat_arrays(found))
+            found.clear()
+            return self.planner(StoredPart(jobs, requests, sidecar)).plan(again=again)
+
+        under_way = 0
+        for carried in self.of_each(look):
+            under_way += carried
+            if sum(map(len, found)) >= self._stored.requests_at_once:
+                under_way += send()
+        if any(map(len, found)):
+            under_way += send()
+        return under_way
+
+    def plan_more(self) -> int:
+        return super().plan_more() if self._retries > 0 and self._keeps_prompts() else 0
+
+    def lost_its_plan(self) -> bool:
+        return False  # what a sidecar alone remembers was made
+
+    def _keeps_prompts(self) -> bool:
+        return self._stored.keeps_prompts(self.find_jobs())
 
 
 class StoredRun(StoredAnswers):
@@ -80,34 +150,31 @@ class StoredRun(StoredAnswers):
         clock: Clock | None = None,
     ) -> None:
         super().__init__(path, run=run, clock=clock)
-        self._given, self._retries = gateway, retries
-        self._max_cost = check_max_cost(max_cost, _options.current().max_cost)
+        self._given, self.retries = gateway, retries
+        self.max_cost = check_max_cost(max_cost, _options.current().max_cost)
         self.report = Reporter(_options.current().progress)
-        self._drivers: dict[Key, Driver] = {}
+        self._executions: dict[Key, StoredExecution] = {}
         self.trouble = ""
 
     def __reduce__(self) -> Any:
         again = partial(
-            StoredRun, self.sidecar.path, run=self._run, gateway=self._given,
-            retries=self._retries, max_cost=self._max_cost,
+            StoredRun, self.sidecar.path, run=self.run, gateway=self._given,
+            retries=self.retries, max_cost=self.max_cost,
         )  # fmt: skip
         return again, ()
 
     # --- going on ---------------------------------------------------------------------------
     def poll(self) -> None:
         """Advance every batch job by one step: upload, submit, ask or read. Never waits."""
-        self._check_budget(self._active(), again=None)
-        drivers = {key: self._surveyed(key) for key in self._active()}
+        every = self._active()
+        self._check_budget(every, again=None)
         self.trouble = ""
 
-        def step(key: Key, driver: Driver) -> None:
-            with driver.driving():
-                driver.step()
-            self.trouble = str(driver.trouble or self.trouble)
+        def step(execution: StoredExecution) -> None:
+            execution.poll(at_once=True)
+            self.trouble = execution.trouble or self.trouble
 
-        self._for_each(drivers, step)
-        for driver in drivers.values():
-            driver.raise_failed(at_once=True)
+        _for_each(every, step)
 
     def wait(self, timeout: float | None = None) -> None:
         """Wait until every batch job is over; send again what another attempt may cure.
@@ -117,171 +184,59 @@ class StoredRun(StoredAnswers):
         timeout : float, optional
             Seconds; `RunTimeoutError` after that, and the jobs go on.
         """
-        deadline = None if timeout is None else self._clock.monotonic() + timeout
-        also_over = self._retries > 0
-        self._check_budget(self._active(also_over=also_over), again=False)
-        drivers = {key: self._surveyed(key) for key in self._active(also_over=also_over)}
+        deadline = None if timeout is None else self.clock.monotonic() + timeout
+        every = self._active(also_over=self.retries > 0)
+        self._check_budget(every, again=False)
 
-        def until_over(key: Key, driver: Driver) -> None:
-            left = None if deadline is None else max(0.0, deadline - self._clock.monotonic())
-            with driver.driving(left):
-                driver.until_over(partial(self._plan_retries, key))
+        def until_over(execution: StoredExecution) -> None:
+            left = None if deadline is None else max(0.0, deadline - self.clock.monotonic())
+            execution.wait(left)
 
-        self._for_each(drivers, until_over)
-        for driver in drivers.values():
-            driver.raise_failed()
-
-    def _for_each(self, drivers: dict[Key, Driver], step: Callable[[Key, Driver], None]) -> None:
-        """Drive every group; what the gateway refuses in one does not keep the others."""
-        refused: GatewayError | None = None
-        for key, driver in drivers.items():
-            try:
-                step(key, driver)
-            except (AuthenticationError, UncertainSubmissionError):
-                raise
-            except GatewayError as e:
-                refused = refused or e
-        if refused is not None:
-            raise refused
-
-    def _plan_retries(self, key: Key) -> int:
-        if self._retries > 0 and self._kept(self._groups()[key]):
-            self._check_budget([key], again=False, more=True)
-            return self._plan(key)
-        return 0
+        _for_each(every, until_over)
 
     def retry(self) -> int:
         """Send what another attempt may cure once more; return how many are under way."""
+        every = self._active(also_over=True)
+        for execution in every:
+            execution.tracker.forget_failures()
+        self._check_budget(every, again=True)
         under_way = 0
-        self._check_budget(self._active(also_over=True), again=True)
-        for key in self._active(also_over=True):
-            driver = self._driver(key)
-            with driver.driving():
-                driver.tracker.forget_failures()
-                under_way += self._plan(key, again=True)
-                driver.start()
-            self.trouble = str(driver.trouble or "")
+        for execution in every:
+            under_way += execution.retry()
+            self.trouble = execution.trouble
         return under_way
-
-    def _check_budget(self, keys: Sequence[Key], *, again: bool | None, more: bool = False) -> None:
-        """Refuse to send what may cost more than it may; `again` is None where none is retried."""
-        if self._max_cost is None:
-            return
-        parts = []
-        for key in keys:
-            driver, jobs = self._driver(key), self._groups()[key]
-            retried = again is not None and self._kept(jobs)  # without prompts nothing can be
-            for part, states in self._standings(key, driver):
-                sending = np.zeros(len(part.requests), np.bool_)
-                if retried:
-                    sending |= to_send(states, self._retries, again=bool(again))
-                for job in jobs:
-                    if job.step in UNPAID:
-                        at = positions(self.sidecar.request_ids(job.name), part.requests.ids)
-                        sending[at[at >= 0]] = True
-                sending &= ~states.final
-                chosen = np.flatnonzero(sending)
-                tried = states.attempts[chosen]
-                left = np.maximum(1 + (0 if again else self._retries) - tried, 1)
-                bodies = part.requests.bodies(chosen).to_pylist()
-                found = estimate_bodies(bodies, left.tolist(), *key, self._clock.now())
-                parts.append(found)
-        if parts:
-            check_budget(total(parts), self._max_cost, more=more)
 
     def cancel(self) -> list[str]:
         """Cancel the batch jobs that are not over; what they finish before is kept."""
-        out = []
-        for key in self._active():
-            driver = self._driver(key)
-            driver.tracker.jobs.update((job.name, None) for job in self._groups()[key])
-            with driver.driving():
-                out += driver.cancel()
-        return out
+        return [batch_id for execution in self._active() for batch_id in execution.cancel()]
 
     def resolve(self, adopt: str | None = None, resubmit: bool = False) -> None:
         """Settle a submit of which nobody knows whether it made a job."""
-        if (adopt is None) == (not resubmit):
-            raise ConfigurationError(
-                "Give either the id of the batch job, or say that none exists."
-            )
         uncertain = [job for job in self.jobs() if job.step == "creating"]
         if not uncertain:
             raise ConfigurationError(f"No submit of {self.sidecar.path} is uncertain.")
-        driver = self._driver((uncertain[0].realm, uncertain[0].model))
-        with driver.driving():
-            driver.resolve(adopt, resubmit)
+        self._execution((uncertain[0].realm, uncertain[0].model)).resolve(adopt, resubmit)
 
-    # --- the runners ------------------------------------------------------------------------
-    def _active(self, *, also_over: bool = False) -> list[Key]:
+    def _check_budget(self, every: Sequence[StoredExecution], *, again: bool | None) -> None:
+        """Refuse to send what may cost more than it may."""
+        if self.max_cost is not None and every:
+            parts = [part for execution in every for part in execution.estimate(again=again)]
+            check_budget(total(parts), self.max_cost)
+
+    def _active(self, *, also_over: bool = False) -> list[StoredExecution]:
+        """Return what drives each group of jobs."""
         return [
-            key
-            for key, jobs in self._groups().items()
+            self._execution(key)
+            for key, jobs in self.groups().items()
             if also_over or any(job.carries for job in jobs)
         ]
 
-    def _driver(self, key: Key) -> Driver:
-        """Return a runner that drives the jobs of a group; what it sends is planned in parts."""
-        if key not in self._drivers:
-            gateway = self._gateway_of(self._groups()[key])
-            options = _options.current()
-            ctx = Context(self.sidecar, gateway, options, self._clock, self.report, requests=0)
-            name = self._run or new_name(self._clock.now())
-            # What the user stopped is sent again by `retry` alone.
-            stopped = {job.name for job in self._groups()[key] if job.cancel_requested}
-            self._drivers[key] = Driver(name, ctx, JobTracker(stopped=stopped))
-        return self._drivers[key]
+    def _execution(self, key: Key) -> StoredExecution:
+        if key not in self._executions:
+            self._executions[key] = StoredExecution(self, key)
+        return self._executions[key]
 
-    def _surveyed(self, key: Key) -> Driver:
-        """Return the runner of a group, which knows now what jobs have something left to do."""
-        driver = self._driver(key)
-        for _ in self._standings(key, driver):
-            pass
-        return driver
-
-    def _standings(self, key: Key, driver: Driver) -> Iterator[tuple[Part, RequestStates]]:
-        """Yield where the requests of each part stand; at the end the runner knows its jobs."""
-        jobs = self._groups()[key]
-        # What the gateway has is seen to its end, also where its answers came another way. What it
-        # does not have yet is made only if somebody lacks its answers.
-        tracker = driver.tracker.jobs
-        tracker.clear()
-        tracker.update((job.name, None) for job in jobs if job.carries and job.batch_id)
-        driver.ctx.requests = 0
-        for part in self._parts(jobs):
-            driver.ctx.requests += len(part.requests)
-            yield part, self._planner(driver, part).states()
-
-    def _planner(self, driver: Driver, part: Part) -> Planner:
-        ctx = replace(driver.ctx, sidecar=part.sidecar)
-        return Planner(driver.name, part.requests, ctx, self._retries, driver.tracker)
-
-    def _plan(self, key: Key, *, again: bool = False) -> int:
-        """Plan what has to be sent; return how many requests are under way.
-
-        Looked for in parts, and sent together: few large jobs beat many small ones.
-        """
-        driver, jobs = self._driver(key), self._groups()[key]
-        found: list[pa.Array] = []
-        under_way = 0
-
-        def send() -> int:
-            requests = StoredRequests(self.sidecar, jobs, among=pa.concat_arrays(found))
-            found.clear()
-            return self._planner(driver, Part(jobs, requests, self.sidecar)).plan(again=again)
-
-        for part, states in self._standings(key, driver):
-            under_way += int(states.carried.sum())
-            chosen = to_send(states, self._retries, again=again)
-            chosen |= to_reread(states, self._retries)
-            found.append(part.requests.ids.filter(pa.array(chosen)))
-            if sum(map(len, found)) >= self.requests_at_once:
-                under_way += send()
-        if any(map(len, found)):
-            under_way += send()
-        return under_way
-
-    def _gateway_of(self, jobs: Sequence[Job]) -> Gateway:
+    def gateway_of(self, jobs: Sequence[Job]) -> Gateway:
         """Choose the gateway by the jobs' realm, and refuse one that cannot know them.
 
         The address never comes from the sidecar: one that a stranger shared could name a server
@@ -306,6 +261,22 @@ class StoredRun(StoredAnswers):
                 "PORTKEY_PROVIDER, or name the gateway."
             )
         return gateway
+
+
+def _for_each(
+    executions: Sequence[StoredExecution], step: Callable[[StoredExecution], None]
+) -> None:
+    """Drive every group; what is wrong with the jobs of one does not keep the others."""
+    wrong: LLMFramesError | None = None
+    for execution in executions:
+        try:
+            step(execution)
+        except AuthenticationError:
+            raise
+        except (GatewayError, BatchJobFailedError) as e:
+            wrong = wrong or e
+    if wrong is not None:
+        raise wrong
 
 
 def _local(realm: str, told: str) -> Gateway:

@@ -15,7 +15,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from nyu_llm_frames._stages.answers.answer import STATUSES
+from nyu_llm_frames._stages.answers.answer import STATUSES, TOKENS
 
 if TYPE_CHECKING:
     from nyu_llm_frames._stages.schema.schema import Schema
@@ -26,9 +26,7 @@ Column: TypeAlias = "pa.Array | pa.ChunkedArray"
 DETAILS = (
     "status",
     "finish_reason",
-    "prompt_tokens",
-    "completion_tokens",
-    "reasoning_tokens",
+    *TOKENS,
     "cost",
     "model",
     "custom_id",
@@ -106,6 +104,19 @@ def status_column(status: Sequence[str]) -> pd.Categorical:
     """Return the statuses as an unordered categorical of all that there can be."""
     values: list[Any] = list(status)
     return pd.Categorical(values, categories=list(STATUSES))
+
+
+def answer_frame(answers: pa.Table) -> pd.DataFrame:
+    """Return answers as a frame, a row for each; the columns as they stand."""
+    out: dict[str, Any] = {}
+    for name in answers.column_names:
+        values = answers[name]
+        if name == "status":
+            out[name] = status_column(values.to_pylist())
+        else:
+            is_count = pa.types.is_integer(values.type)
+            out[name] = _integers(values) if is_count else text_column(values)
+    return pd.DataFrame(out)
 
 
 def _integers(values: Column) -> Any:
@@ -189,7 +200,7 @@ def detail_columns(outcome: Outcome, ids: pa.Array, codes: Codes, output: str) -
         f"{output}_status": status_column(row_status(outcome, codes).tolist()),
         f"{output}_finish_reason": text_column(spread(answers["finish_reason"], codes)),
     }
-    for name in ("prompt_tokens", "completion_tokens", "reasoning_tokens"):
+    for name in TOKENS:
         columns[f"{output}_{name}"] = _integers(spread(answers[name], codes))
     columns[f"{output}_cost"] = _from_arrow(pd.Float64Dtype(), spread(outcome.cost, codes))
     columns[f"{output}_model"] = text_column(spread(answers["model"], codes))

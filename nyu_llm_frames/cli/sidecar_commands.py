@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import click
-import msgspec
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from nyu_llm_frames._runs.result import JOB_COLUMNS, jobs_frame
 from nyu_llm_frames._runs.stored_answers import Totals
 from nyu_llm_frames._runs.stored_run import StoredRun
 from nyu_llm_frames._shared.wording import count, dollars
@@ -30,17 +30,6 @@ def _open(given: dict[str, Any], *, retries: int = 1) -> StoredRun:
     max_cost = given.pop("max_cost", None)
     path, run = given.pop("sidecar"), given.pop("run")
     return StoredRun(path, run=run, gateway=gateway, retries=retries, max_cost=max_cost)
-
-
-def _jobs_frame(stored: StoredRun) -> pd.DataFrame:
-    return pd.DataFrame(
-        [msgspec.structs.asdict(job) for job in stored.jobs()],
-        columns=[
-            *("name", "run", "batch_id", "step", "status", "outcome", "model", "realm", "gateway"),
-            *("requests", "answers", "orphans", "duplicates", "error", "planned_at"),
-            *("submitted_at", "ended_at", "done_at"),
-        ],
-    )
 
 
 def _report(stored: StoredRun, *, json_: bool) -> int:
@@ -87,7 +76,7 @@ def status(json_: bool, **given: Any) -> None:
     SIDECAR is the folder (default: llm_sidecar). The exit code is 4 while jobs are not over.
     """
     stored = _open(given)
-    jobs = _jobs_frame(stored)
+    jobs = jobs_frame(stored.jobs(), [*JOB_COLUMNS, "run", "outcome", "realm", "gateway"])
     if json_:
         show.as_json(
             {

@@ -54,6 +54,10 @@ RETRYABLE: frozenset[Status] = frozenset({"failed", "missing", "damaged", "empty
 NO_FAILURE: frozenset[Status] = frozenset({"ok", "pending", "skipped"})
 """Statuses that nobody has to be warned of."""
 
+TOKENS = ("prompt_tokens", "completion_tokens", "reasoning_tokens")
+SHOWN = ("status", "text", "error", "finish_reason", *TOKENS, "model")
+"""What is shown of an answer, wherever one is."""
+
 
 class Answer(msgspec.Struct, frozen=True, gc=False):
     """One answer to one request.

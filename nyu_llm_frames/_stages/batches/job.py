@@ -59,6 +59,8 @@ UNMADE: frozenset[Step] = frozenset({"planned", "uploaded"})
 # Steps from which driving the job may make it, and pay for it.
 UNPAID: frozenset[Step] = UNMADE | {"creating"}
 
+CANCELLED = "cancelled before it was submitted; a new call sends it"
+
 ENOUGH_REFUSALS = 2
 """Answers that refuse in unknown words: where they made no job, the next would be the same."""
 
@@ -172,8 +174,12 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
         return bool(name) and not name.endswith("/")
 
     @property
-    def why_nothing(self) -> str:
-        """Why nothing will come for a request of an ended job that has no answer."""
+    def why_nothing(self) -> str | None:
+        """Why nothing will come for a request that has no answer; None where something may."""
+        if self.step == "withdrawn" and self.cancel_requested:
+            return CANCELLED
+        if self.step != "done":
+            return None
         said = f": {self.error}" if self.error else ""
         text = f"batch job {self.batch_id} {self.outcome} without an answer to this request{said}"
         if not self.unread:

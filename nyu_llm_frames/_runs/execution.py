@@ -1,0 +1,249 @@
+"""One run over requests in parts: estimated, planned within the limit, driven to its end.
+
+Comes in: parts of requests, each loaded when its turn comes, and what all steps share. Goes out:
+batch jobs that are over, with their answers stored. A frame is one part, a file and a sidecar alone
+are many; nothing here knows which.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import datetime
+from typing import Any, Generic, Protocol, TypeVar
+
+import numpy as np
+import pyarrow as pa
+
+from nyu_llm_frames._jobs.context import Context
+from nyu_llm_frames._jobs.driver import Driver
+from nyu_llm_frames._jobs.planner import Planner, RequestSet
+from nyu_llm_frames._jobs.tracker import JobTracker
+from nyu_llm_frames._runs.estimating import estimate_bodies
+from nyu_llm_frames._sidecar.folder import Sidecar
+from nyu_llm_frames._sidecar.stored import StoredRequests
+from nyu_llm_frames._stages.batches.job import Job
+from nyu_llm_frames._stages.batches.planning import RequestStates
+from nyu_llm_frames._stages.cost.estimate import Estimate, check_budget, total
+from nyu_llm_frames.errors import (
+    BatchJobFailedError,
+    BudgetError,
+    ConfigurationError,
+    ResumableRun,
+    RunTimeoutError,
+    UncertainSubmissionError,
+)
+
+Mask = np.ndarray[Any, np.dtype[np.bool_]]
+T = TypeVar("T")
+
+
+class Part(Protocol):
+    """Some distinct requests of a run, and the sidecar as far as it concerns them."""
+
+    planner: Planner | None
+
+    @property
+    def requests(self) -> RequestSet: ...
+    @property
+    def sidecar(self) -> Sidecar | None: ...
+    def estimate(
+        self, states: RequestStates, *, retries: int, again: bool | None, at: datetime
+    ) -> Estimate: ...
+
+
+P = TypeVar("P", bound=Part)
+
+
+class Execution(ABC, Generic[P]):
+    """One run of requests in parts.
+
+    Parameters
+    ----------
+    name : str
+        The run's name in the sidecar.
+    carried : callable, optional
+        Gives what an error hands back to go on with.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        ctx: Context,
+        *,
+        retries: int,
+        max_cost: float | None = None,
+        carried: Callable[[], ResumableRun | None] = lambda: None,
+    ) -> None:
+        self.name, self.ctx = name, ctx
+        self._retries, self._max_cost, self._carried = retries, max_cost, carried
+        self.tracker = JobTracker()
+        self._driver = Driver(name, ctx, self.tracker)
+
+    @abstractmethod
+    def parts(self) -> Iterator[P]:
+        """Load one part after the other, each time anew; none is kept here."""
+
+    @abstractmethod
+    def find_jobs(self) -> list[Job]:
+        """Return the jobs that are the run's, also where all answers are there."""
+
+    @property
+    def trouble(self) -> str:
+        """What kept the last step from going on: the gateway was not reached. Else ""."""
+        return str(self._driver.trouble or "")
+
+    def planner(self, part: P) -> Planner:
+        """Return what decides for the requests of a part."""
+        if part.planner is None:
+            ctx = replace(self.ctx, sidecar=part.sidecar or self.ctx.sidecar)
+            part.planner = Planner(self.name, part.requests, ctx, self._retries, self.tracker)
+        return part.planner
+
+    def of_each(self, look: Callable[[P, Planner], T]) -> Iterator[T]:
+        """Look at one part after the other; none stays in memory while the next is loaded."""
+        for part in self.parts():
+            found = look(part, self.planner(part))
+            del part
+            yield found
+
+    # --- what it costs ----------------------------------------------------------------------
+    def estimate(self, *, again: bool | None = False) -> list[Estimate]:
+        """Estimate what the next upload would cost, by the sidecar as it is now.
+
+        Parameters
+        ----------
+        again : bool or None
+            Whether requests that were tried often enough are sent once more; None where nothing is
+            sent but what is planned.
+
+        Returns
+        -------
+        list of Estimate
+            The first of the run's own requests, the others of those that go along: a job that was
+            planned and not made yet is made whole by whoever needs an answer of it. Where its run
+            may still be alive, its other requests cannot be taken back.
+        """
+        at, retries = self.ctx.clock.now(), 0 if again else self._retries
+        shared: dict[str, Mask] = {}
+
+        def look(part: P, planner: Planner) -> Estimate:
+            for job, where in planner.unpaid():
+                own = where >= 0
+                shared[job.name] = own | shared.get(job.name, np.zeros_like(own))
+            return part.estimate(planner.states(), retries=retries, again=again, at=at)
+
+        own = total(list(self.of_each(look)))
+        return [
+            own,
+            *(self._along(name, at, ours) for name, ours in shared.items() if not ours.all()),
+        ]
+
+    def _along(self, name: str, at: datetime, ours: Mask) -> Estimate:
+        """Estimate those requests of a job that are not of this run."""
+        sidecar = self.ctx.sidecar
+        job, others = sidecar.job(name), sidecar.request_ids(name).filter(pa.array(~ours))
+        stored = StoredRequests(sidecar, [job], among=others)
+        bodies = stored.bodies(np.arange(len(stored))).to_pylist()
+        found = estimate_bodies(bodies, [1] * len(bodies), job.realm, job.model, at)
+        return replace(found, rows=0)
+
+    # --- planning ---------------------------------------------------------------------------
+    def plan(self, *, again: bool = False) -> int:
+        """Plan the run, `again` also what has been tried often enough or was stopped.
+
+        Return how many requests are under way.
+        """
+        if again:
+            self.tracker.forget_failures()
+        return self.plan_parts(again=again)
+
+    def plan_parts(self, *, again: bool = False) -> int:
+        """Write down what has to be sent; return how many requests are under way."""
+        return sum(self.of_each(lambda _, planner: planner.plan(again=again)))
+
+    def plan_more(self) -> int:
+        """Plan what another attempt may cure: within the limit, as all that is sent."""
+        if self._max_cost is not None:
+            check_budget(total(self.estimate()), self._max_cost, more=True)
+        return self.plan_parts()
+
+    def survey(self) -> None:
+        """Learn where every request stands, and so which jobs concern the run."""
+        for _ in self.of_each(lambda _, planner: planner.states()):
+            pass
+
+    def lost_its_plan(self) -> bool:
+        """Whether others took back what was planned, and nobody carries it now."""
+        return any(self.of_each(lambda _, planner: planner.lost_its_plan()))
+
+    # --- driving ----------------------------------------------------------------------------
+    @contextmanager
+    def driving(self, timeout: float | None = None, *, polls: bool = False) -> Iterator[Driver]:
+        """Surround one call of the user; errors that can be answered with the run carry it."""
+        try:
+            with self._driver.driving(timeout, polls=polls):
+                yield self._driver
+        except (
+            BudgetError, UncertainSubmissionError, BatchJobFailedError, RunTimeoutError
+        ) as error:  # fmt: skip
+            error.run = self._carried()
+            raise
+
+    def start(self) -> None:
+        """Plan, upload and submit, without a poll."""
+        with self.driving() as driver:
+            if self.plan():
+                driver.start()
+
+    def answer(self, wait: bool, timeout: float | None) -> None:
+        """Plan, and wait until all is over or take one step."""
+        with self.driving(timeout) as driver:
+            if not self.plan():
+                return
+            if wait:
+                driver.until_over(self.plan_more)
+            else:
+                driver.step()
+            driver.raise_failed(at_once=not wait)
+
+    def poll(self, *, at_once: bool = False) -> None:
+        """Advance every batch job by one step; tell of failed ones `at_once`, or at the end."""
+        with self.driving(polls=True) as driver:
+            self.survey()
+            if self.lost_its_plan():
+                self.plan_more()
+            driver.step()
+            driver.raise_failed(at_once=at_once)
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Wait until every request has an answer, or has been tried often enough."""
+        with self.driving(timeout) as driver:
+            self.survey()
+            driver.until_over(self.plan_more)
+            driver.raise_failed()
+
+    def retry(self) -> int:
+        """Send what has no good answer once more, in any case; return how much is under way."""
+        with self.driving() as driver:
+            under_way = self.plan(again=True)
+            if under_way:
+                driver.start()
+        return under_way
+
+    def cancel(self) -> list[str]:
+        """Cancel the run's jobs; return the batch ids."""
+        with self.driving() as driver:
+            self.tracker.jobs.update((job.name, None) for job in self.find_jobs())
+            return driver.cancel()
+
+    def resolve(self, adopt: str | None, resubmit: bool) -> None:
+        """Settle uncertain submits by the user's word."""
+        if (adopt is None) == (not resubmit):
+            raise ConfigurationError(
+                'Give either adopt="<batch id>" or resubmit=True (--adopt BATCH_ID or --resubmit).'
+            )
+        with self.driving() as driver:
+            driver.resolve(adopt, resubmit)

@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import pyarrow as pa
 
-from nyu_llm_frames._stages.prompts.texts import text_buffers
+from nyu_llm_frames._stages.requests.bodies import text_buffers
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 

@@ -109,6 +109,5 @@ class BlockSplitter:
 
 
 def lines_of(block: bytes) -> list[bytes]:
-    r"""Return the lines of a block without their ends (``\n`` or ``\r\n``); blank ones go."""
-    lines = (line.removesuffix(b"\r") for line in block.split(b"\n"))
-    return [line for line in lines if line and not line.isspace()]
+    r"""Return the lines of a block that are not blank; ``\r`` before a newline stays."""
+    return [line for line in block.split(b"\n") if line and not line.isspace()]

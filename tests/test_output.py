@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from nyu_llm_frames._sidecar.answer_store import SCHEMA, AnswerWriter
 from nyu_llm_frames._sidecar.storage import parquet_files, read_table
 from nyu_llm_frames._stages.answers.answer import Answer
-from nyu_llm_frames._stages.answers.blocks import BlockSplitter, lines_of
+from nyu_llm_frames._stages.answers.blocks import BlockSplitter
 from nyu_llm_frames._stages.answers.lines import (
     Orphan,
     _parse_slowly,
@@ -805,8 +805,8 @@ pieces = st.sampled_from(
 
 def split(chunks: list[bytes], limit: int) -> tuple[list[bytes], bytes, int]:
     splitter = BlockSplitter(0, limit)
-    lines = [line for chunk in chunks for line in lines_of(splitter.feed(chunk))]
-    return lines, b"".join(lines_of(splitter.close())), splitter.dropped
+    lines = [line for chunk in chunks for line in splitter.feed(chunk)]
+    return lines, b"".join(splitter.close()), splitter.dropped
 
 
 @settings(deadline=None)
@@ -837,31 +837,31 @@ def test_split_lines_are_those_between_newlines(parts: list[bytes], limit: int) 
 def test_line_separators_inside_strings_do_not_split() -> None:
     text = "a\u2028b\u2029c\u0085d\x0b"
     line = json.dumps(row(body(text)), ensure_ascii=False).encode()
-    (only,) = lines_of(BlockSplitter(0).feed(line + b"\n"))
+    (only,) = BlockSplitter(0).feed(line + b"\n")
     assert answer(only).text == text
 
 
 def test_crlf_blank_lines_and_byte_order_mark_go() -> None:
     splitter = BlockSplitter(0)
-    assert splitter.feed(b"\xef") == b""
-    assert splitter.feed(b"\xbb\xbfa\r") == b""
-    assert lines_of(splitter.feed(b"\n\r\n  \n\nb\r\nc")) == [b"a\r", b"b\r"]
+    assert splitter.feed(b"\xef") == []
+    assert splitter.feed(b"\xbb\xbfa\r") == []
+    assert splitter.feed(b"\n\r\n  \n\nb\r\nc") == [b"a\r", b"b\r"]
     assert answer(real("good") + b"\r") == answer(real("good"))
-    assert splitter.close() == b"c"
-    assert splitter.close() == b""
+    assert splitter.close() == [b"c"]
+    assert splitter.close() == []
 
 
 def test_unterminated_rest_is_given_at_the_end() -> None:
     splitter = BlockSplitter(0)
-    assert splitter.feed(b'{"custom_id"') == b""
-    assert splitter.close() == b'{"custom_id"'
+    assert splitter.feed(b'{"custom_id"') == []
+    assert splitter.close() == [b'{"custom_id"']
 
 
 def test_rest_without_an_end_goes_when_the_stream_broke() -> None:
     splitter = BlockSplitter(1000)
-    assert splitter.feed(b'a\n{"custom_id"') == b""
-    assert splitter.cut() == b"a\n"
-    assert splitter.close() == b""
+    assert splitter.feed(b'a\n{"custom_id"') == []
+    assert splitter.cut() == [b"a"]
+    assert splitter.close() == []
 
 
 @settings(deadline=None)
@@ -873,14 +873,16 @@ def test_blocks_are_whole_lines_of_the_size_asked_for(
     splitter = BlockSplitter(size)
     chunks = [data[i : i + step] for i in range(0, len(data), step)]
     blocks = [block for chunk in chunks if (block := splitter.feed(chunk))]
-    assert all(block.endswith(b"\n") and len(block) >= size for block in blocks)
-    assert b"".join([*blocks, splitter.close()]) == data.removeprefix(b"\xef\xbb\xbf")
+    assert all(sum(map(len, block)) >= size for block in blocks)
+    whole = data.removeprefix(b"\xef\xbb\xbf").split(b"\n")
+    given = list(itertools.chain(*blocks, splitter.close()))
+    assert given == [line for line in whole if line.strip()]
 
 
 def test_overlong_line_is_dropped_and_holds_no_memory() -> None:
     splitter = BlockSplitter(0, max_line_bytes=10)
     for _ in range(100):
-        assert splitter.feed(b"x" * 8) == b""
+        assert splitter.feed(b"x" * 8) == []
         assert sum(map(len, splitter._tail)) <= 10
-    assert splitter.feed(b"x\nok\n") == b"ok\n"
+    assert splitter.feed(b"x\nok\n") == [b"ok"]
     assert splitter.dropped == 1

@@ -16,7 +16,7 @@ from typing import Protocol
 import msgspec
 
 from nyu_llm_frames._stages.answers.answer import RANK, Answer
-from nyu_llm_frames._stages.answers.blocks import BlockSplitter, lines_of
+from nyu_llm_frames._stages.answers.blocks import BlockSplitter
 from nyu_llm_frames._stages.answers.lines import has_replacement, parse_lines
 from nyu_llm_frames._stages.batches.job import Job
 from nyu_llm_frames.errors import AuthenticationError, GatewayError
@@ -220,16 +220,18 @@ class OutputReader:
         first = not self.rank and not self.suspects
         splitter = BlockSplitter()
         try:
-            for block in _blocks(chunks, splitter, reading):
-                self._take_block(block, reading, sink, first=first)
+            for lines in _blocks(chunks, splitter, reading):
+                self._take_lines(lines, reading, sink, first=first)
             reading.ended = True
         except GatewayError as e:
             reading.error = e
         reading.strange += splitter.dropped
         return reading
 
-    def _take_block(self, block: bytes, reading: _Reading, sink: Sink, *, first: bool) -> None:
-        parsed = parse_lines(lines_of(block))
+    def _take_lines(
+        self, lines: list[bytes], reading: _Reading, sink: Sink, *, first: bool
+    ) -> None:
+        parsed = parse_lines(lines)
         ours = [a for a in parsed.answers if a.custom_id in self.expected]
         rows_of_none = sum(orphan.is_row for orphan in parsed.orphans)
         reading.orphans += rows_of_none + len(parsed.answers) - len(ours)
@@ -286,8 +288,10 @@ def _is_cheaper(job: Job, streams: Streams) -> bool:
     return job.has_output_file and short and not streams.stored_refused
 
 
-def _blocks(chunks: Iterator[bytes], splitter: BlockSplitter, reading: _Reading) -> Iterator[bytes]:
-    """Group a stream into blocks of whole lines."""
+def _blocks(
+    chunks: Iterator[bytes], splitter: BlockSplitter, reading: _Reading
+) -> Iterator[list[bytes]]:
+    """Split a stream into lines, many at once."""
     try:
         for chunk in chunks:
             reading.size += len(chunk)

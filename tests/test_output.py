@@ -738,6 +738,13 @@ def usual(custom_id: str = "r1", error: Any = "", **more: Any) -> bytes:
     return json.dumps(row(body() | more, error) | {"custom_id": custom_id}).encode()
 
 
+def stored(**more: Any) -> bytes:
+    """Return a plain good row of the provider's own, but for what is given."""
+    candidate = {"content": {"parts": [{"text": "yes"}]}, "finishReason": "STOP"}
+    good = {"requestId": "r1", "status": "", "response": {"candidates": [candidate]}}
+    return json.dumps(good | more).encode()
+
+
 @pytest.mark.parametrize(
     "odd",
     [
@@ -753,6 +760,11 @@ def usual(custom_id: str = "r1", error: Any = "", **more: Any) -> bytes:
         usual(choices=[{"message": {"content": "cut"}, "finish_reason": "MAX_TOKENS"}]),
         json.dumps(row(False, "refused")).encode(),
         json.dumps({"custom_id": "r1", "response": None, "error": ""}).encode(),
+        stored(status="Quota exceeded"),
+        stored(requestId=""),
+        stored(requestId=None),
+        stored(custom_id=None),
+        stored(response={"candidates": []}),
     ],
 )
 def test_an_odd_row_is_left_to_the_tolerant_reader(odd: bytes) -> None:
@@ -760,7 +772,7 @@ def test_an_odd_row_is_left_to_the_tolerant_reader(odd: bytes) -> None:
     assert parse_line(odd) == _parse_slowly(odd)
 
 
-@pytest.mark.parametrize("line", [real("good"), usual(), *ROWS_OF_GOOGLES])
+@pytest.mark.parametrize("line", [real("good"), usual(), stored(), *ROWS_OF_GOOGLES])
 def test_good_rows_of_both_forms_are_usual(line: bytes) -> None:
     found = parse_line(line)
     good = isinstance(found, Answer) and found.status == "ok" and "\ufffd" not in found.text

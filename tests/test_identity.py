@@ -11,7 +11,6 @@ import re
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -21,7 +20,6 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import nyu_llm_frames as llm
-from nyu_llm_frames._stages.prompts.texts import JoinedTexts
 from nyu_llm_frames._stages.requests.bodies import (
     ENDPOINT,
     ID_PATTERN,
@@ -32,7 +30,6 @@ from nyu_llm_frames._stages.requests.bodies import (
     fragments_with_images,
     request_lines,
 )
-from nyu_llm_frames._stages.requests.escapes import escape_column
 
 DATA = Path(__file__).parent / "data" / "identities.jsonl"
 KEPT = [json.loads(line) for line in DATA.read_text(encoding="ascii").splitlines()]
@@ -132,33 +129,6 @@ def test_messages_are_encoded_as_json_encodes_them(texts: list[str]) -> None:
     assert fragments_with_images(("user",), [texts], {}) == expected
     two = fragments(("system", "user"), [texts, texts]).to_pylist()
     assert two == [f"{one.replace('user', 'system', 1)},{one}" for one in expected]
-
-
-# Prose with a special character here and there, which is escaped run by run.
-PROSE = st.lists(st.text(max_size=3), max_size=6).map(("plain words, " * 4).join)
-
-
-@settings(max_examples=300, deadline=None)
-@given(
-    texts=st.lists(PROSE | st.text(max_size=30), min_size=1, max_size=8),
-    start=st.integers(0, 8),
-    at_once=st.sampled_from([1, 60, 1 << 20]),
-)
-@example(texts=["ends with é", "é begins", "", '"'], start=0, at_once=1 << 20)
-@example(texts=["x" * 99 + "é", "é" + "x" * 99, "\x7f" + "x" * 99], start=1, at_once=1 << 20)
-def test_columns_are_escaped_as_json_escapes_them(
-    texts: list[str], start: int, at_once: int
-) -> None:
-    # Also a part of a column, whose bytes do not start with its first text.
-    column = pa.array(texts, pa.large_string())[start:]
-    expected = [json.dumps(text)[1:-1] for text in texts[start:]]
-    with mock.patch("nyu_llm_frames._stages.requests.escapes._BYTES_AT_ONCE", at_once):
-        found = escape_column(column)
-    found.validate(full=True)
-    assert found.to_pylist() == expected
-    joined = JoinedTexts(("<é>", column, '"', column), len(column))
-    made = fragments(("user",), [joined]).to_pylist()
-    assert [json.loads(one)["content"] for one in made] == list(joined)
 
 
 @given(st.lists(st.integers(0, 5)))

@@ -112,6 +112,34 @@ def test_an_assistant_cannot_have_the_last_word() -> None:
     check_roles(("user", "assistant"), "open")
 
 
+class Broken:
+    """A cell that cannot be printed."""
+
+    def __str__(self) -> str:
+        raise ValueError("no text")
+
+
+@pytest.mark.parametrize("template", ["{{ a }}", "{{ a | upper }}"])
+def test_a_cell_without_a_text_is_named(template: str) -> None:
+    data = pd.DataFrame({"a": ["x"] * 10_000}, index=range(1, 10_001), dtype=object)
+    data.loc[9_000, "a"] = Broken()
+    with pytest.raises(TemplateError, match="row 9000") as caught:
+        preview(data, template, n=len(data))
+    assert caught.value.position == 8_999
+
+
+@pytest.mark.parametrize("template", ["{{ a }}", "{{ a | upper }}"])
+@pytest.mark.parametrize("plain", [0, 200])
+def test_half_a_character_never_moves_to_the_row_before(template: str, plain: int) -> None:
+    # As arrow's readers may leave it: together the two rows are UTF-8, each by itself is not.
+    rows = [b"x" * plain + b"caf\xc3", b"\xa9 x"]
+    column = pa.array(rows, pa.binary()).view(pa.string())
+    frame = pd.DataFrame({"a": pd.arrays.ArrowExtensionArray(pa.chunked_array([column]))})
+    with pytest.raises(RequestError, match="column 'a', row 0, is not UTF-8") as caught:
+        preview(frame, template)
+    assert caught.value.row == 0
+
+
 # --- sizes and ids --------------------------------------------------------------------------
 def test_a_request_too_large_counts_rows_not_requests() -> None:
     frame = pd.DataFrame({"x": ["short", "long " * 200, "long " * 200]}, index=list("abc"))

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nyu_llm_frames._stages.prompts.python_values import to_python
-from nyu_llm_frames._tables.frame_values import index_to_python, series_to_python, series_to_text
+from nyu_llm_frames._tables.frame_values import index_to_python, series_to_python
 from nyu_llm_frames.errors import TemplateError
 
 
@@ -262,25 +262,6 @@ def test_fast_path_agrees_with_cell_by_cell(kind: str, data: st.DataObject) -> N
     assert list(map(repr, fast)) == list(map(repr, slow))
     assert list(map(type, fast)) == list(map(type, slow))
     assert len(fast) == len(series)
-
-
-@pytest.mark.parametrize("kind", COLUMNS)
-@given(data=st.data())
-@settings(max_examples=25, deadline=None)
-def test_texts_are_what_str_makes_of_the_values(kind: str, data: st.DataObject) -> None:
-    series = column(kind, data)
-    values = to_python(cells_of(series))
-    expected = [None if v is None else str(v) for v in values]
-    try:
-        found = series_to_text(series)
-    except TypeError:
-        assert any(isinstance(v, list | dict) for v in values)
-    except UnicodeEncodeError:
-        assert not all(text is None or text.isprintable() for text in expected)
-    else:
-        assert not any(isinstance(v, list | dict) for v in values)
-        assert found.to_pylist() == expected
-        assert series_to_text(series[1:]).to_pylist() == expected[1:]
 
 
 def test_one_missing_value_leaves_the_others_whole() -> None:

@@ -27,7 +27,7 @@ from nyu_llm_frames._sidecar.answer_store import SCHEMA
 from nyu_llm_frames._sidecar.folder import new_name
 from nyu_llm_frames._sidecar.storage import atomic_file
 from nyu_llm_frames._stages.answers.answer import RANK, SHOWN, Answer
-from nyu_llm_frames._stages.answers.blocks import BlockSplitter, lines_of
+from nyu_llm_frames._stages.answers.blocks import BlockSplitter
 from nyu_llm_frames._stages.answers.classify import no_answer
 from nyu_llm_frames._stages.answers.lines import Parsed, has_replacement, parse_lines
 from nyu_llm_frames._stages.batches import shards as _shards
@@ -231,10 +231,10 @@ def _lines(path: Path) -> Iterator[list[bytes]]:
     try:
         with path.open("rb") as file:
             while chunk := file.read(_CHUNK_BYTES):
-                yield lines_of(splitter.feed(chunk))
+                yield splitter.feed(chunk)
     except OSError as e:
         raise ConfigurationError(f"{path} cannot be read: {e.strerror or e}.") from None
-    yield lines_of(splitter.close())
+    yield splitter.close()
 
 
 def _parsed(path: Path) -> Iterator[Parsed]:

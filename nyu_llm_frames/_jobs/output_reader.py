@@ -16,9 +16,8 @@ from typing import Protocol
 import msgspec
 
 from nyu_llm_frames._stages.answers.answer import RANK, Answer
-from nyu_llm_frames._stages.answers.blocks import BlockSplitter, lines_of
+from nyu_llm_frames._stages.answers.blocks import BlockSplitter
 from nyu_llm_frames._stages.answers.lines import has_replacement, parse_lines
-from nyu_llm_frames._stages.answers.usual_rows import PlainRows, read_block
 from nyu_llm_frames._stages.batches.job import Job
 from nyu_llm_frames.errors import AuthenticationError, GatewayError
 
@@ -53,7 +52,7 @@ class Streams(Protocol):
 class Sink(Protocol):
     """Where answers go."""
 
-    def write(self, answers: list[Answer] | PlainRows) -> None: ...
+    def write(self, answers: list[Answer]) -> None: ...
 
 
 @dataclass(slots=True)
@@ -221,54 +220,27 @@ class OutputReader:
         first = not self.rank and not self.suspects
         splitter = BlockSplitter()
         try:
-            for block in _blocks(chunks, splitter, reading):
-                self._take_block(block, reading, sink, first=first)
+            for lines in _blocks(chunks, splitter, reading):
+                self._take_lines(lines, reading, sink, first=first)
             reading.ended = True
         except GatewayError as e:
             reading.error = e
         reading.strange += splitter.dropped
         return reading
 
-    def _take_block(self, block: bytes, reading: _Reading, sink: Sink, *, first: bool) -> None:
-        rows, others = read_block(block)
-        parsed = parse_lines(others)
-        ids = set(rows.ids)
-        if self._are_new(ids, rows, parsed.answers, reading.unseen, first=first):
-            reading.ours += len(rows)
-            reading.unseen -= ids
-            self.rank.update(dict.fromkeys(ids, RANK["ok"]))
-            sink.write(rows)
-        else:
-            parsed = parse_lines(lines_of(block))
+    def _take_lines(
+        self, lines: list[bytes], reading: _Reading, sink: Sink, *, first: bool
+    ) -> None:
+        parsed = parse_lines(lines)
         ours = [a for a in parsed.answers if a.custom_id in self.expected]
         rows_of_none = sum(orphan.is_row for orphan in parsed.orphans)
         reading.orphans += rows_of_none + len(parsed.answers) - len(ours)
         reading.strange += len(parsed.orphans) - rows_of_none
         reading.ours += len(ours)
-        for answer in ours:
-            reading.duplicates += answer.custom_id not in reading.unseen
-            reading.unseen.discard(answer.custom_id)
+        before = len(reading.unseen)
+        reading.unseen.difference_update([answer.custom_id for answer in ours])
+        reading.duplicates += len(ours) - (before - len(reading.unseen))
         self._take(ours, sink, exact=reading.exact, keep_all=first)
-
-    def _are_new(
-        self,
-        ids: set[str],
-        rows: PlainRows,
-        others: list[Answer],
-        unseen: set[str],
-        *,
-        first: bool,
-    ) -> bool:
-        """Whether good rows can be written as they are: expected, seen nowhere else, undamaged."""
-        return (
-            len(ids) == len(rows)
-            and unseen.issuperset(ids)
-            # What this reading has not seen can only be known from an earlier one.
-            and (first or self.rank.keys().isdisjoint(ids))
-            and (first or self.suspects.keys().isdisjoint(ids))
-            and not any(a.custom_id in ids for a in others)
-            and not rows.damaged
-        )
 
     def _take(self, answers: Iterable[Answer], sink: Sink, *, exact: bool, keep_all: bool) -> None:
         """Write what is new or better, and in the first reading also what comes again."""
@@ -281,10 +253,11 @@ class OutputReader:
                         self.suspects.setdefault(answer.custom_id, answer)
                     continue
                 answer = self._judged(answer)  # damaged before it was stored
-            if RANK[answer.status] >= RANK["truncated"]:
+            rank = RANK[answer.status]
+            if rank >= RANK["truncated"]:
                 self.suspects.pop(answer.custom_id, None)
-            if RANK[answer.status] > known:
-                self.rank[answer.custom_id] = RANK[answer.status]
+            if rank > known:
+                self.rank[answer.custom_id] = rank
                 out.append(answer)
             elif keep_all:
                 out.append(answer)
@@ -315,8 +288,10 @@ def _is_cheaper(job: Job, streams: Streams) -> bool:
     return job.has_output_file and short and not streams.stored_refused
 
 
-def _blocks(chunks: Iterator[bytes], splitter: BlockSplitter, reading: _Reading) -> Iterator[bytes]:
-    """Group a stream into blocks of whole lines."""
+def _blocks(
+    chunks: Iterator[bytes], splitter: BlockSplitter, reading: _Reading
+) -> Iterator[list[bytes]]:
+    """Split a stream into lines, many at once."""
     try:
         for chunk in chunks:
             reading.size += len(chunk)

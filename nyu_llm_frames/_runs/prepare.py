@@ -29,7 +29,6 @@ from nyu_llm_frames._shared.local_path import local_path
 from nyu_llm_frames._shared.options import Options
 from nyu_llm_frames._stages.prompts.template import PromptTemplate, Rendered, compile_template
 from nyu_llm_frames._stages.prompts.template_errors import same_prompt
-from nyu_llm_frames._stages.prompts.texts import Texts
 from nyu_llm_frames._stages.requests import bodies as _requests
 from nyu_llm_frames._stages.requests import preflight
 from nyu_llm_frames._stages.requests.bodies import BodyShape, Requests
@@ -259,17 +258,12 @@ def _render(
     done = 0
     for start in range(0, n, _requests.ROWS_AT_ONCE):
         piece = frame.iloc[start : start + _requests.ROWS_AT_ONCE]
-        cells = _frame.column_texts(piece, template.columns) if template.is_straight else None
-        if cells is not None:
-            blank, counts = _frame.rows_with_na(cells, template.columns, len(piece))
-            texts: Sequence[Texts] = _filled(template, cells, blank)
-        else:
-            values = _frame.column_values(piece, template.columns)
-            index = _frame.index_values(piece) if template.uses_index else None
-            labels: Any = piece.index
-            rendered = template.render(values, index, len(piece), labels, start)
-            blank, counts = _gaps(rendered, len(piece))
-            texts, stop = rendered.texts, stop or rendered.in_object
+        values = _frame.column_values(piece, template.columns)
+        index = _frame.index_values(piece) if template.uses_index else None
+        labels: Any = piece.index
+        rendered = template.render(values, index, len(piece), labels, start)
+        blank, counts = _gaps(rendered, len(piece))
+        texts, stop = rendered.texts, stop or rendered.in_object
         missing_rows[start : start + len(piece)] = blank
         missing.update(counts)
         stop |= bool(missing) and arguments.missing == "error"
@@ -304,15 +298,6 @@ def _missing_value_error(
     told |= counts  # and what is no column
     labels = [preflight.shown_label(index[i]) for i in np.flatnonzero(missing_rows)[:4]]
     return _frame.missing_value_error(labels, told, template.has_object)
-
-
-def _filled(
-    template: PromptTemplate, cells: dict[Hashable, pa.LargeStringArray], missing_rows: Mask
-) -> Sequence[Texts]:
-    if missing_rows.any():
-        kept = pa.array(~missing_rows)
-        cells = {label: column.filter(kept) for label, column in cells.items()}
-    return template.fill(cells, int(np.count_nonzero(~missing_rows)))
 
 
 def _without(

@@ -14,11 +14,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import chain, groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, TypeVar
 
-import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -26,7 +25,6 @@ import pyarrow.parquet as pq
 
 from nyu_llm_frames._sidecar import storage as _storage
 from nyu_llm_frames._stages.answers.answer import RANK, Answer
-from nyu_llm_frames._stages.answers.usual_rows import PlainRows, joined
 
 T = TypeVar("T")
 Ints = np.ndarray[Any, np.dtype[np.int64]]
@@ -86,17 +84,14 @@ class AnswerWriter:
         self._writer: Any = None
         self._thread: ThreadPoolExecutor | None = None
         self._pending: deque[Future[None]] = deque()
-        self._group: list[Sequence[Answer] | PlainRows] = []
-        self._group_rows = self._group_bytes = 0
+        self._group: list[Answer] = []
+        self._group_bytes = 0
 
-    def write(self, answers: Sequence[Answer] | PlainRows) -> None:
+    def write(self, answers: Sequence[Answer]) -> None:
         """Append answers."""
-        if not len(answers):
-            return
-        self._group.append(answers)
-        self._group_rows += len(answers)
-        self._group_bytes += _raw_bytes(answers)
-        if self._group_rows >= _GROUP_ROWS or self._group_bytes >= _GROUP_BYTES:
+        self._group += answers
+        self._group_bytes += sum([len(answer.raw) for answer in answers])
+        if len(self._group) >= _GROUP_ROWS or self._group_bytes >= _GROUP_BYTES:
             self._hand_over()
 
     def _hand_over(self) -> None:
@@ -105,10 +100,8 @@ class AnswerWriter:
             return
         with _storage.sidecar_errors(self._folder):
             # Made here: a thread that needs the interpreter as well would only wait for this one.
-            table = pa.concat_tables(
-                self._table(kind, list(batches)) for kind, batches in groupby(self._group, type)
-            )
-            self._group, self._group_rows, self._group_bytes = [], 0, 0
+            table = self._table(self._group)
+            self._group, self._group_bytes = [], 0
             self._settle(_GROUPS_AHEAD)
             if self._thread is None:
                 self._open()
@@ -128,28 +121,15 @@ class AnswerWriter:
         )
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="answers")
 
-    def _table(self, kind: type[Any], batches: Sequence[Any]) -> pa.Table:
-        """Make one table of batches of one kind."""
-        columns: dict[str, Any]
-        if kind is PlainRows:
-            columns = joined(batches)
-            n = len(columns["custom_id"])
-            columns["status"] = pa.repeat("ok", n)
-        else:
-            fields = list(map(msgspec.structs.astuple, chain.from_iterable(batches)))
-            n = len(fields)
-            columns = dict(zip(Answer.__struct_fields__, zip(*fields, strict=True), strict=True))
-        columns["job"] = pa.repeat(self._job, n)
-        columns["stored_at"] = pa.repeat(pa.scalar(self._at, SCHEMA.field("stored_at").type), n)
-        arrays = []
-        for field in SCHEMA:
-            values = columns.get(field.name)
-            if values is None:
-                values = pa.nulls(n, field.type)
-            elif not isinstance(values, pa.Array | pa.ChunkedArray):
-                values = _array(values, field.type)
-            arrays.append(values)
-        return pa.Table.from_arrays(arrays, schema=SCHEMA)
+    def _table(self, answers: Sequence[Answer]) -> pa.Table:
+        n = len(answers)
+        columns: list[pa.Array] = [
+            _array(list(map(attrgetter(name), answers)), SCHEMA.field(name).type)
+            for name in Answer.__struct_fields__
+        ]
+        columns.append(pa.repeat(self._job, n))
+        columns.append(pa.repeat(pa.scalar(self._at, SCHEMA.field("stored_at").type), n))
+        return pa.Table.from_arrays(columns, schema=SCHEMA)
 
     def _settle(self, left: int = 0) -> None:
         """Wait until no more than some groups are to be written, and raise what went wrong."""
@@ -183,12 +163,6 @@ class AnswerWriter:
                 with suppress(OSError, pa.ArrowException):
                     part.close()
         _storage.remove(self._draft)
-
-
-def _raw_bytes(answers: Sequence[Answer] | PlainRows) -> int:
-    if isinstance(answers, PlainRows):
-        return answers.raw_bytes
-    return sum(len(a.raw) for a in answers)
 
 
 def _array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:

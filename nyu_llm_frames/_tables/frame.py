@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from nyu_llm_frames._stages.prompts.missing import Field
 from nyu_llm_frames._stages.requests.preflight import shown_label
-from nyu_llm_frames._tables.frame_values import index_to_python, series_to_python, series_to_text
+from nyu_llm_frames._tables.frame_values import index_to_python, series_to_python
 from nyu_llm_frames.errors import (
     ColumnExistsError,
     ConfigurationError,
@@ -80,19 +80,6 @@ def _check_utf8(label: Hashable, series: pd.Series) -> None:
             ) from None
 
 
-def column_texts(
-    frame: pd.DataFrame, columns: Sequence[Hashable]
-) -> dict[Hashable, pa.LargeStringArray] | None:
-    """Return what `str` makes of the cells of some columns, NA as null.
-
-    None where it makes nothing of one of them: rendering row by row will tell which, and why.
-    """
-    try:
-        return {label: series_to_text(series) for label, series in _columns(frame, columns)}
-    except Exception:
-        return None
-
-
 def _columns(
     frame: pd.DataFrame, columns: Sequence[Hashable]
 ) -> Iterator[tuple[Hashable, pd.Series]]:
@@ -109,19 +96,13 @@ def index_values(frame: pd.DataFrame) -> list[object]:
 
 
 def rows_with_na(
-    values: Mapping[Hashable, Sequence[object] | pa.Array], columns: Sequence[Hashable], rows: int
+    values: Mapping[Hashable, Sequence[object]], columns: Sequence[Hashable], rows: int
 ) -> tuple[Mask, dict[Hashable, int]]:
     """Return which rows have a missing value in one of the columns, and how many per column."""
     missing = np.zeros(rows, dtype=np.bool_)
     counts: dict[Hashable, int] = {}
     for label in columns:
-        column = values[label]
-        if isinstance(column, pa.Array):
-            if not column.null_count:
-                continue
-            missing_rows = column.is_null().to_numpy(zero_copy_only=False)
-        else:
-            missing_rows = np.fromiter((v is None for v in column), np.bool_, rows)
+        missing_rows = np.fromiter((v is None for v in values[label]), np.bool_, rows)
         if missing_rows.any():
             counts[label] = int(missing_rows.sum())
             missing |= missing_rows

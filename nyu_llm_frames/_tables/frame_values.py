@@ -1,8 +1,7 @@
 """The cells of a pandas column or index as plain Python values, fast.
 
 Comes in: a Series or Index of any dtype. Goes out: a list that agrees element by element with
-`to_python` over the same cells, or an array of what `str` makes of them. The dtype saves
-looking at each cell, nothing more.
+`to_python` over the same cells. The dtype saves looking at each cell, nothing more.
 """
 
 from __future__ import annotations
@@ -132,35 +131,6 @@ def _as_listed(value: Any, kind: pa.DataType) -> Any:
         width = np.float32 if item.bit_width == 32 else np.float16
         return [None if v is None else width(v) for v in value]
     return [_as_listed(v, item) for v in value]
-
-
-def series_to_text(series: pd.Series) -> pa.LargeStringArray:
-    """Return what `str` makes of a column's plain Python values, null where they are NA.
-
-    Raises
-    ------
-    Exception
-        Any that the `str` of a cell raises; UnicodeEncodeError for half a surrogate pair,
-        pyarrow.ArrowInvalid for bytes that are not UTF-8, TypeError for lists and dicts, which may
-        hold missing values.
-    """
-    dtype = series.dtype
-    found: Any
-    if isinstance(dtype, np.dtype) and dtype.kind in "iu" and dtype.isnative:
-        found = pa.array(series.to_numpy())
-    elif _is_text(dtype):
-        found = pa.array(series)
-    else:
-        values = series_to_python(series)
-        kinds = set(map(type, values))
-        if kinds & {list, dict}:
-            raise TypeError("A cell that holds others is rendered by itself.")
-        if kinds - {str, type(None)}:
-            values = [None if value is None else str(value) for value in values]
-        found = pa.array(values, pa.large_string())
-    found = found.cast(pa.large_string())
-    found.validate(full=True)  # nobody else looks at the bytes of a column of text
-    return found.combine_chunks() if isinstance(found, pa.ChunkedArray) else found
 
 
 def index_to_python(index: pd.Index) -> list[object]:

@@ -1,8 +1,8 @@
-r"""A stream of bytes to blocks of whole lines.
+r"""A stream of bytes to lines, many at once.
 
-Comes in: the bytes of an output file in chunks of any size. Goes out: blocks that end where a line
-ends, and on demand their lines. Lines end at ``\n`` alone: ``bytes.splitlines`` and the line
-iterators of HTTP clients also break at U+2028, U+0085 and others, which are legal in JSON strings.
+Comes in: the bytes of an output file in chunks of any size. Goes out: lists of lines. Lines end at
+``\n`` alone: ``bytes.splitlines`` and the line iterators of HTTP clients also break at U+2028,
+U+0085 and others, which are legal in JSON strings.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ BOM = b"\xef\xbb\xbf"
 
 
 class BlockSplitter:
-    """
-    Group a stream of bytes into blocks of whole lines.
+    r"""
+    Split a stream of bytes into blocks of lines.
 
-    A byte order mark at the start goes. A line of more than `max_line_bytes` is dropped and
-    counted, so that an endless line cannot fill the memory.
+    A byte order mark at the start goes, and blank lines; ``\r`` before a newline stays. A line of
+    more than `max_line_bytes` is dropped and counted, so that an endless line cannot fill the
+    memory.
 
     Parameters
     ----------
@@ -37,78 +38,58 @@ class BlockSplitter:
     ) -> None:
         self.block_bytes, self.max_line_bytes = block_bytes, max_line_bytes
         self.dropped = 0
-        self._whole: list[memoryview] = []
-        self._whole_size = 0
-        self._tail: list[memoryview] = []  # pieces of the unfinished line, joined once
+        self._lines: list[bytes] = []
+        self._size = 0
+        self._tail: list[bytes] = []  # pieces of the unfinished line, joined once
         self._tail_size = 0
         self._at_start = True
 
-    def feed(self, chunk: bytes) -> bytes:
-        """Take the next bytes; return whole lines, or nothing until there are enough of them."""
-        step = self.max_line_bytes
-        for start in range(0, len(chunk), step):
-            self._take(chunk, start, min(start + step, len(chunk)))
-        return self._block() if self._whole_size >= self.block_bytes else b""
+    def feed(self, chunk: bytes) -> list[bytes]:
+        """Take the next bytes; return whole lines, or none until there are enough of them."""
+        first, *others = chunk.split(b"\n")
+        self._grow(first)
+        if others:
+            self._finish_line()
+            self._grow(others.pop())
+            for line in others:
+                self._keep(line, len(line))
+        return self._block() if self._size >= self.block_bytes else []
 
-    def cut(self) -> bytes:
+    def cut(self) -> list[bytes]:
         """Return the whole lines that are left; the stream broke, and its last line is none."""
         self._tail.clear()
         self._tail_size = 0
         return self.close()
 
-    def close(self) -> bytes:
+    def close(self) -> list[bytes]:
         """Return what is left, with a last line that no newline ends; ready for another stream."""
         if self._tail_size:
             self._finish_line()
         self._at_start = True
         return self._block()
 
-    def _take(self, chunk: bytes, start: int, stop: int) -> None:
-        pieces = memoryview(chunk)  # copied once, with the block
-        cut = chunk.rfind(b"\n", start, stop) + 1
-        if cut and self._tail_size:
-            first = chunk.index(b"\n", start) + 1
-            self._grow(pieces[start:first], without_end=True)
-            self._finish_line()
-            start = first
-        if cut > start:
-            self._keep(pieces[start:cut])
-            start = cut
-        if start < stop:
-            self._grow(pieces[start:stop])
-
-    def _grow(self, piece: memoryview, *, without_end: bool = False) -> None:
-        self._tail_size += len(piece) - without_end
+    def _grow(self, piece: bytes) -> None:
+        self._tail_size += len(piece)
         if self._tail_size > self.max_line_bytes:
             self._tail.clear()  # the size goes on counting: the rest of the line goes too
         else:
             self._tail.append(piece)
 
     def _finish_line(self) -> None:
-        if self._tail_size > self.max_line_bytes:
-            self.dropped += 1
-            self._at_start = False
-        else:
-            self._keep(memoryview(b"".join(self._tail)))
+        self._keep(b"".join(self._tail), self._tail_size)
         self._tail.clear()
         self._tail_size = 0
 
-    def _keep(self, lines: memoryview) -> None:
+    def _keep(self, line: bytes, size: int) -> None:
         if self._at_start:
             self._at_start = False
-            lines = lines[len(BOM) :] if lines[: len(BOM)] == BOM else lines
-        if lines:
-            self._whole.append(lines)
-            self._whole_size += len(lines)
+            line = line.removeprefix(BOM)
+        if size > self.max_line_bytes:
+            self.dropped += 1
+        elif line and not line.isspace():
+            self._lines.append(line)
+            self._size += len(line)
 
-    def _block(self) -> bytes:
-        block = b"".join(self._whole)
-        self._whole.clear()
-        self._whole_size = 0
-        return block
-
-
-def lines_of(block: bytes) -> list[bytes]:
-    r"""Return the lines of a block without their ends (``\n`` or ``\r\n``); blank ones go."""
-    lines = (line.removesuffix(b"\r") for line in block.split(b"\n"))
-    return [line for line in lines if line and not line.isspace()]
+    def _block(self) -> list[bytes]:
+        lines, self._lines, self._size = self._lines, [], 0
+        return lines

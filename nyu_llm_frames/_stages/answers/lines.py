@@ -17,7 +17,7 @@ from nyu_llm_frames._stages.answers.blocks import BOM
 from nyu_llm_frames._stages.answers.classify import classify, get, no_answer
 from nyu_llm_frames._stages.answers.google_rows import ECHOES, gateway_row, is_google_row
 from nyu_llm_frames._stages.answers.row_errors import http_code, read_json, storable
-from nyu_llm_frames._stages.answers.usual_rows import UNREADABLE, plain_answer
+from nyu_llm_frames._stages.answers.usual_rows import UNREADABLE, usual_answer
 
 _decode_any = msgspec.json.Decoder().decode
 _decode_parts = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -79,7 +79,7 @@ def parse_line(line: bytes) -> Answer | Orphan:
     'custom_id is not a string'
     """
     line = line.rstrip(b"\r\n")
-    return (plain_answer(line) if b'"custom_id"' in line else None) or _parse_slowly(line)
+    return usual_answer(line) or _parse_slowly(line)
 
 
 def parse_lines(lines: Iterable[bytes]) -> Parsed:
@@ -95,17 +95,11 @@ def parse_lines(lines: Iterable[bytes]) -> Parsed:
     Parsed
         Every line that is not blank, once, as an answer or as an orphan.
     """
-    answers: list[Answer] = []
-    orphans: list[Orphan] = []
-    for line in lines:
-        if not line or line.isspace():
-            continue
-        result = parse_line(line)
-        if isinstance(result, Answer):
-            answers.append(result)
-        else:
-            orphans.append(result)
-    return Parsed(answers, orphans)
+    found = [parse_line(line) for line in lines if line and not line.isspace()]
+    return Parsed(
+        [one for one in found if isinstance(one, Answer)],
+        [one for one in found if isinstance(one, Orphan)],
+    )
 
 
 def parse_completion(custom_id: str, body: bytes) -> Answer:

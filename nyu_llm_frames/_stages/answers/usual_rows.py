@@ -1,30 +1,29 @@
-r"""Plain good rows, a block of lines at a time: columns without an object for each answer.
+"""The usual output row, typed: a good answer, in the gateway's form or in the provider's own.
 
-Comes in: blocks of whole output lines. Goes out: what is good and has the gateway's usual form, by
-column, and all other lines as they are, for `lines` to read one by one. What comes out here is what
-`lines` would say of the same lines; it only comes out faster.
+Comes in: one line. Goes out: its `Answer`, or None for every other line: decoding stops at the
+first surprise. The tolerant reader of `lines` says the same of the same line, and takes longer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from itertools import chain, compress
-from operator import attrgetter
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
 import msgspec
-import numpy as np
-import pyarrow as pa
+from msgspec import UNSET, UnsetType
 
 from nyu_llm_frames._stages.answers.answer import Answer
-from nyu_llm_frames._stages.answers.blocks import MAX_LINE_BYTES, lines_of
 from nyu_llm_frames._stages.answers.classify import MAX_TOKENS_COUNT
+from nyu_llm_frames._stages.answers.google_rows import ECHOES
 
-# The usual row, typed: decoding stops at the first surprise. A count that usage leaves out is 0.
+# A count that usage leaves out is 0.
 _Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_TOKENS_COUNT)]
+_Counts: TypeAlias = tuple[int | None, int | None, int | None, int | None]
+_NO_COUNTS: _Counts = (None, None, None, None)
+_FINISHED = frozenset({"STOP", "stop", None})
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
+# --- the gateway's form -----------------------------------------------------------------------
 class _CompletionDetails(msgspec.Struct, gc=False):
     reasoning_tokens: _Count = 0
 
@@ -41,237 +40,129 @@ class _Usage(msgspec.Struct, gc=False):
 
 
 class _Message(msgspec.Struct, gc=False):
-    content: str | None = None
+    content: str
 
 
 class _Choice(msgspec.Struct, gc=False):
-    message: _Message | None = None
+    message: _Message
     finish_reason: str | None = None
 
 
 class _Body(msgspec.Struct, gc=False):
-    choices: list[_Choice] = []
+    choices: list[_Choice]
     usage: _Usage | None = None
     model: str | None = None
     error: Any = None
 
 
-class _Response(msgspec.Struct, gc=False):
-    body: _Body | bool | None = None  # False in a failed row
+# --- the provider's form ----------------------------------------------------------------------
+class _Part(msgspec.Struct, gc=False):
+    text: str = ""
+    thought: bool = False
 
 
-class _Row(msgspec.Struct, gc=False):
-    custom_id: str
-    response: _Response | None = None
+class _Content(msgspec.Struct, gc=False):
+    parts: list[_Part]
+
+
+class _Candidate(msgspec.Struct, gc=False, rename="camel"):
+    content: _Content
+    finish_reason: str | None = None
+
+
+class _UsageMetadata(msgspec.Struct, gc=False, rename="camel"):
+    prompt_token_count: _Count = 0
+    candidates_token_count: _Count = 0
+    thoughts_token_count: _Count = 0
+    cached_content_token_count: _Count = 0
+
+
+class _Instance(msgspec.Struct, gc=False, rename="camel"):
+    request_id: str | None = None
+
+
+# --- both -------------------------------------------------------------------------------------
+class _Response(msgspec.Struct, gc=False, rename="camel"):
+    body: _Body | None = None
+    candidates: list[_Candidate] = []
+    usage_metadata: _UsageMetadata | None = None
+    model_version: str | None = None
+
+
+class _Row(msgspec.Struct, gc=False, rename={"request_id": "requestId"}):
+    response: _Response
+    custom_id: str | UnsetType = UNSET
     error: Any = None
+    request_id: str | None = None
+    instance: _Instance | None = None
+    status: Any = None
 
 
-_decoder = msgspec.json.Decoder(_Row)
-_FINISHED = frozenset({"STOP", "stop", None})
-_NO_COMPLETION_DETAILS, _NO_PROMPT_DETAILS = _CompletionDetails(), _PromptDetails()
-_NO_USAGE = _Usage(None, None, _CompletionDetails(None), _PromptDetails(None))  # type: ignore[arg-type]
-_error = attrgetter("error")
-UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-
-FIELDS = (
-    "custom_id",
-    "text",
-    "finish_reason",
-    "prompt_tokens",
-    "completion_tokens",
-    "reasoning_tokens",
-    "cached_tokens",
-    "model",
-)
-"""What differs from one plain row to the next; their status is "ok", their error None."""
+_row = msgspec.json.Decoder(_Row).decode
+_parts = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
-def _is_plain(row: _Row) -> bool:
-    if row.error or row.response is None or not row.custom_id or not row.custom_id.isascii():
-        return False
+def usual_answer(line: bytes) -> Answer | None:
+    """Read one line; None unless it is a good row of the usual form."""
+    try:
+        row = _row(line)
+        if row.custom_id is UNSET:
+            return _stored_answer(row, line)
+        return _gateway_answer(row, row.custom_id, line)
+    except UNREADABLE:
+        return None
+
+
+def _gateway_answer(row: _Row, custom_id: str, line: bytes) -> Answer | None:
     body = row.response.body
-    if not isinstance(body, _Body) or not body.choices or body.error is not None:
-        return False
+    if row.error or body is None or body.error is not None or not body.choices:
+        return None
+    counts = _NO_COUNTS
+    if (usage := body.usage) is not None:
+        written, read = usage.completion_tokens_details, usage.prompt_tokens_details
+        counts = (
+            usage.prompt_tokens,
+            usage.completion_tokens,
+            0 if written is None else written.reasoning_tokens,
+            0 if read is None else read.cached_tokens,
+        )
     choice = body.choices[0]
-    message = choice.message
-    if message is None or not message.content or message.content.isspace():
-        return False
-    return choice.finish_reason in _FINISHED
+    return _good(custom_id, choice.message.content, choice.finish_reason, counts, body.model, line)
 
 
-def _columns(rows: Sequence[_Row]) -> list[list[Any]] | None:
-    """Return `FIELDS` of plain rows, a list for each; None unless all of them are plain.
-
-    The same checks as in `_is_plain`, by the column: a call for each row would take longer.
-    """
-    try:
-        bodies: list[Any] = [row.response.body for row in rows]  # type: ignore[union-attr]
-        choices = [body.choices[0] for body in bodies]
-        texts = [choice.message.content for choice in choices]
-    except (AttributeError, IndexError):
+def _stored_answer(row: _Row, line: bytes) -> Answer | None:
+    """Read a row as it lies in the bucket; what it repeats of its request is not kept."""
+    response, custom_id = row.response, row.request_id
+    if row.status or not response.candidates:
         return None
-    ids = [row.custom_id for row in rows]
-    reasons = [choice.finish_reason for choice in choices]
-    if (
-        any(map(_error, rows))
-        or not all(ids)
-        or not "".join(ids).isascii()
-        or list(map(_error, bodies)).count(None) < len(bodies)
-        or not all(texts)
-        or any(map(str.isspace, texts))
-        or not _FINISHED.issuperset(reasons)
-    ):
+    parts: dict[str, Any] = _parts(line)
+    if custom_id is None and row.instance is not None:
+        custom_id = parts["requestId"] = row.instance.request_id
+    counts = _NO_COUNTS
+    if (usage := response.usage_metadata) is not None:
+        counts = (
+            usage.prompt_token_count,
+            usage.candidates_token_count,
+            usage.thoughts_token_count,
+            usage.cached_content_token_count,
+        )
+    candidate = response.candidates[0]
+    text = "".join([part.text for part in candidate.content.parts if not part.thought])
+    echoed = [parts.pop(key) for key in ECHOES if key in parts]
+    raw = msgspec.json.encode(parts) if echoed else line
+    return _good(custom_id, text, candidate.finish_reason, counts, response.model_version, raw)
+
+
+def _good(
+    custom_id: str | None,
+    text: str,
+    finish_reason: str | None,
+    counts: _Counts,
+    model: str | None,
+    raw: bytes,
+) -> Answer | None:
+    if not custom_id or not custom_id.isascii() or not text or text.isspace():
         return None
-    usages = [body.usage or _NO_USAGE for body in bodies]
-    written = [usage.completion_tokens_details or _NO_COMPLETION_DETAILS for usage in usages]
-    read = [usage.prompt_tokens_details or _NO_PROMPT_DETAILS for usage in usages]
-    return [
-        ids,
-        texts,
-        reasons,
-        [usage.prompt_tokens for usage in usages],
-        [usage.completion_tokens for usage in usages],
-        [details.reasoning_tokens for details in written],
-        [details.cached_tokens for details in read],
-        [body.model or None for body in bodies],
-    ]
-
-
-def plain_answer(line: bytes) -> Answer | None:
-    """Read one line; None unless it is a plain good row."""
-    try:
-        row = _decoder.decode(line)
-    except UNREADABLE:
+    if finish_reason not in _FINISHED:
         return None
-    if not _is_plain(row):
-        return None
-    body: Any = row.response.body  # type: ignore[union-attr]
-    choice, usage = body.choices[0], body.usage or _NO_USAGE
-    return Answer(
-        row.custom_id,
-        "ok",
-        choice.message.content,
-        None,
-        choice.finish_reason,
-        usage.prompt_tokens,
-        usage.completion_tokens,
-        (usage.completion_tokens_details or _NO_COMPLETION_DETAILS).reasoning_tokens,
-        (usage.prompt_tokens_details or _NO_PROMPT_DETAILS).cached_tokens,
-        body.model or None,
-        line,
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class PlainRows:
-    """Plain good rows, in the order of their lines.
-
-    Attributes
-    ----------
-    columns : list of list
-        One for each of `FIELDS`, with one item per row.
-    raw : pyarrow.LargeBinaryArray
-        The lines as received.
-    raw_bytes : int
-        Their size.
-    """
-
-    columns: list[list[Any]]
-    raw: pa.Array
-    raw_bytes: int
-
-    def __len__(self) -> int:
-        return len(self.columns[0])
-
-    @property
-    def ids(self) -> list[str]:
-        """The rows' custom ids."""
-        return self.columns[0]
-
-    @property
-    def damaged(self) -> bool:
-        """Whether a text holds U+FFFD, the mark of a character that was damaged on the way."""
-        return any("\ufffd" in text for text in self.columns[1])
-
-
-def joined(parts: Sequence[PlainRows]) -> dict[str, Any]:
-    """Return the values of `FIELDS` and `raw` over all parts, by name."""
-    columns: dict[str, Any] = {
-        name: list(chain.from_iterable(part.columns[i] for part in parts))
-        for i, name in enumerate(FIELDS)
-    }
-    columns["raw"] = pa.chunked_array([part.raw for part in parts], pa.large_binary())
-    return columns
-
-
-_NOTHING = PlainRows([[] for _ in FIELDS], pa.array([], pa.large_binary()), 0)
-
-
-def read_block(block: bytes) -> tuple[PlainRows, list[bytes]]:
-    """
-    Read whole lines.
-
-    Parameters
-    ----------
-    block : bytes
-        Lines; the last may lack its newline.
-
-    Returns
-    -------
-    tuple of (PlainRows, list of bytes)
-        The plain good rows, and the other lines that are not blank, without their ends.
-    """
-    ends = _line_ends(block)
-    if ends is None:
-        return _NOTHING, lines_of(block)
-    try:
-        rows = _decoder.decode_lines(block)
-    except UNREADABLE:
-        return _NOTHING, lines_of(block)
-    if len(rows) != len(ends):
-        return _NOTHING, lines_of(block)
-    columns = _columns(rows)
-    if columns is not None:
-        return PlainRows(columns, _cut(block, ends), len(block)), []
-    plain = list(map(_is_plain, rows))
-    columns = _columns(list(compress(rows, plain)))
-    assert columns is not None
-    lines = lines_of(block)
-    raw = pa.array(list(compress(lines, plain)), pa.large_binary())
-    others = [line for line, is_plain in zip(lines, plain, strict=True) if not is_plain]
-    return PlainRows(columns, raw, raw.nbytes), others
-
-
-def _line_ends(block: bytes) -> list[int] | None:
-    """Return where each line ends, or None where a line could hold more or less than one object.
-
-    Between ``}`` and ``{`` a newline can only stand outside of all objects. So where every newline
-    stands so, and the whole block decodes to as many objects as it has lines, each line is one.
-    """
-    ends: list[int] = []
-    if not block:
-        return None
-    find, keep = block.find, ends.append
-    at = find(b"\n")
-    while at >= 0:
-        keep(at)
-        at = find(b"\n", at + 1)
-    if not ends or ends[-1] + 1 < len(block):
-        keep(len(block))
-    data = np.frombuffer(block, np.uint8)
-    stops = np.array(ends)
-    starts = np.concatenate(([0], stops[:-1] + 1))
-    if (data[stops - 1] != ord("}")).any() or (data[starts] != ord("{")).any():
-        return None
-    return ends if len(block) <= MAX_LINE_BYTES else None
-
-
-def _cut(block: bytes, ends: Iterable[int]) -> pa.Array:
-    """Return the lines of a block as an array that shares one buffer."""
-    stops = np.array(ends)
-    offsets = np.zeros(len(stops) + 1, np.int64)
-    offsets[1:] = stops - np.arange(len(stops))
-    data = block.replace(b"\n", b"")
-    return pa.LargeBinaryArray.from_buffers(
-        pa.large_binary(), len(stops), [None, pa.py_buffer(offsets), pa.py_buffer(data)]
-    )
+    return Answer(custom_id, "ok", text, None, finish_reason, *counts, model or None, raw)

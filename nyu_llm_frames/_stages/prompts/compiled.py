@@ -24,7 +24,6 @@ from nyu_llm_frames._stages.prompts.template_errors import (
     unavailable_tag,
     unknown_word,
 )
-from nyu_llm_frames._stages.prompts.texts import Cell
 from nyu_llm_frames.errors import TemplateError
 
 _FILENAME = "<prompt template>"
@@ -43,12 +42,9 @@ class Compiled:
     ----------
     names
         What the source uses.
-    pieces
-        What each text consists of, where the source is constants and cells that are printed as
-        they are, one after the other; otherwise None.
     """
 
-    __slots__ = ("_in_row", "_loops", "_targets", "_template", "names", "pieces", "source")
+    __slots__ = ("_in_row", "_loops", "_targets", "_template", "names", "source")
 
     def __init__(
         self,
@@ -65,7 +61,6 @@ class Compiled:
             raise missing_column(error.name, error.line, source, columns) from None
         except RecursionError:
             raise _too_deep() from None
-        self.pieces = _pieces(tree, self.names)
         tree = _Rewriter(self.names.swaps).visit(tree)
         tree.set_environment(ENVIRONMENT)
         self._in_row = tuple(label for label in columns if label not in hidden_from_row)
@@ -201,22 +196,6 @@ def _words(tree: nodes.Template) -> frozenset[Hashable]:
             case nodes.Name(name=text) | nodes.Getattr(attr=text):
                 found.add(text)
     return frozenset(found)
-
-
-def _pieces(tree: nodes.Template, names: Names) -> tuple[str | Cell, ...] | None:
-    labels = dict(names.targets)
-    found: list[str | Cell] = []
-    for node in tree.body:
-        if not isinstance(node, nodes.Output):
-            return None
-        for child in node.nodes:
-            if isinstance(child, nodes.TemplateData):
-                found.append(child.data)
-            elif id(child) in names.swaps:
-                found.append(Cell(labels[names.swaps[id(child)].name]))
-            else:
-                return None
-    return tuple(found)
 
 
 def _load(tree: nodes.Template) -> Template:

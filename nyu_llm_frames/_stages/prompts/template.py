@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import jinja2
-import pyarrow as pa
 from jinja2.exceptions import TemplateRuntimeError
 
 from nyu_llm_frames._stages.prompts.compiled import Compiled
@@ -21,7 +20,6 @@ from nyu_llm_frames._stages.prompts.missing import Holes
 from nyu_llm_frames._stages.prompts.names import Names
 from nyu_llm_frames._stages.prompts.template_errors import row_failure
 from nyu_llm_frames._stages.prompts.template_object import TemplateObject
-from nyu_llm_frames._stages.prompts.texts import Cell, JoinedTexts, fill
 from nyu_llm_frames.errors import ConfigurationError
 
 ROLES = ("system", "user", "assistant")
@@ -46,8 +44,6 @@ class Message:
 class _Part(Protocol):
     @property
     def names(self) -> Names: ...
-    @property
-    def pieces(self) -> tuple[str | Cell, ...] | None: ...
     @property
     def text(self) -> str:
         """What its author wrote, or all texts in it."""
@@ -123,11 +119,6 @@ class PromptTemplate:
         _refuse_duplicates(self.columns, columns)
 
     @property
-    def is_straight(self) -> bool:
-        """Whether all texts are constants and cells as they are, so that `fill` can make them."""
-        return all(part.pieces is not None for part in self._parts)
-
-    @property
     def uses_anything(self) -> bool:
         """Whether the text can differ from one row to the next."""
         return self.uses_index or any(p.names.uses_row or p.names.columns for p in self._parts)
@@ -185,18 +176,6 @@ class PromptTemplate:
         if missing:
             found = [[t for i, t in enumerate(texts) if i not in missing] for texts in found]
         return Rendered(found, missing, in_object)
-
-    def fill(self, cells: Mapping[Hashable, pa.LargeStringArray], n: int) -> list[JoinedTexts]:
-        """Say the same as `render` of a straight template, without a step for each row.
-
-        Parameters
-        ----------
-        cells : mapping of label to pyarrow.LargeStringArray
-            What `str` makes of the cells of `columns`, shape (n,), without nulls.
-        n : int
-            Number of rows.
-        """
-        return [fill(part.pieces or (), cells, n) for part in self._parts]
 
     def __repr__(self) -> str:
         return f"<PromptTemplate {', '.join(self.roles)}: {len(self.columns)} columns>"

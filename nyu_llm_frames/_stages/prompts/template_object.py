@@ -39,8 +39,6 @@ class TemplateObject:
     an error. Columns, `row` and `index` come before the globals of its environment.
     """
 
-    pieces = None  # its environment decides what is printed
-
     def __init__(
         self,
         template: Template,

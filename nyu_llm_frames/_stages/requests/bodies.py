@@ -29,8 +29,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from nyu_llm_frames._stages.prompts.texts import Texts, joined, text_buffers
-from nyu_llm_frames._stages.requests.escapes import escaped
 from nyu_llm_frames.errors import ConfigurationError
 
 ENDPOINT = "/v1/chat/completions"
@@ -115,25 +113,16 @@ class BodyShape:
         return encode({key: fields[key] for key in sorted(fields)})
 
 
-def fragments(roles: Sequence[str], texts: Sequence[Texts]) -> pa.LargeStringArray:
+def fragments(roles: Sequence[str], texts: Sequence[Sequence[str]]) -> pa.LargeStringArray:
     """Encode the messages of every row: what stands between the brackets of ``messages``.
 
     Parameters
     ----------
     roles : sequence of str
-    texts : sequence of Texts
+    texts : sequence of sequence of str
         n texts for each message.
     """
-    parts: list[Any] = []
-    for head, column in zip(_heads(roles), texts, strict=True):
-        parts += [head, '"', *escaped(column), '"}']
-    return joined(parts, len(texts[0]))
-
-
-def _heads(roles: Sequence[str]) -> list[str]:
-    """Return what stands before the content of each message."""
-    heads = [f'{{"role":{encode(role)},"content":' for role in roles]
-    return [head if i == 0 else f",{head}" for i, head in enumerate(heads)]
+    return pa.array(list(_rows(roles, texts, {})), pa.large_string())
 
 
 def fragments_with_images(
@@ -147,13 +136,20 @@ def fragments_with_images(
         Ready JSON for the content of some messages. Taken one row at a time, and rows of equal
         messages share one string: images are large.
     """
-    columns: list[Iterable[str]] = []
-    for i, head in enumerate(_heads(roles)):
-        columns.append(repeat(head, len(texts[i])))
-        columns.append(contents[i] if i in contents else map(encode_basestring_ascii, texts[i]))
-        columns.append(repeat("}", len(texts[i])))
     known: dict[str, str] = {}
-    return [known.setdefault(row, row) for row in map("".join, zip(*columns, strict=True))]
+    return [known.setdefault(row, row) for row in _rows(roles, texts, contents)]
+
+
+def _rows(
+    roles: Sequence[str], texts: Sequence[Sequence[str]], contents: Mapping[int, Iterable[str]]
+) -> Iterator[str]:
+    columns: list[Iterable[str]] = []
+    end = ""  # of the message before
+    for i, (role, column) in enumerate(zip(roles, texts, strict=True)):
+        columns.append(repeat(f'{end}{{"role":{encode(role)},"content":', len(column)))
+        columns.append(contents[i] if i in contents else map(encode_basestring_ascii, column))
+        end = "},"
+    return map("".join, zip(*columns, repeat("}", len(texts[0])), strict=True))
 
 
 def custom_ids(
@@ -230,7 +226,7 @@ class Requests:
     def bodies(self, positions: Positions) -> pa.Array:
         """Return the bodies of some requests as they are sent."""
         head, tail = self.shape.wire
-        found = joined([head, self.some_fragments(positions), tail], len(positions))
+        found = joined([head, self.some_fragments(positions), tail])
         return found.combine_chunks()
 
     def line_bytes(self) -> Positions:
@@ -267,6 +263,24 @@ def distinct(
     chosen = [fragments[i] for i in first.tolist()]
     fragments.clear()
     return Requests(dictionary, codes, pa.chunked_array([_packed(chosen)]), shape, images=True)
+
+
+def joined(parts: Sequence[Any]) -> Any:
+    """Concatenate constants and large_string arrays (or chunked ones), element by element."""
+    large = [pa.scalar(p, pa.large_string()) if isinstance(p, str) else p for p in parts]
+    return pc.binary_join_element_wise(*large, pa.scalar("", pa.large_string()))
+
+
+def text_buffers(array: pa.LargeStringArray) -> tuple[Positions, np.ndarray[Any, Any]]:
+    """Return where each text starts and ends in the bytes, shape (n + 1,), and the bytes, uint8.
+
+    The first need not start at 0, where the array is a part of another.
+    """
+    if not len(array):
+        return np.zeros(1, np.int64), np.zeros(0, np.uint8)
+    _, offsets, data = array.buffers()
+    where = np.frombuffer(offsets, np.int64, len(array) + 1, array.offset * 8)
+    return where, np.frombuffer(data, np.uint8) if data else np.zeros(0, np.uint8)
 
 
 def _packed(texts: list[str]) -> pa.LargeStringArray:
@@ -306,7 +320,7 @@ def request_lines(ids: pa.Array, bodies: pa.Array) -> pa.Buffer:
     """Return request lines as one buffer of ASCII JSON lines, in NYU's form."""
     ids = ids.cast(pa.large_string())
     bodies = bodies.cast(pa.large_string())
-    lines = joined([_LINE[0], ids, _LINE[1], bodies, _LINE[2]], len(ids))
+    lines = joined([_LINE[0], ids, _LINE[1], bodies, _LINE[2]])
     if len(lines) == 0:
         return pa.py_buffer(b"")
     offsets = np.frombuffer(lines.buffers()[1], np.int64, len(lines) + 1, lines.offset * 8)

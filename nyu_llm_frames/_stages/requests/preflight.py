@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from nyu_llm_frames._stages.prompts.texts import JoinedTexts, Texts
 from nyu_llm_frames._stages.requests.bodies import Requests
 from nyu_llm_frames._stages.requests.routes import ProviderRoute
 from nyu_llm_frames.errors import RequestError
@@ -42,10 +41,8 @@ def check_roles(roles: Sequence[str], way: ProviderRoute) -> None:
         )
 
 
-def empty_texts(texts: Texts) -> list[int]:
+def empty_texts(texts: Sequence[str]) -> list[int]:
     """Return the positions of texts that are empty or blank."""
-    if isinstance(texts, JoinedTexts):
-        return texts.blank()
     if all(map(str.strip, texts)):
         return []
     return [i for i, text in enumerate(texts) if not text.strip()]

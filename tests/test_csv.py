@@ -23,7 +23,7 @@ import nyu_llm_frames as llm
 from nyu_llm_frames._runs.arguments import Arguments
 from nyu_llm_frames._runs.file_head import head
 from nyu_llm_frames._stages.prompts.python_values import to_python
-from nyu_llm_frames._tables.csv_cells import Guess, parsed, plain
+from nyu_llm_frames._tables.csv_cells import Guess, parsed, plain, typed
 from nyu_llm_frames._tables.csv_text import CsvSource, column_names
 from nyu_llm_frames._tables.source import open_source
 from nyu_llm_frames.errors import ConfigurationError
@@ -98,6 +98,7 @@ def as_pandas_reads(cells: Sequence[str]) -> list[object]:
 @example(cells=["1.5", "9" * 22], cuts={1})
 @example(cells=["-1", "9223372036854775808", "0.5"], cuts={2})
 @example(cells=["9223372036854775808", ""], cuts={1})
+@example(cells=["18446744073709551615", "-1"], cuts=set())
 @example(cells=["9" * 22, "", "x"], cuts={1})
 @example(cells=["5", "x", "9" * 22, ""], cuts={1})
 @example(cells=["True", "1"], cuts={1})
@@ -111,9 +112,12 @@ def test_a_column_in_pieces_is_what_pandas_makes_of_the_whole(
         if guess.is_open:
             guess.look(part, parsed([part])[0])
     kind = guess.kind
-    found = []
+    found, stored = [], []
     for part in parts:
-        found += plain(part, None if kind == "text" else parsed([part], [kind])[0])
+        values = None if kind == "text" else parsed([part], [kind])[0]
+        found += plain(part, values)
+        stored += typed(part, values, kind).to_pylist()
+    assert to_python(stored) == found
     expected = as_pandas_reads(cells)
     if guess.is_damaged:
         assert kind == "text"

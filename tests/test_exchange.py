@@ -6,6 +6,7 @@ answers in the sidecar, joined frames, tidy tables.
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -204,7 +205,7 @@ def test_a_file_without_a_single_answer_is_refused(
     tmp_path: Path, frame: pd.DataFrame, content: bytes
 ) -> None:
     (tmp_path / "out.jsonl").write_bytes(content)
-    with pytest.raises(ConfigurationError, match="no line can be read"):
+    with pytest.raises(ConfigurationError, match=r"no line can be read|is a web page|with gzip"):
         frame.llm.from_jsonl(tmp_path / "out.jsonl", TEMPLATE, model=MODEL)
 
 
@@ -309,3 +310,14 @@ def test_any_output_is_a_tidy_frame(tmp_path: Path) -> None:
 def test_output_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"nothing\.jsonl"):
         llm.read_output(tmp_path / "nothing.jsonl")
+
+
+def test_an_output_that_was_packed_is_no_output_of_broken_lines(
+    tmp_path: Path, frame: pd.DataFrame
+) -> None:
+    packed = tmp_path / "out.jsonl.gz"
+    packed.write_bytes(gzip.compress(b'{"custom_id": "r-1"}\n' * 9))
+    with pytest.raises(ConfigurationError, match=r"out\.jsonl\.gz is compressed with gzip"):
+        llm.read_output(packed)
+    with pytest.raises(ConfigurationError, match=r"out\.jsonl\.gz is compressed with gzip"):
+        frame.llm.from_jsonl(packed, TEMPLATE, model=MODEL)

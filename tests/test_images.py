@@ -211,6 +211,20 @@ def test_a_pil_image_is_the_same_request_before_and_after_somebody_looked_at_it(
         assert messages(frame(image)) == unseen
 
 
+def test_a_pil_image_without_pixels_names_its_row(tmp_path: Path) -> None:
+    from PIL import Image
+
+    whole, cut = tmp_path / "a.jpg", tmp_path / "cut.jpg"
+    Image.effect_noise((64, 64), 50).save(whole)
+    cut.write_bytes(whole.read_bytes()[:1000])
+    closed = Image.open(whole)
+    closed.close()
+    with Image.open(cut) as half:
+        for image in (Image.new("RGB", (0, 0)), half, closed, [PNG, closed]):
+            with pytest.raises(RequestError, match="Row 1, column 'photo': the pixels"):
+                messages(frame(PNG, image))
+
+
 # --- where files may be read ----------------------------------------------------------------
 def test_no_file_outside_of_images_root_is_read(tmp_path: Path) -> None:
     root, secret = tmp_path / "photos", tmp_path / "secret.png"

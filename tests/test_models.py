@@ -105,6 +105,7 @@ def test_a_provider_without_a_model_is_refused(model: str) -> None:
         *("gpt-4o", "chatgpt-4o-latest", "o3", "o4-mini", "openai/gpt-oss-120b", "GPT-5"),
         *("claude-sonnet-4-5@20250929", "anthropic.claude-3-opus", "publishers/anthropic/models/"),
         *("meta.llama-3", "meta/llama-3.3-70b-instruct-maas", "mistral-small", "mixtral-8x7b"),
+        *("gemma-3-27b-it", "imagen-4.0-generate-001", "publishers/google/models/veo-3.0"),
         *("text-embedding-005", "gemini-embedding-001", "multimodalembedding"),
         "projects/p/locations/l/endpoints/123",
     ],

@@ -160,8 +160,11 @@ def test_without_prompts_waiting_ends_with_what_there_is(stand_in: StandIn) -> N
         batch(TEXTS, retries=0)
         StoredRun("s").wait()
         assert StoredRun("s").counts() == {"ok": 9, "failed": 2, "blocked": 1}
-        with pytest.raises(SidecarError, match="no prompts any more"):
+        with pytest.raises(SidecarError, match=r"no prompts any more.* larger retries="):
             StoredRun("s").retry()
+        stand_in.behaviour.row = rows.good
+        batch(TEXTS, retries=1)  # as the message says
+        assert StoredRun("s").counts() == {"ok": 11, "blocked": 1}
 
 
 def test_what_was_planned_is_driven_before_anything_is_sent(

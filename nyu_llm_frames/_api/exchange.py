@@ -38,6 +38,7 @@ from nyu_llm_frames._stages.requests.bodies import (
     request_lines,
 )
 from nyu_llm_frames._tables.columns import answer_frame
+from nyu_llm_frames._tables.file_content import HEAD_BYTES, kind_of
 from nyu_llm_frames.errors import ConfigurationError, PartialResultWarning
 
 _CHUNK_BYTES = 1 << 20
@@ -224,6 +225,16 @@ def read_output(path: str | Path) -> pd.DataFrame:
 def _check(path: Path) -> None:
     if not path.is_file():
         raise ConfigurationError(f"There is no output file {path}.")
+    try:
+        with path.open("rb") as file:
+            kind = kind_of(path, file.read(HEAD_BYTES))
+    except OSError as e:
+        raise ConfigurationError(f"{path} cannot be read: {e.strerror or e}.") from None
+    if kind is not None:
+        raise ConfigurationError(
+            f"{path} is {kind[0]}, and an output file is JSON lines. Unpack it, or download it "
+            "again."
+        )
 
 
 def _lines(path: Path) -> Iterator[list[bytes]]:

@@ -218,7 +218,8 @@ class Sidecar:
         if not self.has_bodies(name):
             raise SidecarError(
                 f"{self._requests(name)} has no prompts any more (keep_prompts=False), so they "
-                "cannot be sent from here again. Make the same batch call again instead.",
+                "cannot be sent from here again. With the data at hand they can: by the same call "
+                "with a larger retries=, or by submit(...).retry() in Python.",
                 path=str(self._requests(name)),
             )
         bodies = _storage.read_table(self._requests(name), _BODIES)["body"].combine_chunks()

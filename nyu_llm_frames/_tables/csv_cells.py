@@ -39,6 +39,7 @@ _EXACT = 2**53
 """Beyond this a float does not hold every whole number."""
 _ALTERED = r"^\s*(\+[0-9.]|[+-]?0[0-9])"
 _LONG = r"[0-9]{16}"
+_BELOW_ZERO = r"^\s*-"
 _WHOLE = re.compile(r"\s*[+-]?[0-9]+\s*", re.ASCII)
 _NUMBER = re.compile(
     r"\s*[+-]?(([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?|inf(inity)?)\s*", re.ASCII | re.IGNORECASE
@@ -146,6 +147,8 @@ class Guess:
         self._is_float |= not pc.all(is_whole).as_py()
         long = texts.filter(pc.match_substring_regex(texts, _LONG)).to_pylist()
         wholes = [_whole(text) for text in long if _WHOLE.fullmatch(text)]
+        if pc.any(pc.match_substring_regex(texts, _BELOW_ZERO)).as_py():
+            wholes.append(-1)  # enough to know that no unsigned integers are asked for
         self._low, self._high = min(self._low, *wholes, 0), max(self._high, *wholes, 0)
 
 

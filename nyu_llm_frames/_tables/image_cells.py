@@ -67,9 +67,23 @@ def image_columns(frame: pd.DataFrame, images: object) -> tuple[Hashable, ...]:
 
 
 def image_cells(frame: pd.DataFrame, columns: tuple[Hashable, ...]) -> dict[Hashable, list[object]]:
-    """Return the cells of image columns; missing ones as None, and PIL images as bytes."""
-    cells = column_values(frame, columns)
-    return {label: [_cell(unwrapped(cell)) for cell in column] for label, column in cells.items()}
+    """Return the cells of image columns; missing ones as None, and PIL images as bytes.
+
+    Raises
+    ------
+    RequestError
+        A PIL image has no pixels that can be encoded.
+    """
+    found: dict[Hashable, list[object]] = {}
+    for label, column in column_values(frame, columns).items():
+        found[label] = []
+        for i, cell in enumerate(column):
+            try:
+                found[label].append(_cell(unwrapped(cell)))
+            except RequestError as e:
+                row = shown_label(frame.index[i])
+                raise RequestError(f"Row {row!r}, column {label!r}: {e}", row=row) from None
+    return found
 
 
 def _cell(cell: object) -> object:
@@ -86,10 +100,13 @@ def _png(image: Any) -> bytes:
 
     An image is loaded when somebody looks at it, and must not become another request by that.
     """
-    if image.mode not in _PNG_MODES:
-        image = image.convert("RGB")
     out = io.BytesIO()
-    image.save(out, "PNG")
+    try:
+        if image.mode not in _PNG_MODES:
+            image = image.convert("RGB")
+        image.save(out, "PNG")
+    except (OSError, ValueError, SyntaxError) as e:  # closed, cut off, damaged, or of no size
+        raise RequestError(f"the pixels of the PIL image cannot be read: {e}.") from None
     return out.getvalue()
 
 

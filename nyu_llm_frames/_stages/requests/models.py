@@ -14,7 +14,7 @@ from nyu_llm_frames.errors import ConfigurationError
 _GOOGLE = "publishers/google/models/"
 _NO_GEMINI = re.compile(
     r"(^|[./])((chat)?gpt-|o\d+($|-)|claude|llama|mi[sx]tral|ministral|codestral|qwen|deepseek|grok"
-    r"|text-)|embedding|\bendpoints\b"
+    r"|text-|gemma|imagen|veo-|lyria)|embedding|\bendpoints\b"
 )
 
 

@@ -528,6 +528,56 @@ main()
     assert (done.stdout, done.stderr) == ("", "Interrupted before anything was done.\n")
 
 
+# As pip writes it, with a word at the end about what was loaded.
+PROGRAM = """
+import atexit, json, sys
+atexit.register(lambda: print(json.dumps(sorted(sys.modules)), file=sys.stderr))
+from nyu_llm_frames.cli import main
+for words in json.loads(sys.argv.pop(1)):
+    sys.argv[1:] = words
+    try:
+        main()
+    except SystemExit as end:
+        assert not end.code, end.code
+"""
+
+
+def loaded_by_the_program(
+    folder: Path, *lines: list[str], **variables: str
+) -> tuple[str, set[str]]:
+    """Run the program of this name in a process of its own; return its output and its modules."""
+    program = folder / "nyu-llm-frames"
+    program.write_text(PROGRAM)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **variables}
+    words = [sys.executable, str(program), json.dumps(lines)]
+    done = subprocess.run(words, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout, set(json.loads(done.stderr.splitlines()[-1]))
+
+
+HEAVY = {"pandas", "numpy", "pyarrow", "portkey_ai", "httpx", "jinja2", "pydantic", "tenacity"}
+
+
+def test_help_version_and_completion_load_no_pandas(tmp_path: Path) -> None:
+    helps = [[name, "--help"] for name in cli.commands]
+    shown, loaded = loaded_by_the_program(tmp_path, ["--help"], ["--version"], *helps)
+    assert shown.count("Usage: nyu-llm-frames") == 1 + len(helps)
+    assert llm.__version__ in shown
+    assert not loaded & HEAVY
+    variables = {"_NYU_LLM_FRAMES_COMPLETE": "bash_complete", "COMP_CWORD": "2"}
+    words = {"COMP_WORDS": "nyu-llm-frames status --j"}
+    shown, loaded = loaded_by_the_program(tmp_path, [], **variables, **words)
+    assert shown == "plain,--json\n"
+    assert not loaded & HEAVY
+
+
+def test_the_program_works_on_frames_without_df_llm(tmp_path: Path) -> None:
+    Path("in.csv").write_text("text\nb\n")
+    shown, loaded = loaded_by_the_program(tmp_path, ["preview", "in.csv", "--prompt", "{{ text }}"])
+    assert "user: b" in shown
+    assert "pandas" in loaded
+
+
 def test_completion_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
     from click.shell_completion import BashComplete
 

@@ -10,9 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import TypeVar
-
-import tenacity
+from typing import TYPE_CHECKING, TypeVar
 
 from nyu_llm_frames._gateway.connection import Connection
 from nyu_llm_frames._gateway.gateway import Gateway
@@ -23,6 +21,9 @@ from nyu_llm_frames._sidecar.folder import Sidecar
 from nyu_llm_frames._sidecar.lock import PATIENCE_S
 from nyu_llm_frames._stages.batches.job import Job
 from nyu_llm_frames.errors import GatewayUnavailableError, RunTimeoutError, SidecarLockedError
+
+if TYPE_CHECKING:
+    import tenacity
 
 T = TypeVar("T")
 
@@ -139,6 +140,7 @@ class Context:
 
     def retry_upload(self, step: Callable[[], T]) -> T:
         """Repeat an upload a few times; a submit never comes here."""
+        import tenacity  # with asyncio behind it: only where something is uploaded
 
         def pause(state: tenacity.RetryCallState) -> float:
             error = state.outcome.exception() if state.outcome else None

@@ -75,11 +75,7 @@ class Context:
 
     @property
     def connection(self) -> Connection:
-        """The open gateway."""
-        return self.connect()
-
-    def connect(self) -> Connection:
-        """Open the gateway, unless it is; sends nothing.
+        """The open gateway, for calls that only read.
 
         Raises
         ------
@@ -90,6 +86,18 @@ class Context:
             self._own.connection = self.gateway.connect()
             self._own.connection.left_s = self.left_s
         return self._own.connection
+
+    def connect(self) -> Connection:
+        """Open the gateway for calls that send something; sends nothing.
+
+        Raises
+        ------
+        ConfigurationError
+            For what it lacks, and for a client of Portkey's that does not load.
+        """
+        connection = self.connection
+        connection.load_client()
+        return connection
 
     def close(self) -> None:
         """Close the connection; the next use opens it again."""

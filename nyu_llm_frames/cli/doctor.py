@@ -120,7 +120,9 @@ def examine(gateway: Gateway, model: str) -> Iterator[Finding]:
         yield Finding("network", "ok", str(route))
     connection = None
     try:
-        connection = gateway.connect()
+        opened = gateway.connect()
+        opened.load_client()
+        connection = opened
     except ConfigurationError as e:
         yield _failed("settings", e, _settings_fix(gateway))
     except GatewayUnavailableError as e:

@@ -10,6 +10,7 @@ import json
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,9 @@ from nyu_llm_frames._runs.prepare import PreparedCall, template_text, versions
 from nyu_llm_frames._runs.result import Collected
 from nyu_llm_frames._runs.summary import Summary, models_of, summarize
 from nyu_llm_frames._shared.clock import Clock
+from nyu_llm_frames._sidecar.answer_store import Best
 from nyu_llm_frames._sidecar.folder import new_name
+from nyu_llm_frames._stages.batches.job import Job
 from nyu_llm_frames.errors import (
     BatchJobFailedError,
     BudgetError,
@@ -82,6 +85,7 @@ class Run:
         self._planner = Planner(self.name, call.requests, self._ctx, retries)
         self._driver = Driver(self.name, self._ctx, self._planner.tracker)
         self._collected = Collected(call, self._planner)
+        self._shown: tuple[Best, dict[str, Job], Summary] | None = None
 
     @property
     def sidecar(self) -> Path:
@@ -326,23 +330,31 @@ class Run:
         }
 
     def _summary(self) -> Summary:
-        """Return what the displays show, by the sidecar as it is now."""
-        call, outcome = self._call, self._collected.outcome()
-        counts = self._collected.counts(outcome)
-        best = self._ctx.sidecar.best_answers(call.requests.ids)
+        """Return what the displays show, by the sidecar as it is now.
+
+        A notebook draws text and HTML, and a cell is run again: files of answers are read once.
+        """
+        call, sidecar, at = self._call, self._ctx.sidecar, self._ctx.clock.now()
+        best, every = sidecar.best_answers(call.requests.ids), sidecar.jobs()
+        shown = self._shown
+        if shown is not None and shown[0] is best and shown[1] == every:
+            return replace(shown[2], at=at)
+        outcome = self._collected.outcome()
         costs, unpriced = answer_costs(best, call.gateway.realm, call.arguments.model)
-        return summarize(
+        summary = summarize(
             name=self.name,
             sidecar=str(self.sidecar),
             model=call.arguments.model,
             rows=len(call.frame),
-            counts=counts,
+            counts=self._collected.counts(outcome),
             examples=self._collected.examples(outcome),
             jobs=self._planner.find_jobs(),
             answers=outcome.answers,
             costs=None if unpriced else costs,
-            at=self._ctx.clock.now(),
+            at=at,
         )
+        self._shown = best, every, summary
+        return summary
 
     def __repr__(self) -> str:
         from nyu_llm_frames._api.display import run_text

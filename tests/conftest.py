@@ -19,7 +19,7 @@ from hypothesis import settings
 from support.clock import FakeClock
 from support.stand_in import StandIn
 
-from nyu_llm_frames._shared.clock import SystemClock
+from nyu_llm_frames._shared.clock import use_clock
 
 CONTROL = ("NYU_LLM_GATEWAY_TESTS", "NYU_LLM_REQUIRE_MODEL")
 KEPT = (*CONTROL, "PORTKEY_GATEWAY")  # where the real gateway lies: a fixture may start it late
@@ -93,15 +93,11 @@ def stand_in() -> Iterator[StandIn]:
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
+def clock() -> Iterator[FakeClock]:
     """Time that passes at once, for all calls of the test."""
     fake = FakeClock()
-    # Its methods, not its name: whoever imported the class before gets the same time.
-    monkeypatch.setattr(SystemClock, "epoch", fake.epoch)
-    monkeypatch.setattr(SystemClock, "monotonic", lambda _: fake.monotonic())
-    monkeypatch.setattr(SystemClock, "now", lambda _: fake.now())
-    monkeypatch.setattr(SystemClock, "sleep", lambda _, seconds: fake.sleep(seconds))
-    return fake
+    with use_clock(fake):
+        yield fake
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from support.stand_in import StandIn
 
 import nyu_llm_frames as llm
 from nyu_llm_frames import errors
-from nyu_llm_frames._shared.clock import SystemClock
+from nyu_llm_frames._shared.clock import SystemClock, use_clock
 from nyu_llm_frames._shared.wording import dollars
 from nyu_llm_frames.cli import exits
 from nyu_llm_frames.cli.demo import DRUGS, sample
@@ -98,15 +98,16 @@ def test_one_row_is_told_in_the_singular(run: Run) -> None:
 
 @pytest.mark.parametrize("words", [BATCH, ("wait", "out.llm"), ("-q", *BATCH)])
 def test_ctrl_c_is_told_once_with_the_way_back(
-    run: Run, stand_in: StandIn, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+    run: Run, stand_in: StandIn, words: tuple[str, ...]
 ) -> None:
-    def press(clock: SystemClock, seconds: float) -> None:
-        raise KeyboardInterrupt
+    class Pressed(SystemClock):
+        def sleep(self, seconds: float) -> None:
+            raise KeyboardInterrupt
 
     stand_in.behaviour.running_polls = -1
     run(*BATCH, "--no-wait", code=exits.PENDING)
-    monkeypatch.setattr(SystemClock, "sleep", press)
-    result = run(*words, code=exits.INTERRUPTED)
+    with use_clock(Pressed()):
+        result = run(*words, code=exits.INTERRUPTED)
     assert result.stderr.lower().count("interrupted") == 1
     assert result.stderr.endswith("the same command picks it up.\n")
 
@@ -146,14 +147,11 @@ def test_preview_shows_prompts_without_settings(run: Run, monkeypatch: pytest.Mo
     assert [r["custom_id"] for r in found] == expected["custom_id"].tolist()[:2]
 
 
-def test_trial_projects_the_whole_file(
-    run: Run, stand_in: StandIn, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("nyu_llm_frames.cli.table_commands._DRAWN_FROM", 20)
-    Path("long.csv").write_text("text\n" + "".join(f"row {i}\n" for i in range(50)))
+def test_trial_projects_the_whole_file(run: Run, stand_in: StandIn) -> None:
+    Path("long.csv").write_text("text\n" + "".join(f"row {i}\n" for i in range(10_050)))
     words = ("--prompt", "Say {{ text }}", "--model", MODEL, "--n", "1", "--sidecar", "out.llm")
     assert (
-        "the whole file: 50 rows, 50 distinct requests, 1 already"
+        "the whole file: 10,050 rows, 10,050 distinct requests, 1 already"
         in run("trial", "long.csv", *words).stdout
     )
 

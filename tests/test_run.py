@@ -1219,7 +1219,7 @@ def test_max_cost_counts_what_is_sent_along(gateway: StandIn) -> None:
 
 @pytest.mark.parametrize("how", ["interrupt", "error"])
 def test_what_an_interrupted_call_planned_is_not_sent_by_one_that_wants_less(
-    gateway: StandIn, monkeypatch: pytest.MonkeyPatch, how: str
+    gateway: StandIn, clock: FakeClock, how: str
 ) -> None:
     """The kernel of the interrupted call lives: its notebook is still open."""
 
@@ -1233,7 +1233,7 @@ def test_what_an_interrupted_call_planned_is_not_sent_by_one_that_wants_less(
     with llm.set_options(progress=interrupt), stopped:
         ask()
     # From here on as another process sees it.
-    monkeypatch.setattr("nyu_llm_frames._jobs.planner.process_token", lambda: "another/b/1/1")
+    clock.process = "another/b/1/1"
     assert ask(DF.head(1))["response"].tolist() == RIGHT[:1]
     assert [len(job.requests) for job in gateway.jobs] == [1]
 

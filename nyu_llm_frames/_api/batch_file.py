@@ -15,7 +15,7 @@ from nyu_llm_frames._runs.file_run import FileRun
 from nyu_llm_frames._runs.prepare import check_retries, check_timeout, sidecar_path
 from nyu_llm_frames._runs.summary import failures_text
 from nyu_llm_frames._shared import options as _options
-from nyu_llm_frames._shared.clock import SystemClock
+from nyu_llm_frames._shared.clock import current_clock
 from nyu_llm_frames._shared.wording import count
 from nyu_llm_frames._tables.sink import check_output, check_outside
 from nyu_llm_frames._tables.source import open_source
@@ -80,7 +80,7 @@ def run_file(
         arguments,
         retries=check_retries(retries),
         max_cost=check_max_cost(max_cost, options.max_cost),
-        clock=SystemClock(),
+        clock=current_clock(),
     )
     with run:
         run.answer(wait, seconds)

@@ -80,7 +80,7 @@ class Run:
         self, call: PreparedCall, clock: Clock, retries: int, max_cost: float | None
     ) -> None:
         self._call, self._max_cost = call, max_cost
-        self.name = new_name(clock.now())
+        self.name = new_name(clock)
         self._ctx = opened(call, clock)
         self._planner = Planner(self.name, call.requests, self._ctx, retries)
         self._driver = Driver(self.name, self._ctx, self._planner.tracker)

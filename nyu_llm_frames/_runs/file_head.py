@@ -16,7 +16,7 @@ import pandas as pd
 from nyu_llm_frames._runs.arguments import Arguments
 from nyu_llm_frames._runs.file_requests import RequestBands
 from nyu_llm_frames._runs.next_upload import estimate
-from nyu_llm_frames._shared.clock import SystemClock
+from nyu_llm_frames._shared.clock import current_clock
 from nyu_llm_frames._shared.progress import Progress, Reporter
 from nyu_llm_frames._stages.cost.estimate import Estimate
 from nyu_llm_frames._stages.cost.total import total
@@ -43,7 +43,7 @@ def head(
 
 def estimate_file(path: str | Path, arguments: Arguments, retries: int = 1) -> Estimate:
     """Estimate a whole file; no network, nothing written that stays."""
-    clock = SystemClock()
+    clock = current_clock()
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder) / "requests"
         bands = RequestBands(open_source(path), arguments, work, check_columns=False)

@@ -85,7 +85,7 @@ class FileRun:
         self._head = self.bands.head
         self._report = Reporter(self._head.options.progress)
         self._tracker = JobTracker()
-        self.name = new_name(clock.now())
+        self.name = new_name(clock)
         self.requests = 0
         self.trouble = ""
 

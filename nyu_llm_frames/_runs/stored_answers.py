@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from nyu_llm_frames._runs.estimating import answer_costs
-from nyu_llm_frames._shared.clock import Clock, SystemClock
+from nyu_llm_frames._shared.clock import Clock, current_clock
 from nyu_llm_frames._sidecar.answer_store import Best, gather, positions_of_each
 from nyu_llm_frames._sidecar.bands import LargeSidecar
 from nyu_llm_frames._sidecar.folder import Sidecar
@@ -92,7 +92,7 @@ class StoredAnswers:
     def __init__(
         self, path: str | Path, *, run: str | None = None, clock: Clock | None = None
     ) -> None:
-        self._clock = clock or SystemClock()
+        self._clock = clock or current_clock()
         self.sidecar = LargeSidecar(Path(path), self._clock, create=False)
         self._run = run
         if run is not None and not any(job.run == run for job in self.sidecar.jobs().values()):

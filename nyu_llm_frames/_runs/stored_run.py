@@ -227,7 +227,7 @@ class StoredRun(StoredAnswers):
             gateway = self._gateway_of(self._groups()[key])
             options = _options.current()
             ctx = Context(self.sidecar, gateway, options, self._clock, self.report, requests=0)
-            name = self._run or new_name(self._clock.now())
+            name = self._run or new_name(self._clock)
             # What the user stopped is sent again by `retry` alone.
             stopped = {job.name for job in self._groups()[key] if job.cancel_requested}
             self._drivers[key] = Driver(name, ctx, JobTracker(stopped=stopped))

@@ -189,12 +189,12 @@ def _upload(gateway: Gateway, connection: Connection, model: str) -> Iterator[Fi
     import pandas as pd
 
     from nyu_llm_frames._api.accessor import FrameMethods
-    from nyu_llm_frames._shared.clock import SystemClock
+    from nyu_llm_frames._shared.clock import current_clock
     from nyu_llm_frames._sidecar.folder import new_name
 
     preview = FrameMethods(pd.DataFrame(_FRAME)).preview(_PROMPT, model=model, n=2, gateway=gateway)
     lines = _lines(preview, model)
-    name = f"nyu-llm-frames/doctor-{new_name(SystemClock().now())}/requests.jsonl"
+    name = f"nyu-llm-frames/doctor-{new_name(current_clock())}/requests.jsonl"
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "requests.jsonl"
         path.write_text(lines, encoding="ascii")

@@ -33,6 +33,7 @@ from support.stand_in import Behaviour, StandIn, answer
 import nyu_llm_frames as llm
 from nyu_llm_frames._gateway.connection import Connection
 from nyu_llm_frames._runs.stored_run import StoredRun
+from nyu_llm_frames._shared.clock import SystemClock
 from nyu_llm_frames._sidecar.folder import Sidecar
 from nyu_llm_frames._stages.batches.job import Job
 from nyu_llm_frames._stages.batches.wire import (
@@ -304,7 +305,7 @@ def test_another_format_is_refused(
     shutil.copytree(finished, tmp_path / "s")
     (path,) = (tmp_path / "s" / folder).glob("*.parquet")
     mark(path, version)
-    stored = Sidecar(tmp_path / "s", llm._clock.SystemClock())
+    stored = Sidecar(tmp_path / "s", SystemClock())
     doors = {
         "jobs": stored.jobs,
         "requests": lambda: stored.request_ids(path.stem),
@@ -325,7 +326,7 @@ records = st.dictionaries(st.sampled_from(Job.__struct_fields__), cells, max_siz
 def test_any_record_of_a_job_raises_nothing_but_ours(
     changed: dict[str, Any], tmp_path: Path
 ) -> None:
-    sidecar = Sidecar(tmp_path / "s", llm._clock.SystemClock())
+    sidecar = Sidecar(tmp_path / "s", SystemClock())
     job = Job(name="a", run="r", owner="", realm="@v", model="m", requests=1, file_bytes=1)
     row = {**msgspec.structs.asdict(job), **changed}
     columns = {}

@@ -47,10 +47,12 @@ def trial(stand_in: StandIn, sidecar: Path) -> pd.DataFrame:
 
 
 # --- 412: the budget is used up --------------------------------------------------------------
-@pytest.mark.parametrize("call", ["list", "upload", "create", "poll", "output", "chat"])
+@pytest.mark.parametrize("call", ["list", "upload", "create", "poll", "content", "output", "chat"])
 def test_a_used_up_budget_ends_the_call_and_the_same_call_goes_on(
     call: Call, stand_in: StandIn, sidecar: Path
 ) -> None:
+    if call == "output":
+        stand_in.behaviour.content_fails = -1  # else that is read in its place
     stand_in.script.add(call, status=412, body="json", times=-1)
     with pytest.raises(BudgetError, match="Model Catalog") as e:
         (trial if call == "chat" else batch)(stand_in, sidecar)
@@ -93,8 +95,10 @@ def test_what_was_submitted_before_the_budget_was_used_up_is_still_read(
 
 
 # --- 246: a success to which a guardrail objected ----------------------------------------------
-@pytest.mark.parametrize("call", ["list", "upload", "create", "poll", "output", "chat"])
+@pytest.mark.parametrize("call", ["list", "upload", "create", "poll", "content", "output", "chat"])
 def test_a_success_with_an_objection_is_read(call: Call, stand_in: StandIn, sidecar: Path) -> None:
+    if call == "output":
+        stand_in.behaviour.content_fails = -1
     fault = stand_in.script.add(call, "restate", status=246, times=-1)
     out = (trial if call == "chat" else batch)(stand_in, sidecar)
     assert fault.hits

@@ -373,7 +373,7 @@ def test_a_client_of_ones_own_stays_open_and_a_closed_one_is_named(gateway: Stan
 
 # --- time and size ----------------------------------------------------------------------------
 @pytest.mark.parametrize("part", ["head", "body"])
-@pytest.mark.parametrize("call", ["upload", "list", "create", "poll", "output"])
+@pytest.mark.parametrize("call", ["upload", "list", "create", "poll", "content", "output"])
 def test_timeout_holds_against_answers_that_trickle(
     gateway: StandIn, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, call: str, part: str
 ) -> None:
@@ -382,6 +382,8 @@ def test_timeout_holds_against_answers_that_trickle(
     for name in shortest:
         monkeypatch.setattr(connection, name, 0.1)
     gateway.behaviour = Behaviour(0, 0)  # over at the first poll
+    if call == "output":
+        gateway.behaviour.content_fails = -1  # else that is read in its place
     fault = gateway.script.add(call, mode="trickle", body=part, times=-1)
     started = time.monotonic()
     # A submit whose time is over is uncertain, and the list has its job.
@@ -505,6 +507,7 @@ NO_ERROR = {("/chat/completions", status) for status in (200, 302, 500)} | {
 def test_no_frame_shows_a_key(call: str, status: int, clock: FakeClock) -> None:
     with Echo(api_key=KEY) as gateway:
         gateway.call, gateway.status = call, status
+        gateway.behaviour.content_fails = -1  # so that the output is asked for
         there = llm.Gateway(**gateway.settings, Authorization=f"Bearer {PASSWORD}")
         errors: list[BaseException] = []
         verbs: list[tuple[Any, dict[str, Any]]] = [

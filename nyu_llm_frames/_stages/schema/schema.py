@@ -144,6 +144,12 @@ def compile_schema(schema: object) -> Schema:
 
 
 def _distinct(node: Node) -> None:
+    if large := [c for c in node.choices if isinstance(c, int) and not -(2**63) <= c < 2**63]:
+        raise SchemaError(
+            f"{node.path}: the choice {large[0]} is beyond 64 bits, which no validator compares; "
+            "write such choices as text",
+            path=node.path,
+        )
     if len(set(node.choices)) < len(node.choices):
         raise SchemaError(
             f"{node.path}: its choices have true beside 1, or false beside 0, which pandas cannot "

@@ -9,22 +9,21 @@ Importing registers ``df.llm`` on every `pandas.DataFrame`.
 """
 
 import importlib as _importlib
+import sys as _sys
 import warnings as _warnings
+from pathlib import Path as _Path
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 
-import pandas as _pd
-
 from nyu_llm_frames import errors
-from nyu_llm_frames._api.accessor import FrameMethods as _FrameMethods
-from nyu_llm_frames._api.files import batch_file, read_output
-from nyu_llm_frames._api.register import register
-from nyu_llm_frames._gateway.gateway import Gateway
-from nyu_llm_frames._shared.options import set_options
 
 if _TYPE_CHECKING:
     from nyu_llm_frames._api.batch_file import FileResult
+    from nyu_llm_frames._api.files import batch_file, read_output
     from nyu_llm_frames._api.open_sidecar import open_sidecar
+    from nyu_llm_frames._api.register import register
     from nyu_llm_frames._api.run import Run
+    from nyu_llm_frames._gateway.gateway import Gateway
+    from nyu_llm_frames._shared.options import set_options
     from nyu_llm_frames._shared.progress import Progress
     from nyu_llm_frames._stages.cost.estimate import Estimate
 
@@ -34,9 +33,14 @@ __version__ = "0.1.0"
 _LATER = {
     "Estimate": "_stages.cost.estimate",
     "FileResult": "_api.batch_file",
+    "Gateway": "_gateway.gateway",
     "Progress": "_shared.progress",
     "Run": "_api.run",
+    "batch_file": "_api.files",
     "open_sidecar": "_api.open_sidecar",
+    "read_output": "_api.files",
+    "register": "_api.register",
+    "set_options": "_shared.options",
 }
 
 __all__ = [
@@ -68,11 +72,24 @@ def __dir__() -> list[str]:
     return sorted(__all__)
 
 
-if getattr(_pd.DataFrame, "llm", _FrameMethods) is _FrameMethods:
-    register("llm")
-else:
-    _warnings.warn(
-        "df.llm belongs to another package here; choose another name: "
-        'nyu_llm_frames.register("batches")',
-        stacklevel=2,
-    )
+def _register() -> None:
+    import pandas as pd
+
+    from nyu_llm_frames._api.accessor import FrameMethods
+    from nyu_llm_frames._api.register import register
+
+    if getattr(pd.DataFrame, "llm", FrameMethods) is FrameMethods:
+        register("llm")
+    else:
+        _warnings.warn(
+            "df.llm belongs to another package here; choose another name: "
+            'nyu_llm_frames.register("batches")',
+            stacklevel=3,
+        )
+
+
+# No user's code runs in the command's own process, so nobody there writes `df.llm`, and its help
+# and completion come without pandas.
+_PROGRAM = _Path((getattr(_sys, "argv", None) or [""])[0]).name.removesuffix(".exe")
+if _PROGRAM != "nyu-llm-frames":
+    _register()

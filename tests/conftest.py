@@ -19,7 +19,7 @@ from hypothesis import settings
 from support.clock import FakeClock
 from support.stand_in import StandIn
 
-from nyu_llm_frames._shared.clock import SystemClock
+from nyu_llm_frames._shared.clock import use_clock
 
 CONTROL = ("NYU_LLM_GATEWAY_TESTS", "NYU_LLM_REQUIRE_MODEL")
 KEPT = (*CONTROL, "PORTKEY_GATEWAY")  # where the real gateway lies: a fixture may start it late
@@ -27,8 +27,9 @@ CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_
 REQUIRE_GATEWAY, REQUIRE_MODEL = (os.environ.get(name) == "1" for name in CONTROL)
 REAL_HOME = Path.home()
 SLOW = {  # processes, kills, many jobs
-    "test_bad_input", "test_cli", "test_identity", "test_kill", "test_large_frame",
-    "test_many_hands", "test_notebooks", "test_run", "test_stand_in", "test_state_machine",
+    "test_attempts", "test_bad_input", "test_cli", "test_ended_jobs", "test_gateway_trouble",
+    "test_identity", "test_kill", "test_large_frame", "test_many_hands", "test_max_cost",
+    "test_notebooks", "test_run", "test_short_outputs", "test_stand_in", "test_state_machine",
     "test_stored", "test_trial", "test_uncertain",
 }  # fmt: skip
 
@@ -93,15 +94,11 @@ def stand_in() -> Iterator[StandIn]:
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
+def clock() -> Iterator[FakeClock]:
     """Time that passes at once, for all calls of the test."""
     fake = FakeClock()
-    # Its methods, not its name: whoever imported the class before gets the same time.
-    monkeypatch.setattr(SystemClock, "epoch", fake.epoch)
-    monkeypatch.setattr(SystemClock, "monotonic", lambda _: fake.monotonic())
-    monkeypatch.setattr(SystemClock, "now", lambda _: fake.now())
-    monkeypatch.setattr(SystemClock, "sleep", lambda _, seconds: fake.sleep(seconds))
-    return fake
+    with use_clock(fake):
+        yield fake
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from support.stand_in import StandIn
 
 import nyu_llm_frames as llm
 from nyu_llm_frames import errors
-from nyu_llm_frames._shared.clock import SystemClock
+from nyu_llm_frames._shared.clock import SystemClock, use_clock
 from nyu_llm_frames._shared.wording import dollars
 from nyu_llm_frames.cli import exits
 from nyu_llm_frames.cli.demo import DRUGS, sample
@@ -98,15 +98,16 @@ def test_one_row_is_told_in_the_singular(run: Run) -> None:
 
 @pytest.mark.parametrize("words", [BATCH, ("wait", "out.llm"), ("-q", *BATCH)])
 def test_ctrl_c_is_told_once_with_the_way_back(
-    run: Run, stand_in: StandIn, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+    run: Run, stand_in: StandIn, words: tuple[str, ...]
 ) -> None:
-    def press(clock: SystemClock, seconds: float) -> None:
-        raise KeyboardInterrupt
+    class Pressed(SystemClock):
+        def sleep(self, seconds: float) -> None:
+            raise KeyboardInterrupt
 
     stand_in.behaviour.running_polls = -1
     run(*BATCH, "--no-wait", code=exits.PENDING)
-    monkeypatch.setattr(SystemClock, "sleep", press)
-    result = run(*words, code=exits.INTERRUPTED)
+    with use_clock(Pressed()):
+        result = run(*words, code=exits.INTERRUPTED)
     assert result.stderr.lower().count("interrupted") == 1
     assert result.stderr.endswith("the same command picks it up.\n")
 
@@ -146,14 +147,11 @@ def test_preview_shows_prompts_without_settings(run: Run, monkeypatch: pytest.Mo
     assert [r["custom_id"] for r in found] == expected["custom_id"].tolist()[:2]
 
 
-def test_trial_projects_the_whole_file(
-    run: Run, stand_in: StandIn, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("nyu_llm_frames.cli.table_commands._DRAWN_FROM", 20)
-    Path("long.csv").write_text("text\n" + "".join(f"row {i}\n" for i in range(50)))
+def test_trial_projects_the_whole_file(run: Run, stand_in: StandIn) -> None:
+    Path("long.csv").write_text("text\n" + "".join(f"row {i}\n" for i in range(10_050)))
     words = ("--prompt", "Say {{ text }}", "--model", MODEL, "--n", "1", "--sidecar", "out.llm")
     assert (
-        "the whole file: 50 rows, 50 distinct requests, 1 already"
+        "the whole file: 10,050 rows, 10,050 distinct requests, 1 already"
         in run("trial", "long.csv", *words).stdout
     )
 
@@ -526,6 +524,68 @@ main()
     done = subprocess.run(words, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == exits.INTERRUPTED
     assert (done.stdout, done.stderr) == ("", "Interrupted before anything was done.\n")
+
+
+# As pip writes it, with a word at the end about what was loaded.
+PROGRAM = """
+import atexit, json, sys
+atexit.register(lambda: print(json.dumps(sorted(sys.modules)), file=sys.stderr))
+from nyu_llm_frames.cli import main
+for words in json.loads(sys.argv.pop(1)):
+    sys.argv[1:] = words
+    try:
+        main()
+    except SystemExit as end:
+        assert not end.code, end.code
+"""
+
+
+def loaded_by_the_program(
+    folder: Path, *lines: list[str], **variables: str
+) -> tuple[str, set[str]]:
+    """Run the program of this name in a process of its own; return its output and its modules."""
+    program = folder / "nyu-llm-frames"
+    program.write_text(PROGRAM)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **variables}
+    words = [sys.executable, str(program), json.dumps(lines)]
+    done = subprocess.run(words, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout, set(json.loads(done.stderr.splitlines()[-1]))
+
+
+HEAVY = {"pandas", "numpy", "pyarrow", "portkey_ai", "httpx", "jinja2", "pydantic", "tenacity"}
+
+
+def test_help_version_and_completion_load_no_pandas(tmp_path: Path) -> None:
+    helps = [[name, "--help"] for name in cli.commands]
+    shown, loaded = loaded_by_the_program(tmp_path, ["--help"], ["--version"], *helps)
+    assert shown.count("Usage: nyu-llm-frames") == 1 + len(helps)
+    assert llm.__version__ in shown
+    assert not loaded & HEAVY
+    variables = {"_NYU_LLM_FRAMES_COMPLETE": "bash_complete", "COMP_CWORD": "2"}
+    words = {"COMP_WORDS": "nyu-llm-frames status --j"}
+    shown, loaded = loaded_by_the_program(tmp_path, [], **variables, **words)
+    assert shown == "plain,--json\n"
+    assert not loaded & HEAVY
+
+
+def test_a_step_that_only_reads_loads_no_client(
+    run: Run, stand_in: StandIn, tmp_path: Path
+) -> None:
+    """Portkey's client takes over a second to load, tenacity brings asyncio."""
+    stand_in.behaviour.running_polls = -1
+    run(*BATCH, "--no-wait", code=exits.PENDING)
+    stand_in.finish()
+    shown, loaded = loaded_by_the_program(tmp_path, ["collect", "out.llm"])
+    assert shown.startswith("2 requests: 2 ok")
+    assert not loaded & {"portkey_ai", "openai", "tenacity", "jinja2", "matplotlib"}
+
+
+def test_the_program_works_on_frames_without_df_llm(tmp_path: Path) -> None:
+    Path("in.csv").write_text("text\nb\n")
+    shown, loaded = loaded_by_the_program(tmp_path, ["preview", "in.csv", "--prompt", "{{ text }}"])
+    assert "user: b" in shown
+    assert "pandas" in loaded
 
 
 def test_completion_is_there(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -210,6 +210,16 @@ def test_an_answer_with_markup_is_escaped_in_a_real_run(stand_in: StandIn) -> No
     assert "&lt;b&gt;model" in told._repr_html_()
 
 
+def test_a_run_that_did_not_change_is_shown_again_without_its_answers(gateway: StandIn) -> None:
+    run = pd.DataFrame({"x": ["a", "b"]}).llm.submit("Say {{ x }}", model=MODEL)
+    assert "2 pending" in repr(run)
+    assert "2 ok" in repr(run.wait())  # what changed is seen
+    for file in (run.sidecar / "answers").iterdir():
+        file.write_bytes(b"")
+    assert "2 ok" in repr(run)
+    assert "<b>2</b> ok" in run._repr_html_()
+
+
 # --- the waiting line -----------------------------------------------------------------------
 def test_the_waiting_line_is_read_at_a_glance() -> None:
     told = pace.status_line(

@@ -35,7 +35,6 @@ from support.stand_in import Behaviour, StandIn, answer
 
 import nyu_llm_frames as llm
 from nyu_llm_frames._gateway.connection import Connection
-from nyu_llm_frames._shared import clock as _clock
 from nyu_llm_frames._shared.clock import SystemClock, is_dead, process_token
 from nyu_llm_frames._sidecar import lock as lock_module
 from nyu_llm_frames._sidecar.lock import SidecarLock
@@ -358,12 +357,9 @@ def test_an_interrupt_does_not_take_another_host_s_lock_away(
 
 
 @pytest.mark.parametrize("system", ["with /proc", "without"])
-def test_a_process_is_known_to_be_dead(system: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_is_known_to_be_dead(system: str) -> None:
     """Also where boots have no names and processes no start: on macOS."""
-    if system == "without":
-        nowhere = Path("/nowhere")
-        monkeypatch.setattr(_clock, "_PROC", nowhere)
-        monkeypatch.setattr(_clock, "_BOOT_ID", nowhere)
+    proc = Path("/proc" if system == "with /proc" else "/nowhere")
     token = "import nyu_llm_frames._shared.clock as c; print(c.process_token())"
     child = subprocess.Popen(
         [sys.executable, "-c", f"{token}; input()"],
@@ -374,12 +370,12 @@ def test_a_process_is_known_to_be_dead(system: str, monkeypatch: pytest.MonkeyPa
     host, boot, pid, _ = name.rsplit("/", 3)
     if system == "without":
         name = f"{host}/{boot[::-1]}/{pid}/"
-    assert not is_dead(name)
-    assert not is_dead(name.replace(host, "greene", 1))
+    assert not is_dead(name, proc)
+    assert not is_dead(name.replace(host, "greene", 1), proc)
     child.communicate("\n")
-    assert is_dead(name)
-    assert not is_dead(name.replace(host, "greene", 1))
-    assert not is_dead("nonsense")
+    assert is_dead(name, proc)
+    assert not is_dead(name.replace(host, "greene", 1), proc)
+    assert not is_dead("nonsense", proc)
 
 
 def test_a_reused_process_number_is_told_apart() -> None:

@@ -315,6 +315,32 @@ def test_a_client_that_is_not_installed_is_named(
     assert "export" not in found[-2]["fix"]
 
 
+def test_calls_that_read_send_the_headers_of_portkeys_client_without_it() -> None:
+    """But for what the client says about itself."""
+    sent: list[dict[str, str]] = []
+
+    def serve(request: Request) -> Answer:
+        sent.append(request.headers)
+        return Answer(200, b'{"object": "list", "data": [], "has_more": false}')
+
+    server = Server(serve)
+    server.start()
+    try:
+        base_url = f"http://127.0.0.1:{server.port}/v1"
+        for bucket in ("b", "another-bucket"):
+            there = llm.Gateway(api_key=KEY, base_url=base_url, provider="@mine", bucket=bucket)
+            with opened(there) as made:
+                made.list()
+                made.load_client()
+                made.list()
+    finally:
+        server.stop()
+    of_client = {f"x-portkey-{name}" for name in ("package-version", "runtime", "runtime-version")}
+    for without, with_client in zip(sent[::2], sent[1::2], strict=True):
+        assert with_client.keys() - without.keys() == of_client
+        assert without.items() <= with_client.items()
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

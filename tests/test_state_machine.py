@@ -12,9 +12,9 @@ import contextlib
 import itertools
 import os
 import tempfile
-import types
 import warnings
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -30,7 +30,7 @@ from support.memory_gateway import Crash, MemoryGateway, World
 from support.stand_in import answer
 
 import nyu_llm_frames as llm
-from nyu_llm_frames._shared.clock import SystemClock
+from nyu_llm_frames._shared.clock import SystemClock, use_clock
 from nyu_llm_frames.cli import exits
 from nyu_llm_frames.cli.main import cli
 from nyu_llm_frames.errors import (
@@ -157,6 +157,39 @@ DOORS: dict[str, Callable[..., pd.DataFrame | None]] = {
 }
 
 
+class Surroundings(SystemClock):
+    """The world's time, for whichever of the two processes has its turn; no dice."""
+
+    def __init__(self, runs: Runs) -> None:
+        self._runs, self._time, self._names = runs, runs.world.clock, itertools.count()
+
+    @property
+    def epoch(self) -> str:  # type: ignore[override]
+        return self._time.epoch
+
+    def monotonic(self) -> float:
+        return self._time.monotonic()
+
+    def now(self) -> datetime:
+        return self._time.now()
+
+    def sleep(self, seconds: float) -> None:
+        self._time.sleep(seconds)
+
+    @property
+    def process(self) -> str:
+        return self._runs.tokens[self._runs.now]
+
+    def is_dead(self, process: str) -> bool:
+        return process in self._runs.dead
+
+    def unique(self) -> str:
+        return f"{next(self._names):08d}"
+
+    def jitter(self, low: float, high: float) -> float:
+        return high
+
+
 class Runs(RuleBasedStateMachine):
     """One sidecar, two processes that take turns, one gateway."""
 
@@ -173,7 +206,7 @@ class Runs(RuleBasedStateMachine):
         self._stack = contextlib.ExitStack()
         self.folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory()))
         self._stack.enter_context(llm.set_options(**OPTIONS, gateway=self.gateway))
-        world, names = self.world, itertools.count()
+        world = self.world
         replace = Path.replace
 
         def watched(path: Path, target: Any) -> Path:
@@ -182,28 +215,10 @@ class Runs(RuleBasedStateMachine):
             world.effect("after rename")
             return out
 
-        unique = types.SimpleNamespace(
-            uuid4=lambda: types.SimpleNamespace(hex=f"{next(names):032d}"[-8:])
-        )
-        self._patch(Path, "replace", watched)
-        self._patch(os, "fsync", lambda descriptor: None)
-        self._patch("nyu_llm_frames._sidecar.folder", "uuid", unique)
-        self._patch("nyu_llm_frames._sidecar.folder", "is_dead", lambda token: token in self.dead)
-        self._patch("nyu_llm_frames._jobs.planner", "process_token", lambda: self.tokens[self.now])
-        self._patch(SystemClock, "epoch", property(lambda _: world.clock.epoch))
-        self._patch(SystemClock, "monotonic", lambda _: world.clock.monotonic())
-        self._patch(SystemClock, "now", lambda _: world.clock.now())
-        self._patch(SystemClock, "sleep", lambda _, seconds: world.clock.sleep(seconds))
-        self._patch("nyu_llm_frames._jobs.driver", "random", types.SimpleNamespace(uniform=max))
+        self._stack.enter_context(mock.patch.object(Path, "replace", watched))
+        self._stack.enter_context(mock.patch.object(os, "fsync", return_value=None))
+        self._stack.enter_context(use_clock(Surroundings(self)))
         world.at_effect = self._come_by
-
-    def _patch(self, where: Any, name: str, new: object) -> None:
-        patch: Any = (
-            mock.patch(f"{where}.{name}", new)
-            if isinstance(where, str)
-            else mock.patch.object(where, name, new)
-        )
-        self._stack.enter_context(patch)
 
     def teardown(self) -> None:
         try:

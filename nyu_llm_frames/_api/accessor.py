@@ -112,10 +112,10 @@ class FrameMethods:
         """
         from nyu_llm_frames._runs.launch import estimate
         from nyu_llm_frames._runs.prepare import check_retries, prepare
-        from nyu_llm_frames._shared.clock import SystemClock
+        from nyu_llm_frames._shared.clock import current_clock
 
         call = prepare(self._frame, collect_arguments(template, model, common), check_columns=False)
-        return estimate(call, SystemClock(), check_retries(retries))
+        return estimate(call, current_clock(), check_retries(retries))
 
     @expand_signature
     def trial(
@@ -163,10 +163,10 @@ class FrameMethods:
         ...              model="gemini-3-flash-preview")  # doctest: +SKIP
         """
         from nyu_llm_frames._api.trial import trial
-        from nyu_llm_frames._shared.clock import SystemClock
+        from nyu_llm_frames._shared.clock import current_clock
 
         arguments = collect_arguments(template, model, common)
-        return trial(self._frame, arguments, n=n, random_state=random_state, clock=SystemClock())
+        return trial(self._frame, arguments, n=n, random_state=random_state, clock=current_clock())
 
     @expand_signature
     def submit(
@@ -198,13 +198,13 @@ class FrameMethods:
         """
         from nyu_llm_frames._api.run import submit
         from nyu_llm_frames._runs.prepare import check_retries
-        from nyu_llm_frames._shared.clock import SystemClock
+        from nyu_llm_frames._shared.clock import current_clock
         from nyu_llm_frames._stages.cost.estimate import check_max_cost
 
         call = self._prepared(template, model, common)
         return submit(
             call,
-            SystemClock(),
+            current_clock(),
             retries=check_retries(retries),
             max_cost=check_max_cost(max_cost, call.options.max_cost),
         )
@@ -314,14 +314,14 @@ class FrameMethods:
             raise ConfigurationError(f"wait must be True or False, not {wait!r}.")
         from nyu_llm_frames._api.run import batch
         from nyu_llm_frames._runs.prepare import check_retries, check_timeout
-        from nyu_llm_frames._shared.clock import SystemClock
+        from nyu_llm_frames._shared.clock import current_clock
         from nyu_llm_frames._stages.cost.estimate import check_max_cost
 
         seconds = check_timeout(timeout)
         call = self._prepared(template, model, common)
         return batch(
             call,
-            SystemClock(),
+            current_clock(),
             wait=wait,
             timeout=seconds,
             retries=check_retries(retries),

@@ -15,7 +15,7 @@ from nyu_llm_frames._runs.file_run import FileRun
 from nyu_llm_frames._runs.prepare import check_retries, check_timeout, sidecar_path
 from nyu_llm_frames._runs.summary import failures_text
 from nyu_llm_frames._shared import options as _options
-from nyu_llm_frames._shared.clock import SystemClock
+from nyu_llm_frames._shared.clock import current_clock
 from nyu_llm_frames._shared.wording import count
 from nyu_llm_frames._stages.cost.estimate import check_max_cost
 from nyu_llm_frames._tables.sink import check_output, check_outside
@@ -76,7 +76,7 @@ def run_file(
         arguments = replace(arguments, sidecar=target.with_suffix(".llm"))
     check_outside(sidecar_path(arguments, options), source, "sidecar")
     attempts, limit = check_retries(retries), check_max_cost(max_cost, options.max_cost)
-    whole = FileRun(source, target, arguments, attempts, limit, SystemClock())
+    whole = FileRun(source, target, arguments, attempts, limit, current_clock())
     with closing(whole) as run:
         run.answer(wait, seconds)
         counts, examples = run.write()

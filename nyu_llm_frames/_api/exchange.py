@@ -20,7 +20,7 @@ from nyu_llm_frames._jobs.planner import Planner
 from nyu_llm_frames._runs.launch import opened, planner_of, record_of
 from nyu_llm_frames._runs.prepare import PreparedCall
 from nyu_llm_frames._runs.result import Collected
-from nyu_llm_frames._shared.clock import SystemClock
+from nyu_llm_frames._shared.clock import current_clock
 from nyu_llm_frames._shared.local_path import local_path
 from nyu_llm_frames._shared.wording import count
 from nyu_llm_frames._sidecar.answer_store import SCHEMA
@@ -60,7 +60,7 @@ def to_jsonl(call: PreparedCall, path: str | Path) -> list[Path]:
         raise ConfigurationError(f"There is no folder {target.parent} for the request file.")
     requests, options = call.requests, call.options
     chosen = np.arange(len(requests), dtype=np.int64)
-    planner = planner_of(call, SystemClock(), retries=0)
+    planner = planner_of(call, current_clock(), retries=0)
     if planner is not None:
         planner.take_back()  # what a call planned that failed before anything was made
         chosen = np.flatnonzero(planner.states().open)
@@ -131,8 +131,8 @@ def from_jsonl(call: PreparedCall, given: Sequence[str | Path]) -> pd.DataFrame:
         _check(path)
     ids = call.requests.ids
     place = {custom_id: i for i, custom_id in enumerate(ids.to_pylist())}
-    clock = SystemClock()
-    name = new_name(clock.now())
+    clock = current_clock()
+    name = new_name(clock)
     ctx = opened(call, clock)
     sidecar = ctx.sidecar
     rank = sidecar.best_answers(ids).rank.copy()

@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow as pa
 
 from nyu_llm_frames._runs.result import jobs_frame
-from nyu_llm_frames._shared.clock import SystemClock
+from nyu_llm_frames._shared.clock import current_clock
 from nyu_llm_frames._shared.local_path import local_path
 from nyu_llm_frames._sidecar import storage as _storage
 from nyu_llm_frames._sidecar.answer_store import SCHEMA, read_answers
@@ -27,7 +27,7 @@ class OpenSidecar:
     """A sidecar, opened for reading. Made by `open_sidecar`."""
 
     def __init__(self, path: str | Path) -> None:
-        self._sidecar = Sidecar(local_path(path, "The sidecar"), SystemClock(), create=False)
+        self._sidecar = Sidecar(local_path(path, "The sidecar"), current_clock(), create=False)
 
     @property
     def path(self) -> Path:
@@ -93,7 +93,7 @@ class OpenSidecar:
                         "put the file itself there, or take the link away.",
                         path=str(path),
                     )
-            copy = Sidecar(target, SystemClock())
+            copy = Sidecar(target, current_clock())
             for name in FOLDERS:
                 for file in files[name]:
                     shutil.copy2(file, copy.path / name / file.name)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,9 @@ from nyu_llm_frames._runs.prepare import PreparedCall, template_text, versions
 from nyu_llm_frames._runs.result import Collected, jobs_frame
 from nyu_llm_frames._runs.summary import Summary, models_of, summarize
 from nyu_llm_frames._shared.clock import Clock
+from nyu_llm_frames._sidecar.answer_store import Best
 from nyu_llm_frames._stages.answers.answer import TOKENS
+from nyu_llm_frames._stages.batches.job import Job
 from nyu_llm_frames.errors import NotPicklableError, PartialResultError, PartialResultWarning
 
 
@@ -76,6 +79,7 @@ class Run:
         )
         self.name = self._execution.name
         self._planner = self._execution.planner(part)
+        self._shown: tuple[Best, dict[str, Job], Summary] | None = None
 
     @property
     def sidecar(self) -> Path:
@@ -263,9 +267,17 @@ class Run:
         return None if unpriced else costs
 
     def _summary(self) -> Summary:
-        """Return what the displays show, by the sidecar as it is now."""
-        call, now = self._call, self._collected()
-        return summarize(
+        """Return what the displays show, by the sidecar as it is now.
+
+        A notebook draws text and HTML, and a cell is run again: files of answers are read once.
+        """
+        call, sidecar, at = self._call, self._ctx.sidecar, self._ctx.clock.now()
+        best, every = sidecar.best_answers(call.requests.ids), sidecar.jobs()
+        shown = self._shown
+        if shown is not None and shown[0] is best and shown[1] == every:
+            return replace(shown[2], at=at)
+        now = self._collected()
+        summary = summarize(
             name=self.name,
             sidecar=str(self.sidecar),
             model=call.arguments.model,
@@ -275,8 +287,10 @@ class Run:
             jobs=self._planner.find_jobs(),
             answers=now.outcome.answers,
             costs=self._costs(),
-            at=self._ctx.clock.now(),
+            at=at,
         )
+        self._shown = best, every, summary
+        return summary
 
     def __repr__(self) -> str:
         from nyu_llm_frames._api.display import run_text

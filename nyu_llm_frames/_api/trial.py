@@ -57,7 +57,7 @@ def trial(
     whole = prepare(frame, arguments)  # every row is checked, and the projection needs them all
     part = prepare(drawn, arguments)
     ctx = opened(part, clock)
-    name = f"{TRIAL}{new_name(clock.now())}"
+    name = f"{TRIAL}{new_name(clock)}"
     planner = Planner(name, part.requests, ctx, retries=0)
     planner.take_back()  # a call that failed before anything was made keeps no row from being asked
     states = planner.states()

@@ -1,5 +1,8 @@
 """The clients of a connection: Portkey's, which makes the headers, and httpx's, which sends.
 
+Portkey's takes over a second to load, so calls that only read go without it, with the same headers,
+where a gateway has no options of its own.
+
 Comes in: what a `Gateway` holds, with keys as `Secret`. Goes out: an open `Connection`, or a
 `ConfigurationError` that says what to set or to install. No frame here has a key in a variable.
 """
@@ -35,11 +38,16 @@ def connect(
         theirs = options.value.get("http_client")
         told = f"Gateway(http_client=) takes an httpx.Client, not {type(theirs).__name__}"
         http = _checked(theirs, told)
-    portkey = _portkey(key, base_url, provider, bucket, options, http)
+
+    def by_client() -> Secret[dict[str, str]]:
+        return _headers(_portkey(key, base_url, provider, bucket, options, http))
+
+    plain = not options.value
     return Connection(
         http,
-        str(portkey.base_url),
-        _headers(portkey),
+        base_url.value,
+        plain_headers(key, provider, bucket) if plain else by_client(),
+        client_headers=by_client if plain else None,
         secrets=Secret([key.value, *secrets_in(options.value)]),
         private=Secret(strings([v for k, v in options.value.items() if k not in NO_SECRETS])),
         route=route,
@@ -53,9 +61,16 @@ def connect_embedded(key: Secret[str], base_url: str, restart: Callable[[], str]
 
     way = local_route()
     http = transport.client(way)
-    portkey = _portkey(key, Secret(base_url), "local", "local", Secret({}), http)
     return Connection(
-        http, base_url, _headers(portkey), secrets=Secret([key.value]), route=way, restart=restart
+        http,
+        base_url,
+        plain_headers(key, "local", "local"),
+        secrets=Secret([key.value]),
+        route=way,
+        restart=restart,
+        client_headers=lambda: _headers(
+            _portkey(key, Secret(base_url), "local", "local", Secret({}), http)
+        ),
     )
 
 
@@ -77,6 +92,18 @@ def connect_through(client: Any, extra: dict[str, str]) -> Connection:
         headers,
         secrets=Secret([secret.value] if isinstance(secret.value, str) else []),
         owned=False,
+    )
+
+
+def plain_headers(key: Secret[str], provider: str, bucket: str) -> Secret[dict[str, str]]:
+    """Return what Portkey's client sends without options, but for what it says about itself."""
+    return Secret(
+        {
+            "x-portkey-api-key": key.value,
+            "x-portkey-provider": provider,
+            "x-portkey-strict-open-ai-compliance": "false",
+            "x-portkey-vertex-storage-bucket-name": bucket,
+        }
     )
 
 
@@ -108,7 +135,7 @@ def _portkey(
     What it raises has its key among the variables, so another error is raised after it.
     """
     try:
-        from portkey_ai import Portkey  # takes over a second: only when something is sent
+        from portkey_ai import Portkey
     except Exception as e:  # also of a broken one
         problem = (
             f"The package portkey-ai cannot be imported ({type(e).__name__}: {e}): "

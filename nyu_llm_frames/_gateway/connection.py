@@ -96,7 +96,7 @@ class Connection:
     client : httpx.Client
     base_url : str
     headers : Secret of dict
-        Sent with every call.
+        Sent with every call that only reads, and with all others unless `client_headers` is given.
     secrets : Secret of list of str
         Credentials: they must appear nowhere.
     private : Secret of list of str
@@ -107,6 +107,8 @@ class Connection:
         Brings a dead embedded server back and returns its base URL.
     owned : bool, default True
         Whether the client is ours to close.
+    client_headers : callable, optional
+        Returns the headers of calls that send something; loads Portkey's client for that.
 
     Attributes
     ----------
@@ -127,6 +129,7 @@ class Connection:
         route: NetworkRoute | None = None,
         restart: Callable[[], str] | None = None,
         owned: bool = True,
+        client_headers: Callable[[], Secret[dict[str, str]]] | None = None,
     ) -> None:
         self._client, self._headers, self._route = client, headers, route
         self._base_url = base_url.rstrip("/")
@@ -139,12 +142,26 @@ class Connection:
         self.stored_refused = False
         self._restart = restart
         self._owned = owned
+        self._client_headers = client_headers
         self.left_s: Callable[[], float | None] = lambda: None
 
     def close(self) -> None:
         """Close the client's connections, unless the client is the user's own."""
         if self._owned:
             self._client.close()
+
+    def load_client(self) -> None:
+        """Let Portkey's client make the headers from here on: something will be sent.
+
+        Raises
+        ------
+        ConfigurationError
+            When it cannot be loaded.
+        """
+        make = self._client_headers
+        if make is not None:
+            self._headers = make()
+            self._client_headers = None
 
     def clean(self, text: str) -> str:
         """Take every secret out of a text."""
@@ -174,6 +191,8 @@ class Connection:
         """
         import httpx
 
+        if method != "GET":
+            self.load_client()
         return self._client.stream(
             method,
             f"{self._base_url}{path}",

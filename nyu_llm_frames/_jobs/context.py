@@ -10,9 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import TypeVar
-
-import tenacity
+from typing import TYPE_CHECKING, TypeVar
 
 from nyu_llm_frames._gateway.connection import Connection
 from nyu_llm_frames._gateway.gateway import Gateway
@@ -23,6 +21,9 @@ from nyu_llm_frames._sidecar.folder import Sidecar
 from nyu_llm_frames._sidecar.lock import PATIENCE_S
 from nyu_llm_frames._stages.batches.job import Job
 from nyu_llm_frames.errors import GatewayUnavailableError, RunTimeoutError, SidecarLockedError
+
+if TYPE_CHECKING:
+    import tenacity
 
 T = TypeVar("T")
 
@@ -74,11 +75,7 @@ class Context:
 
     @property
     def connection(self) -> Connection:
-        """The open gateway."""
-        return self.connect()
-
-    def connect(self) -> Connection:
-        """Open the gateway, unless it is; sends nothing.
+        """The open gateway, for calls that only read.
 
         Raises
         ------
@@ -89,6 +86,18 @@ class Context:
             self._own.connection = self.gateway.connect()
             self._own.connection.left_s = self.left_s
         return self._own.connection
+
+    def connect(self) -> Connection:
+        """Open the gateway for calls that send something; sends nothing.
+
+        Raises
+        ------
+        ConfigurationError
+            For what it lacks, and for a client of Portkey's that does not load.
+        """
+        connection = self.connection
+        connection.load_client()
+        return connection
 
     def close(self) -> None:
         """Close the connection; the next use opens it again."""
@@ -139,6 +148,7 @@ class Context:
 
     def retry_upload(self, step: Callable[[], T]) -> T:
         """Repeat an upload a few times; a submit never comes here."""
+        import tenacity  # with asyncio behind it: only where something is uploaded
 
         def pause(state: tenacity.RetryCallState) -> float:
             error = state.outcome.exception() if state.outcome else None

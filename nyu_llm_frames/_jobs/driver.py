@@ -7,7 +7,6 @@ over, with their answers stored. What to do with a job says `_stages.batches.job
 
 from __future__ import annotations
 
-import random
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -267,7 +266,7 @@ class Driver(threading.local):
         ctx, deadline = self.ctx, self.ctx.deadline
         now = ctx.clock.monotonic()
         self._since = now if self._since is None else self._since
-        jitter = random.uniform(0.9, 1.1)
+        jitter = ctx.clock.jitter(0.9, 1.1)
         pause = pace.pause_s(ctx.options, self._idle, active, self.trouble, jitter)
         if deadline is not None and now + pause >= deadline:
             ctx.clock.sleep(max(0.0, deadline - now))

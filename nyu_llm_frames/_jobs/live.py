@@ -65,7 +65,7 @@ class LiveRequests:
         ConfigurationError, AuthenticationError, GatewayError
             What was answered before is stored.
         """
-        connection = self._ctx.connection
+        connection = self._ctx.connect()
         ids = self._requests.ids.take(wanted).to_pylist()
         bodies = self._requests.bodies(wanted).to_pylist()
         stored_at = self._ctx.clock.monotonic()

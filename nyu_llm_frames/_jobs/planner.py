@@ -16,7 +16,6 @@ import pyarrow as pa
 
 from nyu_llm_frames._jobs.context import Context
 from nyu_llm_frames._jobs.tracker import JobTracker, driven
-from nyu_llm_frames._shared.clock import process_token
 from nyu_llm_frames._sidecar.answer_store import positions_of_each
 from nyu_llm_frames._sidecar.folder import new_name, owner_is_gone
 from nyu_llm_frames._stages.batches import job as _jobs
@@ -65,7 +64,7 @@ class Planner:
     ) -> None:
         self.name, self.requests, self.ctx, self.retries = name, requests, ctx, retries
         self.tracker = JobTracker() if tracker is None else tracker
-        self._me = process_token()
+        self._me = ctx.clock.process
         self._at: dict[str, Positions] = {}
 
     # --- what stands -----------------------------------------------------------------------
@@ -223,7 +222,7 @@ class Planner:
             and job.step in _jobs.UNMADE
             and job.run not in driven
             and job.run != self.name
-            and owner_is_gone(job, self._me)
+            and owner_is_gone(job, self._me, self.ctx.clock)
         )
 
     def _reopen(
@@ -256,7 +255,7 @@ class Planner:
         sizes = self.requests.line_bytes()[chosen]
         options = self.ctx.options
         now = self.ctx.clock.now()
-        base = new_name(now)
+        base = new_name(self.ctx.clock)
         ranges = _shards.split(sizes, options.max_requests_per_file, options.max_bytes_per_file)
         jobs: dict[str, tuple[Positions, Positions]] = {}
         digits = len(str(len(ranges)))  # so that names sort as the rows stand

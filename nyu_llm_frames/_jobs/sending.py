@@ -38,7 +38,7 @@ def upload(ctx: Context, name: str) -> Job:
         job = ctx.sidecar.job(name)
         if job.step != "planned":
             return job
-        connection = ctx.connection
+        connection = ctx.connect()
         ctx.notify(
             "uploading",
             f"uploading {count(job.requests, 'request')} ({job.file_bytes / 1e6:,.1f} MB)",
@@ -64,7 +64,7 @@ def submit(ctx: Context, name: str) -> Job:
             return job
         if any(other.step == "creating" for other in ctx.sidecar.jobs().values()):
             return job
-        connection = ctx.connection
+        connection = ctx.connect()
         try:
             listed = job_list(ctx)
         except GatewayUnavailableError as e:

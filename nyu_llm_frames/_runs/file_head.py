@@ -15,7 +15,7 @@ import pandas as pd
 from nyu_llm_frames._runs.arguments import Arguments
 from nyu_llm_frames._runs.file_requests import RequestBands
 from nyu_llm_frames._runs.launch import estimate
-from nyu_llm_frames._shared.clock import SystemClock
+from nyu_llm_frames._shared.clock import current_clock
 from nyu_llm_frames._shared.progress import Progress, Reporter
 from nyu_llm_frames._stages.cost.estimate import Estimate, total
 from nyu_llm_frames._tables.csv_text import notes
@@ -41,7 +41,7 @@ def head(
 
 def estimate_file(path: str | Path, arguments: Arguments, retries: int = 1) -> Estimate:
     """Estimate a whole file; no network, nothing written that stays."""
-    clock = SystemClock()
+    clock = current_clock()
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder) / "requests"
         bands = RequestBands(open_source(path), arguments, work, check_columns=False)

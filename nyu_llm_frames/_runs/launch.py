@@ -132,7 +132,7 @@ class CallExecution(Execution[CallPart]):
         max_cost: float | None,
         carried: Callable[[], ResumableRun | None] = lambda: None,
     ) -> None:
-        name = new_name(ctx.clock.now())
+        name = new_name(ctx.clock)
         super().__init__(name, ctx, retries=retries, max_cost=max_cost, carried=carried)
         self._call, self._parts, self._rows = call, parts, rows
 

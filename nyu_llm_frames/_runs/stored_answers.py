@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 from nyu_llm_frames._jobs.planner import Planner
 from nyu_llm_frames._runs.estimating import answer_costs, estimate_bodies, to_pay
 from nyu_llm_frames._runs.result import outcome_of
-from nyu_llm_frames._shared.clock import Clock, SystemClock
+from nyu_llm_frames._shared.clock import Clock, current_clock
 from nyu_llm_frames._sidecar.answer_store import Best, positions_of_each
 from nyu_llm_frames._sidecar.bands import LargeSidecar
 from nyu_llm_frames._sidecar.folder import Sidecar
@@ -114,7 +114,7 @@ class StoredAnswers:
     def __init__(
         self, path: str | Path, *, run: str | None = None, clock: Clock | None = None
     ) -> None:
-        self.clock = clock or SystemClock()
+        self.clock = clock or current_clock()
         self.sidecar = LargeSidecar(Path(path), self.clock, create=False)
         self.run = run
         if run is not None and not any(job.run == run for job in self.sidecar.jobs().values()):

@@ -50,7 +50,7 @@ class StoredExecution(Execution[StoredPart]):
             requests=0,
         )
         super().__init__(
-            stored.run or new_name(stored.clock.now()),
+            stored.run or new_name(stored.clock),
             ctx,
             retries=stored.retries,
             max_cost=stored.max_cost,

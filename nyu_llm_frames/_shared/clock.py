@@ -1,22 +1,26 @@
-"""Time and process identity, passed in wherever a decision needs them.
+"""Time, process identity and chance: one object, passed in wherever a decision needs them.
 
-Comes in: nothing. Goes out: seconds that only go forward, UTC for people, a sleep, and names of
-processes that outlive them, so that a later process can tell whether the earlier one is dead.
+Comes in: nothing. Goes out: seconds that only go forward, UTC for people, a sleep, names of
+processes that outlive them, so that a later process can tell whether the earlier one is dead, and
+what must be equal nowhere. Each call takes `current_clock()` once and hands it down.
 """
 
 from __future__ import annotations
 
 import os
+import random
 import socket
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
 
 class Clock(Protocol):
-    """What the runner needs of time."""
+    """What a run needs of time, of its process, and of chance."""
 
     @property
     def epoch(self) -> str:
@@ -31,15 +35,28 @@ class Clock(Protocol):
     def sleep(self, seconds: float) -> None:
         """Wait."""
 
+    @property
+    def process(self) -> str:
+        """Name this process: ``host/boot/pid/start``."""
 
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+    def is_dead(self, process: str) -> bool:
+        """Whether the process of such a name has surely ended."""
+
+    def unique(self) -> str:
+        """Return eight hexadecimal digits that nobody else has."""
+
+    def jitter(self, low: float, high: float) -> float:
+        """Return a number between two, by chance."""
+
+
 _PROC = Path("/proc")
+_BOOT_ID = "sys/kernel/random/boot_id"
 
 
 def _boot() -> str:
     """Name this boot of this machine, or this process where the system does not tell."""
     try:
-        boot = _BOOT_ID.read_text().strip()
+        boot = (_PROC / _BOOT_ID).read_text().strip()
     except OSError:
         boot = uuid.uuid4().hex
     return f"{socket.gethostname()}/{boot}"
@@ -62,15 +79,52 @@ class SystemClock:
     def sleep(self, seconds: float) -> None:
         time.sleep(seconds)
 
+    @property
+    def process(self) -> str:
+        return process_token()
 
-def _started(pid: int) -> str:
+    def is_dead(self, process: str) -> bool:
+        return is_dead(process)
+
+    def unique(self) -> str:
+        return uuid.uuid4().hex[:8]
+
+    def jitter(self, low: float, high: float) -> float:
+        return random.uniform(low, high)
+
+
+class _Current:
+    clock: Clock = SystemClock()
+
+
+def current_clock() -> Clock:
+    """Return the clock of a new call."""
+    return _Current.clock
+
+
+@contextmanager
+def use_clock(clock: Clock) -> Iterator[None]:
+    """Give another clock to all calls that begin meanwhile, in every thread: tests turn their own.
+
+    Parameters
+    ----------
+    clock : Clock
+    """
+    before, _Current.clock = _Current.clock, clock
+    try:
+        yield
+    finally:
+        _Current.clock = before
+
+
+def _started(pid: int, proc: Path = _PROC) -> str:
     """Return the kernel's start time of a process, so that a reused pid is told apart.
 
     "" when there is no such process here, for one that has ended without being reaped (as happens
     in containers), and on systems without ``/proc``.
     """
     try:
-        stat = (_PROC / str(pid) / "stat").read_text()
+        stat = (proc / str(pid) / "stat").read_text()
     except OSError:
         return ""
     fields = stat.rpartition(")")[2].split()
@@ -82,8 +136,11 @@ def process_token() -> str:
     return f"{_BOOT}/{os.getpid()}/{_started(os.getpid())}"
 
 
-def is_dead(token: str) -> bool:
-    """Whether the process of a token has surely ended. Another host's is never known dead."""
+def is_dead(token: str, proc: Path = _PROC) -> bool:
+    """Whether the process of a token has surely ended. Another host's is never known dead.
+
+    Where there is no `proc`, boots have no names and processes no start.
+    """
     try:
         host, boot, pid, start = token.rsplit("/", 3)
         number = int(pid)
@@ -91,10 +148,10 @@ def is_dead(token: str) -> bool:
         return False
     if host != socket.gethostname():
         return False
-    if f"{host}/{boot}" != _BOOT and _BOOT_ID.exists():
+    if f"{host}/{boot}" != _BOOT and (proc / _BOOT_ID).exists():
         return True  # same host, other boot
-    if start and (_PROC / "self" / "stat").exists():
-        return _started(number) != start
+    if start and (proc / "self" / "stat").exists():
+        return _started(number, proc) != start
     return not may_live(number)
 
 

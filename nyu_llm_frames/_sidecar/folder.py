@@ -7,7 +7,6 @@ Comes in: records. Goes out: the same after a crash. Layout, one kind of file pe
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -17,7 +16,7 @@ from typing import Any, get_type_hints
 import msgspec
 import pyarrow as pa
 
-from nyu_llm_frames._shared.clock import Clock, is_dead
+from nyu_llm_frames._shared.clock import Clock
 from nyu_llm_frames._shared.local_path import local_path
 from nyu_llm_frames._shared.wording import printable
 from nyu_llm_frames._sidecar import answer_store as _answer_store
@@ -63,9 +62,9 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     created_at: datetime | None = None
 
 
-def new_name(at: datetime) -> str:
+def new_name(clock: Clock) -> str:
     """Return a name for a run or a job that no other has: ASCII, sorted by time."""
-    return f"{at:%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:8]}"
+    return f"{clock.now():%Y%m%d-%H%M%S}-{clock.unique()}"
 
 
 def _arrow_schema(record: type) -> pa.Schema:
@@ -330,6 +329,6 @@ def _problem_of(job: Job) -> str:
     return ""
 
 
-def owner_is_gone(job: Job, me: str) -> bool:
+def owner_is_gone(job: Job, me: str, clock: Clock) -> bool:
     """Whether nobody drives a job: left, its process dead, or this one between two calls."""
-    return job.owner in ("", me) or is_dead(job.owner)
+    return job.owner in ("", me) or clock.is_dead(job.owner)

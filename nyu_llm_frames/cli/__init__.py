@@ -12,7 +12,6 @@ def main() -> None:
     try:
         from nyu_llm_frames.cli.main import cli
     except KeyboardInterrupt:
-        # Only what is imported here: pandas comes with the package itself, before any of its code.
         from nyu_llm_frames.cli.exits import INTERRUPTED
 
         print("Interrupted before anything was done.", file=sys.stderr)

@@ -14,6 +14,7 @@ from typing import Literal
 import click
 import pandas as pd
 
+from nyu_llm_frames._api.accessor import FrameMethods
 from nyu_llm_frames._gateway.gateway import Gateway
 from nyu_llm_frames._shared.options import set_options
 from nyu_llm_frames._sidecar.folder import is_sidecar
@@ -40,7 +41,7 @@ def run(*, rows: int, sidecar: Path, answers: Literal["echo"] | None, data: Path
     click.echo(_call(sidecar))
     start = time.monotonic()
     with set_options(poll_interval_s=0.5, max_poll_interval_s=2):  # the gateway is next door
-        out = frame.llm.batch(
+        out = FrameMethods(frame).batch(
             TEMPLATE,
             model="local",
             schema={"drug": DRUGS},

@@ -11,13 +11,10 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
-import pandas as pd
 
-from nyu_llm_frames._gateway.connection import Connection
-from nyu_llm_frames._gateway.gateway import Gateway
 from nyu_llm_frames._gateway.provider import resolve_model
 from nyu_llm_frames._shared.options import NYU_CONTACT, VARIABLES
 from nyu_llm_frames._shared.wording import count
@@ -33,6 +30,14 @@ from nyu_llm_frames.errors import (
     RunTimeoutError,
     UncertainSubmissionError,
 )
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from nyu_llm_frames._gateway.connection import Connection
+    from nyu_llm_frames._gateway.gateway import Gateway
+
+    Step = Callable[[Gateway, Connection, str], Iterator["Finding"]]
 
 State = Literal["ok", "failed", "skipped", "pending"]
 
@@ -115,7 +120,9 @@ def examine(gateway: Gateway, model: str) -> Iterator[Finding]:
         yield Finding("network", "ok", str(route))
     connection = None
     try:
-        connection = gateway.connect()
+        opened = gateway.connect()
+        opened.load_client()
+        connection = opened
     except ConfigurationError as e:
         yield _failed("settings", e, _settings_fix(gateway))
     except GatewayUnavailableError as e:
@@ -133,9 +140,6 @@ def examine(gateway: Gateway, model: str) -> Iterator[Finding]:
             yield from findings
             if any(f.step in ends and f.state == "failed" for f in findings):
                 return
-
-
-Step = Callable[[Gateway, Connection, str], Iterator[Finding]]
 
 
 def _reach(gateway: Gateway, connection: Connection, model: str) -> Iterator[Finding]:
@@ -182,13 +186,15 @@ def _reach(gateway: Gateway, connection: Connection, model: str) -> Iterator[Fin
 
 def _upload(gateway: Gateway, connection: Connection, model: str) -> Iterator[Finding]:
     """Upload two request lines under a name that no job uses."""
-    from nyu_llm_frames._shared.clock import SystemClock
+    import pandas as pd
+
+    from nyu_llm_frames._api.accessor import FrameMethods
+    from nyu_llm_frames._shared.clock import current_clock
     from nyu_llm_frames._sidecar.folder import new_name
 
-    frame = pd.DataFrame(_FRAME)
-    preview = frame.llm.preview(_PROMPT, model=model, n=2, gateway=gateway)
+    preview = FrameMethods(pd.DataFrame(_FRAME)).preview(_PROMPT, model=model, n=2, gateway=gateway)
     lines = _lines(preview, model)
-    name = f"nyu-llm-frames/doctor-{new_name(SystemClock().now())}/requests.jsonl"
+    name = f"nyu-llm-frames/doctor-{new_name(current_clock())}/requests.jsonl"
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "requests.jsonl"
         path.write_text(lines, encoding="ascii")
@@ -238,11 +244,15 @@ def _send(
         return Finding("batch", "skipped", told)
     if not sound:
         return Finding("batch", "skipped", "the steps before have to work first")
-    frame = pd.DataFrame(_FRAME)
+    import pandas as pd
+
+    from nyu_llm_frames._api.accessor import FrameMethods
+
+    frame = FrameMethods(pd.DataFrame(_FRAME))
     asked: dict[str, Any] = {"model": model, "gateway": gateway, "sidecar": sidecar}
     try:
-        before = frame.llm.estimate(_PROMPT, **asked)
-        out = frame.llm.batch(_PROMPT, timeout=timeout, details=True, on_error="keep", **asked)
+        before = frame.estimate(_PROMPT, **asked)
+        out = frame.batch(_PROMPT, timeout=timeout, details=True, on_error="keep", **asked)
     except RunTimeoutError as e:
         return _late(e, sidecar, timeout)
     except LLMFramesError as e:

@@ -11,13 +11,15 @@ import json
 import shutil
 import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-import pandas as pd
 
 from nyu_llm_frames._shared.progress import Display, Progress
 from nyu_llm_frames._shared.wording import printable
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _COLOURS = {
     "ok": "green",
@@ -127,6 +129,8 @@ def _line(words: list[str], widths: list[int]) -> str:
 
 
 def _cell(value: object) -> str:
+    import pandas as pd
+
     if isinstance(value, list | dict):
         return " ".join(printable(json.dumps(value, ensure_ascii=False)).split())
     if value is None or value is pd.NaT or value is pd.NA or value != value:

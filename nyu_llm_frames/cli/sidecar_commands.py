@@ -8,24 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from nyu_llm_frames._runs.result import JOB_COLUMNS, jobs_frame
-from nyu_llm_frames._runs.stored_answers import Totals
-from nyu_llm_frames._runs.stored_run import StoredRun
 from nyu_llm_frames._shared.wording import count, dollars
 from nyu_llm_frames.cli import command_options as options
 from nyu_llm_frames.cli import exits, show
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from nyu_llm_frames._runs.stored_answers import Totals
+    from nyu_llm_frames._runs.stored_run import StoredRun
 
 _SHOWN = ["batch_id", "status", "step", "model", "requests", "answers", "submitted_at", "error"]
 
 
 def _open(given: dict[str, Any], *, retries: int = 1) -> StoredRun:
+    from nyu_llm_frames._runs.stored_run import StoredRun
+
     gateway = options.take_gateway(given) if "gateway_" in given else None
     max_cost = given.pop("max_cost", None)
     path, run = given.pop("sidecar"), given.pop("run")
@@ -75,6 +77,8 @@ def status(json_: bool, **given: Any) -> None:
 
     SIDECAR is the folder (default: llm_sidecar). The exit code is 4 while jobs are not over.
     """
+    from nyu_llm_frames._runs.result import JOB_COLUMNS, jobs_frame
+
     stored = _open(given)
     jobs = jobs_frame(stored.jobs(), [*JOB_COLUMNS, "run", "outcome", "realm", "gateway"])
     if json_:
@@ -196,6 +200,8 @@ def export(sidecar: Path, path: Path, prompts: bool) -> None:
     PATH is a new folder, or a file that ends in .csv, .parquet or .jsonl: one line per distinct
     request with its best answer.
     """
+    from nyu_llm_frames._runs.stored_run import StoredRun
+
     if path.suffix in _WRITERS:
         _write(StoredRun(sidecar).iter_answers(prompts=prompts), path)
     elif path.suffix in _OTHER_TABLES:
@@ -213,6 +219,9 @@ _OTHER_TABLES = (".json", ".tsv", ".txt", ".xls", ".xlsx", ".feather", ".gz", ".
 
 
 def _write(frames: Iterator[pd.DataFrame], path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     from nyu_llm_frames._sidecar.storage import atomic_file
 
     if path.suffix not in _WRITERS:

@@ -87,11 +87,12 @@ def batch(
 @options.as_json
 def preview(input: Path, n: int, json_: bool, **given: Any) -> None:
     """Show the first prompts as they would be sent; no network, no key."""
+    from nyu_llm_frames._api.accessor import FrameMethods
     from nyu_llm_frames._runs.arguments import Arguments
     from nyu_llm_frames._runs.file_head import head
 
     arguments = options.take_asked(given)
-    found = head(input, Arguments(**arguments), n).llm.preview(n=n, **arguments)
+    found = FrameMethods(head(input, Arguments(**arguments), n)).preview(n=n, **arguments)
     if json_:
         show.as_json(show.records(found))
         return
@@ -129,12 +130,13 @@ def trial(input: Path, n: int, random_state: int | None, json_: bool, **given: A
     The rows are drawn from the first 10,000. The sidecar is the one that the batch will use:
     <name of its output>.llm beside it.
     """
+    from nyu_llm_frames._api.accessor import FrameMethods
     from nyu_llm_frames._runs.arguments import Arguments
     from nyu_llm_frames._runs.file_head import estimate_file, head
 
     arguments = options.take_asked(given)
     table = head(input, Arguments(**arguments), max(n, _DRAWN_FROM), check_columns=True)
-    found = table.llm.trial(n=n, random_state=random_state, **arguments)
+    found = FrameMethods(table).trial(n=n, random_state=random_state, **arguments)
     show.frame(found, json_=json_, empty="no rows")
     if len(table) >= _DRAWN_FROM and not json_:
         click.echo(

@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
+from nyu_llm_frames._shared.clock import SystemClock, process_token
 
-class FakeClock:
+
+class FakeClock(SystemClock):
     """What the package needs of time.
 
     Attributes
@@ -20,14 +22,18 @@ class FakeClock:
         Called with the number of the pause, from 1, before it is over.
     limit : int
         Pauses after which the run counts as one that never ends.
+    process : str
+        As the package names this process.
     """
 
     epoch = "test/clock"
+    process = ""
 
     def __init__(self, limit: int = 3000) -> None:
         self.slept: list[float] = []
         self.on_sleep: Callable[[int], object] | None = None
         self.limit = limit
+        self.process = process_token()
 
     def monotonic(self) -> float:
         return sum(self.slept)

@@ -41,6 +41,9 @@ class OnTheFly:
         self._folder = folder
         self._jobs: dict[str, str] = {}
 
+    def load_client(self) -> None:
+        """There is none."""
+
     def upload(self, path: Path, file_name: str, model: str) -> str:
         """Keep the ids alone."""
         file_id = f"gs%3A%2F%2Fbucket%2F{file_name.replace('/', '%2F')}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -18,7 +18,6 @@ import pyarrow as pa
 
 from nyu_llm_frames._jobs.planner import Planner
 from nyu_llm_frames._runs.estimating import answer_costs
-from nyu_llm_frames._runs.prepare import PreparedCall
 from nyu_llm_frames._runs.summary import failures_text
 from nyu_llm_frames._sidecar.answer_store import Best, gather
 from nyu_llm_frames._stages.answers.answer import NO_FAILURE, SHOWN
@@ -28,6 +27,9 @@ from nyu_llm_frames._stages.requests.preflight import shown_label
 from nyu_llm_frames._tables import columns as _columns
 from nyu_llm_frames._tables import frame as _frame
 from nyu_llm_frames._tables.columns import Outcome
+
+if TYPE_CHECKING:
+    from nyu_llm_frames._runs.prepare import PreparedCall  # with Jinja behind it
 
 JOB_COLUMNS = (
     *("name", "batch_id", "step", "status", "model", "requests", "answers", "orphans"),

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from nyu_llm_frames._stages.prompts.missing import Field
+from nyu_llm_frames._stages.prompts.python_values import PlaceName
 from nyu_llm_frames._stages.requests.preflight import shown_label
 from nyu_llm_frames._tables.frame_values import index_to_python, series_to_python
 from nyu_llm_frames.errors import (
@@ -124,10 +124,10 @@ def missing_value_error(
         Whether a message is a `jinja2.Template`.
     """
     told = ", ".join(
-        f"{n:,} in {label if isinstance(label, Field) else f'column {label!r}'}"
+        f"{n:,} in {label if isinstance(label, PlaceName) else f'column {label!r}'}"
         for label, n in counts.items()
     )
-    column = next((label for label in counts if not isinstance(label, Field)), "x")
+    column = next((label for label in counts if not isinstance(label, PlaceName)), "x")
     name = str(column) if str(column).isidentifier() else f"row[{column!r}]"
     shown = f"{', '.join(map(repr, rows[:3]))}{', …' if len(rows) > 3 else ''}"
     tests = f'{{% if {name} %}}…{{% endif %}} or {{{{ {name} | default("unknown") }}}}'

@@ -17,7 +17,8 @@ from jinja2.runtime import Context, Undefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.tests import TESTS
 
-from nyu_llm_frames._stages.prompts.missing import Field, Missing, tell
+from nyu_llm_frames._stages.prompts.missing import Missing, tell
+from nyu_llm_frames._stages.prompts.python_values import PlaceName
 
 # Filters of our own: no template can spell a name with a blank.
 ROW_TEXT = "row text"
@@ -53,7 +54,7 @@ class PromptEnvironment(ImmutableSandboxedEnvironment):
 
 def _found(value: object, origin: object, name: object) -> object:
     if value is None and not isinstance(origin, _OF_CELLS):
-        return Missing(Field(f"the field {name!r}"))
+        return Missing(PlaceName(f"the field {name!r}"))
     return value
 
 

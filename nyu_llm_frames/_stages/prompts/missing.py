@@ -18,17 +18,13 @@ from typing import Any, TypeAlias
 
 from jinja2.runtime import Undefined
 
+from nyu_llm_frames._stages.prompts.python_values import PlaceName
+
 _USED: ContextVar[list[Hashable] | None] = ContextVar("_USED", default=None)
 _MAY_HOLD_NONE = (NoneType, list, dict, tuple)
 
 
-class Field(str):
-    """What a missing value is called that stands in no column of its own."""
-
-    __slots__ = ()
-
-
-INDEX = Field("the index")
+INDEX = PlaceName("the index")
 Holes: TypeAlias = defaultdict[int, set[Hashable]]
 """Positions of rows that print or compare missing values, and the columns of these."""
 

@@ -20,6 +20,12 @@ LARGEST_WHOLE_FLOAT = 2.0**63
 """From here on a float was no integer of 64 bits."""
 
 
+class PlaceName(str):
+    """What a missing value is called that stands in no column of its own."""
+
+    __slots__ = ()
+
+
 def to_python(values: Sequence[object]) -> list[object]:
     """Convert cells to plain Python values.
 

@@ -29,7 +29,7 @@ def resolve_model(gateway: Gateway | str | None, model: str) -> tuple[Gateway, s
                 f"model={model!r} names the provider {provider!r}, and the gateway has "
                 f"provider={given_provider(found)!r}. Give one of them."
             )
-        found = of_provider(found, provider)
+        found = with_provider(found, provider)
     check_family(name, found.realm)
     return found, name
 
@@ -40,7 +40,7 @@ def given_provider(gateway: Gateway) -> str | None:
     return gateway._given.get("provider") or own or None
 
 
-def of_provider(gateway: Gateway, provider: str) -> Gateway:
+def with_provider(gateway: Gateway, provider: str) -> Gateway:
     """Return the same gateway, which leads to a provider."""
     other = object.__new__(type(gateway))
     vars(other).update(vars(gateway), _given={**gateway._given, "provider": provider})

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from nyu_llm_frames._gateway import gateway as _gateway
 from nyu_llm_frames._gateway.gateway import Gateway
-from nyu_llm_frames._gateway.provider import given_provider, of_provider
+from nyu_llm_frames._gateway.provider import given_provider, with_provider
 from nyu_llm_frames._jobs.context import Context
 from nyu_llm_frames._jobs.planner import Planner
 from nyu_llm_frames._runs.execution import Execution
@@ -248,7 +248,7 @@ class StoredRun(StoredAnswers):
             gateway = _gateway.resolve(self._given)
             elsewhere = gateway.is_local or realm.startswith(("local:", "upstream:"))
             if given_provider(gateway) is None and not elsewhere:
-                gateway = of_provider(gateway, realm)
+                gateway = with_provider(gateway, realm)
         elif realm.startswith(("local:", "upstream:")):
             gateway = _local(realm, told)
         else:

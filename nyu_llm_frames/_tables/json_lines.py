@@ -67,7 +67,7 @@ class JsonLinesSource:
             for field in schema:
                 values = [row.get(field.name) for row in rows]
                 if pa.types.is_string(field.type):
-                    values = [text(v) for v in values]
+                    values = [cell_text(v) for v in values]
                 arrays.append(pa.array(values, field.type))
             yield pa.Table.from_arrays(arrays, schema=schema)
 
@@ -108,7 +108,7 @@ def _unreadable(path: Path, number: int, line: bytes, error: Exception) -> Confi
     return ConfigurationError(f"{path}, line {number:,}: {error}.")
 
 
-def text(value: object) -> str | None:
+def cell_text(value: object) -> str | None:
     """Return a JSON value as the text of a cell; dates in it as JSON writes them."""
     if value is None or isinstance(value, str):
         return value

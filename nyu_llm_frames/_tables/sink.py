@@ -21,7 +21,7 @@ from nyu_llm_frames._shared.local_path import local_path
 from nyu_llm_frames._sidecar.storage import atomic_file
 from nyu_llm_frames._tables import pandas_metadata
 from nyu_llm_frames._tables.csv_text import CsvSource
-from nyu_llm_frames._tables.json_lines import text as json_text
+from nyu_llm_frames._tables.json_lines import cell_text
 from nyu_llm_frames._tables.source import CSV_DELIMITERS, OUTPUTS, Source
 from nyu_llm_frames.errors import ConfigurationError
 
@@ -189,7 +189,7 @@ def _flat(column: pa.ChunkedArray) -> pa.ChunkedArray:
         texts = [None if pd.isna(v) else str(v) for v in column.to_pandas()]
         return pa.chunked_array([texts], pa.string())
     if pa.types.is_nested(kind):
-        return pa.chunked_array([[json_text(v) for v in column.to_pylist()]], pa.string())
+        return pa.chunked_array([[cell_text(v) for v in column.to_pylist()]], pa.string())
     if pa.types.is_decimal(kind) or pa.types.is_string_view(kind):
         return column.cast(pa.string())
     return column
@@ -218,5 +218,5 @@ def plain_text(value: Any) -> str:
     if value is None or isinstance(value, str):
         return value or ""
     if isinstance(value, dict | list):
-        return json_text(value) or ""
+        return cell_text(value) or ""
     return value.isoformat(" ") if hasattr(value, "hour") else str(value)

@@ -97,7 +97,7 @@ def test_failures_are_the_rows_with_their_reasons(gateway: StandIn) -> None:
         (rows.not_json, "missing", 1),  # counted as answered
         (rows.says("broken \ufffd text"), "damaged", 3),
     ],
-    ids=str,
+    ids=lambda value: value.__qualname__.split(".")[0] if callable(value) else str(value),
 )
 def test_every_shape_of_a_row_has_one_status_and_its_number_of_attempts(
     gateway: StandIn, row: rows.Row, status: str, attempts: int

@@ -207,7 +207,7 @@ def test_what_only_a_source_file_says_is_left_out_and_a_note_says_so(
     module = importlib.util.module_from_spec(spec)
     sys.modules["script"] = module
     spec.loader.exec_module(module)
-    typed_in: dict[str, Any] = {"__name__": "a_kernel"}
+    typed_in: dict[str, Any] = {"__name__": "__main__"}
     exec(compile(source, "<cell>", "exec", dont_inherit=True), typed_in)
     in_file, in_kernel = compile_schema(module.X), compile_schema(typed_in["X"])
     del sys.modules["script"]

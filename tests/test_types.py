@@ -193,6 +193,8 @@ def plain(value: Any) -> Any:
         return None
     if isinstance(value, np.generic):
         return value.item()
+    if isinstance(value, ipaddress.IPv4Address):
+        return str(value)
     return value if isinstance(value, (str, int, float)) else to_jsonable_python(value)
 
 

@@ -105,7 +105,8 @@ def _png(image: Any) -> bytes:
         if image.mode not in _PNG_MODES:
             image = image.convert("RGB")
         image.save(out, "PNG")
-    except (OSError, ValueError, SyntaxError) as e:  # closed, cut off, damaged, or of no size
+    except (OSError, ValueError, SyntaxError, SystemError) as e:
+        # closed, cut off, damaged, or of no size
         raise RequestError(f"the pixels of the PIL image cannot be read: {e}.") from None
     return out.getvalue()
 

@@ -289,6 +289,8 @@ def _jsonable(value: Any) -> Any:
     if known:
         held = getattr(value, "__dict__", {})
         return {n: _jsonable(held[n] if n in held else getattr(value, n)) for n in known}
+    if type(value).__module__ == "ipaddress":
+        return str(value)  # pydantic 2.12 does not know them here
     return to_jsonable_python(value)
 
 

@@ -34,8 +34,8 @@ SLOW = {  # processes, kills, many jobs
 }  # fmt: skip
 
 
-# The machine may be busy. With CI=true the examples are the same at every run, so that a red one can
-# be had again; elsewhere they are drawn anew, and look further.
+# The machine may be busy. With CI=true the examples are the same at every run, so that a red one
+# can be had again; elsewhere they are drawn anew, and look further.
 settings.register_profile("suite", deadline=None, derandomize=os.environ.get("CI") == "true")
 settings.load_profile("suite")
 

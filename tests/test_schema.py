@@ -191,8 +191,9 @@ class X(TypedDict):
 @pytest.mark.parametrize("kind", SOURCES)
 @pytest.mark.parametrize("docs", [True, False])
 def test_what_only_a_source_file_says_is_left_out_and_a_note_says_so(
-    kind: str, docs: bool, tmp_path: Path
+    kind: str, docs: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delattr(sys.modules["__main__"], "__file__", raising=False)  # as in a kernel
     head = (
         "import dataclasses, pydantic.dataclasses\n"
         "from typing import Annotated\nfrom typing_extensions import TypedDict\n"

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.stand_in import StandIn
-from support.table_files import MODEL, csv_file
+from support.table_files import MODEL, QUICK, csv_file
 
 import nyu_llm_frames as llm
 from nyu_llm_frames._tables.csv_cells import MISSING
@@ -31,13 +31,7 @@ from nyu_llm_frames.errors import (
 
 @pytest.fixture(autouse=True)
 def _fast() -> Iterator[None]:
-    with llm.set_options(
-        poll_interval_s=0.02,
-        max_poll_interval_s=0.1,
-        submit_settle_s=0.2,
-        output_settle_s=0.2,
-        progress=False,
-    ):
+    with llm.set_options(**QUICK):
         yield
 
 

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from support import rows
 from support.stand_in import StandIn
-from support.table_files import MODEL, TEXT, csv_file
+from support.table_files import MODEL, QUICK, TEXT, csv_file
 
 import nyu_llm_frames as llm
 from nyu_llm_frames._shared.clock import SystemClock
@@ -36,13 +36,7 @@ from nyu_llm_frames.errors import (
 
 @pytest.fixture(autouse=True)
 def _fast() -> Iterator[None]:
-    with llm.set_options(
-        poll_interval_s=0.02,
-        max_poll_interval_s=0.1,
-        submit_settle_s=0.2,
-        output_settle_s=0.2,
-        progress=False,
-    ):
+    with llm.set_options(**QUICK):
         yield
 
 

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support import rows
 from support.stand_in import StandIn
-from support.table_files import MODEL, csv_file, sample_frame
+from support.table_files import MODEL, QUICK, csv_file, sample_frame
 
 import nyu_llm_frames as llm
 from nyu_llm_frames._gateway.connection import Connection
@@ -35,13 +35,7 @@ from nyu_llm_frames.errors import (
 
 @pytest.fixture(autouse=True)
 def _fast() -> Iterator[None]:
-    with llm.set_options(
-        poll_interval_s=0.02,
-        max_poll_interval_s=0.1,
-        submit_settle_s=0.2,
-        output_settle_s=0.2,
-        progress=False,
-    ):
+    with llm.set_options(**QUICK):
         yield
 
 

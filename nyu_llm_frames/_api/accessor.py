@@ -1,4 +1,4 @@
-"""The doorway ``df.llm``: check, call one function, return. It stores nothing.
+"""The accessor ``df.llm``: check, call one function, return. It stores nothing.
 
 Comes in: a frame and arguments. Goes out: what the stages behind it made.
 """

@@ -1,4 +1,4 @@
-"""The doorways of files: `batch_file` and `read_output`.
+"""The functions for files: `batch_file` and `read_output`.
 
 Comes in: paths and arguments, as users write them. Goes out: what the stages behind it made.
 """

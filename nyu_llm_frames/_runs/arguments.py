@@ -1,8 +1,8 @@
 """The arguments that all calls have in common, as given, in one record.
 
 Comes in: keyword arguments. Goes out: `Arguments`, whose fields and defaults are the list of them;
-a test holds `Common`, which type checkers read, to it. Light to import: the doorways know the
-arguments before anything else is loaded.
+a test holds `Common`, which type checkers read, to it. Light to import: what users call knows
+the arguments before anything else is loaded.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from nyu_llm_frames._runs.estimating import answer_costs
-from nyu_llm_frames._runs.launch import CallExecution, CallPart, opened
+from nyu_llm_frames._runs.launch import CallExecution, opened
 from nyu_llm_frames._runs.prepare import PreparedCall, template_text, versions
 from nyu_llm_frames._runs.result import Collected, jobs_frame
 from nyu_llm_frames._runs.summary import Summary, models_of, summarize
@@ -66,19 +66,12 @@ class Run:
     def __init__(
         self, call: PreparedCall, clock: Clock, retries: int, max_cost: float | None
     ) -> None:
-        self._call, self._ctx = call, opened(call, clock)
-        part = CallPart(call, self._ctx.sidecar)
+        self._ctx = opened(call, clock)
         self._execution = CallExecution(
-            call,
-            self._ctx,
-            [part],
-            len(call.frame),
-            retries=retries,
-            max_cost=max_cost,
-            carried=lambda: self,
+            call, self._ctx, retries=retries, max_cost=max_cost, carried=lambda: self
         )
         self.name = self._execution.name
-        self._planner = self._execution.planner(part)
+        self._call, self._planner = self._execution.one_part()
         self._shown: tuple[Best, dict[str, Job], Summary] | None = None
 
     @property

@@ -159,7 +159,8 @@ class CallExecution(Execution[CallPart]):
         own, *shared = self.estimate(again=again)
         own = replace(own, rows=self._rows)
         ctx.requests = own.requests
-        ctx.notify("note", own.line())
+        for line in (own.line(), *own.cost_lines()):
+            ctx.notify("note", line)
         if shared:
             ctx.notify(
                 "note",

@@ -123,7 +123,7 @@ def _distribution(ax: Any, summary: Summary) -> None:
     bins = np.geomspace(low * 0.9, high * 1.1, _BINS)
     for name, values in told.items():
         label = f"{name}, median {np.median(values):,.0f}"
-        ax.hist(values, bins, histtype="stepfilled", alpha=0.55, color=_TOKENS[name], label=label)
+        ax.hist(values, bins, histtype="stepfilled", alpha=0.8, color=_TOKENS[name], label=label)
     ax.set_xscale("log")
     ax.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
     ax.xaxis.set_minor_formatter("")
@@ -138,7 +138,8 @@ def _round_ticks(low: float, high: float) -> list[float]:
     """1, 2 and 5 times powers of ten between two numbers."""
     tens = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
     every = np.sort(np.concatenate([tens, 2 * tens, 5 * tens]))
-    return [float(x) for x in every if low * 0.9 <= x <= high * 1.1]
+    shown = [float(x) for x in every if low * 0.9 <= x <= high * 1.1]
+    return shown if len(shown) > 1 else sorted({low, high})
 
 
 def _cost(ax: Any, summary: Summary) -> None:
@@ -151,7 +152,7 @@ def _cost(ax: Any, summary: Summary) -> None:
 
 _PANELS: tuple[tuple[Callable[[Any, Summary], None], Callable[[Summary], bool]], ...] = (
     (_jobs, lambda s: any(job.submitted_at is not None for job in s.jobs)),
-    (_statuses, lambda s: bool(s.counts)),
+    (_statuses, lambda s: len(s.counts) > 1),  # one alone stands in the title
     (_distribution, lambda s: any((v > 0).any() for v in s.tokens.values())),
     (_cost, lambda s: s.costs is not None and bool(s.costs.any())),
 )

@@ -210,12 +210,12 @@ class Run:
 
     def plot(self) -> Any:
         """
-        Draw the run: batch jobs over time, answers by status, tokens, and cost.
+        Draw the run: batch jobs over time, rows by status, tokens, and cost, where there are any.
 
         Returns
         -------
         numpy.ndarray of matplotlib.axes.Axes
-            Four of them. Needs ``pip install "nyu-llm-frames[plot]"``.
+            One for each picture. Needs ``pip install "nyu-llm-frames[plot]"``.
 
         Raises
         ------

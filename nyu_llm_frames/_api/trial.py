@@ -25,8 +25,9 @@ from nyu_llm_frames._sidecar.answer_store import gather
 from nyu_llm_frames._sidecar.lock import one_trial
 from nyu_llm_frames._stages.answers.answer import TOKENS, Answer
 from nyu_llm_frames._stages.batches.planning import RequestStates
-from nyu_llm_frames._stages.cost.estimate import Trial, check_budget, interval
+from nyu_llm_frames._stages.cost.estimate import check_budget
 from nyu_llm_frames._stages.cost.prices import price_of
+from nyu_llm_frames._stages.cost.projection import Trial, interval
 from nyu_llm_frames._tables.columns import Outcome
 from nyu_llm_frames._tables.frame import check_frame
 from nyu_llm_frames.errors import ConfigurationError

@@ -165,7 +165,8 @@ class CallExecution(Execution[CallPart]):
         ctx, call = self.ctx, self._call
         own, *shared = self.estimate(again=again)
         ctx.requests = own.requests
-        ctx.notify("note", own.line())
+        for line in (own.line(), *own.cost_lines()):
+            ctx.notify("note", line)
         if shared:
             ctx.notify(
                 "note",

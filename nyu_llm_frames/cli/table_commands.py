@@ -139,9 +139,8 @@ def trial(input: Path, n: int, random_state: int | None, json_: bool, **given: A
     found = FrameMethods(table).trial(n=n, random_state=random_state, **arguments)
     show.frame(found, json_=json_, empty="no rows")
     if len(table) >= _DRAWN_FROM and not json_:
-        click.echo(
-            f"the whole file: {estimate_file(input, Arguments(**arguments), retries=0).line()}"
-        )
+        whole = estimate_file(input, Arguments(**arguments), retries=0)
+        click.echo("\n".join([f"the whole file: {whole.line()}", *whole.cost_lines()]))
     if found[f"{arguments['output']}_error"].notna().any():
         raise click.exceptions.Exit(exits.NO_GOOD_ANSWER)
 

@@ -348,6 +348,34 @@ def test_progress_false_is_silent(stand_in: StandIn, capsys: pytest.CaptureFixtu
     assert capsys.readouterr() == ("", "")
 
 
+def test_a_call_ends_with_what_it_cost(
+    gateway: StandIn, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gateway.behaviour.row = rows.pick({"Say two": rows.blocked}, rows.good)
+    pd.DataFrame({"x": ["one", "two"]}).to_csv("in.csv", index=False)
+    frame = pd.read_csv("in.csv")
+    with llm.set_options(progress=True):
+        with pytest.warns(llm.errors.PartialResultWarning):
+            frame.llm.batch("Say {{ x }}", model=MODEL)
+        with pytest.warns(llm.errors.PartialResultWarning):
+            result = llm.batch_file("in.csv", "out.csv", "Say {{ x }}", model=MODEL)
+    run = frame.llm.submit("Say {{ x }}", model=MODEL)
+    assert run.cost is not None
+    assert run.cost == result.cost > 0
+    ends = [line for line in capsys.readouterr().out.splitlines() if line.startswith("done: ")]
+    assert len(ends) == 2
+    assert all(
+        re.fullmatch(r"done: 2 rows \(1 ok, 1 blocked\); cost \$0\.\d+", end) for end in ends
+    )
+
+
+def test_a_step_says_so_far(gateway: StandIn, capsys: pytest.CaptureFixture[str]) -> None:
+    gateway.behaviour.validating_polls = -1
+    with llm.set_options(progress=True):
+        pd.DataFrame({"x": ["one"]}).llm.batch("Say {{ x }}", model=MODEL, wait=False)
+    assert capsys.readouterr().out.splitlines()[-1] == "so far: 1 row (1 pending); cost $0"
+
+
 @given(st.lists(st.text("abc ", min_size=1, max_size=30), min_size=1), st.integers(20, 120))
 def test_a_line_never_wraps(parts: list[str], columns: int) -> None:
     line = fitting(" · ".join(parts), columns)

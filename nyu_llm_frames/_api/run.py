@@ -14,15 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pyarrow as pa
-import pyarrow.compute as pc
 
-from nyu_llm_frames._runs.estimating import answer_costs
 from nyu_llm_frames._runs.launch import CallExecution, opened
 from nyu_llm_frames._runs.prepare import PreparedCall, template_text, versions
 from nyu_llm_frames._runs.result import Collected, jobs_frame
-from nyu_llm_frames._runs.summary import Summary, models_of, summarize
+from nyu_llm_frames._runs.summary import Summary, ending, models_of, summarize
 from nyu_llm_frames._shared.clock import Clock
+from nyu_llm_frames._shared.progress import Progress
 from nyu_llm_frames._sidecar.answer_store import Best
 from nyu_llm_frames._stages.answers.answer import TOKENS
 from nyu_llm_frames._stages.batches.job import Job
@@ -205,8 +203,7 @@ class Run:
         Rows that share an answer show the same ``_cost``; here it counts once. None where no
         price is known.
         """
-        costs = self._costs()
-        return None if costs is None else float(pc.sum(costs).as_py() or 0.0)
+        return self._collected().cost
 
     def plot(self) -> Any:
         """
@@ -253,12 +250,6 @@ class Run:
     def _collected(self) -> Collected:
         return Collected(self._call, self._planner)
 
-    def _costs(self) -> pa.Array | None:
-        """Price every answer by its own usage; None where a price is not known."""
-        best = self._ctx.sidecar.best_answers(self._call.requests.ids)
-        costs, unpriced = answer_costs(best, self._call.gateway.realm, self._call.arguments.model)
-        return None if unpriced else costs
-
     def _summary(self) -> Summary:
         """Return what the displays show, by the sidecar as it is now.
 
@@ -279,7 +270,7 @@ class Run:
             examples=now.examples,
             jobs=self._planner.find_jobs(),
             answers=now.outcome.answers,
-            costs=self._costs(),
+            costs=now.costs,
             at=at,
         )
         self._shown = best, every, summary
@@ -313,6 +304,9 @@ class Run:
             Of the warning, so that it points at the user's line.
         """
         result = self._collected()
+        if self._ctx.report.listens:
+            message = ending(result.counts, result.cost)
+            self._ctx.report(Progress("done", message, card=self._repr_html_))
         trouble = result.trouble
         if trouble and on_error == "raise":
             raise PartialResultError(trouble, run=self, frame=result.frame, counts=result.counts)

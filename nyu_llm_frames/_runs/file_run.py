@@ -17,6 +17,7 @@ from nyu_llm_frames._runs.file_requests import RequestBands
 from nyu_llm_frames._runs.launch import CallExecution, CallPart, sidecar_line
 from nyu_llm_frames._runs.result import Collected
 from nyu_llm_frames._runs.stored_run import StoredRun
+from nyu_llm_frames._runs.summary import ending
 from nyu_llm_frames._shared.clock import Clock
 from nyu_llm_frames._shared.progress import Progress, Reporter
 from nyu_llm_frames._sidecar.bands import LargeSidecar
@@ -47,6 +48,7 @@ class FileRun:
         self.bands = RequestBands(source, arguments, self._folder / "requests")
         self._head = self.bands.head
         self._report = Reporter(self._head.options.progress)
+        self.cost: float | None = None
 
     def close(self) -> None:
         """Remove what lay on disk for the call."""
@@ -112,15 +114,19 @@ class FileRun:
         Returns
         -------
         tuple of (dict, dict)
-            Rows per status; and for each kind of failure the first row and its reason.
+            Rows per status; and for each kind of failure the first row and its reason. `cost` is
+            what the answers cost.
         """
         status = f"{self.arguments.output}_status" if self.arguments.details else ""
         columns = NewColumns(self._folder / "columns", self.bands.rows, status)
         counts: Counter[str] = Counter()
         examples: dict[str, tuple[str, str]] = {}
+        self.cost = 0.0
 
         def join(part: CallPart, planner: Planner) -> None:
             found = Collected(part.call, planner)
+            cost = found.cost
+            self.cost = None if self.cost is None or cost is None else self.cost + cost
             columns.add(part.call.frame.index.to_numpy(), found.frame)
             counts.update(found.counts)
             examples.update(found.examples | examples)
@@ -135,4 +141,5 @@ class FileRun:
         skipped = self.bands.rows - sum(counts.values())
         if skipped:
             counts["skipped"] = skipped
+        self._report(Progress("done", ending(counts, self.cost)))
         return dict(counts), examples

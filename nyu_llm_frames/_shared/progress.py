@@ -125,6 +125,11 @@ class Reporter:
         if self._hook is not None:
             self._hook(progress)
 
+    @property
+    def listens(self) -> bool:
+        """Whether anybody reads what is reported."""
+        return self._hook is not None or logger.isEnabledFor(logging.INFO)
+
     def pause(self, seconds: float, sleep: Callable[[float], None]) -> None:
         """Let time pass; where a person looks on, it is shown."""
         if self._view is None:

@@ -36,10 +36,10 @@ class Display(View):
                 self._hinted = True
             self._last = progress
             view.move(progress, 0.0)
-        elif progress.phase == "done":
-            view.end(progress)
-        else:
+        elif progress.phase != "done":
             self._line(progress.message)
+        elif view.has_card or not _logged():
+            view.end(progress)
 
     def _line(self, text: str) -> None:
         if not _logged():
@@ -75,7 +75,7 @@ def _view() -> Any:
 class _Log:
     """A line when the state changes, when trouble begins or ends, and at every tenth."""
 
-    ticks = False
+    ticks, has_card = False, False
 
     def __init__(self) -> None:
         self._told: object = None
@@ -103,7 +103,7 @@ class _Log:
 class _Terminal:
     """Lines that stay, and below them one that moves."""
 
-    ticks = True
+    ticks, has_card = True, False
 
     def __init__(self) -> None:
         self._bar: Any = None
@@ -132,7 +132,7 @@ class _Terminal:
 class _Notebook:
     """One output of the cell, changed in place, that ends as the card of the run."""
 
-    ticks = True
+    ticks, has_card = True, True
 
     def __init__(self) -> None:
         self._begin()
@@ -158,9 +158,11 @@ class _Notebook:
     def end(self, progress: Progress) -> None:
         self._moving = ""
         self._lines.append(progress.message)
-        card = progress.card() if progress.card is not None else CARD_STYLE
-        told = f"<summary>What happened</summary>{_divisions(self._lines)}"
-        self._show(f'{card}\n<details class="nlf">{told}</details>')
+        html = self._html()
+        if progress.card is not None:
+            told = f"<summary>What happened</summary>{_divisions(self._lines)}"
+            html = f'{progress.card()}\n<details class="nlf">{told}</details>'
+        self._show(html)
         self._over = True
 
     def close(self) -> None:

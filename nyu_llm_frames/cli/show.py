@@ -51,8 +51,8 @@ class Report(View):
         self._display = Display()
 
     def __call__(self, progress: Progress) -> None:
-        if progress.phase == "interrupted":
-            return  # said once, by the group of all commands, in the words of a command line
+        if progress.phase in ("interrupted", "done"):
+            return  # said once, by the commands, in the words of a command line
         with contextlib.redirect_stdout(sys.stderr):
             self._display(progress)
 

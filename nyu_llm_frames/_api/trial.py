@@ -53,9 +53,9 @@ def trial(
     frame: pd.DataFrame, arguments: Arguments, *, n: int, random_state: Any, clock: Clock
 ) -> pd.DataFrame:
     """Answer n rows now. See `FrameMethods.trial`."""
-    drawn = draw(frame, n, random_state)
+    draw(frame.iloc[:0], n, random_state)  # what cannot be drawn is said first
     whole = prepare(frame, arguments)  # every row is checked, and the projection needs them all
-    part = prepare(drawn, arguments)
+    part = prepare(draw(whole.frame, n, random_state), arguments)
     ctx = opened(part, clock)
     name = f"{TRIAL}{new_name(clock)}"
     planner = Planner(name, part.requests, ctx, retries=0)

@@ -55,7 +55,7 @@ class Common(TypedDict, total=False):
     images: Any
     output: str
     prefix: str
-    if_exists: Literal["error", "replace"]
+    if_exists: Literal["error", "replace", "fill"]
     details: bool
     missing: Literal["error", "skip"]
     max_tokens: int | None

@@ -121,6 +121,8 @@ class Collected:
             prefix=wanted.prefix,
             details=wanted.details,
         )
+        if call.fill is not None:
+            return call.fill.filled(columns, ~np.isin(self._status, ("pending", "skipped")))
         return _frame.with_columns(call.frame, columns)
 
     @property

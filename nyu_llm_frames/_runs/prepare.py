@@ -79,6 +79,11 @@ class PreparedCall:
         """Request of each row, -1 where the row was skipped."""
         return self.requests.codes
 
+    @property
+    def kept(self) -> int:
+        """Number of rows that are not asked: they have a good answer from before."""
+        return 0 if self.fill is None else len(self.fill.frame) - len(self.fill.rows)
+
 
 def _one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
     if value not in allowed:

@@ -6,6 +6,7 @@ columns alone, and later the whole frame with their cells filled. Rows are told 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from nyu_llm_frames._stages.answers.answer import SHOWN, TOKENS
 from nyu_llm_frames._stages.requests.preflight import shown_label
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
     from nyu_llm_frames._stages.schema.schema import Schema
 
 Ints = np.ndarray[Any, np.dtype[np.int64]]
+
+IS_NEW = "\0is_new"
+"""Name of the column that says in which rows of a file cells are new."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +97,7 @@ def choose(frame: pd.DataFrame, output: str, schema: Schema | None, prefix: str)
     values = [blank[name] for name in there if name not in (error, status)]
     lacking: Mask
     if schema is not None:
-        nodes = schema.reader.columns.properties
+        nodes = schema.reader.columns
         required = [blank[f"{prefix}{name}"] for name, node in nodes.items() if not node.nullable]
         lacking = np.logical_or.reduce(required) if required else np.logical_and.reduce(values)
         if not required and there[status] is not None:
@@ -163,6 +168,99 @@ def _missing(column: pd.Series[Any] | None, rows: int) -> Mask:
     if column is None:
         return np.ones(rows, dtype=np.bool_)
     return np.asarray(column.isna(), dtype=np.bool_)
+
+
+# --- files ------------------------------------------------------------------------------------
+def check_cells(
+    fill: Fill, output: str, schema: Schema | None, *, prefix: str, first: int
+) -> None:
+    """Refuse kept cells of a file that a typed output cannot hold beside the new ones.
+
+    Parameters
+    ----------
+    fill : Fill
+        Of some rows, as plain values.
+    output, schema, prefix
+        Of the call.
+    first : int
+        Number of their first row in the file.
+    """
+    kept = np.ones(len(fill.frame), np.bool_)
+    kept[fill.rows] = False
+    empty = _empty_columns(output, schema, prefix=prefix, details=False)
+    for name, values in empty.items():
+        column = _column(fill.frame, name)
+        if column is None:
+            continue
+        cells = column[kept].dropna()
+        dtype = pd.Series(values).dtype
+        try:
+            old = pa.chunked_array([pa.array(cells.tolist())])
+            if isinstance(dtype, pd.CategoricalDtype):
+                words = choices_array(dtype.categories.tolist())
+                with_choices(name, _as_type(name, old, words.type), words)
+            else:
+                _as_type(name, old, pa.array(values).type)
+        except (ConfigurationError, pa.ArrowException):
+            raise _unfit(name, dtype, first + int(cells.index[0])) from None
+
+
+def beside_kept(name: str, new: pa.ChunkedArray, is_new: Any, old: pa.ChunkedArray) -> Any:
+    """Return new cells where they are new and elsewhere the old ones, with the type of the new.
+
+    Raises
+    ------
+    ConfigurationError
+        An old cell is none of this type.
+    """
+    kind = new.type
+    old = pc.if_else(is_new, pa.scalar(None, old.type), old)
+    if not pa.types.is_dictionary(kind):
+        return pc.if_else(is_new, new, _as_type(name, old, kind))
+    cells = pc.if_else(is_new, new.cast(kind.value_type), _as_type(name, old, kind.value_type))
+    words = new.combine_chunks().dictionary
+    return with_choices(name, cells, words).cast(kind)
+
+
+def with_choices(name: str, cells: Any, words: pa.Array) -> pa.DictionaryArray:
+    """Return cells as choices among these words, in their order.
+
+    Raises
+    ------
+    ConfigurationError
+        A cell is none of them.
+    """
+    cells = cells.cast(words.type).combine_chunks()
+    codes = pc.index_in(cells, value_set=words)
+    if codes.null_count > cells.null_count:
+        raise _unfit(name, "choices")
+    return pa.DictionaryArray.from_arrays(codes, words)
+
+
+def choices_array(choices: list[Any]) -> pa.Array:
+    """Return the choices of a field as a file holds them: of several types as text."""
+    try:
+        return pa.array(choices)
+    except (pa.ArrowException, OverflowError):
+        return pa.array([c if isinstance(c, str) else json.dumps(c) for c in choices])
+
+
+def _as_type(name: str, old: Any, kind: pa.DataType) -> Any:
+    if pa.types.is_dictionary(old.type):
+        old = old.cast(old.type.value_type)
+    try:
+        return old if old.type == kind else old.cast(kind)
+    except pa.ArrowException:
+        raise _unfit(name, kind) from None
+
+
+def _unfit(name: str, kind: object, row: int | None = None) -> ConfigurationError:
+    where = "" if row is None else f", as in row {row:,}"
+    return ConfigurationError(
+        f"if_exists='fill': the input's column {name!r} has cells that are no {kind}{where}. From "
+        'CSV to CSV they stay as they stand; or use if_exists="replace", or another output= or '
+        "prefix=."
+    )
 
 
 # --- one dtype for both -----------------------------------------------------------------------

@@ -16,6 +16,7 @@ from nyu_llm_frames._runs.prepare import check_retries, check_timeout, sidecar_p
 from nyu_llm_frames._runs.summary import failures_text
 from nyu_llm_frames._shared import options as _options
 from nyu_llm_frames._shared.clock import current_clock
+from nyu_llm_frames._shared.stack import users_level
 from nyu_llm_frames._shared.wording import count
 from nyu_llm_frames._sidecar.folder import is_sidecar
 from nyu_llm_frames._stages.cost.estimate import check_max_cost
@@ -101,5 +102,5 @@ def run_file(
     if text and on_error == "raise":
         raise PartialResultError(text, run=run.stored(), counts=result.counts)
     if text:
-        warnings.warn(text, PartialResultWarning, stacklevel=3)
+        warnings.warn(text, PartialResultWarning, stacklevel=users_level())
     return result

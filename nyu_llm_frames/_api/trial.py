@@ -18,7 +18,14 @@ from nyu_llm_frames._jobs.live import Ints, LiveRequests
 from nyu_llm_frames._jobs.planner import Planner
 from nyu_llm_frames._runs.arguments import Arguments
 from nyu_llm_frames._runs.estimating import TRIAL, answer_costs
-from nyu_llm_frames._runs.launch import CallPart, estimate, opened, record_of, tell_unknown_model
+from nyu_llm_frames._runs.launch import (
+    CallPart,
+    estimate,
+    opened,
+    record_of,
+    tell_of_cut_answers,
+    tell_unknown_model,
+)
 from nyu_llm_frames._runs.prepare import PreparedCall, prepare
 from nyu_llm_frames._runs.result import Collected
 from nyu_llm_frames._shared.clock import Clock
@@ -90,6 +97,7 @@ def _ask(part: PreparedCall, ctx: Context, asking: LiveRequests, wanted: Ints, n
     """Write down that there is a trial, and ask."""
     ctx.connect()
     tell_unknown_model(ctx, part)
+    tell_of_cut_answers(ctx, part)
     rows, requests = len(part.frame), len(part.requests)
     record = record_of(part, name, rows=rows, requests=requests, at=ctx.clock.now())
     with ctx.locked():

@@ -249,7 +249,8 @@ def _in_file(error: ColumnExistsError, source: Source) -> ColumnExistsError:
     else:
         told = (
             "Is it the output of an earlier call? Then nothing is paid again with "
-            'if_exists="replace"; or choose'
+            'if_exists="replace", and if_exists="fill" asks only the rows without a good answer; '
+            "or choose"
         )
     return ColumnExistsError(
         f"{source.path} already has {', '.join(map(repr, error.columns))}. {told} another name "

@@ -171,9 +171,7 @@ def _missing(column: pd.Series[Any] | None, rows: int) -> Mask:
 
 
 # --- files ------------------------------------------------------------------------------------
-def check_cells(
-    fill: Fill, output: str, schema: Schema | None, *, prefix: str, first: int
-) -> None:
+def check_cells(fill: Fill, output: str, schema: Schema | None, *, prefix: str, first: int) -> None:
     """Refuse kept cells of a file that a typed output cannot hold beside the new ones.
 
     Parameters
@@ -310,7 +308,7 @@ def _lossless(values: pd.Series[Any], dtype: Any) -> pd.Series[Any] | None:
         missing = np.asarray(values.isna(), dtype=np.bool_)
         if (np.asarray(out.isna(), dtype=np.bool_) != missing).any():
             return None
-        if dtype == object:
+        if pd.api.types.is_object_dtype(dtype):
             return out
         left, right = out.astype(values.dtype)[~missing], values[~missing]
         return out if all(a == b for a, b in zip(left, right, strict=True)) else None

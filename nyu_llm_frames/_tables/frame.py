@@ -173,8 +173,8 @@ def check_new_columns(frame: pd.DataFrame, names: Sequence[str], if_exists: str)
     if there and if_exists == "error":
         raise ColumnExistsError(
             f"The frame already has {', '.join(map(repr, there))}. Was this cell run before? Then "
-            'nothing is paid again with if_exists="replace"; or choose another name with output= '
-            "or prefix=.",
+            'nothing is paid again with if_exists="replace", and if_exists="fill" asks only the '
+            "rows without a good answer; or choose another name with output= or prefix=.",
             columns=there,
         )
     for name in there:

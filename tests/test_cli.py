@@ -28,7 +28,7 @@ from nyu_llm_frames import errors
 from nyu_llm_frames._shared.clock import SystemClock, use_clock
 from nyu_llm_frames._shared.wording import dollars
 from nyu_llm_frames.cli import exits
-from nyu_llm_frames.cli.demo import DRUGS, sample
+from nyu_llm_frames.cli.demo import DRUGS
 from nyu_llm_frames.cli.main import cli
 
 MODEL = "gemini-3-flash-preview"
@@ -485,7 +485,7 @@ def test_demo_shows_the_main_job_and_is_instant_the_second_time(run: Run) -> Non
 
 
 def test_the_sample_comes_with_its_credit_and_a_drug_in_every_offence() -> None:
-    frame = sample(1_000)
+    frame = llm.sample()
     assert len(frame) == 20
     for offence in frame["offense"]:
         assert sum(drug in offence.lower() for drug in DRUGS) == 1

@@ -16,7 +16,9 @@ from nyu_llm_frames._runs.prepare import check_retries, check_timeout, sidecar_p
 from nyu_llm_frames._runs.summary import failures_text
 from nyu_llm_frames._shared import options as _options
 from nyu_llm_frames._shared.clock import current_clock
+from nyu_llm_frames._shared.stack import users_level
 from nyu_llm_frames._shared.wording import count
+from nyu_llm_frames._sidecar.folder import is_sidecar
 from nyu_llm_frames._stages.cost.estimate import check_max_cost
 from nyu_llm_frames._tables.sink import check_output, check_outside
 from nyu_llm_frames._tables.source import open_source
@@ -55,6 +57,16 @@ class FileResult:
         )
 
 
+def beside_output(output: Path, input_path: Path, if_exists: str) -> Path:
+    """Return the sidecar of a call that names none: beside the output.
+
+    With ``if_exists="fill"`` the input is an earlier call's output, and its sidecar knows the rows
+    that are still pending.
+    """
+    earlier = input_path.absolute().with_suffix(".llm")
+    return earlier if if_exists == "fill" and is_sidecar(earlier) else output.with_suffix(".llm")
+
+
 def run_file(
     input: str | Path,
     output: str | Path,
@@ -76,7 +88,8 @@ def run_file(
     source = open_source(input)
     target = check_output(output, source)
     if arguments.sidecar is None and options.sidecar is None:
-        arguments = replace(arguments, sidecar=target.with_suffix(".llm"))
+        sidecar = beside_output(target, source.path, arguments.if_exists)
+        arguments = replace(arguments, sidecar=sidecar)
     check_outside(sidecar_path(arguments, options), source, "sidecar")
     attempts, limit = check_retries(retries), check_max_cost(max_cost, options.max_cost)
     whole = FileRun(source, target, arguments, attempts, limit, current_clock())
@@ -98,5 +111,5 @@ def run_file(
     if text and on_error == "raise":
         raise PartialResultError(text, run=run.stored(), counts=result.counts)
     if text:
-        warnings.warn(text, PartialResultWarning, stacklevel=3)
+        warnings.warn(text, PartialResultWarning, stacklevel=users_level())
     return result

@@ -21,6 +21,7 @@ from nyu_llm_frames._runs.result import Collected, jobs_frame
 from nyu_llm_frames._runs.summary import Summary, ending, models_of, summarize
 from nyu_llm_frames._shared.clock import Clock
 from nyu_llm_frames._shared.progress import Progress
+from nyu_llm_frames._shared.stack import users_level
 from nyu_llm_frames._sidecar.answer_store import Best
 from nyu_llm_frames._stages.answers.answer import TOKENS
 from nyu_llm_frames._stages.batches.job import Job
@@ -47,7 +48,7 @@ def batch(
     """Plan, submit, wait or take one step, and join. See `FrameMethods.batch`."""
     run = Run(call, clock, retries, max_cost)
     run._execution.answer(wait, timeout)
-    return run._joined(on_error, stacklevel=4)
+    return run._joined(on_error)
 
 
 class Run:
@@ -237,7 +238,7 @@ class Run:
             "models_that_answered": list(models_of(now.outcome.answers)),
             "params": call.requests.shape.params,
             "realm": call.gateway.realm,
-            "rows": len(call.frame),
+            "rows": len(call.frame) + call.kept,
             "requests": len(call.requests),
             "counts": now.counts,
             "recovered": now.outcome.recovered,
@@ -265,7 +266,7 @@ class Run:
             name=self.name,
             sidecar=str(self.sidecar),
             model=call.arguments.model,
-            rows=len(call.frame),
+            rows=len(call.frame) + call.kept,
             counts=now.counts,
             examples=now.examples,
             jobs=self._planner.find_jobs(),
@@ -294,14 +295,12 @@ class Run:
         )
 
     # --- endings ----------------------------------------------------------------------------
-    def _joined(self, on_error: str, *, stacklevel: int) -> pd.DataFrame:
+    def _joined(self, on_error: str) -> pd.DataFrame:
         """Return the joined frame, and warn or raise when rows have no good answer.
 
         Parameters
         ----------
         on_error : {"keep", "raise"}
-        stacklevel : int
-            Of the warning, so that it points at the user's line.
         """
         result = self._collected()
         if self._ctx.report.listens:
@@ -311,7 +310,7 @@ class Run:
         if trouble and on_error == "raise":
             raise PartialResultError(trouble, run=self, frame=result.frame, counts=result.counts)
         if trouble:
-            warnings.warn(trouble, PartialResultWarning, stacklevel=stacklevel)
+            warnings.warn(trouble, PartialResultWarning, stacklevel=users_level())
         return result.frame
 
 

@@ -17,7 +17,12 @@ from nyu_llm_frames._jobs.context import Context
 from nyu_llm_frames._jobs.live import Ints, LiveRequests
 from nyu_llm_frames._runs.arguments import Arguments
 from nyu_llm_frames._runs.estimating import TRIAL, answer_costs
-from nyu_llm_frames._runs.launch import CallExecution, opened, tell_unknown_model
+from nyu_llm_frames._runs.launch import (
+    CallExecution,
+    opened,
+    tell_of_cut_answers,
+    tell_unknown_model,
+)
 from nyu_llm_frames._runs.prepare import PreparedCall, prepare
 from nyu_llm_frames._runs.result import Collected
 from nyu_llm_frames._shared.clock import Clock
@@ -52,9 +57,9 @@ def trial(
     frame: pd.DataFrame, arguments: Arguments, *, n: int, random_state: Any, clock: Clock
 ) -> pd.DataFrame:
     """Answer n rows now. See `FrameMethods.trial`."""
-    drawn = draw(frame, n, random_state)
+    draw(frame.iloc[:0], n, random_state)  # what cannot be drawn is said first
     whole = prepare(frame, arguments)  # every row is checked, and the projection needs them all
-    part = prepare(drawn, arguments)
+    part = prepare(draw(whole.frame, n, random_state), arguments)
     ctx = opened(part, clock)
     execution = CallExecution(part, ctx, kind=TRIAL)
     _, planner = execution.one_part()
@@ -88,6 +93,7 @@ def _ask(part: PreparedCall, execution: CallExecution, asking: LiveRequests, wan
     ctx = execution.ctx
     ctx.connect()
     tell_unknown_model(ctx, part)
+    tell_of_cut_answers(ctx, part)
     record = execution.record(len(part.requests))
     with ctx.locked():
         ctx.sidecar.save_run(record)

@@ -140,6 +140,8 @@ class Collected:
             prefix=wanted.prefix,
             details=wanted.details,
         )
+        if call.fill is not None:
+            return call.fill.filled(columns, self.answered)
         return _frame.with_columns(call.frame, columns)
 
     @property
@@ -161,9 +163,14 @@ class Collected:
         return _columns.row_status(self.outcome, self._call.codes)
 
     @property
+    def answered(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """Which of the rows that were asked have an outcome, good or bad."""
+        return ~np.isin(self._status, ("pending", "skipped"))
+
+    @property
     def counts(self) -> dict[str, int]:
-        """Rows per status."""
-        return dict(Counter(self._status.tolist()))
+        """Rows per status; those that were not asked anew have a good answer."""
+        return dict(Counter(self._status.tolist()) + Counter(ok=self._call.kept))
 
     @property
     def trouble(self) -> str:

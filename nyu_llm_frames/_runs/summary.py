@@ -7,7 +7,7 @@ a word and what to do next. Pure.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -25,8 +25,14 @@ from nyu_llm_frames._stages.requests.models import bare_name
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 
 _ADVICE: Mapping[str, str] = {
-    "truncated": "truncated answers: a larger max_tokens= makes a new request of those rows",
-    "invalid": "invalid answers do not fit the schema: loosen it, or say more in the template",
+    "truncated": (
+        'truncated answers: the same call with a larger max_tokens= and if_exists="fill" asks '
+        "these rows alone, in the same columns"
+    ),
+    "invalid": (
+        "invalid answers do not fit the schema: loosen it or say more in the template, with "
+        'if_exists="fill" for these rows alone'
+    ),
     "blocked": "blocked rows: look at run.failures(); the provider refuses their content",
     "refused": "refused rows: look at run.failures(); the request itself is wrong",
 }
@@ -152,6 +158,15 @@ def ending(counts: Mapping[str, int], cost: float | None) -> str:
     return f"{word}: {count(sum(counts.values()), 'row')} ({shown or 'none'}); cost {price}"
 
 
+def cure(statuses: Iterable[str]) -> str:
+    """Say what cures rows that another attempt with the same request does not; "" if nothing."""
+    names = {"truncated": "a larger max_tokens=", "invalid": "another template or schema"}
+    changes = [change for status, change in names.items() if status in statuses]
+    if not changes:
+        return ""
+    return f' if_exists="fill" with {" or ".join(changes)} asks such rows alone.'
+
+
 def failures_text(
     counts: Mapping[str, int], examples: Mapping[str, tuple[str, str]], where: str
 ) -> str:
@@ -175,7 +190,7 @@ def failures_text(
     ]
     return (
         f"{sum(bad.values()):,} of {sum(counts.values()):,} rows have no good answer: "
-        f"{'; '.join(kinds)}. The reasons stand in {where}."
+        f"{'; '.join(kinds)}. The reasons stand in {where}.{cure(bad)}"
     )
 
 

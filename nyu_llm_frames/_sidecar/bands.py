@@ -82,7 +82,7 @@ class LargeSidecar(Sidecar):
 
     keys_at_once = 8_000_000
 
-    def __init__(self, folder: Path, clock: Clock, *, create: bool = True) -> None:
+    def __init__(self, folder: Path, clock: Clock, *, create: bool | None = True) -> None:
         super().__init__(folder, clock, create=create)
         self._spans: dict[Path, tuple[int, int]] = {}
         self._links: tuple[frozenset[Path], dict[Path, set[Path]]] = frozenset(), {}
@@ -176,7 +176,7 @@ class SidecarSlice(Sidecar):
     """
 
     def __init__(self, whole: LargeSidecar, sees: Callable[[Path], bool]) -> None:
-        super().__init__(whole.path, whole._clock)
+        super().__init__(whole.path, whole._clock, create=None)
         self.is_new = whole.is_new
         self.lock = whole.lock
         self._jobs = whole._jobs

@@ -19,7 +19,8 @@ from nyu_llm_frames._shared.clock import current_clock
 from nyu_llm_frames._shared.wording import count
 from nyu_llm_frames._stages.cost.estimate import check_max_cost
 from nyu_llm_frames._tables.sink import check_output, check_outside
-from nyu_llm_frames._tables.source import open_source
+from nyu_llm_frames._tables.source import Paths, open_source
+from nyu_llm_frames._tables.text_file import with_suffix
 from nyu_llm_frames.errors import ConfigurationError, PartialResultError, PartialResultWarning
 
 
@@ -53,10 +54,12 @@ class FileResult:
 
 
 def run_file(
-    input: str | Path,
+    input: Paths,
     output: str | Path,
     arguments: Arguments,
     *,
+    sep: str | None,
+    sheet: str | int | None,
     wait: bool,
     timeout: float | None,
     retries: int,
@@ -70,10 +73,10 @@ def run_file(
         raise ConfigurationError(f"wait must be True or False, not {wait!r}.")
     seconds = check_timeout(timeout)
     options = _options.current()
-    source = open_source(input)
+    source = open_source(input, sep=sep, sheet=sheet)
     target = check_output(output, source)
     if arguments.sidecar is None and options.sidecar is None:
-        arguments = replace(arguments, sidecar=target.with_suffix(".llm"))
+        arguments = replace(arguments, sidecar=with_suffix(target, ".llm"))
     check_outside(sidecar_path(arguments, options), source, "sidecar")
     attempts, limit = check_retries(retries), check_max_cost(max_cost, options.max_cost)
     whole = FileRun(source, target, arguments, attempts, limit, current_clock())

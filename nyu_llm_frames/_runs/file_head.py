@@ -7,17 +7,17 @@ requests are those of `batch_file`; an estimate.
 from __future__ import annotations
 
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 
 from nyu_llm_frames._runs.arguments import Arguments
 from nyu_llm_frames._runs.file_requests import RequestBands
-from nyu_llm_frames._runs.launch import estimate
+from nyu_llm_frames._runs.launch import CallExecution, looked_at
 from nyu_llm_frames._shared.clock import current_clock
 from nyu_llm_frames._shared.progress import Progress, Reporter
-from nyu_llm_frames._stages.cost.estimate import Estimate, total
+from nyu_llm_frames._sidecar.bands import LargeSidecar
+from nyu_llm_frames._stages.cost.estimate import Estimate
 from nyu_llm_frames._tables.source import Paths, open_source
 
 
@@ -34,11 +34,13 @@ def head(
     source = open_source(path, sep=sep, sheet=sheet)
     with tempfile.TemporaryDirectory() as folder:
         bands = RequestBands(source, arguments, Path(folder), check_columns=check_columns)
-        frames, there = [], 0
+        frames, there, found = [], 0, 0
         for piece in source.pieces(bands.used, index=bands.head.template.uses_index):
-            frames.append(bands.frame(piece, there))
+            frame = bands.choose(bands.frame(piece, there))
             there += piece.rows
-            if there >= rows:
+            frames.append(frame)
+            found += len(frame)
+            if found >= rows:
                 break
         _tell_notes(bands)
     return pd.concat(frames).head(rows) if frames else pd.DataFrame(columns=list(source.columns))
@@ -60,8 +62,10 @@ def estimate_file(
         bands = RequestBands(source, arguments, work, check_columns=False)
         bands.fill()
         _tell_notes(bands)
-        parts = [estimate(part.call, clock, retries) for part in bands]
-    return replace(total(parts), rows=bands.rows)
+        path = bands.head.sidecar_path
+        bands.sidecar = LargeSidecar(path, clock, create=None)
+        ctx = looked_at(bands.head, clock, bands.sidecar)
+        return CallExecution(bands.head, ctx, bands, bands.asked, retries=retries).estimate()[0]
 
 
 def _tell_notes(bands: RequestBands) -> None:

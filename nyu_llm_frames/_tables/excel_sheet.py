@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 
 from nyu_llm_frames._tables.excel import ExcelSource, check_openpyxl
+from nyu_llm_frames._tables.filling import IS_NEW
 from nyu_llm_frames._tables.frame_values import arrow_to_python
 from nyu_llm_frames._tables.output_cells import as_written, flat
 from nyu_llm_frames._tables.source import Source
@@ -114,11 +115,16 @@ def write_sheet(
     for columns in _columns(source):
         count = len(next(iter(columns.values())))
         table = take(count)
+        is_new = table[IS_NEW].to_pylist() if IS_NEW in table.column_names else [True] * count
         for name in names:
-            columns[name] = _values(table[name])
-            for row, value in enumerate(columns[name], done):
+            values = _values(table[name])
+            for row, value in enumerate(values, done):
                 if why := _unfit(value):
                     raise _cell_error(output, name, row, why, advice)
+            old = columns.get(name, values)
+            columns[name] = [
+                n if here else o for n, here, o in zip(values, is_new, old, strict=True)
+            ]
         for row_values in zip(*columns.values(), strict=True):
             sheet.append(list(map(cell, row_values)))
         done += count

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from nyu_llm_frames._tables import pandas_metadata
+from nyu_llm_frames._tables.filling import IS_NEW
 from nyu_llm_frames._tables.json_lines import JsonLinesSource
 from nyu_llm_frames._tables.output_cells import as_written, beside, flat
 from nyu_llm_frames._tables.source import Source
@@ -55,10 +56,14 @@ def write_json(source: Source, file: BinaryIO, take: Take, new: pa.Schema) -> No
 def _copied(source: JsonLinesSource, take: Take) -> Iterator[bytes]:
     for rows, texts, _ in source.objects():
         for row, text, new in zip(rows, texts, _objects(take(len(rows))), strict=True):
+            if not new.pop(IS_NEW, True):  # what stands there stays
+                new = {name: v for name, v in new.items() if name not in source.columns}
             if new.keys() & row.keys():
                 yield _encoded(row | new)
-            else:
+            elif new:
                 yield text[:-1].rstrip() + (b", " if row else b"") + _encoded(new)[1:]
+            else:
+                yield text
 
 
 def _made(source: Source, take: Take, new: pa.Schema) -> Iterator[bytes]:

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
+from nyu_llm_frames._tables.filling import IS_NEW, beside_kept
 from nyu_llm_frames._tables.json_lines import cell_text
 
 _TEXTS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
@@ -59,10 +60,16 @@ def as_written(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def beside(table: pa.Table, new: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Put new columns beside those of the input, or in their places."""
-    columns = [
-        new[field.name] if field.name in new.schema.names else table[field.name] for field in schema
-    ]
+    """Put new columns beside those of the input, or in their places.
+
+    With `IS_NEW` among the new columns only the cells that it names take a place.
+    """
+    columns = []
+    for name in schema.names:
+        column = new[name] if name in new.schema.names else table[name]
+        if IS_NEW in new.schema.names and name in new.schema.names and name in table.schema.names:
+            column = beside_kept(name, column, new[IS_NEW], table[name])
+        columns.append(column)
     return pa.Table.from_arrays(columns, schema=schema)
 
 

@@ -22,6 +22,7 @@ from nyu_llm_frames._tables import pandas_metadata
 from nyu_llm_frames._tables.csv_files import CsvFiles
 from nyu_llm_frames._tables.csv_text import CsvSource
 from nyu_llm_frames._tables.excel_sheet import check_sheet, write_sheet
+from nyu_llm_frames._tables.filling import IS_NEW
 from nyu_llm_frames._tables.json_lines import JsonLinesSource
 from nyu_llm_frames._tables.json_output import check_numbers, write_json
 from nyu_llm_frames._tables.output_cells import beside, flat, has_text, plain_text
@@ -75,6 +76,12 @@ def is_typed(output: Path) -> bool:
     return text_suffix(output) not in CSV_DELIMITERS
 
 
+def joins_types(source: Source, output: Path) -> bool:
+    """Whether cells of the input and new ones in one column have to be of one type."""
+    suffix = text_suffix(output)
+    return suffix != _EXCEL and not _is_copied(source, suffix)
+
+
 def _is_copied(source: Source, suffix: str) -> bool:
     """Whether the text of records stays as it is."""
     if suffix in JSON_LINES:
@@ -114,7 +121,8 @@ def write(source: Source, output: Path, new: Columns, check: Callable[[], None])
 
     Notes
     -----
-    A new column that the input has already (``if_exists="replace"``) takes its place.
+    A new column that the input has already (``if_exists="replace"``) takes its place; only in the
+    rows that ``IS_NEW`` names, where there is such a column (``if_exists="fill"``).
     """
     suffix = text_suffix(output)
     with atomic_file(output, 0o666) as whole:  # like any file that a program writes here
@@ -189,12 +197,16 @@ def _copy_csv(source: CsvSource | CsvFiles, file: BinaryIO, new: Columns, delimi
     for records in source.records():
         table = new.take(len(records.fields))
         cells = {name: line.cells(table[name]) for name in names}
+        fills = IS_NEW in table.column_names
+        is_new = table[IS_NEW].to_pylist() if fills else [True] * table.num_rows
         if as_it_is:
             left: Sequence[str] = records.texts
         else:
             for name, place in zip(replaced, source.places(replaced), strict=True):
-                for row, cell in zip(records.fields, table[name].to_pylist(), strict=True):
-                    row[place] = plain_text(cell)
+                new_cells = zip(records.fields, table[name].to_pylist(), is_new, strict=True)
+                for row, cell, new_here in new_cells:
+                    if new_here:
+                        row[place] = plain_text(cell)
             left = [line.join(row) for row in records.fields]
         beside = [cells[name] for name in added]
         lines = [delimiter.join(row) + end for row in zip(left, *beside, strict=True)]

@@ -13,7 +13,6 @@ same facts as attributes. Each class also is the builtin it is a kind of, and ea
     ├── RequestError                ValueError       a request that would fail or vanish
     ├── SchemaError                 ValueError       a schema that cannot be expressed
     ├── CodesError                  ValueError       hand codes that do not fit the rows
-    ├── BundleError                 ValueError       a bundle that is not what was written
     ├── BudgetError                 RuntimeError     above max_cost, or the budget is used up
     ├── SidecarError                OSError          the folder, a file in it, its lock
     │   ├── SidecarVersionError     ...              written by a newer release
@@ -200,10 +199,6 @@ class CodesError(LLMFramesError, ValueError):
     ) -> None:
         super().__init__(message)
         self.path, self.row, self.unit = path, row, unit
-
-
-class BundleError(LLMFramesError, ValueError):
-    """A bundle that cannot be read, or has files that were changed, added or taken out."""
 
 
 class SidecarError(LLMFramesError, OSError):
@@ -399,7 +394,4 @@ class PartialResultWarning(UserWarning):
 
 
 class TruncationWarning(UserWarning):
-    """The model thinks, and `max_tokens` counts thinking: answers may be cut or empty.
-
-    Given where no progress is shown; else it is a line of the progress.
-    """
+    """The model thinks, and `max_tokens` counts thinking: answers may be cut or empty."""

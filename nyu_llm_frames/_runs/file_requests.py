@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from nyu_llm_frames._runs.arguments import Arguments
 from nyu_llm_frames._runs.launch import CallPart
 from nyu_llm_frames._runs.prepare import PreparedCall, prepare
-from nyu_llm_frames._sidecar.bands import PREFIX, LargeSidecar, SidecarSlice, prefixes
+from nyu_llm_frames._sidecar.bands import PREFIX, LargeSidecar, prefixes
 from nyu_llm_frames._stages.requests.bodies import first_of_each
 from nyu_llm_frames._tables import filling
 from nyu_llm_frames._tables.frame import missing_value_error
@@ -181,7 +181,7 @@ class RequestBands:
             low = -(-start * PREFIX // self._parts)
             high = -(-stop * PREFIX // self._parts)
             there = self.sidecar
-            seen = None if there is None else SidecarSlice(there, low, high)
+            seen = None if there is None else there.band(low, high)
             yield CallPart(self._call(self._load(start, stop)), seen)
             pa.default_memory_pool().release_unused()
 

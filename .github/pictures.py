@@ -74,9 +74,17 @@ def terminal(folder: Path) -> list[tuple[str, str]]:
     """Return the lines of a session, each with its kind."""
     out = []
     for until in ("running", ""):
-        out += [("typed", f"{'$ ' if i == 0 else '  '}{line}") for i, line in enumerate(COMMAND.split("\n"))]
-        out += [("shown", line.replace(str(folder), "~/study")) for line in typed(COMMAND, folder, until)]
-    shown = subprocess.run(["head", "-4", "answered.csv"], cwd=folder, capture_output=True, text=True)
+        out += [
+            ("typed", f"{'$ ' if i == 0 else '  '}{line}")
+            for i, line in enumerate(COMMAND.split("\n"))
+        ]
+        out += [
+            ("shown", line.replace(str(folder), "~/study"))
+            for line in typed(COMMAND, folder, until)
+        ]
+    shown = subprocess.run(
+        ["head", "-4", "answered.csv"], cwd=folder, capture_output=True, text=True
+    )
     out.append(("typed", "$ head -4 answered.csv"))
     return out + [("shown", line) for line in shown.stdout.splitlines()]
 
@@ -84,7 +92,9 @@ def terminal(folder: Path) -> list[tuple[str, str]]:
 def svg(lines: list[tuple[str, str]], theme: dict[str, str]) -> str:
     """Draw a terminal."""
     high, wide = 19, 8.1
-    cut = [(kind, line if len(line) <= COLUMNS else line[: COLUMNS - 1] + "…") for kind, line in lines]
+    cut = [
+        (kind, line if len(line) <= COLUMNS else line[: COLUMNS - 1] + "…") for kind, line in lines
+    ]
     width, height = int(COLUMNS * wide) + 40, high * len(cut) + 56
     rows = "\n".join(
         f'<text x="20" y="{50 + high * i}" class="{kind}" xml:space="preserve">{escape(line)}</text>'

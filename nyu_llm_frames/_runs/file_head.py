@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -20,6 +21,7 @@ from nyu_llm_frames._sidecar.bands import LargeSidecar
 from nyu_llm_frames._stages.cost.estimate import Estimate
 from nyu_llm_frames._tables.csv_text import notes
 from nyu_llm_frames._tables.source import open_source
+from nyu_llm_frames._tables.table import Piece
 
 
 def head(
@@ -31,12 +33,23 @@ def head(
         bands = RequestBands(source, arguments, Path(folder), check_columns=check_columns)
         frames, there = [], 0
         for piece in source.pieces(bands.used, index=bands.head.template.uses_index):
-            frames.append(bands.frame(piece, there))
+            frames.append(_frame(piece, there))
             there += piece.rows
             if there >= rows:
                 break
         _tell_notes(bands)
     return pd.concat(frames).head(rows) if frames else pd.DataFrame(columns=list(source.columns))
+
+
+def _frame(piece: Piece, first: int) -> pd.DataFrame:
+    """Return a piece as a frame of plain values."""
+    labels: Any = pd.RangeIndex(first, first + piece.rows)
+    if piece.index is not None:
+        labels = pd.Index(piece.index, dtype=object, tupleize_cols=False)
+    columns = {
+        name: pd.Series(values, index=labels, dtype=object) for name, values in piece.values.items()
+    }
+    return pd.DataFrame(columns, index=labels)
 
 
 def estimate_file(path: str | Path, arguments: Arguments, retries: int = 1) -> Estimate:

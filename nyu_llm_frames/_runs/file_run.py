@@ -121,7 +121,7 @@ class FileRun:
 
         def join(part: CallPart, planner: Planner) -> None:
             found = Collected(part.call, planner)
-            columns.add(part.call.frame.index.to_numpy(), found.frame)
+            columns.add(part.call.table.numbers(), found.frame)
             counts.update(found.counts)
             examples.update(found.examples | examples)
 

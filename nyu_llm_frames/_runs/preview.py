@@ -5,7 +5,7 @@ Comes in: a prepared call. Goes out: a frame with ids and messages; no effect at
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -15,14 +15,12 @@ if TYPE_CHECKING:
     from nyu_llm_frames._runs.prepare import PreparedCall
 
 
-def preview(call: PreparedCall) -> pd.DataFrame:
+def preview(call: PreparedCall) -> Any:
     """Return ``custom_id`` and ``messages`` of every row of a call."""
     requests = call.requests
     arguments = call.codes >= 0
     given = iter(requests.messages(call.codes[arguments]))
     messages = [next(given) if one else None for one in arguments.tolist()]
     ids = _columns.text_column(_columns.spread(requests.ids, call.codes))
-    out = pd.DataFrame(index=call.frame.index)
-    out.insert(0, "custom_id", ids)
-    out.insert(1, "messages", pd.Series(messages, index=out.index, dtype=object).array)
-    return out
+    shown = pd.Series(messages, dtype=object).array
+    return call.table.without_columns().with_columns({"custom_id": ids, "messages": shown})

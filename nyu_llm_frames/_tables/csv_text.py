@@ -23,12 +23,12 @@ from nyu_llm_frames._tables.csv_cells import Guess, Kind, arrow_type, parsed, pl
 from nyu_llm_frames._tables.source import (
     BYTES,
     ROWS,
-    Piece,
     Source,
     not_utf_8,
     other_delimiter,
     reading,
 )
+from nyu_llm_frames._tables.table import Piece
 from nyu_llm_frames.errors import ConfigurationError
 
 _FEW = 100

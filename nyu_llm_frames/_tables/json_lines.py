@@ -14,7 +14,9 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 
-from nyu_llm_frames._tables.source import BYTES, ROWS, Piece, not_utf_8, reading
+from nyu_llm_frames._stages.prompts.python_values import to_python
+from nyu_llm_frames._tables.source import BYTES, ROWS, not_utf_8, reading
+from nyu_llm_frames._tables.table import Piece
 from nyu_llm_frames.errors import ConfigurationError
 
 _LARGEST_WHOLE_FLOAT = 2**53
@@ -40,7 +42,7 @@ class JsonLinesSource:
 
     def pieces(self, columns: Sequence[str], *, index: bool = False) -> Iterator[Piece]:
         for rows, read in self._objects():
-            values = {name: [row.get(name) for row in rows] for name in columns}
+            values = {name: to_python([row.get(name) for row in rows]) for name in columns}
             yield Piece(len(rows), values, None, read)
 
     def schema(self) -> pa.Schema:

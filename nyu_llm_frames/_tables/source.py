@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -16,6 +15,7 @@ import pyarrow as pa
 
 from nyu_llm_frames._shared.local_path import local_path
 from nyu_llm_frames._tables.file_content import HEAD_BYTES, PARQUET_FILE, kind_of
+from nyu_llm_frames._tables.table import Piece
 from nyu_llm_frames.errors import ConfigurationError, LLMFramesError
 
 ROWS = 10_000
@@ -27,27 +27,6 @@ JSON_LINES = (".jsonl", ".ndjson")
 PARQUET = (".parquet", ".pq")
 INPUTS = (*CSV_DELIMITERS, *JSON_LINES, *PARQUET)
 OUTPUTS = (*CSV_DELIMITERS, *PARQUET)
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """Consecutive rows as plain Python values.
-
-    Attributes
-    ----------
-    rows : int
-    values : dict of str to list
-        The columns asked for.
-    index : list or None
-        Row labels, where the file keeps some; else the rows are numbered from 0.
-    read : float
-        Part of the file that has been read, 0 to 1.
-    """
-
-    rows: int
-    values: dict[str, list[object]]
-    index: list[object] | None
-    read: float
 
 
 class Source(Protocol):

@@ -26,6 +26,7 @@ same facts as attributes. Each class also is the builtin it is a kind of, and ea
     └── PartialResultError          RuntimeError     some rows have no good answer
 
     PartialResultWarning            UserWarning      the same, as the default warning
+    TruncationWarning               UserWarning      max_tokens that thinking will eat
 """
 
 from __future__ import annotations
@@ -384,3 +385,10 @@ class PartialResultError(_CarriesRun, RuntimeError):
 
 class PartialResultWarning(UserWarning):
     """Some rows have no good answer; their reasons stand in ``{output}_error``."""
+
+
+class TruncationWarning(UserWarning):
+    """The model thinks, and `max_tokens` counts thinking: answers may be cut or empty.
+
+    Given where no progress is shown; else it is a line of the progress.
+    """

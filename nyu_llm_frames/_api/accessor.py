@@ -13,7 +13,7 @@ import pandas as pd
 from typing_extensions import TypeVar, Unpack
 
 from nyu_llm_frames._runs.arguments import Common, Template, collect_arguments, expand_signature
-from nyu_llm_frames._tables.open_table import check_kind, first_rows
+from nyu_llm_frames._tables.open_table import check_kind
 from nyu_llm_frames.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -73,8 +73,7 @@ class FrameMethods(Generic[T]):
         from nyu_llm_frames._runs.preview import preview
 
         arguments = collect_arguments(template, model, common)
-        first, rows = first_rows(self._frame, n)
-        out: T = preview(prepare(first, arguments, check_columns=False, rows=rows))
+        out: T = preview(prepare(self._frame, arguments, check_columns=False, first=n))
         return out
 
     @expand_signature
@@ -209,13 +208,8 @@ class FrameMethods(Generic[T]):
         from nyu_llm_frames._stages.cost.estimate import check_max_cost
 
         call = self._prepared(template, model, common)
-        run: Run[T] = submit(
-            call,
-            current_clock(),
-            retries=check_retries(retries),
-            max_cost=check_max_cost(max_cost, call.options.max_cost),
-        )
-        return run
+        limit = check_max_cost(max_cost, call.options.max_cost)
+        return submit(call, current_clock(), retries=check_retries(retries), max_cost=limit)
 
     @expand_signature
     def batch(
@@ -268,9 +262,12 @@ class FrameMethods(Generic[T]):
             Name of the new column; its errors stand in ``{output}_error``.
         prefix : str, default ""
             Put before the names of a schema's columns.
-        if_exists : {"error", "replace"}, default "error"
-            What to do when a new column is there already. With "replace", a template that goes
-            through `row` as a whole meets no column of an earlier run that it does not name.
+        if_exists : {"error", "replace", "fill"}, default "error"
+            What to do when a new column is there already. "fill" asks only the rows that have no
+            good answer in these columns (error set, or value missing), with this call's
+            parameters, and fills their cells; all other cells stay. With "replace" and "fill", a
+            template that goes through `row` as a whole meets no column of an earlier run that it
+            does not name.
         details : bool, default False
             Whether to add status, finish reason, tokens, cost, model and custom_id.
         missing : {"error", "skip"}, default "error"

@@ -17,7 +17,12 @@ from nyu_llm_frames._jobs.context import Context
 from nyu_llm_frames._jobs.live import Ints, LiveRequests
 from nyu_llm_frames._runs.arguments import Arguments
 from nyu_llm_frames._runs.estimating import TRIAL, answer_costs
-from nyu_llm_frames._runs.launch import CallExecution, opened, tell_unknown_model
+from nyu_llm_frames._runs.launch import (
+    CallExecution,
+    opened,
+    tell_of_cut_answers,
+    tell_unknown_model,
+)
 from nyu_llm_frames._runs.prepare import PreparedCall, prepare
 from nyu_llm_frames._runs.result import Collected
 from nyu_llm_frames._shared.clock import Clock
@@ -25,10 +30,10 @@ from nyu_llm_frames._sidecar.answer_store import gather
 from nyu_llm_frames._sidecar.lock import one_trial
 from nyu_llm_frames._stages.answers.answer import TOKENS, Answer
 from nyu_llm_frames._stages.batches.planning import RequestStates
-from nyu_llm_frames._stages.cost.estimate import Trial, check_budget, interval
+from nyu_llm_frames._stages.cost.estimate import check_budget
 from nyu_llm_frames._stages.cost.prices import price_of
+from nyu_llm_frames._stages.cost.projection import Trial, interval
 from nyu_llm_frames._tables.columns import Outcome
-from nyu_llm_frames._tables.open_table import open_table
 from nyu_llm_frames.errors import ConfigurationError
 
 
@@ -48,9 +53,9 @@ def draw(rows: int, n: int, random_state: Any) -> Ints:
 
 def trial(frame: Any, arguments: Arguments, *, n: int, random_state: Any, clock: Clock) -> Any:
     """Answer n rows now. See `FrameMethods.trial`."""
-    table = open_table(frame)
-    drawn = table.take(draw(len(table), n, random_state))
-    whole = prepare(table, arguments)  # every row is checked, and the projection needs them all
+    draw(0, n, random_state)  # what cannot be drawn is said first
+    whole = prepare(frame, arguments)  # every row is checked, and the projection needs them all
+    drawn = whole.table.take(draw(len(whole.table), n, random_state))
     part = prepare(drawn, arguments)
     ctx = opened(part, clock)
     execution = CallExecution(part, ctx, kind=TRIAL)
@@ -84,6 +89,7 @@ def _ask(part: PreparedCall, execution: CallExecution, asking: LiveRequests, wan
     ctx = execution.ctx
     ctx.connect()
     tell_unknown_model(ctx, part)
+    tell_of_cut_answers(ctx, part)
     record = execution.record(len(part.requests))
     with ctx.locked():
         ctx.sidecar.save_run(record)

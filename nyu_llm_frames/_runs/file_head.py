@@ -31,11 +31,13 @@ def head(
     source = open_source(path)
     with tempfile.TemporaryDirectory() as folder:
         bands = RequestBands(source, arguments, Path(folder), check_columns=check_columns)
-        frames, there = [], 0
+        frames, there, found = [], 0, 0
         for piece in source.pieces(bands.used, index=bands.head.template.uses_index):
-            frames.append(_frame(piece, there))
+            asked, _ = bands.choose(piece, there)
+            frames.append(_frame(asked, there))
             there += piece.rows
-            if there >= rows:
+            found += asked.rows
+            if found >= rows:
                 break
         _tell_notes(bands)
     return pd.concat(frames).head(rows) if frames else pd.DataFrame(columns=list(source.columns))
@@ -63,7 +65,7 @@ def estimate_file(path: str | Path, arguments: Arguments, retries: int = 1) -> E
         path = bands.head.sidecar_path
         bands.sidecar = LargeSidecar(path, clock, create=None)
         ctx = looked_at(bands.head, clock, bands.sidecar)
-        return CallExecution(bands.head, ctx, bands, bands.rows, retries=retries).estimate()[0]
+        return CallExecution(bands.head, ctx, bands, bands.asked, retries=retries).estimate()[0]
 
 
 def _tell_notes(bands: RequestBands) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -21,10 +22,12 @@ from nyu_llm_frames._runs.prepare import PreparedCall, check_prompts_differ, com
 from nyu_llm_frames._runs.rendering import render
 from nyu_llm_frames._sidecar.bands import PREFIX, LargeSidecar, SidecarSlice, prefixes
 from nyu_llm_frames._stages.requests.bodies import Requests, first_of_each
+from nyu_llm_frames._tables import filling
 from nyu_llm_frames._tables.arrow_columns import RowNumbers
 from nyu_llm_frames._tables.frame import missing_value_error
 from nyu_llm_frames._tables.source import Source
 from nyu_llm_frames._tables.spill import LIMIT_BYTES, Spill
+from nyu_llm_frames._tables.table import Ints, Piece
 from nyu_llm_frames.errors import ColumnExistsError, MissingValueError
 
 _PART_BYTES = 8 << 20
@@ -50,16 +53,21 @@ class RequestBands:
 
     Attributes
     ----------
+    rows, asked : int
+        Rows that were read, and those of them that are asked: all but with ``if_exists="fill"``.
     sidecar : LargeSidecar or None
         Of which each band sees what concerns it; None where there is none.
+    is_typed : bool
+        Whether an output is written whose columns have types.
     """
 
     def __init__(
         self, source: Source, arguments: Arguments, folder: Path, *, check_columns: bool = True
     ) -> None:
         self.source, self.arguments = source, arguments
-        self.rows = 0
+        self.rows = self.asked = 0
         self.sidecar: LargeSidecar | None = None
+        self.is_typed = False
         try:
             self.head = compile_call(source, arguments, check_columns=check_columns)
         except ColumnExistsError as e:
@@ -72,9 +80,24 @@ class RequestBands:
     @property
     def used(self) -> list[str]:
         """The columns that the prompts are made of."""
-        wanted = set(self.head.used)
+        wanted = {*self.head.used, *self._deciding}
         used = [name for name in self.source.columns if name in wanted]
         return used or list(self.source.columns[:1])  # rows have to be counted all the same
+
+    @property
+    def _deciding(self) -> list[str]:
+        if not self.head.fills:
+            return []
+        return filling.deciding(self.arguments.output, self.head.schema, self.arguments.prefix)
+
+    def choose(self, piece: Piece, first: int) -> tuple[Piece, filling.Fill | None]:
+        """Return the rows of a piece that are asked, and where in it they stand."""
+        if not self.head.fills:
+            return piece, None
+        there = {name: piece.values[name] for name in self._deciding if name in piece.values}
+        columns = {name: pd.Series(cells, dtype=object) for name, cells in there.items()}
+        fill = self.head.lacking(pd.DataFrame(columns, index=range(piece.rows)))
+        return piece.take(fill.rows, first), fill
 
     def fill(self) -> None:
         """Read the file and render every prompt.
@@ -89,14 +112,21 @@ class RequestBands:
         for piece in self.source.pieces(self.used, index=self.head.template.uses_index):
             first, self.rows = self.rows, self.rows + piece.rows
             check_prompts_differ(self.head, self.source.columns, self.rows)
+            asked, fill = self.choose(piece, first)
             try:
-                requests = render(self.head, [piece], first)
+                requests = render(self.head, [asked], first)
             except MissingValueError as e:
                 missing_rows.add(e)
                 continue
+            self.asked += asked.rows
+            if fill is not None and self.is_typed:
+                filling.check_cells(
+                    fill, self.arguments.output, self.head.schema,
+                    prefix=self.arguments.prefix, first=first,
+                )  # fmt: skip
             if missing_rows.first is not None:
                 continue
-            table = _rows(requests, first)
+            table = _rows(requests, first, None if fill is None else fill.rows)
             if settled:
                 self._put(table)
                 continue
@@ -176,17 +206,18 @@ def _grouped(sizes: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
     yield start, len(sizes)
 
 
-def _rows(requests: Requests, first: int) -> pa.Table:
+def _rows(requests: Requests, first: int, rows: Ints | None) -> pa.Table:
     """Return a row per row that is asked, with the prompt at the first of equal ones."""
     codes = requests.codes
     kept = np.flatnonzero(codes >= 0)
     chosen = codes[kept]
+    places = kept if rows is None else rows[kept]
     _, firsts = np.unique(chosen, return_index=True)
     repeated = np.ones(len(chosen), dtype=np.bool_)
     repeated[firsts] = False
     return pa.Table.from_arrays(
         [
-            pa.array(kept + first, pa.int64()),
+            pa.array(places + first, pa.int64()),
             requests.ids.take(pa.array(chosen)),
             requests.fragments.take(pa.array(chosen, mask=repeated)),
         ],
@@ -201,7 +232,8 @@ def _in_file(error: ColumnExistsError, source: Source) -> ColumnExistsError:
     else:
         told = (
             "Is it the output of an earlier call? Then nothing is paid again with "
-            'if_exists="replace"; or choose'
+            'if_exists="replace", and if_exists="fill" asks only the rows without a good answer; '
+            "or choose"
         )
     return ColumnExistsError(
         f"{source.path} already has {', '.join(map(repr, error.columns))}. {told} another name "

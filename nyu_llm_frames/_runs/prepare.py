@@ -14,6 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from nyu_llm_frames._gateway.gateway import Gateway
 from nyu_llm_frames._gateway.provider import resolve_model
 from nyu_llm_frames._runs.arguments import Arguments
@@ -28,11 +30,12 @@ from nyu_llm_frames._stages.requests.bodies import BodyShape, Requests, no_reque
 from nyu_llm_frames._stages.requests.parameters import body_params, check_number
 from nyu_llm_frames._stages.requests.routes import route
 from nyu_llm_frames._stages.schema.schema import Schema, compile_schema
+from nyu_llm_frames._tables import filling
 from nyu_llm_frames._tables.arrow_columns import RowNumbers
 from nyu_llm_frames._tables.columns import Codes, new_names
 from nyu_llm_frames._tables.frame import check_new_columns
 from nyu_llm_frames._tables.image_cells import image_columns
-from nyu_llm_frames._tables.open_table import open_table
+from nyu_llm_frames._tables.open_table import open_rows
 from nyu_llm_frames._tables.table import Head, Table
 from nyu_llm_frames.errors import ConfigurationError, TemplateError
 
@@ -55,6 +58,10 @@ class PreparedCall:
     gateway : Gateway
     options : Options
     sidecar_path : Path
+    fill : Fill, optional
+        With ``if_exists="fill"``: where these rows stand in the whole table.
+    whole : Table, optional
+        The same: that table.
     """
 
     arguments: Arguments
@@ -66,6 +73,8 @@ class PreparedCall:
     gateway: Gateway
     options: Options
     sidecar_path: Path
+    fill: filling.Fill | None = None
+    whole: Table | None = None
 
     @property
     def codes(self) -> Codes:
@@ -76,6 +85,20 @@ class PreparedCall:
     def used(self) -> list[Hashable]:
         """The columns that the prompts are made of."""
         return list(dict.fromkeys((*self.template.columns, *self.images)))
+
+    @property
+    def fills(self) -> bool:
+        """Whether only rows without a good answer are asked."""
+        return self.arguments.if_exists == "fill"
+
+    @property
+    def kept(self) -> int:
+        """Number of rows that are not asked: they have a good answer from before."""
+        return 0 if self.fill is None else len(self.fill.earlier) - len(self.fill.rows)
+
+    def lacking(self, earlier: pd.DataFrame) -> filling.Fill:
+        """Find the rows that are asked, by the columns of an earlier call."""
+        return filling.choose(earlier, self.arguments.output, self.schema, self.arguments.prefix)
 
 
 def _one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
@@ -157,7 +180,7 @@ def prepare(
     arguments: Arguments,
     *,
     check_columns: bool = True,
-    rows: int | None = None,
+    first: int | None = None,
 ) -> PreparedCall:
     """Check everything and render every prompt; no network, nothing written.
 
@@ -167,17 +190,29 @@ def prepare(
     arguments : Arguments
     check_columns : bool
         Whether the new columns must have a place in the table.
-    rows : int, optional
-        Of the whole table, where this is a part of it.
+    first : int, optional
+        Render only so many rows, the first that would be asked.
 
     Raises
     ------
     LLMFramesError
         The kind that fits, naming the row, column or argument and the way out.
     """
-    table = open_table(table)
+    table, rows = open_rows(table, first if arguments.if_exists != "fill" else None)
     call = compile_call(table, arguments, check_columns=check_columns)
-    check_prompts_differ(call, table.columns, len(table) if rows is None else rows)
+    check_prompts_differ(call, table.columns, rows)
+    if call.fills:
+        wanted = call.arguments
+        fields = None if call.schema is None else [field.name for field in call.schema.fields]
+        ours = new_names(wanted.output, fields, prefix=wanted.prefix, details=True)
+        fill = call.lacking(table.earlier(ours))
+        if check_columns:
+            filling.check_types(
+                fill, table.label, wanted.output, call.schema,
+                prefix=wanted.prefix, details=wanted.details,
+            )  # fmt: skip
+        call = replace(call, fill=fill, whole=table)
+        table = table.take(fill.rows[:first])
     pieces = table.pieces(
         call.used, index=call.template.uses_index, rows=len(table) if call.images else None
     )
@@ -201,7 +236,7 @@ def compile_call(table: Head, arguments: Arguments, *, check_columns: bool = Tru
     """
     options = _options.current()
     columns = list(table.columns)
-    _one_of("if_exists", arguments.if_exists, ("error", "replace"))
+    _one_of("if_exists", arguments.if_exists, ("error", "replace", "fill"))
     _one_of("missing", arguments.missing, ("error", "skip"))
     if not isinstance(arguments.model, str) or not arguments.model.strip():
         raise ConfigurationError(f"model must be the name of a model, not {arguments.model!r}.")
@@ -223,6 +258,9 @@ def compile_call(table: Head, arguments: Arguments, *, check_columns: bool = Tru
     path = sidecar_path(arguments, options)
     schema = None if arguments.schema is None else compile_schema(arguments.schema)
     fields = None if schema is None else [field.name for field in schema.fields]
+    if arguments.if_exists == "fill":
+        details = arguments.details or filling.has_details(columns, arguments.output, fields)
+        arguments = replace(arguments, details=details)
     if check_columns:
         names = new_names(
             arguments.output, fields, prefix=arguments.prefix, details=arguments.details
@@ -230,7 +268,7 @@ def compile_call(table: Head, arguments: Arguments, *, check_columns: bool = Tru
         check_new_columns(table, names, arguments.if_exists)
     # What an earlier run of the same cell added is no part of a row: its prompt would be another.
     ours: frozenset[Hashable] = frozenset()
-    if arguments.if_exists == "replace":
+    if arguments.if_exists != "error":
         for details in (False, True):
             names = new_names(arguments.output, fields, prefix=arguments.prefix, details=details)
             if details == arguments.details or set(names) <= set(columns):

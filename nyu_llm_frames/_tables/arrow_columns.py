@@ -73,6 +73,9 @@ class RowNumbers(Table[pa.Table]):
     def take(self, rows: Ints) -> RowNumbers:
         return RowNumbers(self.rows[rows])
 
+    def earlier(self, names: Sequence[str]) -> pd.DataFrame:
+        return pd.DataFrame(index=range(len(self)))
+
     def without_columns(self) -> RowNumbers:
         return self
 

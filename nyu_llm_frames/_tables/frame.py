@@ -80,16 +80,22 @@ class PandasTable(Table[pd.DataFrame]):
     def take(self, rows: Ints) -> PandasTable:
         return PandasTable(self.frame.iloc[rows])
 
+    def earlier(self, names: Sequence[str]) -> pd.DataFrame:
+        at = {name: there[0] for name in names if (there := places(self.columns, name))}
+        found = self.frame.iloc[:, list(at.values())].reset_index(drop=True)
+        found.columns = pd.Index(list(at))
+        return found
+
     def without_columns(self) -> PandasTable:
         return PandasTable(pd.DataFrame(index=self.frame.index))
 
     def with_columns(self, columns: Mapping[str, Any]) -> pd.DataFrame:
         out = own_copy(self.frame)
         for name, values in columns.items():
-            places = _places(list(out.columns), name)
-            if not places:
+            there = places(list(out.columns), name)
+            if not there:
                 out.insert(len(out.columns), name, values)
-            for place in places:
+            for place in there:
                 out.isetitem(place, values)
         return out
 
@@ -212,22 +218,23 @@ def check_new_columns(table: Head, names: Sequence[str], if_exists: str) -> None
             columns=labels,
         )
     columns = list(table.columns)
-    places = {n: len(_places(columns, n)) for n in names}
-    there = [n for n in names if places[n]]
+    found = {n: len(places(columns, n)) for n in names}
+    there = [n for n in names if found[n]]
     if there and if_exists == "error":
         raise ColumnExistsError(
             f"The frame already has {', '.join(map(repr, there))}. Was this cell run before? Then "
-            'nothing is paid again with if_exists="replace"; or choose another name with output= '
-            "or prefix=.",
+            'nothing is paid again with if_exists="replace", and if_exists="fill" asks only the '
+            "rows without a good answer; or choose another name with output= or prefix=.",
             columns=there,
         )
     for name in there:
-        if places[name] > 1:
+        if found[name] > 1:
             raise ConfigurationError(
-                f"{places[name]} columns are called {name!r}; choose another output= or prefix=."
+                f"{found[name]} columns are called {name!r}; choose another output= or prefix=."
             )
 
 
-def _places(columns: Sequence[Hashable], name: str) -> list[int]:
+def places(columns: Sequence[Hashable], name: str) -> list[int]:
+    """Return where the columns of a name stand."""
     # A label may be anything, also pd.NA, whose comparisons are no bool.
     return [i for i, label in enumerate(columns) if isinstance(label, str) and label == name]

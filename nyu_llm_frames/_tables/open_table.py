@@ -26,14 +26,14 @@ def check_kind(value: object) -> None:
         raise AttributeError("df.llm works on a pandas.DataFrame.")
 
 
-def open_table(value: Any) -> Table:
-    """Return a value as a table, collected where it is a query or a stream."""
+def open_rows(value: Any, first: int | None = None) -> tuple[Table, int]:
+    """Return a value as a table, or its first rows, and how many rows it has.
+
+    What is a query or a stream is collected here, once.
+    """
     from nyu_llm_frames._tables.frame import PandasTable
     from nyu_llm_frames._tables.table import Table
 
-    return value if isinstance(value, Table) else PandasTable(value)
-
-
-def first_rows(value: Any, n: int) -> tuple[Table, int | None]:
-    """Return the first rows of a table, and how many it has; None where nobody knows."""
-    return open_table(value.head(n)), len(value)
+    if isinstance(value, Table):
+        return value, len(value)
+    return PandasTable(value if first is None else value.head(first)), len(value)

@@ -21,6 +21,7 @@ from nyu_llm_frames._shared.local_path import local_path
 from nyu_llm_frames._sidecar.storage import atomic_file
 from nyu_llm_frames._tables import pandas_metadata
 from nyu_llm_frames._tables.csv_text import CsvSource
+from nyu_llm_frames._tables.filling import IS_NEW, beside_kept
 from nyu_llm_frames._tables.json_lines import cell_text
 from nyu_llm_frames._tables.source import CSV_DELIMITERS, OUTPUTS, Source
 from nyu_llm_frames.errors import ConfigurationError
@@ -104,7 +105,8 @@ def write(source: Source, output: Path, new: Columns, check: Callable[[], None])
 
     Notes
     -----
-    A new column that the input has already (``if_exists="replace"``) takes its place.
+    A new column that the input has already (``if_exists="replace"``) takes its place; only in the
+    rows that ``IS_NEW`` names, where there is such a column (``if_exists="fill"``).
     """
     suffix = output.suffix.lower()
     with atomic_file(output, 0o666) as file:  # like any file that a program writes here
@@ -134,9 +136,12 @@ def _write_parquet(source: Source, file: BinaryIO, new: Columns) -> None:
 
 
 def _beside(table: pa.Table, new: pa.Table, schema: pa.Schema) -> pa.Table:
-    columns = [
-        new[field.name] if field.name in new.schema.names else table[field.name] for field in schema
-    ]
+    columns = []
+    for name in schema.names:
+        column = new[name] if name in new.schema.names else table[name]
+        if IS_NEW in new.schema.names and name in new.schema.names and name in table.schema.names:
+            column = beside_kept(name, column, new[IS_NEW], table[name])
+        columns.append(column)
     return pa.Table.from_arrays(columns, schema=schema)
 
 
@@ -157,12 +162,16 @@ def _copy_csv(source: CsvSource, file: BinaryIO, new: Columns, delimiter: str) -
     for records in source.records():
         table = new.take(len(records.fields))
         cells = {name: line.cells(table[name]) for name in names}
+        fills = IS_NEW in table.column_names
+        is_new = table[IS_NEW].to_pylist() if fills else [True] * table.num_rows
         if as_it_is:
             left: Sequence[str] = records.texts
         else:
             for name, place in zip(replaced, source.places(replaced), strict=True):
-                for row, cell in zip(records.fields, table[name].to_pylist(), strict=True):
-                    row[place] = plain_text(cell)
+                new_cells = zip(records.fields, table[name].to_pylist(), is_new, strict=True)
+                for row, cell, new_here in new_cells:
+                    if new_here:
+                        row[place] = plain_text(cell)
             left = [line.join(row) for row in records.fields]
         beside = [cells[name] for name in added]
         lines = [delimiter.join(row) + end for row in zip(left, *beside, strict=True)]

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, Protocol
 
 import numpy as np
+import pandas as pd
 from typing_extensions import TypeVar
 
 T_co = TypeVar("T_co", covariant=True, default=Any)
@@ -42,6 +43,14 @@ class Piece:
     index: list[object] | None
     read: float
     labels: Any = None
+
+    def take(self, rows: Ints, first: int) -> Piece:
+        """Return some rows under the labels that they have; the piece's first has this number."""
+        at = rows.tolist()
+        index = range(first, first + self.rows) if self.index is None else self.index
+        labels = index if self.labels is None else self.labels
+        values = {name: [cells[i] for i in at] for name, cells in self.values.items()}
+        return Piece(len(at), values, [index[i] for i in at], self.read, [labels[i] for i in at])
 
 
 class Head(Protocol):
@@ -86,6 +95,10 @@ class Table(ABC, Generic[T_co]):
     @abstractmethod
     def take(self, rows: Ints) -> Table[T_co]:
         """Return some rows, in this order."""
+
+    @abstractmethod
+    def earlier(self, names: Sequence[str]) -> pd.DataFrame:
+        """Return those of some columns that are there, as pandas has them; rows are numbered."""
 
     @abstractmethod
     def without_columns(self) -> Table[T_co]:

@@ -11,9 +11,7 @@ import os
 import pty
 import re
 import select
-import shutil
 import subprocess
-import sys
 import tempfile
 from html import escape
 from pathlib import Path
@@ -97,7 +95,8 @@ def svg(lines: list[tuple[str, str]], theme: dict[str, str]) -> str:
     ]
     width, height = int(COLUMNS * wide) + 40, high * len(cut) + 56
     rows = "\n".join(
-        f'<text x="20" y="{50 + high * i}" class="{kind}" xml:space="preserve">{escape(line)}</text>'
+        f'<text x="20" y="{50 + high * i}" class="{kind}" xml:space="preserve">{escape(line)}'
+        "</text>"
         for i, (kind, line) in enumerate(cut)
     )
     dots = "".join(
@@ -136,8 +135,8 @@ def photograph(html: str, theme: str, target: Path, folder: Path) -> None:
         f'<body data-jp-theme-light="{"true" if theme == "light" else "false"}">{html}'
     )
     subprocess.run(
-        ["chromium", "--headless", "--no-sandbox", "--hide-scrollbars", "--force-device-scale-factor=2",
-         "--window-size=760,330", f"--screenshot={target}", page.as_uri()],
+        ["chromium", "--headless", "--no-sandbox", "--hide-scrollbars", "--window-size=760,330",
+         "--force-device-scale-factor=2", f"--screenshot={target}", page.as_uri()],
         check=True, capture_output=True,
     )  # fmt: skip
 

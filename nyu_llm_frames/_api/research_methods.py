@@ -6,9 +6,7 @@ Comes in: a frame and arguments. Goes out: what `research/` computed. It stores 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Literal
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from nyu_llm_frames.research.agreement import Agreement
@@ -19,7 +17,7 @@ if TYPE_CHECKING:
 class ResearchMethods:
     """The methods of `df.llm` that send nothing and need no sidecar."""
 
-    _frame: pd.DataFrame
+    _frame: Any
 
     def evaluate(
         self,

@@ -12,6 +12,7 @@ same facts as attributes. Each class also is the builtin it is a kind of, and ea
     ├── ColumnExistsError           ValueError       the output column is there already
     ├── RequestError                ValueError       a request that would fail or vanish
     ├── SchemaError                 ValueError       a schema that cannot be expressed
+    ├── CodesError                  ValueError       a file of hand codes, and a row of it
     ├── BudgetError                 RuntimeError     above max_cost, or the budget is used up
     ├── SidecarError                OSError          the folder, a file in it, its lock
     │   ├── SidecarVersionError     ...              written by a newer release
@@ -26,6 +27,7 @@ same facts as attributes. Each class also is the builtin it is a kind of, and ea
     └── PartialResultError          RuntimeError     some rows have no good answer
 
     PartialResultWarning            UserWarning      the same, as the default warning
+    CodesWarning                    UserWarning      coders differ, or a file of theirs is open
 """
 
 from __future__ import annotations
@@ -181,6 +183,25 @@ class SchemaError(LLMFramesError, ValueError):
     def __init__(self, message: str = "", *, path: str = "$") -> None:
         super().__init__(message)
         self.path = path
+
+
+class CodesError(LLMFramesError, ValueError):
+    """Hand codes that cannot be written, read or joined without a doubt.
+
+    Attributes
+    ----------
+    file : str
+        Name of the file.
+    row : int or None
+        Row as a spreadsheet program numbers it: 1 is the header.
+    unit : str
+    """
+
+    def __init__(
+        self, message: str = "", *, file: str = "", row: int | None = None, unit: str = ""
+    ) -> None:
+        super().__init__(message)
+        self.file, self.row, self.unit = file, row, unit
 
 
 class SidecarError(LLMFramesError, OSError):
@@ -384,3 +405,7 @@ class PartialResultError(_CarriesRun, RuntimeError):
 
 class PartialResultWarning(UserWarning):
     """Some rows have no good answer; their reasons stand in ``{output}_error``."""
+
+
+class CodesWarning(UserWarning):
+    """Coders differ, or a file of theirs is open in a spreadsheet program."""

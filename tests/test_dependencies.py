@@ -20,7 +20,7 @@ BROUGHT_BY = {"splintr": "splintr-rs", "pydantic_core": "pydantic", "PIL": "pill
 # What a package that we import needs for what we do with it: Starlette for forms.
 IMPORTED_BY_OTHERS = {"python-multipart"}
 # By folder below the package, for what only an extra needs.
-EXTRAS = {"": ("plot", "tokens"), "local": ("local",)}
+EXTRAS = {"": ("plot", "research", "tokens"), "local": ("local",)}
 
 
 def declared(*extras: str) -> dict[str, str]:

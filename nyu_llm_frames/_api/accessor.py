@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import pandas as pd
 from typing_extensions import Unpack
 
+from nyu_llm_frames._api.research_methods import ResearchMethods
 from nyu_llm_frames._runs.arguments import Common, Template, collect_arguments, expand_signature
 from nyu_llm_frames.errors import ConfigurationError
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from nyu_llm_frames._stages.cost.estimate import Estimate
 
 
-class FrameMethods:
+class FrameMethods(ResearchMethods):
     """Batch inference for the rows of a frame: ``df.llm``."""
 
     def __init__(self, frame: pd.DataFrame) -> None:

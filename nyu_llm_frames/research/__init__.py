@@ -1,0 +1,1 @@
+"""What makes labels into research: hand codes, evaluation, agreement, corrected estimates."""

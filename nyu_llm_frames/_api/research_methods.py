@@ -87,8 +87,13 @@ class ResearchMethods:
 
         Examples
         --------
-        >>> df.llm.to_code("codes", "offense", by="drug",
-        ...                labels=["cocaine", "heroin", "other"])  # doctest: +SKIP
+        >>> import pandas as pd, nyu_llm_frames as llm
+        >>> df = pd.DataFrame({"text": ["It broke.", "Superb.", "It broke."], "label": list("npn")})
+        >>> design = df.llm.to_code("codes", "text", by="label", labels=["n", "p"], format="csv")
+        >>> design[["stratum", "N_h", "n_h", "pi", "rows"]]
+          stratum  N_h  n_h   pi  rows
+        0       n    1    1  1.0     2
+        1       p    1    1  1.0     1
         """
         from nyu_llm_frames.research.hand_codes import to_code
 

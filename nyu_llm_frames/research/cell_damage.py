@@ -2,20 +2,23 @@
 
 Comes in: a text that was written, and the text that came back. Goes out: whether the second is the
 first as Excel, LibreOffice or a CSV file in another country's form keep it: "007" as 7, "1e5" as
-1.00E+05, true as TRUE, 2024-01-05 as 05/01/2024, other ends of lines, escaped characters.
+1.00E+05, true as TRUE, 2024-01-05 as 05/01/2024, other ends of lines, "?" for an emoji.
 """
 
 from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable
 
 _ESCAPED = re.compile(r"_x([0-9A-Fa-f]{4})_")
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufeff\ufffd-\uffff\ud800-\udfff]")
 _FORMULA = re.compile(r"[=+\-@]")
 _NUMBER = re.compile(r"[+-]?(?:\d+(?:[.,]\d*)?|[.,]\d+)(?:[eE][+-]?\d+)?")
-_DATE = re.compile(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}(?:[T ]\d{1,2}:\d{2}(?::\d{2}(?:\.\d+)?)?)?")
+_DATE = re.compile(r"\d{1,4}[-/.]\d{1,2}([-/.]\d{1,4}([T ]\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?)?)?")
+_MONTHS = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"]
+_MONTH = re.compile("|".join(_MONTHS), re.IGNORECASE)
 _EXCEL_DIGITS = 15
 
 
@@ -58,11 +61,13 @@ def same_cell(written: str | None, found: str) -> bool:
     one, other = plain_text(written or ""), plain_text(found)
     if one == other or f"'{one}" == other:
         return True
+    if "?" in other and _narrow(one) == _narrow(other):
+        return True
     if one.casefold() == other.casefold() and one.casefold() in ("true", "false"):
         return True
     if _NUMBER.fullmatch(one) and _NUMBER.fullmatch(other):
         return _same_number(one, other)
-    return bool(_DATE.fullmatch(one) and _DATE.fullmatch(other)) and _parts(one) == _parts(other)
+    return _same_date(one, _MONTH.sub(lambda name: _month(name[0]), other))
 
 
 def label_of(found: str, labels: Iterable[str]) -> str | None:
@@ -74,6 +79,13 @@ def label_of(found: str, labels: Iterable[str]) -> str | None:
     return alike[0] if len(alike) == 1 else None
 
 
+def _narrow(text: str) -> str:
+    """Return a text as a CSV file of Western Europe keeps it, unless little would be left."""
+    kept = text.encode("cp1252", "replace").decode("cp1252")
+    found = re.sub(r"\?+", "?", kept)
+    return found if 2 * kept.count("?") <= len(kept) else text
+
+
 def _same_number(one: str, other: str) -> bool:
     shown = other.lower().partition("e")[0] if "e" in other.lower() else ""
     digits = sum(c.isdigit() for c in shown) or _EXCEL_DIGITS
@@ -81,9 +93,19 @@ def _same_number(one: str, other: str) -> bool:
     return math.isclose(*numbers, rel_tol=10.0 ** (1 - digits))
 
 
-def _parts(date: str) -> list[int]:
-    """Day, month, year of the century, and what is not 0 of the time, in no order."""
-    numbers = [
-        int(part) % 100 if len(part) == 4 else int(part) for part in re.findall(r"\d+", date)
-    ]
-    return sorted(number for number in numbers if number)
+def _same_date(one: str, other: str) -> bool:
+    """Whether a date is another as a program of some country shows it; 1/2 has got a year."""
+    if not (_DATE.fullmatch(one) and _DATE.fullmatch(other)):
+        return False
+    written, found = _numbers(one), _numbers(other)
+    date, added = Counter(n for n in written[:3] if n), Counter(n for n in found if n)
+    added -= Counter(written)
+    return not date - Counter(found) and added.total() <= (len(written) == 2)
+
+
+def _numbers(date: str) -> list[int]:
+    return [int(part[-2:]) for part in re.findall(r"\d+", date)]
+
+
+def _month(name: str) -> str:
+    return str(_MONTHS.index(name.lower()) + 1)

@@ -133,7 +133,7 @@ def merged(earlier: Design | None, drawn: pd.DataFrame, coding: Coding, folder: 
         raise CodesError(
             f"{folder}: {len(both)} of the {len(drawn)} units drawn for {use} are in its "
             f"{other['use'].iloc[0]} sample already (such as {min(both)}). A prompt that was "
-            "chosen on codes cannot be judged on them: draw fewer.",
+            "chosen on codes cannot be judged on them: draw fewer, or dev codes without by=.",
             file=DESIGN,
             unit=min(both),
         )

@@ -292,14 +292,13 @@ def _longer_xlsx(
     places = {str(cell.value).strip(): cell.column for cell in sheet[1] if cell.value is not None}
     last = max((r for name, r, _ in before if name == sheet.title), default=1)
     for number, row in enumerate(rows, start=last + 1):
-        for name, text in row.items():
-            if name in places:
-                cell = sheet.cell(number, places[name])
-                cell.number_format = "@"
-                cell.alignment = Alignment(wrap_text=True, vertical="top")
-                if text:
-                    cell.value = storable(text)
-                    cell.data_type = "s"  # also of a text that begins with "="
+        for name, column in places.items():
+            cell, text = sheet.cell(number, column), row.get(name)
+            cell.number_format = "@"
+            cell.alignment = Alignment(wrap_text=True, vertical="top")
+            if text:
+                cell.value = storable(text)
+                cell.data_type = "s"  # also of a text that begins with "="
     if labels is not None:
         letter = sheet.cell(1, places[CODE]).column_letter
         area, listed = f"{letter}2:{letter}{_LAST_ROW}", _listed(labels)

@@ -12,7 +12,7 @@ same facts as attributes. Each class also is the builtin it is a kind of, and ea
     ├── ColumnExistsError           ValueError       the output column is there already
     ├── RequestError                ValueError       a request that would fail or vanish
     ├── SchemaError                 ValueError       a schema that cannot be expressed
-    ├── CodesError                  ValueError       a file of hand codes, and a row of it
+    ├── CodesError                  ValueError       hand codes that do not fit the rows
     ├── BudgetError                 RuntimeError     above max_cost, or the budget is used up
     ├── SidecarError                OSError          the folder, a file in it, its lock
     │   ├── SidecarVersionError     ...              written by a newer release
@@ -27,7 +27,7 @@ same facts as attributes. Each class also is the builtin it is a kind of, and ea
     └── PartialResultError          RuntimeError     some rows have no good answer
 
     PartialResultWarning            UserWarning      the same, as the default warning
-    CodesWarning                    UserWarning      coders differ, or a file of theirs is open
+    TruncationWarning               UserWarning      max_tokens that thinking will eat
 """
 
 from __future__ import annotations
@@ -186,31 +186,23 @@ class SchemaError(LLMFramesError, ValueError):
 
 
 class CodesError(LLMFramesError, ValueError):
-    """Hand codes that cannot be written, read or joined without a doubt.
+    """Hand codes that are missing, do not fit the rows, or cannot be compared with the answers.
 
     Attributes
     ----------
-    file : str
-        Name of the file.
-    row : int or None
-        Row as a spreadsheet program numbers it: 1 is the header.
-    unit : str
+    path, row, unit : str, Hashable, str
+        The file, its row (of a frame: the index label) and the unit concerned.
     """
 
     def __init__(
-        self, message: str = "", *, file: str = "", row: int | None = None, unit: str = ""
+        self, message: str = "", *, path: str = "", row: Hashable = None, unit: str = ""
     ) -> None:
         super().__init__(message)
-        self.file, self.row, self.unit = file, row, unit
+        self.path, self.row, self.unit = path, row, unit
 
 
 class SidecarError(LLMFramesError, OSError):
-    """The sidecar folder cannot be read or written.
-
-    Attributes
-    ----------
-    path : str
-    """
+    """The sidecar folder, its attribute `path`, cannot be read or written."""
 
     def __init__(self, message: str = "", *, path: str = "") -> None:
         super().__init__(message)
@@ -235,13 +227,7 @@ class SidecarLockedError(SidecarError, TimeoutError):
     """
 
     def __init__(
-        self,
-        message: str = "",
-        *,
-        path: str = "",
-        host: str = "",
-        pid: int = 0,
-        since: str = "",
+        self, message: str = "", *, path: str = "", host: str = "", pid: int = 0, since: str = ""
     ) -> None:
         super().__init__(message, path=path)
         self.host, self.pid, self.since = host, pid, since
@@ -405,6 +391,10 @@ class PartialResultError(_CarriesRun, RuntimeError):
 
 class PartialResultWarning(UserWarning):
     """Some rows have no good answer; their reasons stand in ``{output}_error``."""
+
+
+class TruncationWarning(UserWarning):
+    """The model thinks, and `max_tokens` counts thinking: answers may be cut or empty."""
 
 
 class CodesWarning(UserWarning):

@@ -71,8 +71,7 @@ class FrameMethods(ResearchMethods):
         from nyu_llm_frames._runs.preview import preview
 
         arguments = collect_arguments(template, model, common)
-        first, rows = self._frame.head(n), len(self._frame)
-        return preview(prepare(first, arguments, check_columns=False, rows=rows))
+        return preview(prepare(self._frame, arguments, check_columns=False, first=n))
 
     @expand_signature
     def estimate(
@@ -111,12 +110,13 @@ class FrameMethods(ResearchMethods):
         >>> df.llm.estimate("Where is {{ city }}?", model="gemini-3-flash-preview").to_pay
         2
         """
-        from nyu_llm_frames._runs.launch import estimate
+        from nyu_llm_frames._runs.launch import CallExecution, looked_at
         from nyu_llm_frames._runs.prepare import check_retries, prepare
         from nyu_llm_frames._shared.clock import current_clock
 
         call = prepare(self._frame, collect_arguments(template, model, common), check_columns=False)
-        return estimate(call, current_clock(), check_retries(retries))
+        ctx = looked_at(call, current_clock())
+        return CallExecution(call, ctx, retries=check_retries(retries)).estimate()[0]
 
     @expand_signature
     def trial(
@@ -261,9 +261,12 @@ class FrameMethods(ResearchMethods):
             Name of the new column; its errors stand in ``{output}_error``.
         prefix : str, default ""
             Put before the names of a schema's columns.
-        if_exists : {"error", "replace"}, default "error"
-            What to do when a new column is there already. With "replace", a template that goes
-            through `row` as a whole meets no column of an earlier run that it does not name.
+        if_exists : {"error", "replace", "fill"}, default "error"
+            What to do when a new column is there already. "fill" asks only the rows that have no
+            good answer in these columns (error set, or value missing), with this call's
+            parameters, and fills their cells; all other cells stay. With "replace" and "fill", a
+            template that goes through `row` as a whole meets no column of an earlier run that it
+            does not name.
         details : bool, default False
             Whether to add status, finish reason, tokens, cost, model and custom_id.
         missing : {"error", "skip"}, default "error"

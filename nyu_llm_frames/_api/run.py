@@ -14,15 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pyarrow as pa
-import pyarrow.compute as pc
 
-from nyu_llm_frames._runs.estimating import answer_costs
-from nyu_llm_frames._runs.launch import CallExecution, CallPart, opened
+from nyu_llm_frames._runs.launch import CallExecution, opened
 from nyu_llm_frames._runs.prepare import PreparedCall, template_text, versions
 from nyu_llm_frames._runs.result import Collected, jobs_frame
-from nyu_llm_frames._runs.summary import Summary, models_of, summarize
+from nyu_llm_frames._runs.summary import Summary, ending, models_of, summarize
 from nyu_llm_frames._shared.clock import Clock
+from nyu_llm_frames._shared.progress import Progress
+from nyu_llm_frames._shared.stack import users_level
 from nyu_llm_frames._sidecar.answer_store import Best
 from nyu_llm_frames._stages.answers.answer import TOKENS
 from nyu_llm_frames._stages.batches.job import Job
@@ -49,7 +48,7 @@ def batch(
     """Plan, submit, wait or take one step, and join. See `FrameMethods.batch`."""
     run = Run(call, clock, retries, max_cost)
     run._execution.answer(wait, timeout)
-    return run._joined(on_error, stacklevel=4)
+    return run._joined(on_error)
 
 
 class Run:
@@ -66,19 +65,12 @@ class Run:
     def __init__(
         self, call: PreparedCall, clock: Clock, retries: int, max_cost: float | None
     ) -> None:
-        self._call, self._ctx = call, opened(call, clock)
-        part = CallPart(call, self._ctx.sidecar)
+        self._ctx = opened(call, clock)
         self._execution = CallExecution(
-            call,
-            self._ctx,
-            [part],
-            len(call.frame),
-            retries=retries,
-            max_cost=max_cost,
-            carried=lambda: self,
+            call, self._ctx, retries=retries, max_cost=max_cost, carried=lambda: self
         )
         self.name = self._execution.name
-        self._planner = self._execution.planner(part)
+        self._call, self._planner = self._execution.one_part()
         self._shown: tuple[Best, dict[str, Job], Summary] | None = None
 
     @property
@@ -212,17 +204,16 @@ class Run:
         Rows that share an answer show the same ``_cost``; here it counts once. None where no
         price is known.
         """
-        costs = self._costs()
-        return None if costs is None else float(pc.sum(costs).as_py() or 0.0)
+        return self._collected().cost
 
     def plot(self) -> Any:
         """
-        Draw the run: batch jobs over time, answers by status, tokens, and cost.
+        Draw the run: batch jobs over time, rows by status, tokens, and cost, where there are any.
 
         Returns
         -------
         numpy.ndarray of matplotlib.axes.Axes
-            Four of them. Needs ``pip install "nyu-llm-frames[plot]"``.
+            One for each picture. Needs ``pip install "nyu-llm-frames[plot]"``.
 
         Raises
         ------
@@ -247,7 +238,7 @@ class Run:
             "models_that_answered": list(models_of(now.outcome.answers)),
             "params": call.requests.shape.params,
             "realm": call.gateway.realm,
-            "rows": len(call.frame),
+            "rows": len(call.frame) + call.kept,
             "requests": len(call.requests),
             "counts": now.counts,
             "recovered": now.outcome.recovered,
@@ -259,12 +250,6 @@ class Run:
 
     def _collected(self) -> Collected:
         return Collected(self._call, self._planner)
-
-    def _costs(self) -> pa.Array | None:
-        """Price every answer by its own usage; None where a price is not known."""
-        best = self._ctx.sidecar.best_answers(self._call.requests.ids)
-        costs, unpriced = answer_costs(best, self._call.gateway.realm, self._call.arguments.model)
-        return None if unpriced else costs
 
     def _summary(self) -> Summary:
         """Return what the displays show, by the sidecar as it is now.
@@ -281,12 +266,12 @@ class Run:
             name=self.name,
             sidecar=str(self.sidecar),
             model=call.arguments.model,
-            rows=len(call.frame),
+            rows=len(call.frame) + call.kept,
             counts=now.counts,
             examples=now.examples,
             jobs=self._planner.find_jobs(),
             answers=now.outcome.answers,
-            costs=self._costs(),
+            costs=now.costs,
             at=at,
         )
         self._shown = best, every, summary
@@ -310,21 +295,22 @@ class Run:
         )
 
     # --- endings ----------------------------------------------------------------------------
-    def _joined(self, on_error: str, *, stacklevel: int) -> pd.DataFrame:
+    def _joined(self, on_error: str) -> pd.DataFrame:
         """Return the joined frame, and warn or raise when rows have no good answer.
 
         Parameters
         ----------
         on_error : {"keep", "raise"}
-        stacklevel : int
-            Of the warning, so that it points at the user's line.
         """
         result = self._collected()
+        if self._ctx.report.listens:
+            message = ending(result.counts, result.cost)
+            self._ctx.report(Progress("done", message, card=self._repr_html_))
         trouble = result.trouble
         if trouble and on_error == "raise":
             raise PartialResultError(trouble, run=self, frame=result.frame, counts=result.counts)
         if trouble:
-            warnings.warn(trouble, PartialResultWarning, stacklevel=stacklevel)
+            warnings.warn(trouble, PartialResultWarning, stacklevel=users_level())
         return result.frame
 
 

@@ -351,4 +351,4 @@ def resolve(gateway: Gateway | str | None) -> Gateway:
         return chosen
     if chosen == "local":
         return Gateway.local()
-    raise ConfigurationError(f'gateway must be a Gateway or the word "local", not {chosen!r}.')
+    raise ConfigurationError(_options.no_gateway(chosen))

@@ -19,8 +19,9 @@ import pyarrow.compute as pc
 from nyu_llm_frames._runs.arguments import Arguments
 from nyu_llm_frames._runs.launch import CallPart
 from nyu_llm_frames._runs.prepare import PreparedCall, prepare
-from nyu_llm_frames._sidecar.bands import PREFIX, LargeSidecar, SidecarSlice, prefixes
+from nyu_llm_frames._sidecar.bands import PREFIX, LargeSidecar, prefixes
 from nyu_llm_frames._stages.requests.bodies import first_of_each
+from nyu_llm_frames._tables import filling
 from nyu_llm_frames._tables.frame import missing_value_error
 from nyu_llm_frames._tables.source import Piece, Source
 from nyu_llm_frames._tables.spill import LIMIT_BYTES, Spill
@@ -49,16 +50,21 @@ class RequestBands:
 
     Attributes
     ----------
+    rows, asked : int
+        Rows that were read, and those of them that are asked: all but with ``if_exists="fill"``.
     sidecar : LargeSidecar or None
         Of which each band sees what concerns it; None where there is none.
+    is_typed : bool
+        Whether an output is written whose columns have types.
     """
 
     def __init__(
         self, source: Source, arguments: Arguments, folder: Path, *, check_columns: bool = True
     ) -> None:
         self.source, self.arguments = source, arguments
-        self.rows = 0
+        self.rows = self.asked = 0
         self.sidecar: LargeSidecar | None = None
+        self.is_typed = False
         empty = pd.DataFrame({name: pd.Series([], dtype=object) for name in source.columns})
         labels = list(source.index_names)
         if labels:
@@ -67,7 +73,9 @@ class RequestBands:
             self.head: PreparedCall = prepare(empty, arguments, check_columns=check_columns)
         except ColumnExistsError as e:
             raise _in_file(e, source) from None
-        self._asked = replace(arguments, gateway=self.head.gateway)
+        self._asked = replace(
+            arguments, gateway=self.head.gateway, details=self.head.arguments.details
+        )
         self._spill = Spill(folder, _SCHEMA)
         self._sizes: dict[int, tuple[int, int]] = {}
         self._parts = 1
@@ -78,9 +86,22 @@ class RequestBands:
         """The columns that the prompts are made of."""
         images = self.arguments.images
         listed = [images] if isinstance(images, str) else list(images or ())
-        wanted = {*self.head.template.columns, *listed}
+        wanted = {*self.head.template.columns, *listed, *self._deciding}
         used = [name for name in self.source.columns if name in wanted]
         return used or list(self.source.columns[:1])  # rows have to be counted all the same
+
+    @property
+    def _deciding(self) -> list[str]:
+        if self.head.fill is None:
+            return []
+        return filling.deciding(self.arguments.output, self.head.schema, self.arguments.prefix)
+
+    def choose(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """Return the rows of a piece that are asked."""
+        if self.head.fill is None:
+            return frame
+        wanted = self.arguments
+        return filling.choose(frame, wanted.output, self.head.schema, wanted.prefix).asked
 
     def fill(self) -> None:
         """Read the file and render every prompt.
@@ -100,6 +121,12 @@ class RequestBands:
             except MissingValueError as e:
                 missing_rows.add(e)
                 continue
+            self.asked += len(call.frame)
+            if call.fill is not None and self.is_typed:
+                filling.check_cells(
+                    call.fill, self.arguments.output, call.schema,
+                    prefix=self.arguments.prefix, first=self.rows - piece.rows,
+                )  # fmt: skip
             if missing_rows.first is not None:
                 continue
             table = _rows(call, self.rows - piece.rows)
@@ -154,7 +181,7 @@ class RequestBands:
             low = -(-start * PREFIX // self._parts)
             high = -(-stop * PREFIX // self._parts)
             there = self.sidecar
-            seen = None if there is None else SidecarSlice(there, low, high)
+            seen = None if there is None else there.band(low, high)
             yield CallPart(self._call(self._load(start, stop)), seen)
             pa.default_memory_pool().release_unused()
 
@@ -176,7 +203,7 @@ class RequestBands:
             fragments = pa.chunked_array([texts])
             requests = replace(requests, ids=ids, codes=codes, fragments=fragments)
         frame = pd.DataFrame(index=pd.Index(table["row"].to_numpy()))
-        return replace(self.head, frame=frame, requests=requests)
+        return replace(self.head, frame=frame, requests=requests, fill=None)
 
     def close(self) -> None:
         """Remove what was written."""
@@ -200,13 +227,14 @@ def _rows(call: PreparedCall, first: int) -> pa.Table:
     codes = call.requests.codes
     kept = np.flatnonzero(codes >= 0)
     chosen = codes[kept]
+    places = kept if call.fill is None else call.fill.rows[kept]
     _, firsts = np.unique(chosen, return_index=True)
     repeated = np.ones(len(chosen), dtype=np.bool_)
     repeated[firsts] = False
     fragments = call.requests.fragments
     return pa.Table.from_arrays(
         [
-            pa.array(kept + first, pa.int64()),
+            pa.array(places + first, pa.int64()),
             call.requests.ids.take(pa.array(chosen)),
             fragments.take(pa.array(chosen, mask=repeated)),
         ],
@@ -221,7 +249,8 @@ def _in_file(error: ColumnExistsError, source: Source) -> ColumnExistsError:
     else:
         told = (
             "Is it the output of an earlier call? Then nothing is paid again with "
-            'if_exists="replace"; or choose'
+            'if_exists="replace", and if_exists="fill" asks only the rows without a good answer; '
+            "or choose"
         )
     return ColumnExistsError(
         f"{source.path} already has {', '.join(map(repr, error.columns))}. {told} another name "

@@ -37,6 +37,7 @@ from nyu_llm_frames._stages.requests.images import contents as image_contents
 from nyu_llm_frames._stages.requests.parameters import body_params, check_number
 from nyu_llm_frames._stages.requests.routes import route
 from nyu_llm_frames._stages.schema.schema import Schema, compile_schema
+from nyu_llm_frames._tables import filling
 from nyu_llm_frames._tables import frame as _frame
 from nyu_llm_frames._tables import image_cells as _images
 from nyu_llm_frames._tables.columns import Codes, new_names
@@ -52,13 +53,15 @@ class PreparedCall:
     ----------
     arguments : Arguments
     frame : pandas.DataFrame
-        A shallow copy of the user's frame.
+        A shallow copy of the user's frame; with ``if_exists="fill"`` of the rows that are asked.
     template : PromptTemplate
     schema : Schema or None
     requests : Requests
     gateway : Gateway
     options : Options
     sidecar_path : Path
+    fill : Fill, optional
+        With ``if_exists="fill"``: the whole frame, and where in it the asked rows stand.
     """
 
     arguments: Arguments
@@ -69,11 +72,17 @@ class PreparedCall:
     gateway: Gateway
     options: Options
     sidecar_path: Path
+    fill: filling.Fill | None = None
 
     @property
     def codes(self) -> Codes:
         """Request of each row, -1 where the row was skipped."""
         return self.requests.codes
+
+    @property
+    def kept(self) -> int:
+        """Number of rows that are not asked: they have a good answer from before."""
+        return 0 if self.fill is None else len(self.fill.frame) - len(self.fill.rows)
 
 
 def _one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
@@ -147,6 +156,7 @@ def prepare(
     *,
     check_columns: bool = True,
     rows: int | None = None,
+    first: int | None = None,
 ) -> PreparedCall:
     """Check everything and render every prompt; no network, nothing written.
 
@@ -158,6 +168,8 @@ def prepare(
         Whether the new columns must have a place in the frame.
     rows : int, optional
         Of the whole table, where the frame is a part of it.
+    first : int, optional
+        Render only so many rows, the first that would be asked.
 
     Raises
     ------
@@ -166,7 +178,7 @@ def prepare(
     """
     options = _options.current()
     _frame.check_frame(frame)
-    _one_of("if_exists", arguments.if_exists, ("error", "replace"))
+    _one_of("if_exists", arguments.if_exists, ("error", "replace", "fill"))
     _one_of("missing", arguments.missing, ("error", "skip"))
     if not isinstance(arguments.model, str) or not arguments.model.strip():
         raise ConfigurationError(f"model must be the name of a model, not {arguments.model!r}.")
@@ -188,14 +200,27 @@ def prepare(
     path = sidecar_path(arguments, options)
     schema = None if arguments.schema is None else compile_schema(arguments.schema)
     fields = None if schema is None else [field.name for field in schema.fields]
+    fill = None
+    if arguments.if_exists == "fill":
+        details = arguments.details or filling.has_details(frame, arguments.output, fields)
+        arguments = replace(arguments, details=details)
     if check_columns:
         names = new_names(
             arguments.output, fields, prefix=arguments.prefix, details=arguments.details
         )
         _frame.check_new_columns(frame, names, arguments.if_exists)
+    rows = len(frame) if rows is None else rows
+    if arguments.if_exists == "fill":
+        fill = filling.choose(frame, arguments.output, schema, arguments.prefix)
+        if check_columns:
+            filling.check_types(
+                fill, arguments.output, schema, prefix=arguments.prefix, details=details
+            )
+        frame = fill.asked
+    frame = frame if first is None else frame.head(first)
     # What an earlier run of the same cell added is no part of a row: its prompt would be another.
     ours: frozenset[Hashable] = frozenset()
-    if arguments.if_exists == "replace":
+    if arguments.if_exists != "error":
         for details in (False, True):
             names = new_names(arguments.output, fields, prefix=arguments.prefix, details=details)
             if details == arguments.details or set(names) <= set(frame.columns):
@@ -204,7 +229,7 @@ def prepare(
         _read(arguments.template), _read(arguments.system), list(frame.columns), ours
     )
     if not (template.uses_anything or arguments.images):
-        _refuse_same_prompt(template, list(frame.columns), len(frame) if rows is None else rows)
+        _refuse_same_prompt(template, list(frame.columns), rows)
     realm = gateway.realm
     way = route(realm, arguments.model)
     preflight.check_roles(template.roles, way)
@@ -217,7 +242,7 @@ def prepare(
     requests = _render(frame, arguments, template, shape, realm, rules)
     preflight.check_sizes(requests, options.max_bytes_per_file, frame.index)
     return PreparedCall(
-        arguments, _frame.own_copy(frame), template, schema, requests, gateway, options, path
+        arguments, _frame.own_copy(frame), template, schema, requests, gateway, options, path, fill
     )
 
 

@@ -29,6 +29,16 @@ class Connectable(Protocol):
     def connect(self) -> object: ...
 
 
+def no_gateway(given: object) -> str:
+    """Say what to write in place of what is no gateway; an address may hold a password."""
+    told = 'gateway must be a Gateway or the word "local"'
+    if isinstance(given, str) and given.strip().casefold() == "nyu":
+        return f"{told}: NYU's is the one that a call without gateway= uses. Leave it out."
+    if isinstance(given, str) and "://" in given:
+        return f"{told}, not an address: write gateway=llm.Gateway(base_url=...)."
+    return f"{told}, not {given!r}."
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
     """Settings of a call. See `set_options` for their meaning and units."""
@@ -69,9 +79,7 @@ class Options:
         if not (
             self.gateway is None or self.gateway == "local" or hasattr(self.gateway, "connect")
         ):
-            raise ConfigurationError(
-                f'gateway must be a Gateway or the word "local", not {self.gateway!r}.'
-            )
+            raise ConfigurationError(no_gateway(self.gateway))
         if not (self.sidecar is None or isinstance(self.sidecar, str | Path)):
             raise ConfigurationError(f"sidecar must be the path of a folder, not {self.sidecar!r}.")
         if self.images_root is not None:

@@ -168,23 +168,24 @@ def check_new_columns(frame: pd.DataFrame, names: Sequence[str], if_exists: str)
             "with output= or prefix=, or rename the index.",
             columns=labels,
         )
-    places = {n: len(_places(frame, n)) for n in names}
-    there = [n for n in names if places[n]]
+    found = {n: len(places(frame, n)) for n in names}
+    there = [n for n in names if found[n]]
     if there and if_exists == "error":
         raise ColumnExistsError(
             f"The frame already has {', '.join(map(repr, there))}. Was this cell run before? Then "
-            'nothing is paid again with if_exists="replace"; or choose another name with output= '
-            "or prefix=.",
+            'nothing is paid again with if_exists="replace", and if_exists="fill" asks only the '
+            "rows without a good answer; or choose another name with output= or prefix=.",
             columns=there,
         )
     for name in there:
-        if places[name] > 1:
+        if found[name] > 1:
             raise ConfigurationError(
-                f"{places[name]} columns are called {name!r}; choose another output= or prefix=."
+                f"{found[name]} columns are called {name!r}; choose another output= or prefix=."
             )
 
 
-def _places(frame: pd.DataFrame, name: str) -> list[int]:
+def places(frame: pd.DataFrame, name: str) -> list[int]:
+    """Return where the columns of a name stand."""
     # A label may be anything, also pd.NA, whose comparisons are no bool.
     return [i for i, label in enumerate(frame.columns) if isinstance(label, str) and label == name]
 
@@ -196,9 +197,9 @@ def with_columns(frame: pd.DataFrame, columns: Mapping[str, Any]) -> pd.DataFram
     """
     out = own_copy(frame)
     for name, values in columns.items():
-        places = _places(out, name)
-        if not places:
+        there = places(out, name)
+        if not there:
             out.insert(len(out.columns), name, values)
-        for place in places:
+        for place in there:
             out.isetitem(place, values)
     return out

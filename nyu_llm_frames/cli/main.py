@@ -30,6 +30,7 @@ from nyu_llm_frames.cli.doctor import doctor
 from nyu_llm_frames.errors import (
     LLMFramesError,
     PartialResultWarning,
+    TruncationWarning,
     UncertainSubmissionError,
 )
 
@@ -56,7 +57,8 @@ class _Group(click.Group):
         try:
             with _options.set_options(**chosen), warnings.catch_warnings():
                 warnings.showwarning = _warn
-                warnings.simplefilter("always", PartialResultWarning)
+                for kind in (PartialResultWarning, TruncationWarning):
+                    warnings.simplefilter("always", kind)
                 return super().invoke(ctx)
         except LLMFramesError as error:
             show.note(click.style("Error: ", fg="red", bold=True) + str(error))

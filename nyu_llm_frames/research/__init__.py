@@ -1,1 +1,1 @@
-"""What makes labels into research: hand codes, evaluation, agreement, corrected estimates."""
+"""Numbers that a paper can rest on: hand codes, evaluation, agreement, corrected estimates."""

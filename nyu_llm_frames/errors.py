@@ -143,12 +143,7 @@ class MissingValueError(LLMFramesError, ValueError):
 
 
 class ColumnExistsError(LLMFramesError, ValueError):
-    """An output column is already in the frame.
-
-    Attributes
-    ----------
-    columns : tuple of str
-    """
+    """Output columns, `columns`, are already in the frame."""
 
     def __init__(self, message: str = "", *, columns: Sequence[str] = ()) -> None:
         super().__init__(message)
@@ -172,13 +167,7 @@ class RequestError(LLMFramesError, ValueError):
 
 
 class SchemaError(LLMFramesError, ValueError):
-    """A schema that cannot be sent or turned into columns.
-
-    Attributes
-    ----------
-    path : str
-        Where in the schema, as ``$.offences[].kind``.
-    """
+    """A schema that cannot be sent or turned into columns; `path` says where, as ``$.kind``."""
 
     def __init__(self, message: str = "", *, path: str = "$") -> None:
         super().__init__(message)
@@ -186,19 +175,19 @@ class SchemaError(LLMFramesError, ValueError):
 
 
 class CodesError(LLMFramesError, ValueError):
-    """Hand codes that are missing, do not fit the rows, or cannot be compared with the answers.
+    """Hand codes that cannot be read, joined or compared without a doubt.
 
     Attributes
     ----------
-    path, row, unit : str, Hashable, str
-        The file, its row (of a frame: the index label) and the unit concerned.
+    file, row, unit : str, Hashable, str
+        Name of the file, its row (in a frame: the index label) and the unit concerned.
     """
 
     def __init__(
-        self, message: str = "", *, path: str = "", row: Hashable = None, unit: str = ""
+        self, message: str = "", *, file: str = "", row: Hashable = None, unit: str = ""
     ) -> None:
         super().__init__(message)
-        self.path, self.row, self.unit = path, row, unit
+        self.file, self.row, self.unit = file, row, unit
 
 
 class SidecarError(LLMFramesError, OSError):

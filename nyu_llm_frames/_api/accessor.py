@@ -391,8 +391,7 @@ class FrameMethods(ResearchMethods):
         from nyu_llm_frames._api.exchange import from_jsonl
 
         paths = [path] if isinstance(path, str | Path) else list(path)
-        call = self._prepared(template, model, common)
-        return from_jsonl(call, paths)
+        return from_jsonl(self._prepared(template, model, common), paths)
 
     def _prepared(self, template: Template, model: str, common: Common) -> PreparedCall:
         # Imported here and in the methods: importing the package stays as fast as pandas.

@@ -308,7 +308,7 @@ class ResearchMethods:
         truth: Mapping[str, str],
         pi: str | float | None = None,
         family: Literal["ols", "logit"] = "ols",
-        cluster: str | None = None,
+        cluster: str | Sequence[str] | None = None,
         tune: Literal["auto"] | bool = "auto",
         level: float = 0.95,
     ) -> Correction:
@@ -330,9 +330,9 @@ class ResearchMethods:
             Probability of each row to be coded: a column, or one number for a simple random
             sample. Default ``{code}_pi`` when it is there.
         family : {"ols", "logit"}
-        cluster : str, optional
-            Column whose groups are correlated; default the coded unit (``{code}_unit``) when it is
-            there, else each row by itself.
+        cluster : str or list of str, optional
+            Columns whose groups are correlated: the shown text, when rows share texts. Default the
+            coded unit (``{code}_unit``) when it is there, else each row by itself.
         tune : {"auto", True, False}
             Whether the weight of the model's part is chosen for each term to make its variance
             least (prediction-powered inference), or is 1 (design-based supervised learning).

@@ -27,6 +27,7 @@ same facts as attributes. Each class also is the builtin it is a kind of, and ea
     └── PartialResultError          RuntimeError     some rows have no good answer
 
     PartialResultWarning            UserWarning      the same, as the default warning
+    CodesWarning                    UserWarning      coders differ, or their file is open
     TruncationWarning               UserWarning      max_tokens that thinking will eat
 """
 

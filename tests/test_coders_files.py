@@ -23,9 +23,6 @@ from nyu_llm_frames.errors import CodesError, CodesWarning
 from nyu_llm_frames.research.cell_damage import csv_text, label_of, plain_text, same_cell, storable
 from nyu_llm_frames.research.units import unit_ids
 
-pytest.importorskip("openpyxl", reason='needs pip install "nyu-llm-frames[research]"')
-pytest.importorskip("xlsxwriter", reason='needs pip install "nyu-llm-frames[research]"')
-
 FRAME = played.FRAME
 UNITS = unit_ids([[None if pd.isna(c) else c for c in FRAME[n]] for n in ("id", "text")])
 
@@ -224,7 +221,8 @@ def test_any_text_goes_through_a_file(
 
 
 def test_a_files_error_value_is_no_code(tmp_path: Path) -> None:
-    openpyxl = pytest.importorskip("openpyxl")
+    import openpyxl
+
     df = pd.DataFrame({"text": ["a", "b"]})
     df.llm.to_code(tmp_path / "codes", "text", n=2)
     book = openpyxl.load_workbook(tmp_path / "codes/codes_a.xlsx")
@@ -238,7 +236,8 @@ def test_a_files_error_value_is_no_code(tmp_path: Path) -> None:
 def test_numbers_in_cells_are_read_as_they_are_shown(tmp_path: Path) -> None:
     import datetime
 
-    openpyxl = pytest.importorskip("openpyxl")
+    import openpyxl
+
     df = pd.DataFrame({"text": list("abcdef")})
     df.llm.to_code(tmp_path, "text", n=6)
     book = openpyxl.load_workbook(tmp_path / "codes_a.xlsx")

@@ -5,7 +5,6 @@ The draw has its laws; the files are real ones, filled in as people do.
 
 from __future__ import annotations
 
-import importlib.util
 import pickle
 import warnings
 from pathlib import Path
@@ -31,12 +30,7 @@ from nyu_llm_frames.research.units import unit_ids
 
 LABELS = ["negative", "neutral", "positive"]
 PARIS = "u-70f7102d731aec779b1dbabb844d3a34"
-NO_EXCEL = importlib.util.find_spec("openpyxl") is None
-EXCEL = pytest.param(
-    "xlsx",
-    marks=pytest.mark.skipif(NO_EXCEL, reason='needs pip install "nyu-llm-frames[research]"'),
-)
-in_both = pytest.mark.parametrize("format", ["csv", EXCEL])
+in_both = pytest.mark.parametrize("format", ["csv", "xlsx"])
 
 
 def frame(rows: int = 60) -> pd.DataFrame:
@@ -195,7 +189,8 @@ def test_coders_see_texts_in_an_order_of_their_own_and_no_prediction(format: str
 
 
 def test_an_excel_file_offers_the_labels_and_keeps_all_cells_text() -> None:
-    openpyxl = pytest.importorskip("openpyxl")
+    import openpyxl
+
     texts = ["=1+1", "007", "1e5", "TRUE", "http://x.org", " a ", "\x00\x1b[31m", "\ud83d", "{=2}"]
     df = pd.DataFrame({"text": texts}, dtype=object)
     for name, labels, formula in (
@@ -227,7 +222,6 @@ def test_a_csv_file_is_for_excel_and_runs_no_formula() -> None:
 
 
 def test_a_text_that_excel_would_cut_is_an_error_before_anything_is_written() -> None:
-    pytest.importorskip("openpyxl")
     df = pd.DataFrame({"text": ["short", "x" * 32_767, "😀" * 16_384]})
     with pytest.raises(CodesError, match=r'row 2 .*32,767.*format="csv"') as caught:
         make("codes", df, n=3, by=None, format="xlsx")
@@ -264,7 +258,7 @@ def test_a_larger_sample_keeps_all_that_coders_wrote(format: str) -> None:
 
 
 def test_a_coders_own_columns_colors_and_sheets_stay() -> None:
-    openpyxl = pytest.importorskip("openpyxl")
+    import openpyxl
     from openpyxl.comments import Comment
     from openpyxl.styles import PatternFill
 
@@ -349,8 +343,8 @@ def test_a_third_coder_and_a_fourth_label_may_come_later() -> None:
     unit = units_of(Path("codes/codes_a.csv"))[0]
     fill(Path("codes/codes_a.csv"), {unit: "positive"})
     out = frame().llm.from_codes("codes")
-    assert list(out.columns[-7:]) == [
-        "code", "code_a", "code_b", "code_c", "code_pi", "code_stratum", "code_use",
+    assert list(out.columns[-8:]) == [
+        "code", "code_a", "code_b", "code_c", "code_pi", "code_stratum", "code_use", "code_unit",
     ]  # fmt: skip
     assert list(out["code"].cat.categories) == LABELS
 
@@ -382,7 +376,6 @@ def test_codes_are_joined_by_unit_and_the_frame_stays(format: str) -> None:
 
 
 def test_where_coders_differ_a_third_file_decides() -> None:
-    pytest.importorskip("openpyxl")
     df = frame()
     units = make("codes", format="xlsx")["unit"].tolist()
     first = dict.fromkeys(units, "positive")
@@ -459,7 +452,6 @@ def test_codes_without_labels_are_text() -> None:
 
 
 def test_one_coders_two_formats_are_read_together() -> None:
-    pytest.importorskip("openpyxl")
     units = make("codes", format="xlsx")["unit"]
     make("other", format="csv")
     path = Path("codes/codes_a.csv")
@@ -561,7 +553,6 @@ def test_a_file_that_would_not_be_read_or_counted_twice_is_told(name: str, told:
 
 
 def test_files_that_are_none_are_told() -> None:
-    pytest.importorskip("openpyxl")
     make("codes", format="xlsx")
     Path("codes/codes_a.xlsx").write_bytes(b"PK\x03\x04 not a workbook")
     with pytest.raises(CodesError, match=r"codes_a.xlsx is no .xlsx file that can be read"):

@@ -142,8 +142,9 @@ class ResearchMethods:
         pandas.DataFrame
             A new frame with ``{output}``, each coder's codes as ``{output}_a``, ...,
             ``{output}_pi`` (the probability with which the row was drawn), ``{output}_stratum``
-            and ``{output}_use``; NA where a row was not drawn. Codes are text, or categories in
-            the order of `labels`. Columns that an earlier call made are replaced.
+            and ``{output}_use``, NA where a row was not drawn, and ``{output}_unit`` of every row.
+            Codes are text, or categories in the order of `labels`. Columns that an earlier call
+            made are replaced.
 
         Raises
         ------

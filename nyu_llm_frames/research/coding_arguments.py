@@ -73,7 +73,7 @@ def checked_coders(coders: Any) -> tuple[str, ...]:
             raise ConfigurationError(
                 f"The coder {name!r} needs a name of letters and digits: it is part of a file's."
             )
-        if name in (SETTLE, "design", "pi", "stratum", "use"):
+        if name in (SETTLE, "design", "pi", "stratum", "use", "unit"):
             raise ConfigurationError(f"No coder can be called {name!r}; it means something else.")
     return names
 

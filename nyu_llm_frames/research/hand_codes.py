@@ -116,7 +116,7 @@ def from_codes(
     if missing:
         raise arguments.no_column("The coders were shown", missing[0], list(frame.columns))
     names = [output, *(f"{output}_{c}" for c in coding.coders)]
-    names += [f"{output}_{word}" for word in ("pi", "stratum", "use")]
+    names += [f"{output}_{word}" for word in ("pi", "stratum", "use", "unit")]
     there = {name for name in names if name in columns}
     check_new_columns(frame, names, "replace" if there == set(names) else "error")
 
@@ -154,6 +154,7 @@ def from_codes(
     new[f"{output}_stratum"] = pd.array([strata.get(u, pd.NA) for u in units], pd.StringDtype())
     kinds = pd.CategoricalDtype(list(get_args(Use)))
     new[f"{output}_use"] = pd.Categorical([use.get(u) for u in units], dtype=kinds)
+    new[f"{output}_unit"] = pd.array(units, dtype=pd.StringDtype())
     return with_columns(frame, new)
 
 

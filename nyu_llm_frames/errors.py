@@ -27,6 +27,7 @@ same facts as attributes. Each class also is the builtin it is a kind of, and ea
     └── PartialResultError          RuntimeError     some rows have no good answer
 
     PartialResultWarning            UserWarning      the same, as the default warning
+    CodesWarning                    UserWarning      coders differ, or their file is open
     TruncationWarning               UserWarning      max_tokens that thinking will eat
 """
 
@@ -384,3 +385,7 @@ class PartialResultWarning(UserWarning):
 
 class TruncationWarning(UserWarning):
     """The model thinks, and `max_tokens` counts thinking: answers may be cut or empty."""
+
+
+class CodesWarning(UserWarning):
+    """Coders differ, or a file of theirs is open in a spreadsheet program."""

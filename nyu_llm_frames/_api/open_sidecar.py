@@ -5,7 +5,6 @@ Comes in: the path of a sidecar. Goes out: frames of its jobs, answers and runs,
 
 from __future__ import annotations
 
-import shutil
 from itertools import chain
 from pathlib import Path
 
@@ -96,7 +95,7 @@ class OpenSidecar:
             copy = Sidecar(target, current_clock())
             for name in FOLDERS:
                 for file in files[name]:
-                    shutil.copy2(file, copy.path / name / file.name)
+                    _storage.copy(file, copy.path / name / file.name)
         return target
 
     def __reduce__(self) -> tuple[type[OpenSidecar], tuple[Path]]:

@@ -565,6 +565,20 @@ def test_preview_shows_what_would_be_sent_and_touches_nothing(
     assert len(df.llm.preview("Say {{ x }}", n=50)) == 7
 
 
+def test_a_notebook_shows_prompts_whole_and_wrapped(gateway: StandIn) -> None:
+    df = pd.DataFrame({"x": ["<b>\n" + "word " * 50, None]}, index=["a<", "b"])
+    shown = df.llm.preview("Say {{ x }}", system="Be brief", missing="skip")
+    html = shown._repr_html_()
+    assert ("word " * 50).strip() in html
+    assert "&lt;b&gt;" in html
+    assert html.index("<th>system</th>") < html.index("<th>user</th>")
+    assert "row a&lt;" in html
+    assert "skipped" in html
+    assert type(shown[["messages"]]) is type(shown.head(1)) is pd.DataFrame
+    del shown["messages"]
+    assert "<table" in shown._repr_html_()
+
+
 def test_preview_does_not_mind_columns_that_exist(gateway: StandIn) -> None:
     df = ask(pd.DataFrame({"x": ["a"]}))
     assert len(df.llm.preview("Say {{ x }}")) == 1

@@ -109,12 +109,13 @@ class FrameMethods:
         >>> df.llm.estimate("Where is {{ city }}?", model="gemini-3-flash-preview").to_pay
         2
         """
-        from nyu_llm_frames._runs.launch import estimate
+        from nyu_llm_frames._runs.launch import CallExecution, looked_at
         from nyu_llm_frames._runs.prepare import check_retries, prepare
         from nyu_llm_frames._shared.clock import current_clock
 
         call = prepare(self._frame, collect_arguments(template, model, common), check_columns=False)
-        return estimate(call, current_clock(), check_retries(retries))
+        ctx = looked_at(call, current_clock())
+        return CallExecution(call, ctx, retries=check_retries(retries)).estimate()[0]
 
     @expand_signature
     def trial(

@@ -38,6 +38,8 @@ class FileResult:
         Rows per status; "pending" ones only with ``wait=False``.
     trouble : str
         What kept a step without waiting from going on: the gateway was not reached. Else "".
+    cost : float or None
+        US dollars by the answers' own usage; None where no price is known.
     """
 
     output: Path
@@ -46,6 +48,7 @@ class FileResult:
     requests: int
     counts: dict[str, int] = field(default_factory=dict)
     trouble: str = ""
+    cost: float | None = None
 
     def __repr__(self) -> str:
         told = ", ".join(f"{n:,} {s}" for s, n in sorted(self.counts.items(), key=lambda x: -x[1]))
@@ -96,7 +99,13 @@ def run_file(
         execution = run.execution
         trouble = "" if wait else execution.trouble
         result = FileResult(
-            target, run.sidecar.path, run.bands.rows, execution.ctx.requests, counts, trouble
+            target,
+            run.sidecar.path,
+            run.bands.rows,
+            execution.ctx.requests,
+            counts,
+            trouble,
+            run.cost,
         )
     text = failures_text(counts, examples, f"{arguments.output}_error of {result.output}")
     if text and on_error == "raise":

@@ -14,15 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pyarrow as pa
-import pyarrow.compute as pc
 
-from nyu_llm_frames._runs.estimating import answer_costs
-from nyu_llm_frames._runs.launch import CallExecution, CallPart, opened
+from nyu_llm_frames._runs.launch import CallExecution, opened
 from nyu_llm_frames._runs.prepare import PreparedCall, template_text, versions
 from nyu_llm_frames._runs.result import Collected, jobs_frame
-from nyu_llm_frames._runs.summary import Summary, models_of, summarize
+from nyu_llm_frames._runs.summary import Summary, ending, models_of, summarize
 from nyu_llm_frames._shared.clock import Clock
+from nyu_llm_frames._shared.progress import Progress
 from nyu_llm_frames._shared.stack import users_level
 from nyu_llm_frames._sidecar.answer_store import Best
 from nyu_llm_frames._stages.answers.answer import TOKENS
@@ -67,19 +65,12 @@ class Run:
     def __init__(
         self, call: PreparedCall, clock: Clock, retries: int, max_cost: float | None
     ) -> None:
-        self._call, self._ctx = call, opened(call, clock)
-        part = CallPart(call, self._ctx.sidecar)
+        self._ctx = opened(call, clock)
         self._execution = CallExecution(
-            call,
-            self._ctx,
-            [part],
-            len(call.frame),
-            retries=retries,
-            max_cost=max_cost,
-            carried=lambda: self,
+            call, self._ctx, retries=retries, max_cost=max_cost, carried=lambda: self
         )
         self.name = self._execution.name
-        self._planner = self._execution.planner(part)
+        self._call, self._planner = self._execution.one_part()
         self._shown: tuple[Best, dict[str, Job], Summary] | None = None
 
     @property
@@ -213,17 +204,16 @@ class Run:
         Rows that share an answer show the same ``_cost``; here it counts once. None where no
         price is known.
         """
-        costs = self._costs()
-        return None if costs is None else float(pc.sum(costs).as_py() or 0.0)
+        return self._collected().cost
 
     def plot(self) -> Any:
         """
-        Draw the run: batch jobs over time, answers by status, tokens, and cost.
+        Draw the run: batch jobs over time, rows by status, tokens, and cost, where there are any.
 
         Returns
         -------
         numpy.ndarray of matplotlib.axes.Axes
-            Four of them. Needs ``pip install "nyu-llm-frames[plot]"``.
+            One for each picture. Needs ``pip install "nyu-llm-frames[plot]"``.
 
         Raises
         ------
@@ -261,12 +251,6 @@ class Run:
     def _collected(self) -> Collected:
         return Collected(self._call, self._planner)
 
-    def _costs(self) -> pa.Array | None:
-        """Price every answer by its own usage; None where a price is not known."""
-        best = self._ctx.sidecar.best_answers(self._call.requests.ids)
-        costs, unpriced = answer_costs(best, self._call.gateway.realm, self._call.arguments.model)
-        return None if unpriced else costs
-
     def _summary(self) -> Summary:
         """Return what the displays show, by the sidecar as it is now.
 
@@ -287,7 +271,7 @@ class Run:
             examples=now.examples,
             jobs=self._planner.find_jobs(),
             answers=now.outcome.answers,
-            costs=self._costs(),
+            costs=now.costs,
             at=at,
         )
         self._shown = best, every, summary
@@ -319,6 +303,9 @@ class Run:
         on_error : {"keep", "raise"}
         """
         result = self._collected()
+        if self._ctx.report.listens:
+            message = ending(result.counts, result.cost)
+            self._ctx.report(Progress("done", message, card=self._repr_html_))
         trouble = result.trouble
         if trouble and on_error == "raise":
             raise PartialResultError(trouble, run=self, frame=result.frame, counts=result.counts)

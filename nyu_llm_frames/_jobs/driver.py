@@ -282,7 +282,7 @@ class Driver(threading.local):
                 at=ctx.clock.now(),
             )
         )
-        ctx.clock.sleep(pause)
+        ctx.report.pause(pause, ctx.clock.sleep)
 
     # --- endings ---------------------------------------------------------------------------
     def _raise_no_budget(self) -> None:

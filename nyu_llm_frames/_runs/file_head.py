@@ -7,17 +7,17 @@ requests are those of `batch_file`; an estimate.
 from __future__ import annotations
 
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 
 from nyu_llm_frames._runs.arguments import Arguments
 from nyu_llm_frames._runs.file_requests import RequestBands
-from nyu_llm_frames._runs.launch import estimate
+from nyu_llm_frames._runs.launch import CallExecution, looked_at
 from nyu_llm_frames._shared.clock import current_clock
 from nyu_llm_frames._shared.progress import Progress, Reporter
-from nyu_llm_frames._stages.cost.estimate import Estimate, total
+from nyu_llm_frames._sidecar.bands import LargeSidecar
+from nyu_llm_frames._stages.cost.estimate import Estimate
 from nyu_llm_frames._tables.csv_text import notes
 from nyu_llm_frames._tables.source import open_source
 
@@ -49,8 +49,10 @@ def estimate_file(path: str | Path, arguments: Arguments, retries: int = 1) -> E
         bands = RequestBands(open_source(path), arguments, work, check_columns=False)
         bands.fill()
         _tell_notes(bands)
-        parts = [estimate(part.call, clock, retries) for part in bands]
-    return replace(total(parts), rows=bands.asked)
+        path = bands.head.sidecar_path
+        bands.sidecar = LargeSidecar(path, clock, create=None)
+        ctx = looked_at(bands.head, clock, bands.sidecar)
+        return CallExecution(bands.head, ctx, bands, bands.asked, retries=retries).estimate()[0]
 
 
 def _tell_notes(bands: RequestBands) -> None:

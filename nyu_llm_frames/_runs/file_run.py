@@ -17,6 +17,7 @@ from nyu_llm_frames._runs.file_requests import RequestBands
 from nyu_llm_frames._runs.launch import CallExecution, CallPart, sidecar_line
 from nyu_llm_frames._runs.result import Collected
 from nyu_llm_frames._runs.stored_run import StoredRun
+from nyu_llm_frames._runs.summary import ending
 from nyu_llm_frames._shared.clock import Clock
 from nyu_llm_frames._shared.progress import Progress, Reporter
 from nyu_llm_frames._sidecar.bands import LargeSidecar
@@ -47,6 +48,7 @@ class FileRun:
         self.bands = RequestBands(source, arguments, self._folder / "requests")
         self._head = self.bands.head
         self._report = Reporter(self._head.options.progress)
+        self.cost: float | None = None
 
     def close(self) -> None:
         """Remove what lay on disk for the call."""
@@ -113,16 +115,20 @@ class FileRun:
         Returns
         -------
         tuple of (dict, dict)
-            Rows per status; and for each kind of failure the first row and its reason.
+            Rows per status; and for each kind of failure the first row and its reason. `cost` is
+            what the answers cost.
         """
         status = f"{self.arguments.output}_status" if self._head.arguments.details else ""
         fills = self._head.fill is not None
         columns = NewColumns(self._folder / "columns", self.bands.rows, status, fills=fills)
         counts: Counter[str] = Counter()
         examples: dict[str, tuple[str, str]] = {}
+        self.cost = 0.0
 
         def join(part: CallPart, planner: Planner) -> None:
             found = Collected(part.call, planner)
+            cost = found.cost
+            self.cost = None if self.cost is None or cost is None else self.cost + cost
             rows, joined = part.call.frame.index.to_numpy(), found.frame
             if fills:
                 rows, joined = rows[found.answered], joined.loc[found.answered]
@@ -139,4 +145,6 @@ class FileRun:
             columns.close()
         counts["skipped"] = self.bands.asked - sum(counts.values())
         counts["ok"] += self.bands.rows - self.bands.asked
-        return {status: n for status, n in counts.items() if n}, examples
+        counts = +counts
+        self._report(Progress("done", ending(counts, self.cost)))
+        return dict(counts), examples

@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from nyu_llm_frames._jobs.planner import Planner
 from nyu_llm_frames._runs.estimating import answer_costs
@@ -102,12 +104,29 @@ class Collected:
         self._call = call
         best = planner.ctx.sidecar.best_answers(call.requests.ids)
         outcome = outcome_of(best, planner.each_job())
+        self._best = best
         if call.arguments.details:  # prices are read only for those who look at them
-            cost, _ = answer_costs(best, call.gateway.realm, call.arguments.model)
-            outcome = replace(outcome, cost=cost)
+            outcome = replace(outcome, cost=self._costs[0])
         if call.schema is not None:
             outcome = _columns.read_schema(outcome, call.schema)
         self.outcome = outcome
+
+    @cached_property
+    def _costs(self) -> tuple[pa.Array, bool]:
+        """US dollars per request by the answers' own usage, and whether a price is not known."""
+        call = self._call
+        return answer_costs(self._best, call.gateway.realm, call.arguments.model)
+
+    @property
+    def costs(self) -> pa.Array | None:
+        """US dollars per request; None where a price is not known."""
+        costs, unpriced = self._costs
+        return None if unpriced else costs
+
+    @property
+    def cost(self) -> float | None:
+        """US dollars, each distinct request once; None where a price is not known."""
+        return None if self.costs is None else float(pc.sum(self.costs).as_py() or 0.0)
 
     @property
     def frame(self) -> pd.DataFrame:

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from nyu_llm_frames._shared.wording import printable
+from nyu_llm_frames._shared.wording import count, dollars, printable
 from nyu_llm_frames._stages.answers.answer import NO_FAILURE, RANK, RETRYABLE, STATUSES
 from nyu_llm_frames._stages.batches.job import Job
 from nyu_llm_frames._stages.batches.polling import state_word
@@ -151,6 +151,22 @@ def cure(statuses: Iterable[str]) -> str:
     return f' if_exists="fill" with {" or ".join(changes)} asks such rows alone.'
 
 
+def ending(counts: Mapping[str, int], cost: float | None) -> str:
+    """Say in one line how a call ended, and what its answers cost.
+
+    Parameters
+    ----------
+    counts : mapping of str to int
+        Rows per status.
+    cost : float or None
+        US dollars; None where no price is known.
+    """
+    word = "so far" if counts.get("pending") else "done"
+    shown = ", ".join(f"{n:,} {s}" for s, n in sorted(counts.items(), key=lambda x: -x[1]) if n)
+    price = "unknown" if cost is None else dollars(cost)
+    return f"{word}: {count(sum(counts.values()), 'row')} ({shown or 'none'}); cost {price}"
+
+
 def failures_text(
     counts: Mapping[str, int], examples: Mapping[str, tuple[str, str]], where: str
 ) -> str:
@@ -207,9 +223,9 @@ def summarize(
         "output": _told(answers, "completion_tokens"),
         "thinking": _told(answers, "reasoning_tokens"),
     }
-    dollars = None
+    usd = None
     if costs is not None:
-        dollars = np.asarray(costs.drop_null().to_numpy(zero_copy_only=False), dtype=np.float64)
+        usd = np.asarray(costs.drop_null().to_numpy(zero_copy_only=False), dtype=np.float64)
     return Summary(
         name=name,
         sidecar=sidecar,
@@ -219,7 +235,7 @@ def summarize(
         examples=examples,
         jobs=tuple(jobs),
         tokens=tokens,
-        costs=dollars,
+        costs=usd,
         at=at,
         answered_by=models_of(answers),
     )

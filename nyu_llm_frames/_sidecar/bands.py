@@ -43,7 +43,7 @@ def prefixes(ids: pa.Array) -> Ints:
 class LargeSidecar(Sidecar):
     """A sidecar that keeps no ids in memory, and knows what each of its files spans."""
 
-    def __init__(self, folder: Path, clock: Clock, *, create: bool = True) -> None:
+    def __init__(self, folder: Path, clock: Clock, *, create: bool | None = True) -> None:
         super().__init__(folder, clock, create=create)
         self._spans: dict[Path, tuple[int, int]] = {}
 
@@ -76,7 +76,7 @@ class SidecarSlice(Sidecar):
     """What one band sees of a sidecar."""
 
     def __init__(self, whole: LargeSidecar, low: int, high: int) -> None:
-        super().__init__(whole.path, whole._clock)
+        super().__init__(whole.path, whole._clock, create=None)
         self.is_new = whole.is_new
         self.lock = whole.lock
         self._jobs = whole._jobs

@@ -106,8 +106,9 @@ class Sidecar:
     Parameters
     ----------
     folder : Path
-        Made when it is not there.
     clock : Clock
+    create : bool or None, default True
+        Whether to make it when it is not there; with None it is looked at as an empty one.
 
     Raises
     ------
@@ -115,11 +116,11 @@ class Sidecar:
         When the folder holds something else, or cannot be made.
     """
 
-    def __init__(self, folder: Path, clock: Clock, *, create: bool = True) -> None:
+    def __init__(self, folder: Path, clock: Clock, *, create: bool | None = True) -> None:
         self.path = local_path(folder, "The sidecar").absolute()
         self._clock = clock
         self.is_new = not is_sidecar(self.path)
-        if self.is_new:
+        if self.is_new and create is not None:
             self._make(create)
         self.lock = SidecarLock(self.path, clock)
         self._jobs: dict[Path, tuple[tuple[int, int, int], Job]] = {}

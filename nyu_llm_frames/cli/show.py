@@ -10,12 +10,13 @@ import contextlib
 import json
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from nyu_llm_frames._shared.progress import Display, Progress
+from nyu_llm_frames._shared.progress import Progress, View
+from nyu_llm_frames._shared.views import Display
 from nyu_llm_frames._shared.wording import printable
 
 if TYPE_CHECKING:
@@ -43,20 +44,22 @@ _COLOURS = {
 _CELL = 60
 
 
-class Report:
+class Report(View):
     """The progress hook of the command line: lines and the moving line, on standard error."""
 
     def __init__(self) -> None:
         self._display = Display()
 
     def __call__(self, progress: Progress) -> None:
-        if progress.phase == "interrupted":
-            return  # said once, by the group of all commands, in the words of a command line
+        if progress.phase in ("interrupted", "done"):
+            return  # said once, by the commands, in the words of a command line
         with contextlib.redirect_stdout(sys.stderr):
             self._display(progress)
 
+    def pause(self, seconds: float, sleep: Callable[[float], None]) -> None:
+        self._display.pause(seconds, sleep)
+
     def close(self) -> None:
-        """End the moving line."""
         self._display.close()
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from nyu_llm_frames._shared.options import current
-from nyu_llm_frames._shared.wording import count, printable
+from nyu_llm_frames._shared.wording import count, dollars, printable
 from nyu_llm_frames.cli import command_options as options
 from nyu_llm_frames.cli import exits, show
 from nyu_llm_frames.errors import PartialResultWarning
@@ -72,7 +72,9 @@ def batch(
     if json_:
         show.as_json(asdict(result))
     else:
-        click.echo(f"{result.output}: {count(result.rows, 'row')}: {show.counts(result.counts)}")
+        cost = "unknown" if result.cost is None else dollars(result.cost)
+        rows = f"{count(result.rows, 'row')}: {show.counts(result.counts)}"
+        click.echo(f"{result.output}: {rows}; cost {cost}")
         if result.trouble and current().progress is False:  # else it was told already
             show.note(result.trouble)
     raise click.exceptions.Exit(exits.of_statuses(result.counts, result.trouble))
@@ -139,9 +141,8 @@ def trial(input: Path, n: int, random_state: int | None, json_: bool, **given: A
     found = FrameMethods(table).trial(n=n, random_state=random_state, **arguments)
     show.frame(found, json_=json_, empty="no rows")
     if len(table) >= _DRAWN_FROM and not json_:
-        click.echo(
-            f"the whole file: {estimate_file(input, Arguments(**arguments), retries=0).line()}"
-        )
+        whole = estimate_file(input, Arguments(**arguments), retries=0)
+        click.echo("\n".join([f"the whole file: {whole.line()}", *whole.cost_lines()]))
     if found[f"{arguments['output']}_error"].notna().any():
         raise click.exceptions.Exit(exits.NO_GOOD_ANSWER)
 

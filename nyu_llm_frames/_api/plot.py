@@ -21,11 +21,11 @@ _TOKENS = {"prompt": "#4c78a8", "output": "#2a9d5c", "thinking": "#b279a2"}
 _SHOWN_JOBS = 30
 _FEWEST = 3  # bars that a picture has room for at least: one alone would fill it
 _BINS = 40
-_INK = "#848d97"  # can be read on white and on black: a notebook has either
+INK = "#848d97"  # can be read on white and on black: a notebook has either
 _STYLE = {
     **dict.fromkeys(("figure.facecolor", "axes.facecolor", "savefig.facecolor"), "none"),
-    **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor"), _INK),
-    **dict.fromkeys(("xtick.color", "ytick.color", "axes.titlecolor"), _INK),
+    **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor"), INK),
+    **dict.fromkeys(("xtick.color", "ytick.color", "axes.titlecolor"), INK),
 }
 
 
@@ -53,13 +53,13 @@ def plot(summary: Summary) -> Any:
             tall, wide, figsize=(5 * wide, 0.3 + 3 * tall), layout="constrained", squeeze=False
         )
         axes = grid.ravel()
-        title = f"{summary.models}: {count(summary.rows, 'row')}, {summary.state}"
+        title = f"{summary.models}: {count(summary.rows, summary.noun)}, {summary.state}"
         figure.suptitle(title, fontsize=11)
         for ax, draw in zip(axes, panels, strict=False):
             draw(ax, summary)
-            ax.tick_params(which="both", colors=_INK)  # ticks are made when they are drawn
+            ax.tick_params(which="both", colors=INK)  # ticks are made when they are drawn
             for axis in (ax.xaxis, ax.yaxis):
-                axis.get_offset_text().set_color(_INK)
+                axis.get_offset_text().set_color(INK)
             ax.spines[["top", "right"]].set_visible(False)
         for ax in axes[len(panels) :]:
             ax.remove()
@@ -101,7 +101,7 @@ def _jobs(ax: Any, summary: Summary) -> None:
 
 
 def _statuses(ax: Any, summary: Summary) -> None:
-    ax.set_title("Rows by status", fontsize=10)
+    ax.set_title(f"{summary.noun.capitalize()}s by status", fontsize=10)
     counts = summary.ordered_counts()
     names = [status for status, _ in counts]
     numbers = [n for _, n in counts]
@@ -110,7 +110,7 @@ def _statuses(ax: Any, summary: Summary) -> None:
     ax.bar_label(bars, labels=[f" {n:,}" for n in numbers], fontsize=8)
     ax.set_ylim(max(len(names), _FEWEST) - 0.4, -0.6)
     ax.set_xlim(0, max(numbers) * 1.15)
-    ax.set_xlabel("rows", fontsize=8)
+    ax.set_xlabel(f"{summary.noun}s", fontsize=8)
 
 
 def _distribution(ax: Any, summary: Summary) -> None:

@@ -297,6 +297,13 @@ class Sidecar:
         paths = _storage.parquet_files(self.path / "runs")
         return [_read_record(path, RunRecord) for path in paths]
 
+    def who_ran(self, name: str) -> str:
+        """Return the user who made a run, by the owner of its record; "" where nobody knows."""
+        try:
+            return (self.path / "runs" / f"{name}.parquet").owner()
+        except (OSError, KeyError, NotImplementedError):
+            return ""
+
     def tidy(self) -> None:
         """Remove what crashed processes left half-made. Only under the lock."""
         with _storage.sidecar_errors(self.path):

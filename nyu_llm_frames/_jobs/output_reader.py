@@ -242,9 +242,7 @@ class OutputReader:
         reading.strange += splitter.dropped
         return reading
 
-    def _take_lines(
-        self, lines: list[bytes], reading: _Reading, *, keep_all: bool
-    ) -> list[Answer]:
+    def _take_lines(self, lines: list[bytes], reading: _Reading, *, keep_all: bool) -> list[Answer]:
         """Return what is new or better, and in the first reading also what comes again."""
         parsed = parse_lines(lines)
         rows_of_none = sum(orphan.is_row for orphan in parsed.orphans)

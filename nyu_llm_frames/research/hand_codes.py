@@ -16,7 +16,7 @@ import pandas as pd
 
 from nyu_llm_frames._shared.local_path import local_path
 from nyu_llm_frames._stages.requests.preflight import shown_label
-from nyu_llm_frames._tables.frame import check_frame, check_new_columns, column_values, with_columns
+from nyu_llm_frames._tables.frame import PandasTable, check_new_columns, column_values
 from nyu_llm_frames.errors import CodesError, CodesWarning, ConfigurationError
 from nyu_llm_frames.research import coding_arguments as arguments
 from nyu_llm_frames.research import coding_files as files
@@ -50,7 +50,7 @@ def to_code(
     seed: int,
 ) -> pd.DataFrame:
     """Do what `df.llm.to_code` says."""
-    check_frame(frame)
+    PandasTable(frame)  # refuses what cannot be used
     n, seed = arguments.check_whole("n", n, 1), arguments.check_whole("seed", seed)
     arguments.check_choice("allocation", allocation, get_args(Allocation))
     arguments.check_choice("format", format, get_args(Format))
@@ -98,7 +98,7 @@ def from_codes(
     frame: pd.DataFrame, folder: str | Path, *, output: str, settle: Settle
 ) -> pd.DataFrame:
     """Do what `df.llm.from_codes` says."""
-    check_frame(frame)
+    PandasTable(frame)  # refuses what cannot be used
     arguments.check_choice("settle", settle, get_args(Settle))
     if not isinstance(output, str) or not output:
         raise ConfigurationError(f"output must be the name of a column, not {output!r}.")
@@ -118,7 +118,7 @@ def from_codes(
     names = [output, *(f"{output}_{c}" for c in coding.coders)]
     names += [f"{output}_{word}" for word in ("pi", "stratum", "use", "unit")]
     there = {name for name in names if name in columns}
-    check_new_columns(frame, names, "replace" if there == set(names) else "error")
+    check_new_columns(PandasTable(frame), names, "replace" if there == set(names) else "error")
 
     texts = _texts(frame, [columns[name] for name in coding.show])
     units = unit_ids(texts)
@@ -155,7 +155,7 @@ def from_codes(
     kinds = pd.CategoricalDtype(list(get_args(Use)))
     new[f"{output}_use"] = pd.Categorical([use.get(u) for u in units], dtype=kinds)
     new[f"{output}_unit"] = pd.array(units, dtype=pd.StringDtype())
-    return with_columns(frame, new)
+    return PandasTable(frame).with_columns(new)
 
 
 # --- the frame --------------------------------------------------------------------------------

@@ -16,10 +16,7 @@ from filelock import FileLock, Timeout
 
 from nyu_llm_frames._shared.clock import Clock
 from nyu_llm_frames._shared.wording import printable
-<<<<<<< HEAD
 from nyu_llm_frames._sidecar.lock_owner import LockOwner, encoded
-from nyu_llm_frames._sidecar.storage import draft_path, is_refused, remove, sidecar_errors
-=======
 from nyu_llm_frames._sidecar.storage import (
     draft_path,
     file_mode,
@@ -28,7 +25,6 @@ from nyu_llm_frames._sidecar.storage import (
     remove,
     sidecar_errors,
 )
->>>>>>> main
 from nyu_llm_frames.errors import SidecarError, SidecarLockedError
 
 _LOCK, _OWNER = "lock", "lock.owner"
@@ -44,8 +40,6 @@ def _file_lock(path: Path) -> FileLock:
     return FileLock(path, timeout=0, mode=0o600, fallback_to_soft=False)
 
 
-<<<<<<< HEAD
-=======
 def _acquire(lock: FileLock, timeout: float | None = None) -> None:
     """Take a file lock; in a shared folder the group may take it afterwards."""
     lock.acquire(timeout=timeout)
@@ -56,15 +50,6 @@ def _acquire(lock: FileLock, timeout: float | None = None) -> None:
             path.chmod(mode)
 
 
-def _read_owner(path: Path) -> dict[str, object]:
-    try:
-        owner = json.loads(path.read_text())
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return owner if isinstance(owner, dict) else {}
-
-
->>>>>>> main
 @contextmanager
 def one_trial(folder: Path, on_wait: Callable[[str], None]) -> Iterator[None]:
     """Hold what lets one trial at a time ask, however long it takes; batches never wait for it.
@@ -142,7 +127,7 @@ class SidecarLock:
         lock = _file_lock(path)
         try:
             with sidecar_errors(self._folder), suppress(Timeout):
-                lock.acquire()
+                _acquire(lock)
             yield lock.is_locked
         finally:
             if lock.is_locked:
@@ -267,7 +252,7 @@ class SidecarLock:
         try:
             with sidecar_errors(self._folder):
                 try:
-                    lock.acquire()
+                    _acquire(lock)
                     # One at a time, over all machines: who read the old record must not remove
                     # the new one of somebody who was faster.
                     self._record(self._removing, encoded(self._me()))

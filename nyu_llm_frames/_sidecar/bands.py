@@ -38,6 +38,7 @@ def keys(ids: pa.Array) -> Keys:
     """
     if not len(ids):
         return np.zeros(0, np.uint64)
+    ids = ids.cast(pa.string())
     offsets = np.frombuffer(ids.buffers()[1], np.int32, len(ids) + 1, ids.offset * 4)
     data = np.frombuffer(ids.buffers()[2] or b"", np.uint8)
     usual = np.diff(offsets) == _ID_BYTES

@@ -198,7 +198,7 @@ class Sidecar:
         _storage.write_batches(
             self._requests(name),
             _REQUESTS,
-            (pa.record_batch([ids, bodies], schema=_REQUESTS) for ids, bodies in batches),
+            (pa.record_batch([ids.cast("string"), bodies], _REQUESTS) for ids, bodies in batches),
         )
 
     def _requests(self, name: str) -> Path:

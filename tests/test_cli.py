@@ -603,7 +603,7 @@ COMMANDS = sorted(cli.commands)
 
 def test_the_commands_are_those_that_were_promised() -> None:
     promised = "batch preview trial estimate status wait collect retry cancel failures export"
-    assert set(COMMANDS) == {*promised.split(), "serve", "demo", "doctor", "resolve"}
+    assert set(COMMANDS) == {*promised.split(), "serve", "demo", "doctor", "resolve", "unlock"}
 
 
 @pytest.mark.parametrize("name", COMMANDS)

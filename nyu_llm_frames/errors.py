@@ -13,7 +13,6 @@ same facts as attributes. Each class also is the builtin it is a kind of, and ea
     ├── RequestError                ValueError       a request that would fail or vanish
     ├── SchemaError                 ValueError       a schema that cannot be expressed
     ├── CodesError                  ValueError       hand codes that do not fit the rows
-    ├── BundleError                 ValueError       a bundle that is not what was written
     ├── BudgetError                 RuntimeError     above max_cost, or the budget is used up
     ├── SidecarError                OSError          the folder, a file in it, its lock
     │   ├── SidecarVersionError     ...              written by a newer release
@@ -28,6 +27,7 @@ same facts as attributes. Each class also is the builtin it is a kind of, and ea
     └── PartialResultError          RuntimeError     some rows have no good answer
 
     PartialResultWarning            UserWarning      the same, as the default warning
+    CodesWarning                    UserWarning      coders differ, or their file is open
     TruncationWarning               UserWarning      max_tokens that thinking will eat
 """
 
@@ -189,10 +189,6 @@ class CodesError(LLMFramesError, ValueError):
     ) -> None:
         super().__init__(message)
         self.file, self.row, self.unit = file, row, unit
-
-
-class BundleError(LLMFramesError, ValueError):
-    """A bundle that cannot be read, or has files that were changed, added or taken out."""
 
 
 class SidecarError(LLMFramesError, OSError):
@@ -388,7 +384,8 @@ class PartialResultWarning(UserWarning):
 
 
 class TruncationWarning(UserWarning):
-    """The model thinks, and `max_tokens` counts thinking: answers may be cut or empty.
+    """The model thinks, and `max_tokens` counts thinking: answers may be cut or empty."""
 
-    Given where no progress is shown; else it is a line of the progress.
-    """
+
+class CodesWarning(UserWarning):
+    """Coders differ, or a file of theirs is open in a spreadsheet program."""

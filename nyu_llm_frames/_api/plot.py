@@ -41,7 +41,7 @@ def plot(summary: Summary) -> Any:
             tall, wide, figsize=(5 * wide, 0.3 + 3 * tall), layout="constrained", squeeze=False
         )
         axes = grid.ravel()
-        title = f"{summary.models}: {count(summary.rows, 'row')}, {summary.state}"
+        title = f"{summary.models}: {count(summary.rows, summary.noun)}, {summary.state}"
         figure.suptitle(title, fontsize=11)
         for ax, draw in zip(axes, panels, strict=False):
             draw(ax, summary)
@@ -86,7 +86,7 @@ def _jobs(ax: Any, summary: Summary) -> None:
 
 
 def _statuses(ax: Any, summary: Summary) -> None:
-    ax.set_title("Rows by status", fontsize=10)
+    ax.set_title(f"{summary.noun.capitalize()}s by status", fontsize=10)
     counts = summary.ordered_counts()
     names = [status for status, _ in counts]
     numbers = [n for _, n in counts]
@@ -95,7 +95,7 @@ def _statuses(ax: Any, summary: Summary) -> None:
     ax.bar_label(bars, labels=[f" {n:,}" for n in numbers], fontsize=8)
     ax.set_ylim(max(len(names), _FEWEST) - 0.4, -0.6)
     ax.set_xlim(0, max(numbers) * 1.15)
-    ax.set_xlabel("rows", fontsize=8)
+    ax.set_xlabel(f"{summary.noun}s", fontsize=8)
 
 
 def _distribution(ax: Any, summary: Summary) -> None:

@@ -43,6 +43,8 @@ class Correction:
     formula : str
     family : {"ols", "logit"}
     level : float
+    shares : bool
+        Whether the terms are the classes of ``label ~ 1``.
     rows, coded, clusters : int
         Rows; coded ones, or where equal texts are known, coded texts; what counts as independent.
     notes : tuple of str
@@ -56,6 +58,7 @@ class Correction:
     coded: int
     clusters: int
     notes: tuple[str, ...]
+    shares: bool = False
     _most: int = field(repr=False, default=0)
     _fixed: Floats = field(repr=False, default_factory=lambda: np.zeros(0))
     _drawn: Floats = field(repr=False, default_factory=lambda: np.zeros(0))
@@ -183,6 +186,7 @@ def correct(
         coded=_distinct(coding, coding.coded),
         clusters=n_clusters,
         notes=tuple(notes),
+        shares=design.shares,
         _most=_distinct(coding, np.ones(len(frame), dtype=bool)),
         _fixed=np.array([p["fixed"] for p in parts]),
         _drawn=np.array([p["drawn"] for p in parts]),

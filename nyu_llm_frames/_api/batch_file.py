@@ -12,7 +12,7 @@ from pathlib import Path
 
 from nyu_llm_frames._runs.arguments import Arguments
 from nyu_llm_frames._runs.file_run import FileRun
-from nyu_llm_frames._runs.prepare import check_retries, check_timeout, sidecar_path
+from nyu_llm_frames._runs.prepare import check_endings, check_retries, sidecar_path
 from nyu_llm_frames._runs.summary import failures_text
 from nyu_llm_frames._shared import options as _options
 from nyu_llm_frames._shared.clock import current_clock
@@ -23,7 +23,7 @@ from nyu_llm_frames._stages.cost.estimate import check_max_cost
 from nyu_llm_frames._tables.sink import check_output, check_outside
 from nyu_llm_frames._tables.source import Paths, open_source
 from nyu_llm_frames._tables.text_file import with_suffix
-from nyu_llm_frames.errors import ConfigurationError, PartialResultError, PartialResultWarning
+from nyu_llm_frames.errors import PartialResultError, PartialResultWarning
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +83,7 @@ def run_file(
     on_error: str,
 ) -> FileResult:
     """Answer a file; see `nyu_llm_frames.batch_file`."""
-    if on_error not in ("keep", "raise"):
-        raise ConfigurationError(f"on_error must be 'keep' or 'raise', not {on_error!r}.")
-    if not isinstance(wait, bool):
-        raise ConfigurationError(f"wait must be True or False, not {wait!r}.")
-    seconds = check_timeout(timeout)
+    seconds = check_endings(wait, timeout, on_error)
     options = _options.current()
     source = open_source(input, sep=sep, sheet=sheet)
     target = check_output(output, source)

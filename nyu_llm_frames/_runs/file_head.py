@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -19,6 +20,7 @@ from nyu_llm_frames._shared.progress import Progress, Reporter
 from nyu_llm_frames._sidecar.bands import LargeSidecar
 from nyu_llm_frames._stages.cost.estimate import Estimate
 from nyu_llm_frames._tables.source import Paths, open_source
+from nyu_llm_frames._tables.table import Piece
 
 
 def head(
@@ -36,14 +38,25 @@ def head(
         bands = RequestBands(source, arguments, Path(folder), check_columns=check_columns)
         frames, there, found = [], 0, 0
         for piece in source.pieces(bands.used, index=bands.head.template.uses_index):
-            frame = bands.choose(bands.frame(piece, there))
+            asked, _ = bands.choose(piece, there)
+            frames.append(_frame(asked, there))
             there += piece.rows
-            frames.append(frame)
-            found += len(frame)
+            found += asked.rows
             if found >= rows:
                 break
         _tell_notes(bands)
     return pd.concat(frames).head(rows) if frames else pd.DataFrame(columns=list(source.columns))
+
+
+def _frame(piece: Piece, first: int) -> pd.DataFrame:
+    """Return a piece as a frame of plain values."""
+    labels: Any = pd.RangeIndex(first, first + piece.rows)
+    if piece.index is not None:
+        labels = pd.Index(piece.index, dtype=object, tupleize_cols=False)
+    columns = {
+        name: pd.Series(values, index=labels, dtype=object) for name, values in piece.values.items()
+    }
+    return pd.DataFrame(columns, index=labels)
 
 
 def estimate_file(

@@ -10,6 +10,8 @@ import shutil
 from collections import Counter
 from pathlib import Path
 
+import pyarrow as pa
+
 from nyu_llm_frames._jobs.context import Context
 from nyu_llm_frames._jobs.planner import Planner
 from nyu_llm_frames._runs.arguments import Arguments
@@ -120,7 +122,7 @@ class FileRun:
             what the answers cost.
         """
         status = f"{self.arguments.output}_status" if self._head.arguments.details else ""
-        fills = self._head.fill is not None
+        fills = self._head.fills
         columns = NewColumns(self._folder / "columns", self.bands.rows, status, fills=fills)
         counts: Counter[str] = Counter()
         examples: dict[str, tuple[str, str]] = {}
@@ -130,9 +132,9 @@ class FileRun:
             found = Collected(part.call, planner)
             cost = found.cost
             self.cost = None if self.cost is None or cost is None else self.cost + cost
-            rows, joined = part.call.frame.index.to_numpy(), found.frame
+            rows, joined = part.call.table.numbers(), found.frame
             if fills:
-                rows, joined = rows[found.answered], joined.loc[found.answered]
+                rows, joined = rows[found.answered], joined.filter(pa.array(found.answered))
             columns.add(rows, joined)
             counts.update(found.counts)
             examples.update(found.examples | examples)
@@ -146,5 +148,6 @@ class FileRun:
             columns.close()
         counts["skipped"] = self.bands.asked - sum(counts.values())
         counts["ok"] += self.bands.rows - self.bands.asked
+        counts = +counts
         self._report(Progress("done", ending(counts, self.cost)))
-        return {status: n for status, n in counts.items() if n}, examples
+        return dict(counts), examples

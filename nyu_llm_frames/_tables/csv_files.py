@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from nyu_llm_frames._tables.csv_cells import common_kind
 from nyu_llm_frames._tables.csv_text import CsvSource, Records, reading_notes
-from nyu_llm_frames._tables.source import Piece
+from nyu_llm_frames._tables.table import Piece
 from nyu_llm_frames.errors import ConfigurationError
 
 

@@ -17,7 +17,8 @@ import pyarrow as pa
 from nyu_llm_frames._tables.csv_cells import MISSING, Guess, parsed
 from nyu_llm_frames._tables.frame_values import series_to_python
 from nyu_llm_frames._tables.parquet import without_duplicates
-from nyu_llm_frames._tables.source import ROWS, Piece
+from nyu_llm_frames._tables.source import ROWS
+from nyu_llm_frames._tables.table import Piece
 from nyu_llm_frames.errors import ConfigurationError
 
 

@@ -14,7 +14,9 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 
-from nyu_llm_frames._tables.source import BYTES, ROWS, Piece
+from nyu_llm_frames._stages.prompts.python_values import to_python
+from nyu_llm_frames._tables.source import BYTES, ROWS
+from nyu_llm_frames._tables.table import Piece
 from nyu_llm_frames._tables.text_file import not_utf_8, open_text
 from nyu_llm_frames.errors import ConfigurationError
 
@@ -40,7 +42,7 @@ class JsonLinesSource:
 
     def pieces(self, columns: Sequence[str], *, index: bool = False) -> Iterator[Piece]:
         for rows, _, read in self.objects():
-            values = {name: [row.get(name) for row in rows] for name in columns}
+            values = {name: to_python([row.get(name) for row in rows]) for name in columns}
             yield Piece(len(rows), values, None, read)
 
     def schema(self) -> pa.Schema:

@@ -21,7 +21,8 @@ import pyarrow.parquet as pq
 
 from nyu_llm_frames._tables import pandas_metadata
 from nyu_llm_frames._tables.frame_values import arrow_to_python
-from nyu_llm_frames._tables.source import BYTES, ROWS, Piece
+from nyu_llm_frames._tables.source import BYTES, ROWS
+from nyu_llm_frames._tables.table import Piece
 from nyu_llm_frames.errors import ConfigurationError
 
 _BUFFER = 1 << 20

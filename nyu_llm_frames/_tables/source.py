@@ -7,7 +7,6 @@ nothing of them stays in memory but one piece (a workbook is read whole).
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
@@ -22,6 +21,7 @@ from nyu_llm_frames._tables.file_content import (
     PARQUET_FILE,
     kind_of,
 )
+from nyu_llm_frames._tables.table import Piece
 from nyu_llm_frames._tables.text_file import COMPRESSED, open_text, reading, text_suffix
 from nyu_llm_frames.errors import ConfigurationError
 
@@ -39,27 +39,6 @@ INPUTS = (*TEXTS, *PARQUET, *FEATHER, *EXCEL)
 _CONTENT = {"parquet": PARQUET_FILE, "Feather": FEATHER_FILE, "Excel": EXCEL_FILE}
 
 Paths: TypeAlias = "str | Path | Sequence[str | Path]"
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """Consecutive rows as plain Python values.
-
-    Attributes
-    ----------
-    rows : int
-    values : dict of str to list
-        The columns asked for.
-    index : list or None
-        Row labels, where the file keeps some; else the rows are numbered from 0.
-    read : float
-        Part of the file that has been read, 0 to 1.
-    """
-
-    rows: int
-    values: dict[str, list[object]]
-    index: list[object] | None
-    read: float
 
 
 class Source(Protocol):

@@ -68,8 +68,8 @@ class Fill:
             new = pd.Series(values).reset_index(drop=True)
             old = _column(out, name)
             if old is None:
-                blank = pd.Series(new.array[:0].take([-1] * len(out), allow_fill=True))
-                column = pd.concat([blank, new], ignore_index=True).take(order)
+                place = np.where(order < len(out), -1, order - len(out))
+                column = pd.Series(new.array.take(place, allow_fill=True))
             else:
                 kept = np.ones(len(out), np.bool_)
                 kept[self.rows[answered]] = False

@@ -245,11 +245,11 @@ def test_filled_cells_lie_where_their_rows_are(data: Any) -> None:
     asked = np.array(sorted(data.draw(st.sets(st.integers(0, max(n - 1, 0)), max_size=n))), int)
     asked = asked[asked < n]
     answered = np.array([data.draw(st.booleans()) for _ in asked], bool)
-    old = pd.DataFrame({"v": [f"old {i}" for i in range(n)]}, index=[0] * n)
+    old = pd.DataFrame({"v": [f"old {i}" for i in range(n)]})
     new = pd.array([f"new {i}" for i in asked], dtype="string")
     out = Fill(old, asked).filled({"v": new, "w": new}, answered)
     changed = {int(i) for i, yes in zip(asked, answered, strict=True) if yes}
-    assert out["v"].tolist() == [f"{'new' if i in changed else 'old'} {i}" for i in range(n)]
+    assert list(out["v"]) == [f"{'new' if i in changed else 'old'} {i}" for i in range(n)]
     assert [w if isinstance(w, str) else None for w in out["w"]] == [
         f"new {i}" if i in changed else None for i in range(n)
     ]

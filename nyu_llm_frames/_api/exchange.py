@@ -10,6 +10,7 @@ import re
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -121,7 +122,7 @@ def _write(call: PreparedCall, part: Ints, path: Path) -> None:
 
 
 # --- in ---------------------------------------------------------------------------------------
-def from_jsonl(call: PreparedCall, given: Sequence[str | Path]) -> pd.DataFrame:
+def from_jsonl(call: PreparedCall, given: Sequence[str | Path]) -> Any:
     """Take output files into the sidecar, and join what there is to the rows."""
     paths = [local_path(path, "The output file", "Download it first.") for path in given]
     for path in paths:

@@ -16,6 +16,7 @@ from nyu_llm_frames._api.display import run_html
 from nyu_llm_frames._runs.stored_summary import FailureKind
 from nyu_llm_frames._runs.summary import Summary
 from nyu_llm_frames._shared.cards import CARD_STYLE
+from nyu_llm_frames._shared.pictures import INK
 from nyu_llm_frames._shared.wording import printable
 from nyu_llm_frames._stages.batches.job import Job
 from nyu_llm_frames._stages.batches.polling import state_word
@@ -95,7 +96,7 @@ def plot_svg(summary: Summary) -> str:
         return ""
     text = out.getvalue()
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
-    return text.replace(_plot.INK, "currentColor")
+    return text.replace(INK, "currentColor")
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]], title: str) -> str:

@@ -10,6 +10,8 @@ import shutil
 from collections import Counter
 from pathlib import Path
 
+import pyarrow as pa
+
 from nyu_llm_frames._jobs.context import Context
 from nyu_llm_frames._jobs.planner import Planner
 from nyu_llm_frames._runs.arguments import Arguments
@@ -23,9 +25,8 @@ from nyu_llm_frames._shared.progress import Progress, Reporter
 from nyu_llm_frames._sidecar.bands import LargeSidecar
 from nyu_llm_frames._sidecar.storage import sidecar_errors
 from nyu_llm_frames._tables import sink
-from nyu_llm_frames._tables.csv_text import CsvSource, notes
 from nyu_llm_frames._tables.join import NewColumns
-from nyu_llm_frames._tables.source import PARQUET, Source, fingerprint
+from nyu_llm_frames._tables.source import Source, fingerprint
 from nyu_llm_frames._tables.work import work_folder
 from nyu_llm_frames.errors import ConfigurationError
 
@@ -72,14 +73,16 @@ class FileRun:
         self._tell(sidecar_line(head.sidecar_path))
         for note in head.schema.notes if head.schema else ():
             self._tell(note)
-        self._tell(f"reading {self.source.path}")
+        several = not self.source.path.is_dir() and len(self.source.files) > 1
+        more = f" and {len(self.source.files) - 1:,} more" if several else ""
+        self._tell(f"reading {self.source.path}{more}")
         self._read = fingerprint(self.source)
-        is_typed = self.output.suffix.lower() in PARQUET
-        self.bands.is_typed = is_typed or not isinstance(self.source, CsvSource)
+        self.bands.is_typed = sink.joins_types(self.source, self.output)
         with sidecar_errors(self._folder):
             self.bands.fill()
         self._check_unchanged()
-        for note in notes(self.source, self.source.columns if is_typed else self.bands.used):
+        used = self.source.columns if sink.is_typed(self.output) else self.bands.used
+        for note in self.source.notes(used):
             self._tell(note)
         self.sidecar = self.bands.sidecar = LargeSidecar(head.sidecar_path, self._clock)
         ctx = Context(
@@ -119,7 +122,7 @@ class FileRun:
             what the answers cost.
         """
         status = f"{self.arguments.output}_status" if self._head.arguments.details else ""
-        fills = self._head.fill is not None
+        fills = self._head.fills
         columns = NewColumns(self._folder / "columns", self.bands.rows, status, fills=fills)
         counts: Counter[str] = Counter()
         examples: dict[str, tuple[str, str]] = {}
@@ -129,9 +132,9 @@ class FileRun:
             found = Collected(part.call, planner)
             cost = found.cost
             self.cost = None if self.cost is None or cost is None else self.cost + cost
-            rows, joined = part.call.frame.index.to_numpy(), found.frame
+            rows, joined = part.call.table.numbers(), found.frame
             if fills:
-                rows, joined = rows[found.answered], joined.loc[found.answered]
+                rows, joined = rows[found.answered], joined.filter(pa.array(found.answered))
             columns.add(rows, joined)
             counts.update(found.counts)
             examples.update(found.examples | examples)

@@ -80,7 +80,7 @@ class CallPart:
     @property
     def rows(self) -> int:
         """Rows that these requests are of."""
-        return len(self.call.frame)
+        return len(self.call.table)
 
     @property
     def template(self) -> str:
@@ -116,7 +116,7 @@ class CallExecution(Execution[CallPart]):
         name = f"{kind}{new_name(ctx.clock)}"
         super().__init__(name, ctx, retries=retries, max_cost=max_cost, carried=carried)
         self._call, self._parts = call, parts or [CallPart(call, ctx.sidecar)]
-        self._rows = len(call.frame) if rows is None else rows
+        self._rows = len(call.table) if rows is None else rows
 
     def parts(self) -> Iterator[CallPart]:
         return iter(self._parts)

@@ -47,14 +47,13 @@ def _message(message: dict[str, Any]) -> str:
     )
 
 
-def preview(call: PreparedCall) -> pd.DataFrame:
+def preview(call: PreparedCall) -> Any:
     """Return ``custom_id`` and ``messages`` of every row of a call."""
     requests = call.requests
     arguments = call.codes >= 0
     given = iter(requests.messages(call.codes[arguments]))
     messages = [next(given) if one else None for one in arguments.tolist()]
     ids = _columns.text_column(_columns.spread(requests.ids, call.codes))
-    out = PromptFrame(index=call.frame.index)
-    out.insert(0, "custom_id", ids)
-    out.insert(1, "messages", pd.Series(messages, index=out.index, dtype=object).array)
-    return out
+    shown = pd.Series(messages, dtype=object).array
+    out = call.table.without_columns().with_columns({"custom_id": ids, "messages": shown})
+    return PromptFrame(out) if isinstance(out, pd.DataFrame) else out

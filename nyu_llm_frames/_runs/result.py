@@ -25,9 +25,7 @@ from nyu_llm_frames._sidecar.answer_store import Best, gather
 from nyu_llm_frames._stages.answers.answer import NO_FAILURE, SHOWN
 from nyu_llm_frames._stages.batches.job import CANCELLED, Job
 from nyu_llm_frames._stages.batches.planning import Ints
-from nyu_llm_frames._stages.requests.preflight import shown_label
 from nyu_llm_frames._tables import columns as _columns
-from nyu_llm_frames._tables import frame as _frame
 from nyu_llm_frames._tables.columns import Outcome
 
 if TYPE_CHECKING:
@@ -129,8 +127,8 @@ class Collected:
         return None if self.costs is None else float(pc.sum(self.costs).as_py() or 0.0)
 
     @property
-    def frame(self) -> pd.DataFrame:
-        """The joined frame."""
+    def frame(self) -> Any:
+        """The table of the call with the new columns."""
         call, wanted = self._call, self._call.arguments
         columns = _columns.answer_columns(
             self.outcome,
@@ -141,22 +139,23 @@ class Collected:
             details=wanted.details,
         )
         if call.fill is not None:
-            return call.fill.filled(columns, self.answered)
-        return _frame.with_columns(call.frame, columns)
+            columns = call.fill.filled(columns, self.answered)
+        table = call.table if call.whole is None else call.whole
+        return table.with_columns(columns)
 
     @property
-    def failures(self) -> pd.DataFrame:
+    def failures(self) -> Any:
         """The rows without a good answer, with ``status`` and ``error``."""
         call, status = self._call, self._status
-        error = _columns.spread(_columns.shown_error(self.outcome), call.codes)
-        taken = {"status", "error"} & set(call.frame.columns)
+        bad = np.flatnonzero(~np.isin(status, list(NO_FAILURE)))
+        error = _columns.spread(_columns.shown_error(self.outcome), call.codes[bad])
+        taken = {"status", "error"} & set(call.table.columns)
         before = f"{call.arguments.output}_" if taken else ""
         columns = {
-            f"{before}status": _columns.status_column(status.tolist()),
+            f"{before}status": _columns.status_column(status[bad].tolist()),
             f"{before}error": _columns.text_column(error),
         }
-        bad = ~np.isin(status, list(NO_FAILURE))
-        return _frame.with_columns(call.frame, columns).loc[bad]
+        return call.table.take(bad).with_columns(columns)
 
     @property
     def _status(self) -> np.ndarray[Any, np.dtype[np.object_]]:
@@ -186,5 +185,5 @@ class Collected:
         for kind in set(status.tolist()) - NO_FAILURE:
             row = int(np.flatnonzero(status == kind)[0])
             reason = error[int(self._call.codes[row])].as_py()
-            out[kind] = (repr(shown_label(self._call.frame.index[row])), str(reason))
+            out[kind] = (repr(self._call.table.label(row)), str(reason))
         return out

@@ -146,15 +146,6 @@ class Summary:
         return steps
 
 
-def cure(statuses: Iterable[str]) -> str:
-    """Say what cures rows that another attempt with the same request does not; "" if nothing."""
-    names = {"truncated": "a larger max_tokens=", "invalid": "another template or schema"}
-    changes = [change for status, change in names.items() if status in statuses]
-    if not changes:
-        return ""
-    return f' if_exists="fill" with {" or ".join(changes)} asks such rows alone.'
-
-
 def ending(counts: Mapping[str, int], cost: float | None) -> str:
     """Say in one line how a call ended, and what its answers cost.
 
@@ -169,6 +160,15 @@ def ending(counts: Mapping[str, int], cost: float | None) -> str:
     shown = ", ".join(f"{n:,} {s}" for s, n in sorted(counts.items(), key=lambda x: -x[1]) if n)
     price = "unknown" if cost is None else dollars(cost)
     return f"{word}: {count(sum(counts.values()), 'row')} ({shown or 'none'}); cost {price}"
+
+
+def cure(statuses: Iterable[str]) -> str:
+    """Say what cures rows that another attempt with the same request does not; "" if nothing."""
+    names = {"truncated": "a larger max_tokens=", "invalid": "another template or schema"}
+    changes = [change for status, change in names.items() if status in statuses]
+    if not changes:
+        return ""
+    return f' if_exists="fill" with {" or ".join(changes)} asks such rows alone.'
 
 
 def failures_text(

@@ -23,6 +23,7 @@ from nyu_llm_frames._sidecar.storage import (
     file_mode,
     is_refused,
     open_new,
+    remove,
     sidecar_errors,
 )
 from nyu_llm_frames.errors import SidecarError, SidecarLockedError
@@ -122,6 +123,23 @@ class SidecarLock:
                 path=str(self._folder),
             )
         self._proved = True
+
+    @contextmanager
+    def claimed(self, name: str) -> Iterator[bool]:
+        """Tell whether nobody else here does the work of this name now; never wait.
+
+        It only saves work: where a file system forgets locks, two do it.
+        """
+        path = self._folder / f"{_LOCK}.{name}"
+        lock = _file_lock(path)
+        try:
+            with sidecar_errors(self._folder), suppress(Timeout):
+                lock.acquire()
+            yield lock.is_locked
+        finally:
+            if lock.is_locked:
+                remove(path)
+                lock.release()
 
     @contextmanager
     def held(

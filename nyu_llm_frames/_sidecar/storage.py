@@ -187,13 +187,6 @@ def atomic_file(path: Path, mode: int | None = None) -> Iterator[BinaryIO]:
         yield file
 
 
-@contextmanager
-def scratch_file(path: Path) -> Iterator[BinaryIO]:
-    """Write a private file that nobody needs after a crash."""
-    with sidecar_errors(path), os.fdopen(open_new(path), "wb") as file:
-        yield file
-
-
 def write_text(path: Path, text: str) -> None:
     """Write a small text file atomically."""
     with atomic_file(path) as file:

@@ -1,13 +1,13 @@
 """`if_exists="fill"`: which rows lack a good answer, and new cells beside those that stay.
 
-Comes in: a frame that has columns of an earlier call. Goes out: the rows to ask, chosen by these
-columns alone, and later the whole frame with their cells filled. Rows are told by their place.
+Comes in: a table that has columns of an earlier call. Goes out: the rows to ask, chosen by these
+columns alone, and later the whole table with their cells filled. Rows are told by their place.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,15 +17,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from nyu_llm_frames._stages.answers.answer import SHOWN, TOKENS
-from nyu_llm_frames._stages.requests.preflight import shown_label
 from nyu_llm_frames._tables.columns import Outcome, answer_columns, new_names, read_schema
-from nyu_llm_frames._tables.frame import Mask, own_copy, places, with_columns
+from nyu_llm_frames._tables.frame import places
+from nyu_llm_frames._tables.table import Ints, Mask
 from nyu_llm_frames.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from nyu_llm_frames._stages.schema.schema import Schema
-
-Ints = np.ndarray[Any, np.dtype[np.int64]]
 
 IS_NEW = "\0is_new"
 """Name of the column that says in which rows of a file cells are new."""
@@ -33,26 +31,28 @@ IS_NEW = "\0is_new"
 
 @dataclass(frozen=True, slots=True)
 class Fill:
-    """The rows of a frame that are asked anew.
+    """The rows of a table that are asked anew.
 
     Attributes
     ----------
-    frame : pandas.DataFrame
-        The whole frame, as given.
+    earlier : pandas.DataFrame
+        What columns of an earlier call it has; the rows are numbered.
     rows : numpy.ndarray
         Places of the rows without a good answer, ascending.
     """
 
-    frame: pd.DataFrame
+    earlier: pd.DataFrame
     rows: Ints
 
     @property
-    def asked(self) -> pd.DataFrame:
-        """Those rows."""
-        return self.frame.iloc[self.rows]
+    def kept(self) -> Mask:
+        """The other rows."""
+        kept = np.ones(len(self.earlier), np.bool_)
+        kept[self.rows] = False
+        return kept
 
-    def filled(self, columns: Mapping[str, Any], answered: Mask) -> pd.DataFrame:
-        """Return the whole frame with the cells of answered rows filled.
+    def filled(self, columns: Mapping[str, Any], answered: Mask) -> dict[str, Any]:
+        """Return columns of the whole table, with the cells of answered rows filled.
 
         Parameters
         ----------
@@ -61,21 +61,18 @@ class Fill:
         answered : numpy.ndarray of bool
             Which of these rows have an outcome; the others keep their cells.
         """
-        out = own_copy(self.frame)
-        order = np.arange(len(out))
-        order[self.rows[answered]] = len(out) + np.flatnonzero(answered)
+        n, out = len(self.earlier), {}
+        order, kept = np.arange(n), np.ones(n, np.bool_)
+        order[self.rows[answered]] = n + np.flatnonzero(answered)
+        kept[self.rows[answered]] = False
         for name, values in columns.items():
             new = pd.Series(values).reset_index(drop=True)
-            old = _column(out, name)
+            old = _column(self.earlier, name)
             if old is None:
-                place = np.where(order < len(out), -1, order - len(out))
-                column = pd.Series(new.array.take(place, allow_fill=True))
-            else:
-                kept = np.ones(len(out), np.bool_)
-                kept[self.rows[answered]] = False
-                old, new = _alike(old, kept, new)
-                column = pd.concat([old, new], ignore_index=True).take(order)
-            out = with_columns(out, {name: column.array})
+                out[name] = new.array.take(np.where(order < n, -1, order - n), allow_fill=True)
+                continue
+            old, new = _alike(old, kept, new)
+            out[name] = pd.concat([old, new], ignore_index=True).take(order).array
         return out
 
 
@@ -85,14 +82,14 @@ def deciding(output: str, schema: Schema | None, prefix: str) -> list[str]:
     return [*fields, f"{output}_error", f"{output}_status"]
 
 
-def choose(frame: pd.DataFrame, output: str, schema: Schema | None, prefix: str) -> Fill:
+def choose(earlier: pd.DataFrame, output: str, schema: Schema | None, prefix: str) -> Fill:
     """Find the rows without a good answer: an error is set, or a value is missing.
 
     A field that may be null is no value that can be missing, unless all fields are such: then
     a row lacks an answer where all are null and no status says "ok".
     """
-    there = {name: _column(frame, name) for name in deciding(output, schema, prefix)}
-    blank = {name: _missing(column, len(frame)) for name, column in there.items()}
+    there = {name: _column(earlier, name) for name in deciding(output, schema, prefix)}
+    blank = {name: _missing(column, len(earlier)) for name, column in there.items()}
     error, status = f"{output}_error", f"{output}_status"
     values = [blank[name] for name in there if name not in (error, status)]
     lacking: Mask
@@ -106,18 +103,24 @@ def choose(frame: pd.DataFrame, output: str, schema: Schema | None, prefix: str)
         lacking = values[0]
     if there[error] is not None:
         lacking = lacking | ~blank[error]
-    return Fill(frame, np.flatnonzero(lacking).astype(np.int64))
+    return Fill(earlier, np.flatnonzero(lacking).astype(np.int64))
 
 
-def has_details(frame: pd.DataFrame, output: str, fields: Sequence[str] | None) -> bool:
+def has_details(columns: Sequence[Hashable], output: str, fields: Sequence[str] | None) -> bool:
     """Whether all columns of ``details=True`` are there: those of an earlier call."""
     names = new_names(output, fields, prefix="", details=True)
     details = names[2:] if fields is None else names[len(fields) + 1 :]
-    return all(places(frame, name) for name in details)
+    return all(places(columns, name) for name in details)
 
 
 def check_types(
-    fill: Fill, output: str, schema: Schema | None, *, prefix: str, details: bool
+    fill: Fill,
+    label: Callable[[int], Hashable],
+    output: str,
+    schema: Schema | None,
+    *,
+    prefix: str,
+    details: bool,
 ) -> None:
     """Refuse a column whose cells do not go together with what this call would put beside them.
 
@@ -125,12 +128,11 @@ def check_types(
     ------
     ConfigurationError
     """
-    kept = np.ones(len(fill.frame), np.bool_)
-    kept[fill.rows] = False
+    kept = fill.kept
     if not kept.any():
         return
     for name, values in _empty_columns(output, schema, prefix=prefix, details=details).items():
-        old, new = _column(fill.frame, name), pd.Series(values)
+        old, new = _column(fill.earlier, name), pd.Series(values)
         if old is None or old.dtype == new.dtype:
             continue
         given = old.dtype
@@ -138,10 +140,10 @@ def check_types(
         texts = pd.api.types.is_string_dtype(old.dtype) or old.dtype == object
         fits = (texts and _is_text(new.dtype)) or _lossless(old[kept], new.dtype) is not None
         if not fits:
-            label = shown_label(fill.frame.index[int(np.flatnonzero(kept & old.notna())[0])])
+            row = label(int(np.flatnonzero(kept & old.notna())[0]))
             raise ConfigurationError(
                 f"if_exists='fill': the column {name!r} ({given}) has cells that do not go "
-                f"together with what this call gives ({new.dtype}), as in row {label!r}. Convert "
+                f"together with what this call gives ({new.dtype}), as in row {row!r}. Convert "
                 'the column first, or use if_exists="replace", or another output= or prefix=.'
             )
 
@@ -158,10 +160,9 @@ def _empty_columns(
     return answer_columns(outcome, ids, codes, output, prefix=prefix, details=details)
 
 
-def _column(frame: pd.DataFrame, name: str) -> pd.Series[Any] | None:
-    """Return a column by its name, with the rows numbered; None where there is none."""
-    at = places(frame, name)
-    return frame.iloc[:, at[0]].reset_index(drop=True) if at else None
+def _column(earlier: pd.DataFrame, name: str) -> pd.Series[Any] | None:
+    """Return a column by its name; None where there is none."""
+    return earlier[name] if name in earlier.columns else None
 
 
 def _missing(column: pd.Series[Any] | None, rows: int) -> Mask:
@@ -183,11 +184,10 @@ def check_cells(fill: Fill, output: str, schema: Schema | None, *, prefix: str, 
     first : int
         Number of their first row in the file.
     """
-    kept = np.ones(len(fill.frame), np.bool_)
-    kept[fill.rows] = False
+    kept = fill.kept
     empty = _empty_columns(output, schema, prefix=prefix, details=False)
     for name, values in empty.items():
-        column = _column(fill.frame, name)
+        column = _column(fill.earlier, name)
         if column is None:
             continue
         cells = column[kept].dropna()

@@ -6,12 +6,10 @@ consecutive rows at a time. What lies between is sorted into ranges of rows on d
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -46,16 +44,14 @@ class NewColumns:
         self._ready: pa.Table | None = None
         self.schema = pa.schema([])  # with what pandas says of the columns
 
-    def add(self, rows: Ints, frame: pd.DataFrame) -> None:
+    def add(self, rows: Ints, table: pa.Table) -> None:
         """Take the new columns of some rows."""
-        frame = frame.assign(**{str(c): _as_text(frame[c]) for c in frame if _is_mixed(frame[c])})
-        table = pa.Table.from_pandas(frame, preserve_index=False)
         if self._spill is None:
             self.schema = table.schema
             self._choices = {
-                str(c): pa.array(frame[c].cat.categories)
-                for c in frame
-                if isinstance(frame[c].dtype, pd.CategoricalDtype)
+                field.name: table[field.name].combine_chunks().dictionary
+                for field in table.schema
+                if pa.types.is_dictionary(field.type)
             }
             spilled = pa.schema([("row", pa.int64()), *self.schema])
             self._spill = Spill(self._folder, spilled)
@@ -110,22 +106,3 @@ class NewColumns:
         """Remove what was written."""
         if self._spill is not None:
             self._spill.close()
-
-
-def _is_mixed(column: pd.Series[Any]) -> bool:
-    """Whether a column has choices that no file can hold as they are: texts and numbers, say."""
-    if not isinstance(column.dtype, pd.CategoricalDtype):
-        return False
-    try:
-        pa.array(column.cat.categories.tolist())
-    except (pa.ArrowException, OverflowError):
-        return True
-    return False
-
-
-def _as_text(column: pd.Series[Any]) -> pd.Series[Any]:
-    """Write such choices as they stand inside of lists: texts as they are, others as JSON."""
-    choices = column.cat.categories.tolist()
-    texts = [c if isinstance(c, str) else json.dumps(c) for c in choices]
-    values = [None if code < 0 else texts[code] for code in column.cat.codes.tolist()]
-    return pd.Series(values, index=column.index, dtype="str")

@@ -97,6 +97,11 @@ local = _all(
         "--data", type=FOLDER, help="Folder of its jobs. Default: the user's data."
     ),
 )
+data = _all(
+    click.argument("input", nargs=-1, required=True, type=DATA),
+    _in("Input")("--sep", metavar="CHAR", help="Separates the columns of a CSV file."),
+    _in("Input")("--sheet", metavar="NAME", help="Of an Excel file; else the first."),
+)
 as_json = click.option("--json", "json_", is_flag=True, help="Print JSON for scripts.")
 
 gateway = _all(
@@ -191,6 +196,13 @@ def take_gateway(given: dict[str, Any]) -> Gateway | None:
     return Gateway(**remote)
 
 
+def take_data(given: dict[str, Any]) -> tuple[Path | list[Path], dict[str, Any]]:
+    """Take the input out of `given`: one path or several, and how they are read."""
+    paths = list(given.pop("input"))
+    reading = {"sep": given.pop("sep"), "sheet": given.pop("sheet")}
+    return paths[0] if len(paths) == 1 else paths, reading
+
+
 def take_asked(given: dict[str, Any]) -> dict[str, Any]:
     """Turn the options of a prompt into the arguments of a call; takes them out of `given`."""
     text, file = given.pop("prompt"), given.pop("template")
@@ -218,13 +230,14 @@ def take_asked(given: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in asked.items() if value is not None}
 
 
-def take_out(given: dict[str, Any], input_path: Path, *, required: bool = False) -> None:
+def take_out(given: dict[str, Any], path: Path | list[Path], *, required: bool = False) -> None:
     """Turn the output of the batch to come into its sidecar, in `given`."""
     from nyu_llm_frames._api.batch_file import beside_output
 
     out = given.pop("out")
     if out is not None and given["sidecar"] is None:
-        given["sidecar"] = beside_output(out.absolute(), input_path, given["if_exists"])
+        first = path[0] if isinstance(path, list) else path
+        given["sidecar"] = beside_output(out.absolute(), first, given["if_exists"])
     if required and given["sidecar"] is None:
         raise click.UsageError("Give the --out of the batch to come, or its --sidecar.")
 

@@ -214,8 +214,7 @@ def prepare(
     shape = BodyShape(arguments.model, template.roles, params)
     root = None if options.images_root is None else Path(options.images_root)
     rules = Rules(way, options.max_bytes_per_file, root)
-    requests = _render(frame, arguments, template, shape, realm, rules)
-    preflight.check_sizes(requests, options.max_bytes_per_file, frame.index)
+    requests = render_requests(frame, arguments, template, shape, realm, rules)
     return PreparedCall(
         arguments, _frame.own_copy(frame), template, schema, requests, gateway, options, path
     )
@@ -234,6 +233,26 @@ def _params(arguments: Arguments, realm: str) -> dict[str, Any]:
         params=arguments.params,
         has_schema=arguments.schema is not None,
     )
+
+
+def render_requests(
+    frame: pd.DataFrame,
+    arguments: Arguments,
+    template: PromptTemplate,
+    shape: BodyShape,
+    realm: str,
+    rules: Rules,
+) -> Requests:
+    """Render the rows of a frame by a compiled template; needs neither gateway nor options.
+
+    Raises
+    ------
+    LLMFramesError
+        What is wrong in a row.
+    """
+    requests = _render(frame, arguments, template, shape, realm, rules)
+    preflight.check_sizes(requests, rules.max_bytes, frame.index)
+    return requests
 
 
 def _render(

@@ -17,7 +17,7 @@ import itertools
 import json
 import math
 import re
-from binascii import hexlify
+from binascii import hexlify, unhexlify
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -163,7 +163,7 @@ def custom_ids(
         digest = copy()
         digest.update(fragment)
         digests.append(digest.digest())
-    return _named(b"".join(digests))
+    return ids_of_digests(b"".join(digests))
 
 
 def _encoded(fragments: pa.LargeStringArray | Sequence[str]) -> Iterator[bytes | memoryview]:
@@ -176,7 +176,7 @@ def _encoded(fragments: pa.LargeStringArray | Sequence[str]) -> Iterator[bytes |
         yield view[start:stop]
 
 
-def _named(digests: bytes) -> pa.StringArray:
+def ids_of_digests(digests: bytes) -> pa.StringArray:
     """Write 16-byte digests as ids: one pass over all of them."""
     n = len(digests) // 16
     text = np.empty((n, 34), np.uint8)
@@ -184,6 +184,16 @@ def _named(digests: bytes) -> pa.StringArray:
     text[:, 2:] = np.frombuffer(hexlify(digests), np.uint8).reshape(n, 32)
     offsets = np.arange(0, 34 * (n + 1), 34, dtype=np.int32)
     return pa.StringArray.from_buffers(n, pa.py_buffer(offsets), pa.py_buffer(text))
+
+
+def raw_digests(ids: pa.StringArray) -> bytes:
+    """Return the 16-byte digests of ids, one after the other."""
+    if not len(ids):
+        return b""
+    _, offsets, data = ids.buffers()
+    where = np.frombuffer(offsets, np.int32, len(ids) + 1, ids.offset * 4)
+    text = np.frombuffer(data, np.uint8)[where[0] : where[-1]].reshape(len(ids), 34)
+    return unhexlify(text[:, 2:].tobytes())
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,15 +59,13 @@ class Cluster:
         """
         if self.client is None:
             return
-        from distributed import CommClosedError
-
         for worker, found in self.client.run(read_token, folder, on_error="return").items():
             if isinstance(found, ImportError):
                 raise ConfigurationError(
                     f"The worker {worker} cannot import what this call needs ({found}): install "
                     'pip install "nyu-llm-frames[dask]" where it runs.'
                 ) from None
-            if isinstance(found, CommClosedError | OSError | TimeoutError):
+            if isinstance(found, OSError | TimeoutError):
                 continue  # it is dying; who takes its place reads the token itself
             if isinstance(found, Exception):
                 raise found

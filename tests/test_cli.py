@@ -28,7 +28,7 @@ from nyu_llm_frames import errors
 from nyu_llm_frames._shared.clock import SystemClock, use_clock
 from nyu_llm_frames._shared.wording import dollars
 from nyu_llm_frames.cli import exits
-from nyu_llm_frames.cli.demo import DRUGS, sample
+from nyu_llm_frames.cli.demo import DRUGS
 from nyu_llm_frames.cli.main import cli
 
 MODEL = "gemini-3-flash-preview"
@@ -66,7 +66,7 @@ BATCH = ("batch", "in.csv", "--prompt", "Say {{ text }}", "--model", MODEL, "--o
 # --- tables -----------------------------------------------------------------------------------
 def test_batch_writes_the_table_and_says_so(run: Run, stand_in: StandIn) -> None:
     result = run(*BATCH)
-    assert result.stdout.strip().endswith("out.csv: 3 rows: 3 ok")
+    assert re.search(r"out\.csv: 3 rows: 3 ok; cost \$0\.\d+$", result.stdout.strip())
     assert "uploading 2 requests" in result.stderr
     out = pd.read_csv("out.csv", dtype=str)
     assert out["id"].tolist() == ["007", "008", "009"]
@@ -74,6 +74,7 @@ def test_batch_writes_the_table_and_says_so(run: Run, stand_in: StandIn) -> None
     assert Path("out.llm").is_dir()
     again = json.loads(run(*BATCH, "--json").stdout)
     assert again["counts"] == {"ok": 3}
+    assert 0 < again["cost"] < 0.01
     assert len(stand_in.jobs) == 1
 
 
@@ -90,7 +91,7 @@ def test_no_wait_says_pending_until_it_is_done(run: Run, stand_in: StandIn) -> N
 def test_one_row_is_told_in_the_singular(run: Run) -> None:
     Path("in.csv").write_text("id,text\n1,c\n")
     result = run(*BATCH)
-    assert result.stdout.endswith("out.csv: 1 row: 1 ok\n")
+    assert "out.csv: 1 row: 1 ok; cost $" in result.stdout
     assert "uploading 1 request (" in result.stderr
     assert "\n1 request: 1 ok\n" in run("status", "out.llm").stdout
     assert "0 requests under way" in run("retry", "out.llm").stderr
@@ -484,7 +485,7 @@ def test_demo_shows_the_main_job_and_is_instant_the_second_time(run: Run) -> Non
 
 
 def test_the_sample_comes_with_its_credit_and_a_drug_in_every_offence() -> None:
-    frame = sample(1_000)
+    frame = llm.sample()
     assert len(frame) == 20
     for offence in frame["offense"]:
         assert sum(drug in offence.lower() for drug in DRUGS) == 1

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import logging
 import threading
 import time
 from collections.abc import Callable
@@ -285,11 +284,12 @@ def test_an_interruption_at_any_message_loses_nothing(gateway: StandIn, phase: s
 def test_progress_tells_where_the_sidecar_is_and_never_what_is_in_it(
     gateway: StandIn, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.DEBUG, logger="nyu_llm_frames")
     df = pd.DataFrame({"x": ["a secret prompt", "another"]})
     with llm.set_options(progress=True):
         ask(df)
         ask(df)
+    with llm.set_options(progress=False), caplog.at_level("DEBUG", "nyu_llm_frames"):
+        df.llm.batch("Say {{ x }}", model="gemini-3-flash-preview", sidecar="logged.llm")
     told = capsys.readouterr()
     first, *_ = told.out.splitlines()
     assert first.startswith("new sidecar: /")

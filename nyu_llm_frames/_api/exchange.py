@@ -10,6 +10,7 @@ import re
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -21,6 +22,7 @@ from nyu_llm_frames._runs.prepare import PreparedCall
 from nyu_llm_frames._runs.result import Collected
 from nyu_llm_frames._shared.clock import current_clock
 from nyu_llm_frames._shared.local_path import local_path
+from nyu_llm_frames._shared.stack import users_level
 from nyu_llm_frames._shared.wording import count
 from nyu_llm_frames._sidecar.answer_store import SCHEMA
 from nyu_llm_frames._sidecar.storage import atomic_file
@@ -120,7 +122,7 @@ def _write(call: PreparedCall, part: Ints, path: Path) -> None:
 
 
 # --- in ---------------------------------------------------------------------------------------
-def from_jsonl(call: PreparedCall, given: Sequence[str | Path]) -> pd.DataFrame:
+def from_jsonl(call: PreparedCall, given: Sequence[str | Path]) -> Any:
     """Take output files into the sidecar, and join what there is to the rows."""
     paths = [local_path(path, "The output file", "Download it first.") for path in given]
     for path in paths:
@@ -176,7 +178,7 @@ def from_jsonl(call: PreparedCall, given: Sequence[str | Path]) -> pd.DataFrame:
     result = Collected(*execution.one_part())
     trouble = result.trouble
     if trouble:
-        warnings.warn(trouble, PartialResultWarning, stacklevel=3)
+        warnings.warn(trouble, PartialResultWarning, stacklevel=users_level())
     return result.frame
 
 

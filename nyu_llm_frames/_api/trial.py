@@ -17,7 +17,12 @@ from nyu_llm_frames._jobs.context import Context
 from nyu_llm_frames._jobs.live import Ints, LiveRequests
 from nyu_llm_frames._runs.arguments import Arguments
 from nyu_llm_frames._runs.estimating import TRIAL, answer_costs
-from nyu_llm_frames._runs.launch import CallExecution, opened, tell_unknown_model
+from nyu_llm_frames._runs.launch import (
+    CallExecution,
+    opened,
+    tell_of_cut_answers,
+    tell_unknown_model,
+)
 from nyu_llm_frames._runs.prepare import PreparedCall, prepare
 from nyu_llm_frames._runs.result import Collected
 from nyu_llm_frames._shared.clock import Clock
@@ -25,34 +30,32 @@ from nyu_llm_frames._sidecar.answer_store import gather
 from nyu_llm_frames._sidecar.lock import one_trial
 from nyu_llm_frames._stages.answers.answer import TOKENS, Answer
 from nyu_llm_frames._stages.batches.planning import RequestStates
-from nyu_llm_frames._stages.cost.estimate import Trial, check_budget, interval
+from nyu_llm_frames._stages.cost.estimate import check_budget
 from nyu_llm_frames._stages.cost.prices import price_of
+from nyu_llm_frames._stages.cost.projection import Trial, interval
 from nyu_llm_frames._tables.columns import Outcome
-from nyu_llm_frames._tables.frame import check_frame
 from nyu_llm_frames.errors import ConfigurationError
 
 
-def draw(frame: pd.DataFrame, n: int, random_state: Any) -> pd.DataFrame:
-    """Draw n rows at random, in the order of the frame."""
+def draw(rows: int, n: int, random_state: Any) -> Ints:
+    """Draw n of so many rows at random, in their order."""
     if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
         raise ConfigurationError(f"n must be a whole number above 0, not {n!r}.")
-    check_frame(frame)
-    every = pd.Series(np.arange(len(frame)))
+    every = pd.Series(np.arange(rows))
     try:
-        chosen = every.sample(min(int(n), len(frame)), random_state=random_state)
+        chosen = every.sample(min(int(n), rows), random_state=random_state)
     except (ValueError, TypeError):
         raise ConfigurationError(
             f"random_state must be a whole number or a numpy generator, not {random_state!r}."
         ) from None
-    return frame.iloc[np.sort(chosen.to_numpy())]
+    return np.sort(chosen.to_numpy())
 
 
-def trial(
-    frame: pd.DataFrame, arguments: Arguments, *, n: int, random_state: Any, clock: Clock
-) -> pd.DataFrame:
+def trial(frame: Any, arguments: Arguments, *, n: int, random_state: Any, clock: Clock) -> Any:
     """Answer n rows now. See `FrameMethods.trial`."""
-    drawn = draw(frame, n, random_state)
+    draw(0, n, random_state)  # what cannot be drawn is said first
     whole = prepare(frame, arguments)  # every row is checked, and the projection needs them all
+    drawn = whole.table.take(draw(len(whole.table), n, random_state))
     part = prepare(drawn, arguments)
     ctx = opened(part, clock)
     execution = CallExecution(part, ctx, kind=TRIAL)
@@ -78,8 +81,7 @@ def trial(
     report = _report(ctx, part, whole, collected.outcome.status, wanted, states, seconds)
     for line in report.lines():
         ctx.notify("note", line)
-    out.attrs["trial"] = report.record()
-    return out
+    return drawn.with_record(out, "trial", report.record())
 
 
 def _ask(part: PreparedCall, execution: CallExecution, asking: LiveRequests, wanted: Ints) -> None:
@@ -87,6 +89,7 @@ def _ask(part: PreparedCall, execution: CallExecution, asking: LiveRequests, wan
     ctx = execution.ctx
     ctx.connect()
     tell_unknown_model(ctx, part)
+    tell_of_cut_answers(ctx, part)
     record = execution.record(len(part.requests))
     with ctx.locked():
         ctx.sidecar.save_run(record)
@@ -135,7 +138,7 @@ def _report(
         rest = rest or ahead.usd_batch
     answered = max(1, int(np.isin(status, ("pending", "missing", "failed"), invert=True).sum()))
     return Trial(
-        rows=len(part.frame),
+        rows=len(part.table),
         requests=len(part.requests),
         asked=len(wanted),
         already_answered=int(states.final.sum()),

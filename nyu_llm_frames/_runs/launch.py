@@ -7,6 +7,7 @@ planned jobs, and the run's record in the sidecar.
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from nyu_llm_frames._runs.execution import Execution
 from nyu_llm_frames._runs.prepare import PreparedCall, template_text, versions
 from nyu_llm_frames._shared.clock import Clock
 from nyu_llm_frames._shared.progress import Reporter
+from nyu_llm_frames._shared.stack import users_level
 from nyu_llm_frames._shared.wording import count
 from nyu_llm_frames._sidecar.folder import RunRecord, Sidecar, is_sidecar, new_name
 from nyu_llm_frames._stages.batches.job import Job
@@ -25,7 +27,7 @@ from nyu_llm_frames._stages.cost.prices import nearest_gemini
 from nyu_llm_frames._stages.requests.bodies import Requests
 from nyu_llm_frames._stages.requests.routes import route
 from nyu_llm_frames._stages.requests.thinking import advice
-from nyu_llm_frames.errors import ResumableRun
+from nyu_llm_frames.errors import ResumableRun, TruncationWarning
 
 
 def sidecar_line(path: Path, *, is_new: bool | None = None) -> str:
@@ -78,7 +80,7 @@ class CallPart:
     @property
     def rows(self) -> int:
         """Rows that these requests are of."""
-        return len(self.call.frame)
+        return len(self.call.table)
 
     @property
     def template(self) -> str:
@@ -114,7 +116,7 @@ class CallExecution(Execution[CallPart]):
         name = f"{kind}{new_name(ctx.clock)}"
         super().__init__(name, ctx, retries=retries, max_cost=max_cost, carried=carried)
         self._call, self._parts = call, parts or [CallPart(call, ctx.sidecar)]
-        self._rows = len(call.frame) if rows is None else rows
+        self._rows = len(call.table) if rows is None else rows
 
     def parts(self) -> Iterator[CallPart]:
         return iter(self._parts)
@@ -165,7 +167,8 @@ class CallExecution(Execution[CallPart]):
         ctx, call = self.ctx, self._call
         own, *shared = self.estimate(again=again)
         ctx.requests = own.requests
-        ctx.notify("note", own.line())
+        for line in (own.line(), *own.cost_lines()):
+            ctx.notify("note", line)
         if shared:
             ctx.notify(
                 "note",
@@ -184,11 +187,21 @@ class CallExecution(Execution[CallPart]):
             record = self.record(own.requests)
             with ctx.locked():
                 ctx.sidecar.save_run(record)
-        shape = call.requests.shape
-        warned = advice(shape.params, shape.model, route(ctx.realm, shape.model))
-        if under_way and warned:
-            ctx.notify("note", warned)
+        if under_way:
+            tell_of_cut_answers(ctx, call)
         return under_way
+
+
+def tell_of_cut_answers(ctx: Context, call: PreparedCall) -> None:
+    """Warn, before anything is paid, of a limit that thinking may eat; whatever progress shows."""
+    shape = call.requests.shape
+    text = advice(shape.params, shape.model, route(ctx.realm, shape.model))
+    if text is None:
+        return
+    if call.options.progress is False:
+        warnings.warn(text, TruncationWarning, stacklevel=users_level())
+    else:
+        ctx.notify("note", text)
 
 
 def tell_unknown_model(ctx: Context, call: PreparedCall) -> None:

@@ -7,25 +7,27 @@ Comes in: records. Goes out: the same after a crash. Layout, one kind of file pe
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+import io
+from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, BinaryIO, get_type_hints
 
 import msgspec
 import pyarrow as pa
 
+from nyu_llm_frames._shared import options as _options
 from nyu_llm_frames._shared.clock import Clock
 from nyu_llm_frames._shared.local_path import local_path
 from nyu_llm_frames._shared.wording import printable
 from nyu_llm_frames._sidecar import answer_store as _answer_store
 from nyu_llm_frames._sidecar import storage as _storage
 from nyu_llm_frames._sidecar.lock import SidecarLock
+from nyu_llm_frames._sidecar.request_stream import RequestStream
 from nyu_llm_frames._stages.batches.job import Job
 from nyu_llm_frames._stages.batches.wire import is_plain_id
-from nyu_llm_frames._stages.requests.bodies import reads_as_replacement, request_lines
-from nyu_llm_frames.errors import SidecarDamagedError, SidecarError
+from nyu_llm_frames._stages.requests.bodies import reads_as_replacement
+from nyu_llm_frames.errors import SidecarError
 
 FOLDERS = ("jobs", "requests", "answers", "runs")
 SPOOL = "spool"
@@ -42,7 +44,7 @@ dataframe and what came back, so that the same call can be made again at no cost
   runs/      what was asked: template, parameters, versions
 
 Look inside with  nyu_llm_frames.open_sidecar("<this folder>")  or with any parquet reader.
-Prompts and answers are stored here in the clear; the folder is readable by you alone. Keys are
+Prompts and answers are stored here in the clear; the folder is readable by {readers}. Keys are
 never stored. Deleting the folder forgets everything: the next call pays again.
 """
 
@@ -148,12 +150,14 @@ class Sidecar:
             raise SidecarError(f"There is no sidecar {path}.", path=str(path))
         if not create:
             raise SidecarError(f"{path} is no sidecar: it has no jobs folder.", path=str(path))
-        _storage.make_folder(path)
+        shared = _options.current().shared
+        readers = "you and your group" if shared else "you alone"
+        _storage.make_folder(path, shared=shared)
         for name in reversed(FOLDERS):  # jobs last: it is the mark of a whole sidecar
             if name == "jobs":
-                _storage.write_text(path / "README.txt", _README)
+                _storage.write_text(path / "README.txt", _README.format(readers=readers))
                 _storage.write_text(path / ".gitignore", "*\n")
-            _storage.make_folder(path / name)
+            _storage.make_folder(path / name, shared=shared)
 
     # --- jobs -------------------------------------------------------------------------------
     def jobs(self) -> dict[str, Job]:
@@ -240,21 +244,9 @@ class Sidecar:
                 found |= {i for i, b in zip(ids, bodies, strict=True) if reads_as_replacement(b)}
         return found
 
-    @contextmanager
-    def request_file(self, name: str) -> Iterator[Path]:
-        """Write a job's input file, lend its path, and remove it again."""
-        path = self._requests(name)
-        lines_path = _storage.draft_path(path.with_suffix(".jsonl"))
-        try:
-            with _storage.reading(path) as file, _storage.scratch_file(lines_path) as out:
-                if "body" not in file.schema_arrow.names:
-                    raise SidecarDamagedError(f"{path} has no prompts any more.", path=str(path))
-                for batch in _storage.one_ahead(_storage.groups(file, ["custom_id", "body"])):
-                    ids, bodies = (column.combine_chunks() for column in batch.columns)
-                    out.write(request_lines(ids, bodies))
-            yield lines_path
-        finally:
-            _storage.remove(lines_path)
+    def request_file(self, name: str, size: int) -> BinaryIO:
+        """Open a job's input file, of so many bytes: made while it is read, nowhere on the disk."""
+        return io.BufferedReader(RequestStream(self._requests(name), size))
 
     def drop_bodies(self, name: str) -> None:
         """Forget the prompts of a job that is over; its ids stay."""
@@ -295,6 +287,13 @@ class Sidecar:
         """Read all runs, the oldest first."""
         paths = _storage.parquet_files(self.path / "runs")
         return [_read_record(path, RunRecord) for path in paths]
+
+    def who_ran(self, name: str) -> str:
+        """Return the user who made a run, by the owner of its record; "" where nobody knows."""
+        try:
+            return (self.path / "runs" / f"{name}.parquet").owner()
+        except (OSError, KeyError, NotImplementedError):
+            return ""
 
     def tidy(self) -> None:
         """Remove what crashed processes left half-made. Only under the lock."""

@@ -6,14 +6,17 @@ Comes in: a Dask frame and arguments. Goes out: what the call made.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 from typing_extensions import Unpack
 
 from nyu_llm_frames._runs.arguments import Common, Template, collect_arguments, expand_signature
-from nyu_llm_frames._runs.prepare import check_retries, check_timeout, prepare
+from nyu_llm_frames._runs.prepare import (
+    check_endings,
+    check_prompts_differ,
+    check_retries,
+)
 from nyu_llm_frames._runs.preview import preview
 from nyu_llm_frames._shared import options as _options
 from nyu_llm_frames._shared.clock import current_clock
@@ -55,8 +58,9 @@ class DaskMethods:
         arguments = collect_arguments(template, model, common)
         call = DaskCall(self._frame, arguments, current_clock(), check_columns=False)
         rows = call.first_rows(n, used=True)
-        prepare(self._frame._meta.iloc[:0], arguments, check_columns=False, rows=len(rows))
-        return preview(replace(call.head, frame=rows, requests=call.work.render(rows)))
+        check_prompts_differ(call.head, list(self._frame.columns), len(rows))
+        shown: pd.DataFrame = preview(call.work.render(rows))
+        return shown
 
     @expand_signature
     def trial(
@@ -209,11 +213,7 @@ class DaskMethods:
         ...                     sidecar="/archive/you/offenses.llm")  # doctest: +SKIP
         >>> out.to_parquet("/scratch/you/answers/")  # doctest: +SKIP
         """
-        if on_error not in ("keep", "raise"):
-            raise ConfigurationError(f"on_error must be 'keep' or 'raise', not {on_error!r}.")
-        if not isinstance(wait, bool):
-            raise ConfigurationError(f"wait must be True or False, not {wait!r}.")
-        seconds, attempts = check_timeout(timeout), check_retries(retries)
+        seconds, attempts = check_endings(wait, timeout, on_error), check_retries(retries)
         limit = check_max_cost(max_cost, _options.current().max_cost)
         arguments = collect_arguments(template, model, common)
         call = DaskCall(self._frame, arguments, current_clock(), timeout=seconds)

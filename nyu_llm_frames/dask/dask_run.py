@@ -24,12 +24,13 @@ import pyarrow as pa
 from nyu_llm_frames._jobs.context import Context
 from nyu_llm_frames._runs.arguments import Arguments
 from nyu_llm_frames._runs.launch import CallExecution, CallPart, looked_at, sidecar_line
-from nyu_llm_frames._runs.prepare import PreparedCall, prepare
+from nyu_llm_frames._runs.prepare import PreparedCall, check_prompts_differ, compile_call
 from nyu_llm_frames._runs.result import outcome_of
 from nyu_llm_frames._runs.stored_run import StoredRun
 from nyu_llm_frames._runs.summary import failures_text
 from nyu_llm_frames._shared.clock import Clock
 from nyu_llm_frames._shared.progress import Progress, Reporter
+from nyu_llm_frames._shared.stack import users_level
 from nyu_llm_frames._shared.wording import count
 from nyu_llm_frames._sidecar.answer_store import Best
 from nyu_llm_frames._sidecar.bands import LargeSidecar
@@ -39,7 +40,7 @@ from nyu_llm_frames._stages.answers.answer import NO_FAILURE
 from nyu_llm_frames._stages.batches.job import Job
 from nyu_llm_frames._stages.cost.estimate import Estimate
 from nyu_llm_frames._tables.columns import read_schema, shown_error
-from nyu_llm_frames._tables.frame import missing_value_error
+from nyu_llm_frames._tables.frame import PandasTable, missing_value_error
 from nyu_llm_frames.dask.cluster import Cluster
 from nyu_llm_frames.dask.lazy_join import StoredAnswersOf, join_answers
 from nyu_llm_frames.dask.spool_files import (
@@ -101,8 +102,13 @@ class DaskCall:
         timeout: float | None = None,
     ) -> None:
         self.frame, self._clock = frame, clock
-        meta = frame._meta.iloc[:0]
-        self.head: PreparedCall = prepare(meta, arguments, check_columns=check_columns)
+        table = PandasTable(frame._meta.iloc[:0])
+        self.head: PreparedCall = compile_call(table, arguments, check_columns=check_columns)
+        if self.head.fills:
+            raise ConfigurationError(
+                "if_exists='fill' is not there for Dask frames. Write the frame as parquet and use "
+                "llm.batch_file, or fill each part in pandas: the sidecar is the same."
+            )
         if self.head.template.has_object:
             raise ConfigurationError(
                 "A jinja2.Template object cannot travel to Dask's workers. Give its text: "
@@ -119,10 +125,7 @@ class DaskCall:
     @property
     def used(self) -> list[Any]:
         """The columns that the prompts are made of; rows have to be counted all the same."""
-        images = self.head.arguments.images
-        listed = [images] if isinstance(images, str) else list(images or ())
-        wanted = {*self.head.template.columns, *listed}
-        names = list(self.frame.columns)
+        wanted, names = set(self.head.used), list(self.frame.columns)
         return [name for name in names if name in wanted] or names[:1]
 
     # --- looking ----------------------------------------------------------------------------
@@ -183,7 +186,7 @@ class DaskCall:
                 text, run=self.stored(), frame=frame, counts=dict(ended.counts)
             )
         if text:
-            warnings.warn(text, PartialResultWarning, stacklevel=4)
+            warnings.warn(text, PartialResultWarning, stacklevel=users_level())
         return frame
 
     def stored(self) -> StoredRun:
@@ -268,8 +271,7 @@ class DaskCall:
         if missing:
             raise _missing_in_all(missing)
         rows = sum(partition.rows for partition in found)
-        # What concerns all rows together: a prompt that is the same for each of them.
-        prepare(self.frame._meta.iloc[:0], self.head.arguments, check_columns=False, rows=rows)
+        check_prompts_differ(self.head, list(self.frame.columns), rows)
         return found
 
     def _remove_left_behind(self, parent: Path) -> None:

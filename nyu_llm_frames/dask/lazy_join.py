@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -18,17 +18,13 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from nyu_llm_frames._runs.estimating import answer_costs
-from nyu_llm_frames._runs.result import outcome_of
+from nyu_llm_frames._runs.result import Collected
 from nyu_llm_frames._sidecar.answer_store import Best, find_best, positions
 from nyu_llm_frames._sidecar.folder import IDS
 from nyu_llm_frames._sidecar.storage import read_table
-from nyu_llm_frames._stages.answers.answer import SHOWN
 from nyu_llm_frames._stages.batches.job import Job
 from nyu_llm_frames._stages.requests.bodies import raw_digests
 from nyu_llm_frames._stages.requests.preflight import shown_label
-from nyu_llm_frames._tables.columns import answer_columns, read_schema
-from nyu_llm_frames._tables.frame import with_columns
 from nyu_llm_frames.dask.spool_files import Content, content_of
 from nyu_llm_frames.dask.worker_call import WorkerCall
 from nyu_llm_frames.errors import PartitionChangedError, SidecarError
@@ -70,7 +66,8 @@ def join_answers(frame: pd.DataFrame, stored: StoredAnswersOf, call: WorkerCall)
     SidecarError
         The files of answers cannot be read here.
     """
-    requests = call.render(frame)
+    prepared = call.render(frame, with_schema=True)
+    requests = prepared.requests
     chosen = stored.own.get(content_of(raw_digests(requests.ids)))
     names: Sequence[str] = stored.files if len(requests) else ()
     if chosen is not None:
@@ -81,22 +78,8 @@ def join_answers(frame: pd.DataFrame, stored: StoredAnswersOf, call: WorkerCall)
     except SidecarError as e:
         raise SidecarError(f"{e} (on {socket.gethostname()})", path=e.path) from None
     _refuse_others(best, jobs, frame.index, requests.codes)
-    outcome = outcome_of(best, jobs, SHOWN)
-    given = call.arguments
-    if given.details:
-        outcome = replace(outcome, cost=answer_costs(best, call.realm, given.model)[0])
-    schema = call.schema()
-    if schema is not None:
-        outcome = read_schema(outcome, schema)
-    columns = answer_columns(
-        outcome,
-        requests.ids,
-        requests.codes,
-        given.output,
-        prefix=given.prefix,
-        details=given.details,
-    )
-    return with_columns(frame, columns)
+    joined: pd.DataFrame = Collected.of(prepared, best, jobs).frame
+    return joined
 
 
 def _paths(call: WorkerCall, names: Sequence[str]) -> list[Path]:

@@ -128,7 +128,7 @@ def spool_partition(
         raise unshared(folder, host)
     sampled = sample(frame, suspected)
     try:
-        requests = call.render(frame)
+        requests = call.render(frame).requests
     except MissingValueError as e:
         return SpooledPartition(number, len(frame), missing=e, sampled=sampled)
     digests = raw_digests(requests.ids)

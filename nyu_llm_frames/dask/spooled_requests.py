@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 
 from nyu_llm_frames._runs.launch import CallPart
 from nyu_llm_frames._runs.prepare import PreparedCall
 from nyu_llm_frames._sidecar.folder import Sidecar
 from nyu_llm_frames._stages.requests.bodies import Requests, first_of_each
+from nyu_llm_frames._tables.arrow_columns import RowNumbers
 from nyu_llm_frames.dask.spool_files import (
     SpooledPartition,
     ids_in,
@@ -154,8 +154,8 @@ class SpooledParts:
             distinct, codes, pa.chunked_array([], pa.large_string()), head.shape, head.images,
             paths=paths, starts=starts, places=places, sizes=sizes[places],
         )  # fmt: skip
-        frame = pd.DataFrame(index=pd.RangeIndex(sum(p.rows for p in group)))
-        return CallPart(replace(self._call, frame=frame, requests=requests), self.sidecar)
+        rows = RowNumbers(np.arange(sum(p.rows for p in group)))
+        return CallPart(replace(self._call, table=rows, requests=requests), self.sidecar)
 
     @cached_property
     def _repeated(self) -> dict[int, Mask]:

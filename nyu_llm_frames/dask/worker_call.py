@@ -6,23 +6,28 @@ and renders the rows of a partition to the very requests that a frame of them wo
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Hashable
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
 from nyu_llm_frames._runs.arguments import Arguments
-from nyu_llm_frames._runs.prepare import PreparedCall, render_requests
+from nyu_llm_frames._runs.prepare import PreparedCall
+from nyu_llm_frames._runs.rendering import render
+from nyu_llm_frames._shared.options import Options
 from nyu_llm_frames._stages.prompts.template import PromptTemplate
-from nyu_llm_frames._stages.requests.bodies import BodyShape, Requests, encode
-from nyu_llm_frames._stages.requests.images import Rules
-from nyu_llm_frames._stages.requests.routes import route
+from nyu_llm_frames._stages.requests.bodies import BodyShape, encode, no_requests
+from nyu_llm_frames._tables.frame import PandasTable
 
-if TYPE_CHECKING:
-    from nyu_llm_frames._stages.schema.schema import Schema
+
+@dataclass(frozen=True, slots=True)
+class _Realm:
+    """What rendering needs of a gateway."""
+
+    realm: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,39 +38,50 @@ class WorkerCall:
     ----------
     template : PromptTemplate
         Pickles as its text.
+    images : tuple of Hashable
+        Columns of images.
+    shape : BodyShape
+    realm : str
+        Who answers.
     arguments : Arguments
-        Those that say how rows are rendered and columns are called; no gateway.
+        Those that say how rows are rendered and columns are called; no gateway. The schema is as
+        it was given: what pydantic makes of it does not travel.
+    options : Options
+        Those that hold for rows.
+    sidecar : Path
     """
 
     template: PromptTemplate
+    images: tuple[Hashable, ...]
     shape: BodyShape
     realm: str
-    rules: Rules
     arguments: Arguments
+    options: Options
     sidecar: Path
 
     @classmethod
     def of(cls, call: PreparedCall) -> WorkerCall:
         """Return what workers get of a call."""
-        given, options = call.arguments, call.options
+        given = call.arguments
         arguments = Arguments(
             template="",
             model=given.model,
             schema=given.schema,
-            images=given.images,
             output=given.output,
             prefix=given.prefix,
             if_exists=given.if_exists,
             details=given.details,
             missing=given.missing,
         )
-        realm = call.gateway.realm
-        root = None if options.images_root is None else Path(options.images_root)
-        rules = Rules(route(realm, given.model), options.max_bytes_per_file, root)
-        shape = call.requests.shape
-        return cls(call.template, shape, realm, rules, arguments, call.sidecar_path)
+        options = Options(
+            max_bytes_per_file=call.options.max_bytes_per_file,
+            images_root=call.options.images_root,
+        )
+        shape, realm = call.requests.shape, call.gateway.realm
+        path = call.sidecar_path
+        return cls(call.template, call.images, shape, realm, arguments, options, path)
 
-    def render(self, frame: pd.DataFrame) -> Requests:
+    def render(self, frame: pd.DataFrame, *, with_schema: bool = False) -> PreparedCall:
         """Render the rows of a partition.
 
         Raises
@@ -73,17 +89,22 @@ class WorkerCall:
         LLMFramesError
             As `prepare` says it of a frame.
         """
-        return render_requests(
-            frame, self.arguments, self.template, self.shape, self.realm, self.rules
+        schema = None
+        if with_schema and self.arguments.schema is not None:
+            from nyu_llm_frames._stages.schema.schema import compile_schema
+
+            schema = compile_schema(self.arguments.schema)
+        table = PandasTable(frame)
+        gateway: Any = _Realm(self.realm)
+        call = PreparedCall(
+            self.arguments, table, self.template, self.images, schema,
+            no_requests(self.shape, images=bool(self.images)),
+            gateway, self.options, self.sidecar,
+        )  # fmt: skip
+        pieces = table.pieces(
+            call.used, index=self.template.uses_index, rows=len(table) if self.images else None
         )
-
-    def schema(self) -> Schema | None:
-        """Compile the schema; what pydantic makes of it does not travel."""
-        if self.arguments.schema is None:
-            return None
-        from nyu_llm_frames._stages.schema.schema import compile_schema
-
-        return compile_schema(self.arguments.schema)
+        return replace(call, requests=render(call, pieces))
 
     def __dask_tokenize__(self) -> str:
         """Name all that decides what comes out of a partition, the same in every process."""
@@ -91,17 +112,9 @@ class WorkerCall:
         told: list[Any] = [
             self.realm,
             self.shape.canonical,
-            [(message.role, message.source) for message in self.template.sources],
-            list(map(repr, self.template.columns)),
+            [[message.role, message.source] for message in self.template.sources],
+            [repr(name) for name in (*self.template.columns, None, *self.images)],
             [given.output, given.prefix, given.if_exists, given.details, given.missing],
-            repr(given.images),
             str(self.sidecar),
         ]
         return blake2b(encode(told).encode(), digest_size=16).hexdigest()
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        # By keyword, as `Arguments` is made; the schema goes as it was given.
-        values = (
-            self.template, self.shape, self.realm, self.rules, self.arguments, self.sidecar,
-        )  # fmt: skip
-        return partial(type(self)), values

@@ -11,13 +11,13 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import cloudpickle
 import dask
 import dask.dataframe as dd
 import jinja2
 import numpy as np
 import pandas as pd
 import pytest
+from distributed.protocol.pickle import dumps
 from support import rows
 from support.stand_in import StandIn, answer
 
@@ -474,8 +474,8 @@ def test_no_key_is_in_what_travels(gateway: StandIn, tmp_path: Path) -> None:
     call = DaskCall(lazy, arguments, current_clock())
     out = batch(lazy, gateway=given)
     for travels in (call.work, out, out.expr, dict(out.__dask_graph__())):
-        assert b"stand-in-key" not in cloudpickle.dumps(travels)
-    assert cloudpickle.loads(cloudpickle.dumps(out)).compute()["response"].notna().all()
+        assert b"stand-in-key" not in dumps(travels)
+    assert pickle.loads(dumps(out)).compute()["response"].notna().all()
 
 
 def test_a_dead_calls_spool_is_removed_by_the_next(gateway: StandIn) -> None:

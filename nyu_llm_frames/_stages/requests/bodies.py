@@ -245,6 +245,13 @@ class Requests:
         return np.asarray(pc.binary_length(self.fragments).to_numpy()) + constant
 
 
+def no_requests(shape: BodyShape, *, images: bool = False) -> Requests:
+    """Return the requests of no rows."""
+    none: Positions = np.zeros(0, np.int64)
+    texts = pa.chunked_array([], pa.large_string())
+    return Requests(pa.array([], pa.string()), none, texts, shape, images)
+
+
 def distinct(
     ids: pa.StringArray,
     fragments: pa.ChunkedArray | list[str],

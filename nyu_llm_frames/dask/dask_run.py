@@ -12,7 +12,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -162,9 +162,7 @@ class DaskCall:
         with self._execution(retries, max_cost) as (execution, _):
             execution.start()
 
-    def batch(
-        self, wait: bool, retries: int, max_cost: float | None, on_error: str
-    ) -> Any:
+    def batch(self, wait: bool, retries: int, max_cost: float | None, on_error: str) -> Any:
         """Render, plan, wait or take one step, and return the lazy frame."""
         with self._execution(retries, max_cost) as (execution, parts):
             execution.answer(wait, self._timeout)

@@ -186,5 +186,3 @@ class SpooledParts:
                 mine = again[bounds[i] : bounds[i + 1]] - starts[i]
                 found[partition.number][mine] = True
         return found
-
-

@@ -12,6 +12,8 @@ same facts as attributes. Each class also is the builtin it is a kind of, and ea
     ├── ColumnExistsError           ValueError       the output column is there already
     ├── RequestError                ValueError       a request that would fail or vanish
     ├── SchemaError                 ValueError       a schema that cannot be expressed
+    ├── CodesError                  ValueError       hand codes that do not fit the rows
+    ├── BundleError                 ValueError       a bundle that is not what was written
     ├── BudgetError                 RuntimeError     above max_cost, or the budget is used up
     ├── SidecarError                OSError          the folder, a file in it, its lock
     │   ├── SidecarVersionError     ...              written by a newer release
@@ -184,13 +186,28 @@ class SchemaError(LLMFramesError, ValueError):
         self.path = path
 
 
-class SidecarError(LLMFramesError, OSError):
-    """The sidecar folder cannot be read or written.
+class CodesError(LLMFramesError, ValueError):
+    """Hand codes that are missing, do not fit the rows, or cannot be compared with the answers.
 
     Attributes
     ----------
-    path : str
+    path, row, unit : str, Hashable, str
+        The file, its row (of a frame: the index label) and the unit concerned.
     """
+
+    def __init__(
+        self, message: str = "", *, path: str = "", row: Hashable = None, unit: str = ""
+    ) -> None:
+        super().__init__(message)
+        self.path, self.row, self.unit = path, row, unit
+
+
+class BundleError(LLMFramesError, ValueError):
+    """A bundle that cannot be read, or has files that were changed, added or taken out."""
+
+
+class SidecarError(LLMFramesError, OSError):
+    """The sidecar folder, its attribute `path`, cannot be read or written."""
 
     def __init__(self, message: str = "", *, path: str = "") -> None:
         super().__init__(message)
@@ -215,13 +232,7 @@ class SidecarLockedError(SidecarError, TimeoutError):
     """
 
     def __init__(
-        self,
-        message: str = "",
-        *,
-        path: str = "",
-        host: str = "",
-        pid: int = 0,
-        since: str = "",
+        self, message: str = "", *, path: str = "", host: str = "", pid: int = 0, since: str = ""
     ) -> None:
         super().__init__(message, path=path)
         self.host, self.pid, self.since = host, pid, since

@@ -21,7 +21,8 @@ from nyu_llm_frames._shared.wording import count
 from nyu_llm_frames._sidecar.folder import is_sidecar
 from nyu_llm_frames._stages.cost.estimate import check_max_cost
 from nyu_llm_frames._tables.sink import check_output, check_outside
-from nyu_llm_frames._tables.source import open_source
+from nyu_llm_frames._tables.source import Paths, open_source
+from nyu_llm_frames._tables.text_file import with_suffix
 from nyu_llm_frames.errors import PartialResultError, PartialResultWarning
 
 
@@ -63,15 +64,18 @@ def beside_output(output: Path, input_path: Path, if_exists: str) -> Path:
     With ``if_exists="fill"`` the input is an earlier call's output, and its sidecar knows the rows
     that are still pending.
     """
-    earlier = input_path.absolute().with_suffix(".llm")
-    return earlier if if_exists == "fill" and is_sidecar(earlier) else output.with_suffix(".llm")
+    earlier = with_suffix(input_path.absolute(), ".llm")
+    is_there = if_exists == "fill" and is_sidecar(earlier)
+    return earlier if is_there else with_suffix(output, ".llm")
 
 
 def run_file(
-    input: str | Path,
+    input: Paths,
     output: str | Path,
     arguments: Arguments,
     *,
+    sep: str | None,
+    sheet: str | int | None,
     wait: bool,
     timeout: float | None,
     retries: int,
@@ -81,7 +85,7 @@ def run_file(
     """Answer a file; see `nyu_llm_frames.batch_file`."""
     seconds = check_endings(wait, timeout, on_error)
     options = _options.current()
-    source = open_source(input)
+    source = open_source(input, sep=sep, sheet=sheet)
     target = check_output(output, source)
     if arguments.sidecar is None and options.sidecar is None:
         sidecar = beside_output(target, source.path, arguments.if_exists)

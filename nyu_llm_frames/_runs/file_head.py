@@ -19,16 +19,21 @@ from nyu_llm_frames._shared.clock import current_clock
 from nyu_llm_frames._shared.progress import Progress, Reporter
 from nyu_llm_frames._sidecar.bands import LargeSidecar
 from nyu_llm_frames._stages.cost.estimate import Estimate
-from nyu_llm_frames._tables.csv_text import notes
-from nyu_llm_frames._tables.source import open_source
+from nyu_llm_frames._tables.source import Paths, open_source
 from nyu_llm_frames._tables.table import Piece
 
 
 def head(
-    path: str | Path, arguments: Arguments, rows: int, *, check_columns: bool = False
+    path: Paths,
+    arguments: Arguments,
+    rows: int,
+    *,
+    check_columns: bool = False,
+    sep: str | None = None,
+    sheet: str | int | None = None,
 ) -> pd.DataFrame:
     """Return the first rows, with the columns that the prompts use."""
-    source = open_source(path)
+    source = open_source(path, sep=sep, sheet=sheet)
     with tempfile.TemporaryDirectory() as folder:
         bands = RequestBands(source, arguments, Path(folder), check_columns=check_columns)
         frames, there, found = [], 0, 0
@@ -54,12 +59,20 @@ def _frame(piece: Piece, first: int) -> pd.DataFrame:
     return pd.DataFrame(columns, index=labels)
 
 
-def estimate_file(path: str | Path, arguments: Arguments, retries: int = 1) -> Estimate:
+def estimate_file(
+    path: Paths,
+    arguments: Arguments,
+    retries: int = 1,
+    *,
+    sep: str | None = None,
+    sheet: str | int | None = None,
+) -> Estimate:
     """Estimate a whole file; no network, nothing written that stays."""
     clock = current_clock()
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder) / "requests"
-        bands = RequestBands(open_source(path), arguments, work, check_columns=False)
+        source = open_source(path, sep=sep, sheet=sheet)
+        bands = RequestBands(source, arguments, work, check_columns=False)
         bands.fill()
         _tell_notes(bands)
         path = bands.head.sidecar_path
@@ -69,5 +82,5 @@ def estimate_file(path: str | Path, arguments: Arguments, retries: int = 1) -> E
 
 
 def _tell_notes(bands: RequestBands) -> None:
-    for note in notes(bands.source, bands.used):
+    for note in bands.source.notes(bands.used):
         Reporter(bands.head.options.progress)(Progress("note", note))

@@ -20,7 +20,7 @@ from nyu_llm_frames._runs.arguments import Arguments
 from nyu_llm_frames._runs.launch import CallPart
 from nyu_llm_frames._runs.prepare import PreparedCall, check_prompts_differ, compile_call
 from nyu_llm_frames._runs.rendering import render
-from nyu_llm_frames._sidecar.bands import PREFIX, LargeSidecar, SidecarSlice, prefixes
+from nyu_llm_frames._sidecar.bands import PREFIX, LargeSidecar, prefixes
 from nyu_llm_frames._stages.requests.bodies import Requests, first_of_each
 from nyu_llm_frames._tables import filling
 from nyu_llm_frames._tables.arrow_columns import RowNumbers
@@ -166,7 +166,7 @@ class RequestBands:
             low = -(-start * PREFIX // self._parts)
             high = -(-stop * PREFIX // self._parts)
             there = self.sidecar
-            seen = None if there is None else SidecarSlice(there, low, high)
+            seen = None if there is None else there.band(low, high)
             yield CallPart(self._call(self._load(start, stop)), seen)
             pa.default_memory_pool().release_unused()
 

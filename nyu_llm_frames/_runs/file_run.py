@@ -25,9 +25,8 @@ from nyu_llm_frames._shared.progress import Progress, Reporter
 from nyu_llm_frames._sidecar.bands import LargeSidecar
 from nyu_llm_frames._sidecar.storage import sidecar_errors
 from nyu_llm_frames._tables import sink
-from nyu_llm_frames._tables.csv_text import CsvSource, notes
 from nyu_llm_frames._tables.join import NewColumns
-from nyu_llm_frames._tables.source import PARQUET, Source, fingerprint
+from nyu_llm_frames._tables.source import Source, fingerprint
 from nyu_llm_frames._tables.work import work_folder
 from nyu_llm_frames.errors import ConfigurationError
 
@@ -74,14 +73,16 @@ class FileRun:
         self._tell(sidecar_line(head.sidecar_path))
         for note in head.schema.notes if head.schema else ():
             self._tell(note)
-        self._tell(f"reading {self.source.path}")
+        several = not self.source.path.is_dir() and len(self.source.files) > 1
+        more = f" and {len(self.source.files) - 1:,} more" if several else ""
+        self._tell(f"reading {self.source.path}{more}")
         self._read = fingerprint(self.source)
-        is_typed = self.output.suffix.lower() in PARQUET
-        self.bands.is_typed = is_typed or not isinstance(self.source, CsvSource)
+        self.bands.is_typed = sink.joins_types(self.source, self.output)
         with sidecar_errors(self._folder):
             self.bands.fill()
         self._check_unchanged()
-        for note in notes(self.source, self.source.columns if is_typed else self.bands.used):
+        used = self.source.columns if sink.is_typed(self.output) else self.bands.used
+        for note in self.source.notes(used):
             self._tell(note)
         self.sidecar = self.bands.sidecar = LargeSidecar(head.sidecar_path, self._clock)
         ctx = Context(

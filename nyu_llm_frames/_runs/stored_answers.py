@@ -186,7 +186,7 @@ class StoredAnswers:
         for start, stop in ranges:
             some = jobs[start:stop]
             whole = len(ranges) == 1
-            sidecar = self.sidecar if whole else self.sidecar.band_of(job.name for job in some)
+            sidecar = self.sidecar if whole else self.sidecar.linked_to(job.name for job in some)
             seen = sidecar.jobs()
             before = [job for job in jobs[:start] if job.name in seen]
             yield StoredPart(some, StoredRequests(sidecar, some, before=before), sidecar)

@@ -7,11 +7,11 @@ Comes in: records. Goes out: the same after a crash. Layout, one kind of file pe
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+import io
+from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, BinaryIO, get_type_hints
 
 import msgspec
 import pyarrow as pa
@@ -22,10 +22,11 @@ from nyu_llm_frames._shared.wording import printable
 from nyu_llm_frames._sidecar import answer_store as _answer_store
 from nyu_llm_frames._sidecar import storage as _storage
 from nyu_llm_frames._sidecar.lock import SidecarLock
+from nyu_llm_frames._sidecar.request_stream import RequestStream
 from nyu_llm_frames._stages.batches.job import Job
 from nyu_llm_frames._stages.batches.wire import is_plain_id
-from nyu_llm_frames._stages.requests.bodies import reads_as_replacement, request_lines
-from nyu_llm_frames.errors import SidecarDamagedError, SidecarError
+from nyu_llm_frames._stages.requests.bodies import reads_as_replacement
+from nyu_llm_frames.errors import SidecarError
 
 FOLDERS = ("jobs", "requests", "answers", "runs")
 DEFAULT_NAME = "llm_sidecar"
@@ -238,21 +239,9 @@ class Sidecar:
                 found |= {i for i, b in zip(ids, bodies, strict=True) if reads_as_replacement(b)}
         return found
 
-    @contextmanager
-    def request_file(self, name: str) -> Iterator[Path]:
-        """Write a job's input file, lend its path, and remove it again."""
-        path = self._requests(name)
-        lines_path = _storage.draft_path(path.with_suffix(".jsonl"))
-        try:
-            with _storage.reading(path) as file, _storage.scratch_file(lines_path) as out:
-                if "body" not in file.schema_arrow.names:
-                    raise SidecarDamagedError(f"{path} has no prompts any more.", path=str(path))
-                for batch in _storage.one_ahead(_storage.groups(file, ["custom_id", "body"])):
-                    ids, bodies = (column.combine_chunks() for column in batch.columns)
-                    out.write(request_lines(ids, bodies))
-            yield lines_path
-        finally:
-            _storage.remove(lines_path)
+    def request_file(self, name: str, size: int) -> BinaryIO:
+        """Open a job's input file, of so many bytes: made while it is read, nowhere on the disk."""
+        return io.BufferedReader(RequestStream(self._requests(name), size))
 
     def drop_bodies(self, name: str) -> None:
         """Forget the prompts of a job that is over; its ids stay."""

@@ -11,14 +11,14 @@ import json
 import os
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from nyu_llm_frames._shared.clock import Clock
 from nyu_llm_frames._shared.wording import printable
-from nyu_llm_frames._sidecar.storage import draft_path, is_refused, sidecar_errors
+from nyu_llm_frames._sidecar.storage import draft_path, is_refused, remove, sidecar_errors
 from nyu_llm_frames.errors import SidecarError, SidecarLockedError
 
 _LOCK, _OWNER = "lock", "lock.owner"
@@ -106,6 +106,23 @@ class SidecarLock:
                 path=str(self._folder),
             )
         self._proved = True
+
+    @contextmanager
+    def claimed(self, name: str) -> Iterator[bool]:
+        """Tell whether nobody else here does the work of this name now; never wait.
+
+        It only saves work: where a file system forgets locks, two do it.
+        """
+        path = self._folder / f"{_LOCK}.{name}"
+        lock = _file_lock(path)
+        try:
+            with sidecar_errors(self._folder), suppress(Timeout):
+                lock.acquire()
+            yield lock.is_locked
+        finally:
+            if lock.is_locked:
+                remove(path)
+                lock.release()
 
     @contextmanager
     def held(

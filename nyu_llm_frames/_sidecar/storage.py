@@ -159,15 +159,6 @@ def atomic_file(path: Path, mode: int = 0o600) -> Iterator[BinaryIO]:
         yield file
 
 
-@contextmanager
-def scratch_file(path: Path) -> Iterator[BinaryIO]:
-    """Write a private file that nobody needs after a crash."""
-    with sidecar_errors(path):
-        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            yield file
-
-
 def write_text(path: Path, text: str) -> None:
     """Write a small text file atomically."""
     with atomic_file(path) as file:

@@ -49,6 +49,12 @@ def _all(*decorators: Callable[[F], F]) -> Callable[[F], F]:
     return decorate
 
 
+data = _all(
+    click.argument("input", nargs=-1, required=True, type=DATA),
+    click.option("--sep", metavar="CHAR", help="Separates the columns of a CSV file."),
+    click.option("--sheet", metavar="NAME", help="Of an Excel file; else the first."),
+)
+
 as_json = click.option("--json", "json_", is_flag=True, help="Print JSON for scripts.")
 
 gateway = _all(
@@ -125,6 +131,13 @@ def take_gateway(given: dict[str, Any]) -> Gateway | None:
     if kind is None and not any(remote.values()):
         return None
     return Gateway(**remote)
+
+
+def take_data(given: dict[str, Any]) -> tuple[Path | list[Path], dict[str, Any]]:
+    """Take the input out of `given`: one path or several, and how they are read."""
+    paths = list(given.pop("input"))
+    reading = {"sep": given.pop("sep"), "sheet": given.pop("sheet")}
+    return paths[0] if len(paths) == 1 else paths, reading
 
 
 def take_asked(given: dict[str, Any]) -> dict[str, Any]:

@@ -966,6 +966,7 @@ class Handler(BaseHTTPRequestHandler):
                             **j.resource(),
                             "_polls": j.polls,
                             "_rows_in": j.rows_in,
+                            "_done": j.done.is_set(),
                             "_create_body": j.body,
                         }
                         for j in w.jobs.values()

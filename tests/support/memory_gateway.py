@@ -11,8 +11,7 @@ import json
 import urllib.parse
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from nyu_llm_frames._gateway.gateway import Gateway
 from nyu_llm_frames._stages.batches import wire as our_wire
@@ -208,12 +207,11 @@ class MemoryConnection:
             world.trouble -= 1
             raise GatewayUnavailableError(f"{name}: trouble", status_code=503)
 
-    def upload(self, path: Path, file_name: str, model: str) -> str:
+    def upload(self, file: BinaryIO, file_name: str, model: str) -> str:
         self._read("upload")
-        data, file_id = path.read_bytes(), _file_id(file_name)
-        # Dead before it was written down, an upload is done again; a submitted file never changes.
-        assert self._world.files.setdefault(file_name, data) == data
-        assert file_id not in self._world.submitted
+        assert file_name not in self._world.files  # dead before it was written down, it is another
+        file_id = _file_id(file_name)
+        self._world.files[file_name] = file.read()
         self._world.effect("after upload")
         return file_id
 

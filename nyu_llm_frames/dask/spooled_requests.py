@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,7 @@ class SpooledRequests(Requests):
         sorted_places = places[order]
         parts: list[pa.Array] = []
         bounds = np.searchsorted(sorted_places, self.starts)
-        for number, (low, high) in enumerate(zip(bounds[:-1], bounds[1:], strict=True)):
+        for number, (low, high) in enumerate(pairwise(bounds)):
             if low < high:
                 rows = sorted_places[low:high] - self.starts[number]
                 parts += read_fragments(self.paths[number], rows)

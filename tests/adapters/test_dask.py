@@ -1,4 +1,4 @@
-"""`ddf.llm`: the same requests as a pandas frame, and right answers in every slice of the result."""
+"""`ddf.llm`: the requests of a pandas frame, and right answers in every slice of the result."""
 
 from __future__ import annotations
 
@@ -369,7 +369,7 @@ def test_a_template_object_is_refused(gateway: StandIn) -> None:
         jinja2.Template("{{ q }}"),
         [{"role": "user", "content": jinja2.Template("{{ q }}")}],
     ):
-        with pytest.raises(llm.errors.ConfigurationError, match="cannot travel.*Give its text"):
+        with pytest.raises(llm.errors.ConfigurationError, match=r"cannot travel.*Give its text"):
             batch(lazy, template=given)
 
 

@@ -14,9 +14,9 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
+from nyu_llm_frames._tables.arrow_rows import without_duplicates
 from nyu_llm_frames._tables.csv_cells import MISSING, Guess, parsed
 from nyu_llm_frames._tables.frame_values import series_to_python
-from nyu_llm_frames._tables.parquet import without_duplicates
 from nyu_llm_frames._tables.source import ROWS
 from nyu_llm_frames._tables.table import Piece
 from nyu_llm_frames.errors import ConfigurationError

@@ -13,7 +13,6 @@ same facts as attributes. Each class also is the builtin it is a kind of, and ea
     ├── RequestError                ValueError       a request that would fail or vanish
     ├── SchemaError                 ValueError       a schema that cannot be expressed
     ├── CodesError                  ValueError       hand codes that do not fit the rows
-    ├── BundleError                 ValueError       a bundle that is not what was written
     ├── BudgetError                 RuntimeError     above max_cost, or the budget is used up
     ├── SidecarError                OSError          the folder, a file in it, its lock
     │   ├── SidecarVersionError     ...              written by a newer release
@@ -28,6 +27,7 @@ same facts as attributes. Each class also is the builtin it is a kind of, and ea
     └── PartialResultError          RuntimeError     some rows have no good answer
 
     PartialResultWarning            UserWarning      the same, as the default warning
+    CodesWarning                    UserWarning      coders differ, or their file is open
     TruncationWarning               UserWarning      max_tokens that thinking will eat
 """
 
@@ -144,12 +144,7 @@ class MissingValueError(LLMFramesError, ValueError):
 
 
 class ColumnExistsError(LLMFramesError, ValueError):
-    """An output column is already in the frame.
-
-    Attributes
-    ----------
-    columns : tuple of str
-    """
+    """Output columns, `columns`, are already in the frame."""
 
     def __init__(self, message: str = "", *, columns: Sequence[str] = ()) -> None:
         super().__init__(message)
@@ -173,13 +168,7 @@ class RequestError(LLMFramesError, ValueError):
 
 
 class SchemaError(LLMFramesError, ValueError):
-    """A schema that cannot be sent or turned into columns.
-
-    Attributes
-    ----------
-    path : str
-        Where in the schema, as ``$.offences[].kind``.
-    """
+    """A schema that cannot be sent or turned into columns; `path` says where, as ``$.kind``."""
 
     def __init__(self, message: str = "", *, path: str = "$") -> None:
         super().__init__(message)
@@ -187,23 +176,19 @@ class SchemaError(LLMFramesError, ValueError):
 
 
 class CodesError(LLMFramesError, ValueError):
-    """Hand codes that are missing, do not fit the rows, or cannot be compared with the answers.
+    """Hand codes that cannot be read, joined or compared without a doubt.
 
     Attributes
     ----------
-    path, row, unit : str, Hashable, str
-        The file, its row (of a frame: the index label) and the unit concerned.
+    file, row, unit : str, Hashable, str
+        Name of the file, its row (in a frame: the index label) and the unit concerned.
     """
 
     def __init__(
-        self, message: str = "", *, path: str = "", row: Hashable = None, unit: str = ""
+        self, message: str = "", *, file: str = "", row: Hashable = None, unit: str = ""
     ) -> None:
         super().__init__(message)
-        self.path, self.row, self.unit = path, row, unit
-
-
-class BundleError(LLMFramesError, ValueError):
-    """A bundle that cannot be read, or has files that were changed, added or taken out."""
+        self.file, self.row, self.unit = file, row, unit
 
 
 class SidecarError(LLMFramesError, OSError):
@@ -399,7 +384,8 @@ class PartialResultWarning(UserWarning):
 
 
 class TruncationWarning(UserWarning):
-    """The model thinks, and `max_tokens` counts thinking: answers may be cut or empty.
+    """The model thinks, and `max_tokens` counts thinking: answers may be cut or empty."""
 
-    Given where no progress is shown; else it is a line of the progress.
-    """
+
+class CodesWarning(UserWarning):
+    """Coders differ, or a file of theirs is open in a spreadsheet program."""

@@ -108,7 +108,7 @@ def read(looks: list[bytes], step: int, counted: int | None) -> tuple[list[Answe
         enough = harvest.read_once(job, source, sink)
         said.append((enough, harvest.orphans, harvest.duplicates, harvest.answers, harvest.whole))
     harvest.finish(sink)
-    said.append(sorted(harvest.rank.items()))
+    said.append(sorted(zip(harvest.places, harvest.rank, strict=True)))
     return sink.answers, said
 
 

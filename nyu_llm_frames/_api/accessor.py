@@ -384,8 +384,7 @@ class TableMethods(Generic[T]):
         from nyu_llm_frames._api.exchange import from_jsonl
 
         paths = [path] if isinstance(path, str | Path) else list(path)
-        call = self._prepared(template, model, common)
-        out: T = from_jsonl(call, paths)
+        out: T = from_jsonl(self._prepared(template, model, common), paths)
         return out
 
     def _prepared(self, template: Template, model: str, common: Common) -> PreparedCall:

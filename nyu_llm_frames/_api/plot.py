@@ -11,22 +11,16 @@ from typing import Any
 import numpy as np
 
 from nyu_llm_frames._runs.summary import Summary
+from nyu_llm_frames._shared.pictures import STYLE, import_pyplot, ink
 from nyu_llm_frames._shared.wording import count, dollars
 from nyu_llm_frames._stages.answers.answer import NO_FAILURE
 from nyu_llm_frames._stages.batches.polling import state_word
-from nyu_llm_frames.errors import ConfigurationError
 
 _OK, _BAD, _WAIT = "#2a9d5c", "#d1603d", "#9aa3ad"
 _TOKENS = {"prompt": "#4c78a8", "output": "#2a9d5c", "thinking": "#b279a2"}
 _SHOWN_JOBS = 30
 _FEWEST = 3  # bars that a picture has room for at least: one alone would fill it
 _BINS = 40
-_INK = "#848d97"  # can be read on white and on black: a notebook has either
-_STYLE = {
-    **dict.fromkeys(("figure.facecolor", "axes.facecolor", "savefig.facecolor"), "none"),
-    **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor"), _INK),
-    **dict.fromkeys(("xtick.color", "ytick.color", "axes.titlecolor"), _INK),
-}
 
 
 def plot(summary: Summary) -> Any:
@@ -37,30 +31,21 @@ def plot(summary: Summary) -> Any:
     ConfigurationError
         Without matplotlib.
     """
-    try:
-        import matplotlib as mpl
-        import matplotlib.pyplot as plt
-    except ImportError:
-        raise ConfigurationError(
-            'run.plot() needs matplotlib: pip install "nyu-llm-frames[plot]"'
-        ) from None
+    mpl, plt = import_pyplot("run.plot()")
     panels = [draw for draw, there in _PANELS if there(summary)] or [_nothing]
     wide = min(len(panels), 2)
     tall = -(-len(panels) // wide)
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         # constrained_layout keeps long status names and dates inside the figure
         figure, grid = plt.subplots(
             tall, wide, figsize=(5 * wide, 0.3 + 3 * tall), layout="constrained", squeeze=False
         )
         axes = grid.ravel()
-        title = f"{summary.models}: {count(summary.rows, 'row')}, {summary.state}"
+        title = f"{summary.models}: {count(summary.rows, summary.noun)}, {summary.state}"
         figure.suptitle(title, fontsize=11)
         for ax, draw in zip(axes, panels, strict=False):
             draw(ax, summary)
-            ax.tick_params(which="both", colors=_INK)  # ticks are made when they are drawn
-            for axis in (ax.xaxis, ax.yaxis):
-                axis.get_offset_text().set_color(_INK)
-            ax.spines[["top", "right"]].set_visible(False)
+            ink(ax)
         for ax in axes[len(panels) :]:
             ax.remove()
     return axes[: len(panels)]
@@ -101,7 +86,7 @@ def _jobs(ax: Any, summary: Summary) -> None:
 
 
 def _statuses(ax: Any, summary: Summary) -> None:
-    ax.set_title("Rows by status", fontsize=10)
+    ax.set_title(f"{summary.noun.capitalize()}s by status", fontsize=10)
     counts = summary.ordered_counts()
     names = [status for status, _ in counts]
     numbers = [n for _, n in counts]
@@ -110,7 +95,7 @@ def _statuses(ax: Any, summary: Summary) -> None:
     ax.bar_label(bars, labels=[f" {n:,}" for n in numbers], fontsize=8)
     ax.set_ylim(max(len(names), _FEWEST) - 0.4, -0.6)
     ax.set_xlim(0, max(numbers) * 1.15)
-    ax.set_xlabel("rows", fontsize=8)
+    ax.set_xlabel(f"{summary.noun}s", fontsize=8)
 
 
 def _distribution(ax: Any, summary: Summary) -> None:

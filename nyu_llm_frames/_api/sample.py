@@ -1,29 +1,40 @@
-"""`sample`: a small real frame that comes with the package, to try things on.
+"""`sample`: small real frames that come with the package, to try things on.
 
-Comes in: nothing. Goes out: a frame; data/CREDIT.txt says where it is from.
+Comes in: a name. Goes out: a frame; data/CREDIT.txt says where it is from.
 """
 
 from __future__ import annotations
 
 from importlib import resources
+from typing import Literal, get_args
 
 import pandas as pd
 
+from nyu_llm_frames.errors import ConfigurationError
 
-def sample() -> pd.DataFrame:
+Name = Literal["offenses", "speeches"]
+
+
+def sample(name: Name = "offenses") -> pd.DataFrame:
     """
-    Return a small real frame to try things on: 20 commuted prison sentences.
+    Return a small real frame to try things on.
+
+    Parameters
+    ----------
+    name : {"offenses", "speeches"}, default "offenses"
+        "offenses": 20 commuted prison sentences with ``case_id``, ``offense``, ``district_date``,
+        ``sentence`` and ``terms_of_grant``. Each offense names one drug, cocaine or
+        methamphetamine; some sentences are missing. "speeches": 36 paragraphs of governors'
+        speeches of 2019 with ``state``, ``governor``, ``party`` and ``paragraph``.
 
     Returns
     -------
     pandas.DataFrame
-        Columns ``case_id``, ``offense``, ``district_date``, ``sentence``, ``terms_of_grant``; 20
-        rows. Each offense names one drug: cocaine or methamphetamine. Some sentences are missing.
 
     Notes
     -----
-    From "commutations" by FiveThirtyEight (https://github.com/fivethirtyeight/data), CC BY 4.0.
-    Rows were chosen, nothing in them was changed.
+    From FiveThirtyEight (https://github.com/fivethirtyeight/data), CC BY 4.0. Rows were chosen,
+    and speeches cut into paragraphs; no text was changed.
 
     Examples
     --------
@@ -34,5 +45,8 @@ def sample() -> pd.DataFrame:
     >>> df.llm.preview("Which drug? {{ offense }}", n=1)["messages"].iloc[0][0]["role"]
     'user'
     """
-    with resources.files("nyu_llm_frames").joinpath("data/commutations_sample.csv").open() as file:
-        return pd.read_csv(file)
+    if name not in get_args(Name):
+        raise ConfigurationError(f'There is a sample "offenses" and "speeches", but not {name!r}.')
+    file = {"offenses": "commutations_sample.csv", "speeches": "speeches_sample.csv"}[name]
+    with resources.files("nyu_llm_frames").joinpath("data", file).open(encoding="utf-8") as lines:
+        return pd.read_csv(lines)

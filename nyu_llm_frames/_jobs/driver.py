@@ -264,12 +264,10 @@ class Driver(threading.local):
             if not active:
                 self._raise_broken()
                 return
+            self._idle = 0 if moved else self._idle + 1
             if not moved:
                 self._pause(active)
-                self._idle += 1
-                continue
-            self._idle = 0
-            if self.ctx.left_s() == 0:
+            elif self.ctx.left_s() == 0:
                 raise pace.timed_out(active, self.trouble)
 
     def _pause(self, active: list[Job]) -> None:
@@ -277,7 +275,7 @@ class Driver(threading.local):
         now = ctx.clock.monotonic()
         self._since = now if self._since is None else self._since
         jitter = ctx.clock.jitter(0.9, 1.1)
-        pause = pace.pause_s(ctx.options, self._idle, active, self.trouble, jitter)
+        pause = pace.pause_s(ctx.options, self._idle - 1, active, self.trouble, jitter)
         if deadline is not None and now + pause >= deadline:
             ctx.clock.sleep(max(0.0, deadline - now))
             raise pace.timed_out(active, self.trouble)

@@ -10,7 +10,7 @@ what was seen is counted against what the job counts.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from typing import Protocol
 
 import msgspec
@@ -31,6 +31,7 @@ _NO_OUTPUT = 500
 # Stored rows repeat the request: of longer ones the gateway's rows are the shorter way.
 _LONG_REQUEST_BYTES = 8192
 _TELLING_ROWS = 2
+_RANK = dict(RANK)  # looked up for every row
 
 
 class Streams(Protocol):
@@ -61,14 +62,14 @@ class _Reading:
 
     Attributes
     ----------
-    unseen : set of str
-        Expected ids that no line had.
+    seen : bytearray
+        1 for each expected id that a line had, by the id's place.
     exact : bool
         Whether it is the stored file, byte for byte.
     ours : int
         Lines of expected ids.
-    orphans, duplicates : int
-        Rows of no expected id, and of an id that had one already.
+    orphans : int
+        Rows of no expected id.
     strange : int
         Lines that are no rows: of a page, torn, too long.
     size : int
@@ -79,15 +80,19 @@ class _Reading:
         What cut the reading, or refused it.
     """
 
-    unseen: set[str]
+    seen: bytearray
     exact: bool = False
     ours: int = 0
     orphans: int = 0
-    duplicates: int = 0
     strange: int = 0
     size: int = 0
     ended: bool = False
     error: GatewayError | None = None
+
+    @property
+    def duplicates(self) -> int:
+        """Lines of an expected id that had one already."""
+        return self.ours - self.seen.count(1)
 
 
 @dataclass(slots=True)
@@ -96,10 +101,12 @@ class OutputReader:
 
     Attributes
     ----------
-    expected : set of str
-        Ids that the job carries.
-    rank : dict of str to int
-        Rank of the best answer written, by id.
+    expected : iterable of str
+        Ids that the job carries, each once.
+    places : dict of str to int
+        The same, numbered from 0.
+    rank : bytearray
+        Rank of the best answer written, by the id's place; 0 without one.
     suspects : dict of str to Answer
         Answers with U+FFFD of the gateway's conversion, not written yet: another reading may have
         them whole.
@@ -113,9 +120,10 @@ class OutputReader:
         Rows that the job counts as answered and that no look has seen.
     """
 
-    expected: set[str]
+    expected: InitVar[Iterable[str]]
     own_damage: Callable[[], set[str]]
-    rank: dict[str, int] = field(default_factory=dict)
+    places: dict[str, int] = field(init=False)
+    rank: bytearray = field(init=False)
     suspects: dict[str, Answer] = field(default_factory=dict)
     looks: int = 0
     orphans: int = 0
@@ -124,15 +132,20 @@ class OutputReader:
     unread: int = 0
     _innocent: set[str] | None = None
 
+    def __post_init__(self, expected: Iterable[str]) -> None:
+        self.places = {custom_id: place for place, custom_id in enumerate(expected)}
+        self.rank = bytearray(len(self.places))
+
     @property
     def unanswered(self) -> int:
         """Ids that no answer was seen for."""
-        return len(self.expected) - len(self.rank) - len(self.suspects.keys() - self.rank.keys())
+        suspected = sum(not self.rank[self.places[custom_id]] for custom_id in self.suspects)
+        return self.rank.count(0) - suspected
 
     @property
     def answers(self) -> int:
         """Ids that an answer was seen for."""
-        return len(self.expected) - self.unanswered
+        return len(self.places) - self.unanswered
 
     def read_once(self, job: Job, streams: Streams, sink: Sink) -> bool:
         """Read once; return whether there is nothing more to be had.
@@ -146,9 +159,7 @@ class OutputReader:
         output = None
         stored = self._read_stored(job, streams, sink) if _is_cheaper(job, streams) else None
         if stored is None or not stored.ended:
-            output = self._read(
-                streams.output(str(job.batch_id)), _Reading(set(self.expected)), sink
-            )
+            output = self._read(streams.output(str(job.batch_id)), self._reading(), sink)
             if isinstance(output.error, AuthenticationError):
                 raise output.error
             if stored is not None:
@@ -199,14 +210,17 @@ class OutputReader:
 
     def _lacks_rows(self, reading: _Reading) -> bool:
         """Whether a row may be missing; beyond a cut any id may have a better one."""
-        if reading.ended and not reading.unseen:
+        if reading.ended and not reading.seen.count(0):
             return False
-        return sum(rank == RANK["ok"] for rank in self.rank.values()) < len(self.expected)
+        return self.rank.count(RANK["ok"]) < len(self.rank)
+
+    def _reading(self, *, exact: bool = False) -> _Reading:
+        return _Reading(bytearray(len(self.places)), exact)
 
     def _read_stored(self, job: Job, streams: Streams, sink: Sink) -> _Reading:
         """Read the stored file once; it has ended where its rows, or its size, say so."""
         file_id = str(job.output_file_id)
-        reading = _Reading(set(self.expected), exact=True)
+        reading = self._reading(exact=True)
         self._read(streams.content(file_id), reading, sink)
         if not reading.ours or reading.strange:
             reading.ended = False  # a page, a note of the gateway's, somebody else's file
@@ -217,51 +231,47 @@ class OutputReader:
 
     def _read(self, chunks: Iterator[bytes], reading: _Reading, sink: Sink) -> _Reading:
         """Read a stream of lines, and write what is new in it."""
-        first = not self.rank and not self.suspects
+        first = not self.answers
         splitter = BlockSplitter()
         try:
             for lines in _blocks(chunks, splitter, reading):
-                self._take_lines(lines, reading, sink, first=first)
+                sink.write(self._take_lines(lines, reading, keep_all=first))
             reading.ended = True
         except GatewayError as e:
             reading.error = e
         reading.strange += splitter.dropped
         return reading
 
-    def _take_lines(
-        self, lines: list[bytes], reading: _Reading, sink: Sink, *, first: bool
-    ) -> None:
+    def _take_lines(self, lines: list[bytes], reading: _Reading, *, keep_all: bool) -> list[Answer]:
+        """Return what is new or better, and in the first reading also what comes again."""
         parsed = parse_lines(lines)
-        ours = [a for a in parsed.answers if a.custom_id in self.expected]
         rows_of_none = sum(orphan.is_row for orphan in parsed.orphans)
-        reading.orphans += rows_of_none + len(parsed.answers) - len(ours)
+        reading.orphans += rows_of_none
         reading.strange += len(parsed.orphans) - rows_of_none
-        reading.ours += len(ours)
-        before = len(reading.unseen)
-        reading.unseen.difference_update([answer.custom_id for answer in ours])
-        reading.duplicates += len(ours) - (before - len(reading.unseen))
-        self._take(ours, sink, exact=reading.exact, keep_all=first)
-
-    def _take(self, answers: Iterable[Answer], sink: Sink, *, exact: bool, keep_all: bool) -> None:
-        """Write what is new or better, and in the first reading also what comes again."""
-        out = []
-        for answer in answers:
-            known = self.rank.get(answer.custom_id, 0)
+        place_of, best, seen, out = self.places.get, self.rank, reading.seen, []
+        for answer in parsed.answers:
+            place = place_of(answer.custom_id)
+            if place is None:
+                reading.orphans += 1
+                continue
+            reading.ours += 1
+            seen[place] = 1
+            known = best[place]
             if has_replacement(answer.text):
-                if not exact:
-                    if known < RANK["damaged"]:
+                if not reading.exact:
+                    if known < _RANK["damaged"]:
                         self.suspects.setdefault(answer.custom_id, answer)
                     continue
                 answer = self._judged(answer)  # damaged before it was stored
-            rank = RANK[answer.status]
-            if rank >= RANK["truncated"]:
+            rank = _RANK[answer.status]
+            if rank >= _RANK["truncated"] and self.suspects:
                 self.suspects.pop(answer.custom_id, None)
             if rank > known:
-                self.rank[answer.custom_id] = rank
+                best[place] = rank
                 out.append(answer)
             elif keep_all:
                 out.append(answer)
-        sink.write(out)
+        return out
 
     def _judged(self, answer: Answer) -> Answer:
         """Flag a text with U+FFFD, unless its prompt has such characters, too."""
@@ -277,7 +287,9 @@ class OutputReader:
     def finish(self, sink: Sink) -> None:
         """Write what could not be repaired."""
         out = [self._judged(answer) for answer in self.suspects.values()]
-        self.rank.update((answer.custom_id, RANK[answer.status]) for answer in out)
+        for answer in out:
+            place = self.places[answer.custom_id]
+            self.rank[place] = max(self.rank[place], RANK[answer.status])
         self.suspects.clear()
         sink.write(out)
 

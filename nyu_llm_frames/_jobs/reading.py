@@ -62,7 +62,7 @@ class JobReader:
         harvest = self._harvests.get(job.name)
         if harvest is None:
             harvest = OutputReader(
-                set(ctx.sidecar.request_ids(job.name).to_pylist()),
+                ctx.sidecar.request_ids(job.name).to_pylist(),
                 lambda: ctx.sidecar.prompts_with_replacement(job.name),
             )
             self._harvests[job.name] = harvest

@@ -148,5 +148,6 @@ class FileRun:
             columns.close()
         counts["skipped"] = self.bands.asked - sum(counts.values())
         counts["ok"] += self.bands.rows - self.bands.asked
+        counts = +counts
         self._report(Progress("done", ending(counts, self.cost)))
-        return {status: n for status, n in counts.items() if n}, examples
+        return dict(counts), examples

@@ -92,6 +92,8 @@ class StoredAnswers:
         The sidecar.
     run : str, optional
         Name of one run; all jobs otherwise.
+    month : str, optional
+        As "2026-11": only jobs that were submitted in it, by local time.
     clock : Clock, optional
 
     Attributes
@@ -108,11 +110,16 @@ class StoredAnswers:
     requests_at_once = 200_000
 
     def __init__(
-        self, path: str | Path, *, run: str | None = None, clock: Clock | None = None
+        self,
+        path: str | Path,
+        *,
+        run: str | None = None,
+        month: str | None = None,
+        clock: Clock | None = None,
     ) -> None:
         self.clock = clock or current_clock()
         self.sidecar = LargeSidecar(Path(path), self.clock, create=False)
-        self.run = run
+        self.run, self.month = run, month
         if run is not None and not any(job.run == run for job in self.sidecar.jobs().values()):
             known = sorted({job.run for job in self.sidecar.jobs().values()})
             raise SidecarError(
@@ -124,7 +131,11 @@ class StoredAnswers:
     def jobs(self) -> list[Job]:
         """Return the batch jobs, the oldest first."""
         every = self.sidecar.jobs().values()
-        return [job for job in every if self.run is None or job.run == self.run]
+        return [job for job in every if self.run in (None, job.run) and self._in_month(job)]
+
+    def _in_month(self, job: Job) -> bool:
+        at = job.submitted_at
+        return not self.month or (at is not None and f"{at.astimezone():%Y-%m}" == self.month)
 
     @property
     def pending(self) -> int:

@@ -59,6 +59,8 @@ class Summary:
         UTC.
     answered_by : tuple of str
         Names of the models that the answers tell.
+    noun : str
+        What `rows` counts: rows of a call, or requests of a sidecar alone.
     """
 
     name: str
@@ -72,11 +74,13 @@ class Summary:
     costs: Floats | None
     at: datetime
     answered_by: tuple[str, ...] = ()
+    noun: str = "row"
 
     @property
     def models(self) -> str:
         """The model that was asked, and those that answered where they are others."""
-        if all(bare_name(name) == bare_name(self.model) for name in self.answered_by):
+        asked = {bare_name(name) for name in self.model.split(", ")}
+        if all(bare_name(name) in asked for name in self.answered_by):
             return self.model
         return f"asked {self.model}, answered by {', '.join(self.answered_by)}"
 
@@ -216,6 +220,7 @@ def summarize(
     answers: pa.Table,
     costs: pa.Array | None,
     at: datetime,
+    noun: str = "row",
 ) -> Summary:
     """Make the record."""
     tokens = {
@@ -238,4 +243,5 @@ def summarize(
         costs=usd,
         at=at,
         answered_by=models_of(answers),
+        noun=noun,
     )

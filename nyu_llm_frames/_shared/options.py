@@ -55,6 +55,7 @@ class Options:
     max_requests_per_file: int = 50_000
     max_bytes_per_file: int = 90_000_000
     images_root: str | Path | None = None
+    shared: bool = False
 
     def __post_init__(self) -> None:
         for name in (
@@ -93,8 +94,9 @@ class Options:
                 f"progress must be True, False or a callable that takes a record, "
                 f"not {self.progress!r}."
             )
-        if not isinstance(self.keep_prompts, bool):
-            raise ConfigurationError(f"keep_prompts must be a bool, not {self.keep_prompts!r}.")
+        for name in ("keep_prompts", "shared"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigurationError(f"{name} must be a bool, not {getattr(self, name)!r}.")
 
 
 class _Layers:
@@ -154,6 +156,9 @@ class set_options:
     images_root : str or Path, optional
         Folder outside of which no file is read that a cell of an image column names, wherever
         symbolic links lead. For frames that came from somebody else.
+    shared : bool, default False
+        Whether a new sidecar is for the group of its folder, too (modes 2770 and 660): a lab works
+        in one, and goes on with each other's runs. One that is there keeps its modes.
 
     Raises
     ------

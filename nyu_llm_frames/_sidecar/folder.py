@@ -16,6 +16,7 @@ from typing import Any, BinaryIO, get_type_hints
 import msgspec
 import pyarrow as pa
 
+from nyu_llm_frames._shared import options as _options
 from nyu_llm_frames._shared.clock import Clock
 from nyu_llm_frames._shared.local_path import local_path
 from nyu_llm_frames._shared.wording import printable
@@ -41,7 +42,7 @@ dataframe and what came back, so that the same call can be made again at no cost
   runs/      what was asked: template, parameters, versions
 
 Look inside with  nyu_llm_frames.open_sidecar("<this folder>")  or with any parquet reader.
-Prompts and answers are stored here in the clear; the folder is readable by you alone. Keys are
+Prompts and answers are stored here in the clear; the folder is readable by {readers}. Keys are
 never stored. Deleting the folder forgets everything: the next call pays again.
 """
 
@@ -147,12 +148,14 @@ class Sidecar:
             raise SidecarError(f"There is no sidecar {path}.", path=str(path))
         if not create:
             raise SidecarError(f"{path} is no sidecar: it has no jobs folder.", path=str(path))
-        _storage.make_folder(path)
+        shared = _options.current().shared
+        readers = "you and your group" if shared else "you alone"
+        _storage.make_folder(path, shared=shared)
         for name in reversed(FOLDERS):  # jobs last: it is the mark of a whole sidecar
             if name == "jobs":
-                _storage.write_text(path / "README.txt", _README)
+                _storage.write_text(path / "README.txt", _README.format(readers=readers))
                 _storage.write_text(path / ".gitignore", "*\n")
-            _storage.make_folder(path / name)
+            _storage.make_folder(path / name, shared=shared)
 
     # --- jobs -------------------------------------------------------------------------------
     def jobs(self) -> dict[str, Job]:
@@ -282,6 +285,13 @@ class Sidecar:
         """Read all runs, the oldest first."""
         paths = _storage.parquet_files(self.path / "runs")
         return [_read_record(path, RunRecord) for path in paths]
+
+    def who_ran(self, name: str) -> str:
+        """Return the user who made a run, by the owner of its record; "" where nobody knows."""
+        try:
+            return (self.path / "runs" / f"{name}.parquet").owner()
+        except (OSError, KeyError, NotImplementedError):
+            return ""
 
     def tidy(self) -> None:
         """Remove what crashed processes left half-made. Only under the lock."""

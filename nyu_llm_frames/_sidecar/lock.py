@@ -18,7 +18,14 @@ from filelock import FileLock, Timeout
 
 from nyu_llm_frames._shared.clock import Clock
 from nyu_llm_frames._shared.wording import printable
-from nyu_llm_frames._sidecar.storage import draft_path, is_refused, remove, sidecar_errors
+from nyu_llm_frames._sidecar.storage import (
+    draft_path,
+    file_mode,
+    is_refused,
+    open_new,
+    remove,
+    sidecar_errors,
+)
 from nyu_llm_frames.errors import SidecarError, SidecarLockedError
 
 _LOCK, _OWNER = "lock", "lock.owner"
@@ -31,6 +38,16 @@ def _file_lock(path: Path) -> FileLock:
     # A marker file in the place of the system's lock outlives its process, and other hosts cannot
     # tell whose it is.
     return FileLock(path, timeout=0, mode=0o600, fallback_to_soft=False)
+
+
+def _acquire(lock: FileLock, timeout: float | None = None) -> None:
+    """Take a file lock; in a shared folder the group may take it afterwards."""
+    lock.acquire(timeout=timeout)
+    path = Path(lock.lock_file)
+    with suppress(OSError):  # somebody else's file
+        mode = file_mode(path.parent)
+        if mode != 0o600:
+            path.chmod(mode)
 
 
 def _read_owner(path: Path) -> dict[str, object]:
@@ -56,10 +73,10 @@ def one_trial(folder: Path, on_wait: Callable[[str], None]) -> Iterator[None]:
     try:
         with sidecar_errors(folder):
             try:
-                lock.acquire()
+                _acquire(lock)
             except Timeout:
                 on_wait("another trial is at work in this sidecar: waiting for its end")
-                lock.acquire(timeout=-1)
+                _acquire(lock, timeout=-1)
         yield
     finally:
         lock.release()
@@ -87,8 +104,8 @@ class SidecarLock:
         try:
             with sidecar_errors(self._folder):
                 try:
-                    first.acquire()
-                    second.acquire()
+                    _acquire(first)
+                    _acquire(second)
                     works = False
                 except Timeout:
                     works = True  # by us, or by another process that proves it this very moment
@@ -180,7 +197,7 @@ class SidecarLock:
         """Take both parts, or return what is known of the holder."""
         owner_path = self._folder / _OWNER
         try:
-            lock.acquire()
+            _acquire(lock)
         except Timeout:
             return _read_owner(owner_path)
         except OSError:  # caught here, not around the call: a Timeout is an OSError, too
@@ -216,16 +233,15 @@ class SidecarLock:
     def _record(self, owner_path: Path, text: str) -> None:
         """Make the owner record, whole from its first moment; FileExistsError if there is one."""
         draft = draft_path(owner_path)
-        descriptor = os.open(draft, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600)
         try:
-            with os.fdopen(descriptor, "w") as file:
+            with os.fdopen(open_new(draft), "w") as file:
                 file.write(text)
             try:
                 os.link(draft, owner_path)
             except FileExistsError:
                 raise
             except OSError:  # no hard links here (some network and memory-card file systems)
-                descriptor = os.open(owner_path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+                descriptor = open_new(owner_path)
                 try:
                     with os.fdopen(descriptor, "w") as file:
                         file.write(text)

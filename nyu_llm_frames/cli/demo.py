@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import click
 
@@ -23,9 +23,9 @@ TEMPLATE = "Which drug is the offence about? Reply with JSON.\nOffence: {{ offen
 DRUGS = ["cocaine", "methamphetamine"]
 
 
-def run(*, rows: int, sidecar: Path, answers: Literal["echo"] | None, data: Path | None) -> None:
-    """Run the demo."""
-    gateway = Gateway.local(answers=answers, data=data)
+def run(*, rows: int, sidecar: Path, **local: Any) -> None:
+    """Run the demo, on the embedded gateway with these options."""
+    gateway = Gateway.local(**local)
     frame = sample().head(rows)
     known = is_sidecar(sidecar)
     click.echo(

@@ -18,10 +18,16 @@ from nyu_llm_frames.cli import (
     show,
 )
 from nyu_llm_frames.cli import (
+    models as prices,
+)
+from nyu_llm_frames.cli import (
     serve as server,
 )
 from nyu_llm_frames.cli import (
     sidecar_commands as sidecar,
+)
+from nyu_llm_frames.cli import (
+    stored_views as views,
 )
 from nyu_llm_frames.cli import (
     table_commands as files,
@@ -95,5 +101,12 @@ def cli(quiet: bool, poll_interval: float | None) -> None:
     """
 
 
-for _command in (*files.COMMANDS, *sidecar.COMMANDS, *server.COMMANDS, doctor):
+for _command in (
+    *files.COMMANDS,
+    *views.COMMANDS,
+    *sidecar.COMMANDS,
+    *prices.COMMANDS,
+    *server.COMMANDS,
+    doctor,
+):
     cli.add_command(_command)

@@ -19,23 +19,35 @@ from nyu_llm_frames.cli import exits, show
 from nyu_llm_frames.errors import PartialResultWarning
 
 _DRAWN_FROM = 10_000
+_EXAMPLE = """\b
+Example:
+  nyu-llm-frames batch reviews.csv --out answers.csv --model gemini-3-flash-preview \\
+      --prompt "Is this review positive or negative? {{ text }}" --max-tokens 50 --thinking low
+What was cut, asked anew with a larger limit:
+  nyu-llm-frames batch answers.csv --out filled.csv --if-exists fill --max-tokens 500 ...
+"""
 
 
-@click.command()
+@click.command(cls=options.Grouped, epilog=_EXAMPLE)
 @options.data
+@options.model
 @options.template
 @options.columns
-@options.model
-@click.option(
+@options.run_option(
     "--out", type=options.OUT, required=True, help="Ends in .csv, .jsonl, .parquet, .xlsx, ...."
 )
-@click.option(
+@options.run_option(
     "--no-wait", is_flag=True, help="Take one step and end; give the command again later."
 )
 @options.timeout
 @options.retries
 @options.max_cost
-@click.option("--on-error", type=click.Choice(["keep", "raise"]), default="keep")
+@options.run_option(
+    "--on-error",
+    type=click.Choice(["keep", "raise"]),
+    default="keep",
+    help="Whether rows without a good answer are a warning or an error.",
+)
 @options.sidecar_option
 @options.gateway
 @options.as_json
@@ -84,10 +96,11 @@ def batch(
     raise click.exceptions.Exit(exits.of_statuses(result.counts, result.trouble))
 
 
-@click.command()
+@click.command(cls=options.Grouped)
 @options.data
+@options.any_model
 @options.template
-@click.option("--model", default="model", help="Only for the ids.")
+@options.columns
 @click.option("--n", type=click.IntRange(1), default=5, show_default=True, help="Rows.")
 @options.gateway
 @options.as_json
@@ -122,27 +135,29 @@ def _shown(message: dict[str, Any]) -> str:
     )
 
 
-@click.command()
+@click.command(cls=options.Grouped)
 @options.data
+@options.model
 @options.template
 @options.columns
-@options.model
 @click.option("--n", type=click.IntRange(1), default=5, show_default=True, help="Rows.")
 @click.option("--random-state", type=int, help="Draw the same rows again.")
-@click.option("--sidecar", type=options.FOLDER, required=True, help="That of the batch to come.")
+@options.out
+@options.sidecar_option
 @options.gateway
 @options.as_json
 def trial(n: int, random_state: int | None, json_: bool, **given: Any) -> None:
     """Answer a few rows now, live, with the very same requests; the batch does not pay them again.
 
-    The rows are drawn from the first 10,000. The sidecar is the one that the batch will use:
-    <name of its output>.llm beside it.
+    The rows are drawn from the first 10,000. Name the --out of the batch to come, or its --sidecar:
+    there the batch finds the answers.
     """
     from nyu_llm_frames._api.accessor import FrameMethods
     from nyu_llm_frames._runs.arguments import Arguments
     from nyu_llm_frames._runs.file_head import estimate_file, head
 
     path, reading = options.take_data(given)
+    options.take_out(given, path, required=True)
     arguments = options.take_asked(given)
     table = head(path, Arguments(**arguments), max(n, _DRAWN_FROM), check_columns=True, **reading)
     found = FrameMethods(table).trial(n=n, random_state=random_state, **arguments)
@@ -154,11 +169,13 @@ def trial(n: int, random_state: int | None, json_: bool, **given: Any) -> None:
         raise click.exceptions.Exit(exits.NO_GOOD_ANSWER)
 
 
-@click.command()
+@click.command(cls=options.Grouped)
 @options.data
-@options.template
 @options.model
-@click.option("--sidecar", type=options.FOLDER, help="That of the batch to come.")
+@options.template
+@options.columns
+@options.out
+@options.sidecar_option
 @options.retries
 @options.gateway
 @options.as_json
@@ -168,6 +185,7 @@ def estimate(retries: int, json_: bool, **given: Any) -> None:
     from nyu_llm_frames._runs.file_head import estimate_file
 
     path, reading = options.take_data(given)
+    options.take_out(given, path)
     found = estimate_file(path, Arguments(**options.take_asked(given)), retries, **reading)
     if json_:
         show.as_json(asdict(found))

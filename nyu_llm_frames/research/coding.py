@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from nyu_llm_frames._shared.wording import count
 from nyu_llm_frames.errors import CodesError, ConfigurationError
 from nyu_llm_frames.research.labels import column
 
@@ -129,20 +130,26 @@ def _probability(frame: pd.DataFrame, truth: str, pi: str | float | None) -> Flo
 
 
 def _check_probabilities(frame: pd.DataFrame, pi: Floats, rows: Bools) -> None:
-    for bad, what in (
-        (rows & np.isnan(pi), "has a code and no probability pi"),
-        (rows & (pi <= 0), "has a code and a probability pi of 0 or below: it cannot be drawn"),
-        (rows & (pi > 1), "has a probability pi above 1"),
-    ):
+    for bad, what, help_ in (
+        (rows & np.isnan(pi), "a code and no probability pi", "only a drawn row has one: take the "
+         "other codes out, or give each its pi"),
+        (pi <= 0, "a probability pi of 0 or below", "every row must have had a chance to be drawn"),
+        (pi > 1, "a probability pi above 1", "it is codes / rows of the stratum"),
+    ):  # fmt: skip
         if bad.any():
             row = frame.index[int(np.argmax(bad))]
-            raise CodesError(f"{int(bad.sum()):,} rows: row {row!r} {what}.", row=row)
+            raise CodesError(
+                f"{count(int(bad.sum()), 'row')} with {what} (first: row {row!r}): {help_}.",
+                row=row,
+            )
 
 
-def group_keys(frame: pd.DataFrame, by: str | Sequence[str]) -> tuple[Ints, pd.Index[Any]]:
+def group_keys(
+    frame: pd.DataFrame, by: str | Sequence[str], argument: str = "by"
+) -> tuple[Ints, pd.Index[Any]]:
     """Number the groups of one column or several, in order, and name them."""
     names = [by] if isinstance(by, str) else list(by)
-    parts = [groups(column(frame, name, "by")) for name in names]
+    parts = [groups(column(frame, name, argument)) for name in names]
     key = np.zeros(len(frame), dtype=np.int64)
     for codes, labels in parts:
         key = key * len(labels) + codes

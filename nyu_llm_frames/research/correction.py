@@ -14,17 +14,19 @@ import pandas as pd
 
 from nyu_llm_frames._shared.wording import count
 from nyu_llm_frames.errors import CodesError, ConfigurationError
-from nyu_llm_frames.research.coding import Coding, groups, read_coding
+from nyu_llm_frames.research.coding import Coding, group_keys, read_coding
 from nyu_llm_frames.research.design_matrix import Design, build
 from nyu_llm_frames.research.intervals import critical_value
 from nyu_llm_frames.research.labels import UNANSWERED, column
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 Ints = np.ndarray[Any, np.dtype[np.int64]]
+Bools = np.ndarray[Any, np.dtype[np.bool_]]
 
 FEW, ENOUGH = 10, 20
 """Coded cases of a class: below the first a warning, from the second on lambda is tuned."""
 _SHARE = 1e-9
+_FEW_CLUSTERS = 30
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,8 +38,8 @@ class Correction:
     ----------
     table : pandas.DataFrame
         Index ``term``; below each of ``naive``, ``human`` and ``corrected`` the columns
-        ``estimate, se, low, high, p``, and a column ``lambda``: the weight of the model's part.
-        The naive intervals are the narrow, wrong ones.
+        ``estimate, se, low, high, p``; then ``lambda``, the weight of the model's part, and
+        ``note``. The naive intervals are the narrow, wrong ones.
     formula : str
     family : {"ols", "logit"}
     level : float
@@ -54,6 +56,7 @@ class Correction:
     coded: int
     clusters: int
     notes: tuple[str, ...]
+    _most: int = field(repr=False, default=0)
     _fixed: Floats = field(repr=False, default_factory=lambda: np.zeros(0))
     _drawn: Floats = field(repr=False, default_factory=lambda: np.zeros(0))
 
@@ -72,8 +75,9 @@ class Correction:
             Index ``term``; ``human`` and ``corrected``. What more codes cannot take away stays:
             the rows are a sample themselves.
         """
-        if isinstance(n, bool) or not isinstance(n, int | np.integer) or not 0 < n <= self.rows:
-            raise ConfigurationError(f"n must be between 1 and the {self.rows:,} rows, not {n!r}.")
+        most = self._most
+        if isinstance(n, bool) or not isinstance(n, int | np.integer) or not 0 < n <= most:
+            raise ConfigurationError(f"n must be between 1 and the {most:,} texts, not {n!r}.")
         factor = self.coded / n
         human = self.table["human"]["se"].to_numpy(dtype=np.float64) * np.sqrt(factor)
         variance = np.maximum(self._fixed + self._drawn * factor, 0)
@@ -105,7 +109,7 @@ def correct(
     truth: Mapping[str, str],
     pi: str | float | None = None,
     family: Literal["ols", "logit"] = "ols",
-    cluster: str | None = None,
+    cluster: str | Sequence[str] | None = None,
     tune: Literal["auto"] | bool = "auto",
     level: float = 0.95,
 ) -> Correction:
@@ -119,7 +123,7 @@ def correct(
     if not isinstance(truth, Mapping) or not truth:
         raise ConfigurationError('truth must be a dict, as {"label": "code"}.')
     coding = _design(frame, truth, pi)
-    design = build(frame, formula, truth, coding.coded)
+    design = build(frame, formula, truth, coding.coded, family)
     try:
         from nyu_llm_frames.research import estimating_equations as equations
     except ImportError:
@@ -130,7 +134,7 @@ def correct(
     enough = min(design.counts.values(), default=int(coding.coded.sum())) >= ENOUGH
     tuned = enough if tune == "auto" else bool(tune)
     clusters, n_clusters = _clusters(frame, cluster, coding)
-    _check_columns(design, coding, family)
+    _check_columns(design)
     assert coding.pi is not None
     parts: list[dict[str, Any]] = []
     notes = list(design.notes)
@@ -143,11 +147,11 @@ def correct(
         zero = np.zeros(len(terms))
         try:
             human = equations.corrected(problem, zero)
-        except (equations.NoSolution, np.linalg.LinAlgError):
+        except equations.NoSolution:
             raise ConfigurationError(_separation(design, human_y)) from None
         try:
             naive = equations.naive(problem)
-        except (equations.NoSolution, np.linalg.LinAlgError):
+        except equations.NoSolution:
             naive = None
             notes.append("no naive estimate: the model's labels are separated or collinear")
         if design.shares and name == UNANSWERED:
@@ -155,33 +159,39 @@ def correct(
         else:
             try:
                 both = equations.corrected(problem, tuned, human.estimate)
-            except (equations.NoSolution, np.linalg.LinAlgError):
+            except equations.NoSolution:
                 both = None
                 notes.append("no corrected estimate: too few codes for these terms")
         parts += _rows(terms, naive, human, both)
     if few:
         notes.append(
-            f"fewer than {FEW} coded cases ({', '.join(few)}): intervals are too narrow; code more"
+            f"fewer than {FEW} coded cases of {', '.join(few)}: intervals are too narrow; code more"
         )
+    if not tuned and tune == "auto":
+        notes.append(f"lambda is 1, since not every class has {ENOUGH} coded cases")
+    if n_clusters < _FEW_CLUSTERS:
+        notes.append(f"{n_clusters} clusters: too few for these standard errors")
     table = _table(parts, float(level))
+    told = f"fewer than {FEW} coded cases of {', '.join(few)}" if few else ""
+    table["note"] = [told if not design.shares or term in few else "" for term in table.index]
     return Correction(
         table=table,
         formula=formula,
         family=family,
         level=float(level),
         rows=len(frame),
-        coded=_drawn_units(coding),
+        coded=_distinct(coding, coding.coded),
         clusters=n_clusters,
         notes=tuple(notes),
+        _most=_distinct(coding, np.ones(len(frame), dtype=bool)),
         _fixed=np.array([p["fixed"] for p in parts]),
         _drawn=np.array([p["drawn"] for p in parts]),
     )
 
 
-def _drawn_units(coding: Coding) -> int:
-    if coding.units is None:
-        return int(coding.coded.sum())
-    return len(np.unique(coding.units[coding.coded]))
+def _distinct(coding: Coding, rows: Bools) -> int:
+    """Return how many texts some rows have; where these are not known, how many rows."""
+    return int(rows.sum()) if coding.units is None else len(np.unique(coding.units[rows]))
 
 
 def _rows(terms: Sequence[str], naive: Any, human: Any, both: Any) -> list[dict[str, Any]]:
@@ -228,6 +238,14 @@ def _design(frame: pd.DataFrame, truth: Mapping[str, str], pi: str | float | Non
     for name, code in truth.items():
         column(frame, name, "formula")
         every.append(read_coding(frame, code, pi))
+    for other in every[1:]:
+        both = every[0].coded & other.coded
+        one, two = (None if c.pi is None else c.pi[both] for c in (every[0], other))
+        if one is not None and two is not None and (one != two).any():
+            raise CodesError(
+                "The columns of codes come from different samples: their probabilities differ. "
+                "Code all of them on one sample."
+            )
     first = every[0]
     coded = np.logical_and.reduce([c.coded for c in every])
     drawn = np.logical_or.reduce([c.drawn for c in every])
@@ -253,9 +271,11 @@ def _design(frame: pd.DataFrame, truth: Mapping[str, str], pi: str | float | Non
     return Coding(coded, drawn, first.pi, first.strata, first.units)
 
 
-def _clusters(frame: pd.DataFrame, cluster: str | None, coding: Coding) -> tuple[Ints | None, int]:
+def _clusters(
+    frame: pd.DataFrame, cluster: str | Sequence[str] | None, coding: Coding
+) -> tuple[Ints | None, int]:
     if cluster is not None:
-        codes, names = groups(column(frame, cluster, "cluster"))
+        codes, names = group_keys(frame, cluster, "cluster")
         return codes, len(names)
     if coding.units is not None:
         distinct, codes = np.unique(coding.units, return_inverse=True)
@@ -264,7 +284,7 @@ def _clusters(frame: pd.DataFrame, cluster: str | None, coding: Coding) -> tuple
     return None, len(frame)
 
 
-def _check_columns(design: Design, coding: Coding, family: str) -> None:
+def _check_columns(design: Design) -> None:
     """Name a term that the coded rows cannot tell from others."""
     x = design.human_x
     kept: list[int] = []

@@ -6,6 +6,7 @@ Comes in: a frame, a formula and which column of codes belongs to which of the m
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -74,7 +75,7 @@ def _is_numeric(values: pd.Series[Any]) -> bool:
 
 
 def _is_bool(values: pd.Series[Any]) -> bool:
-    return values.dtype.kind == "b" or (
+    return bool(pd.api.types.is_bool_dtype(values.dtype)) or (
         values.dtype == object and all(isinstance(v, bool | np.bool_) for v in values.dropna())
     )
 
@@ -93,7 +94,9 @@ def _numbers(values: pd.Series[Any]) -> Floats:
     return np.asarray(found, dtype=np.float64)
 
 
-def build(frame: pd.DataFrame, text: str, truth: Mapping[str, str], coded: Bools) -> Design:
+def build(
+    frame: pd.DataFrame, text: str, truth: Mapping[str, str], coded: Bools, family: str
+) -> Design:
     """
     Make the matrices of a formula.
 
@@ -131,18 +134,18 @@ def build(frame: pd.DataFrame, text: str, truth: Mapping[str, str], coded: Bools
             human[name] = values[coded]
     outcome = str(lhs)
     alone = outcome.strip("`") if outcome.strip("`") in truth else ""
-    intercept = str(rhs) == "1"
+    shares = str(rhs) == "1" and family == "ols"
     terms, model_x, human_x = _matrices(rhs, model, human, text)
     outcomes: dict[str, tuple[Floats, Floats]]
     if alone in classes:
         y, h = (np.asarray(f[alone], dtype=object) for f in (model, human))
         told = classes[alone]
-        if not intercept and len(told) != 2:
+        if not shares and len(told) != 2:
             raise ConfigurationError(
                 f"{alone!r} has {count(len(told), 'class')}: an outcome with covariates has two. "
                 f"Write I({alone} == {told[-1]!r}) ~ ...".replace("classs", "classes")
             )
-        if intercept:
+        if shares:
             categories = model[alone].cat.categories
             missing = [UNANSWERED] if (y == UNANSWERED).any() else []
             outcomes = {
@@ -154,7 +157,7 @@ def build(frame: pd.DataFrame, text: str, truth: Mapping[str, str], coded: Bools
                 told[1]: ((y == told[1]).astype(np.float64), (h == told[1]).astype(np.float64))
             }
             notes.append(f"outcome: {alone} is {told[1]!r}")
-        return Design(terms, model_x, human_x, outcomes, usable, counts, intercept, tuple(notes))
+        return Design(terms, model_x, human_x, outcomes, usable, counts, shares, tuple(notes))
     names, y, h = _matrices(lhs, model, human, text, intercept=False)
     if y.shape[1] != 1:
         raise ConfigurationError(
@@ -162,6 +165,12 @@ def build(frame: pd.DataFrame, text: str, truth: Mapping[str, str], coded: Bools
             f"I({outcome} == ...) ~ ... for one of them."
         )
     outcomes = {names[0]: (y[:, 0], h[:, 0])}
+    both = np.concatenate([y[usable, 0], h[:, 0]])
+    if family == "logit" and (both.min() < 0 or both.max() > 1):
+        raise ConfigurationError(
+            f"The outcome {outcome!r} of a logit is 0 or 1; it goes from {both.min():g} to "
+            f"{both.max():g}."
+        )
     return Design(terms, model_x, human_x, outcomes, usable, counts, False, tuple(notes))
 
 
@@ -192,7 +201,8 @@ def _label_columns(
                 counts[f"{name} {value}"] = int((known == value).sum())
         if missing.any():
             # An outcome of 0 and 1: without an answer it is not of class 1.
-            given[missing] = 0.0 if two else float(np.sort(given[~missing]).mean())
+            known_ones = np.sort(given[~missing])
+            given[missing] = 0.0 if two or not len(known_ones) else known_ones[len(known_ones) // 2]
             if covariate or not two:
                 usable &= ~missing
         model[name], human[name] = given, known
@@ -248,10 +258,19 @@ def _matrices(
     side: Any, model: pd.DataFrame, human: pd.DataFrame, text: str, *, intercept: bool = True
 ) -> tuple[tuple[str, ...], Floats, Floats]:
     """Return the terms of one side of a formula, and their values in both frames."""
+    from formulaic.errors import DataMismatchWarning
+
     try:
-        first = side.get_model_matrix(model, output="numpy", na_action="ignore")
-        spec = first.model_spec
-        second = spec.get_model_matrix(human, output="numpy", na_action="ignore")
+        with warnings.catch_warnings():  # a code that is no answer would become a row of zeros
+            warnings.simplefilter("error", DataMismatchWarning)
+            first = side.get_model_matrix(model, output="numpy", na_action="ignore")
+            spec = first.model_spec
+            second = spec.get_model_matrix(human, output="numpy", na_action="ignore")
+    except DataMismatchWarning as e:
+        raise CodesError(
+            f"The formula {text!r} has classes in the hand codes that the model never gave: "
+            f"{str(e).partition('): ')[2].partition('. ')[0]}. Make the columns categorical."
+        ) from None
     except Exception as e:
         raise ConfigurationError(f"The formula {text!r} cannot be evaluated: {e}") from e
     out = [np.asarray(m, dtype=np.float64) for m in (first, second)]

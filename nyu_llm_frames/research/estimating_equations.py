@@ -28,7 +28,8 @@ Family = Literal["ols", "logit"]
 
 _STEPS = 60
 _TOLERANCE = 1e-10
-_LARGEST = 30.0  # a linear predictor beyond this is a probability of 0 or 1: separation
+_SOLVED = 1e-8  # equations that are solved while steps stay long: a maximum at infinity
+_WORST = 1e13  # condition number from which columns count as collinear
 
 
 class NoSolution(ArithmeticError):
@@ -117,17 +118,25 @@ def _weighted(
     return x.T @ (w * (y - mu)), (x * (w * slope)[:, None]).T @ x
 
 
-def _newton(start: Floats, step: Any, largest: Any) -> Floats:
+def _inverse(matrix: Floats) -> Floats:
+    """Invert a matrix; refuse one that is singular but for rounding, whatever its units."""
+    size = np.sqrt(np.abs(np.diag(matrix)))
+    if not np.isfinite(matrix).all() or not size.all():
+        raise NoSolution
+    scaled = matrix / np.outer(size, size)
+    if np.linalg.cond(scaled) > _WORST:
+        raise NoSolution
+    return np.asarray(np.linalg.inv(scaled) / np.outer(size, size))
+
+
+def _newton(start: Floats, step: Any) -> Floats:
     """Solve equations by Newton's method, halving steps that lead away."""
-    beta = start.copy()
+    beta: Floats = start.copy()
     value, slope = step(beta)
     size = float(np.abs(value).max(initial=0))
     first = max(size, 1.0)
     for _ in range(_STEPS):
-        try:
-            move = np.linalg.solve(slope, value)
-        except np.linalg.LinAlgError:
-            raise NoSolution from None
+        move, before = _inverse(slope) @ value, size
         factor = 1.0
         while factor > 1e-4:
             trial = beta + factor * move
@@ -138,12 +147,14 @@ def _newton(start: Floats, step: Any, largest: Any) -> Floats:
             factor /= 2
         else:
             raise NoSolution
-        beta, size = trial, now
-        if not np.isfinite(beta).all() or largest(beta) > _LARGEST:
-            raise NoSolution
+        beta, size = np.asarray(trial), now
         if np.abs(factor * move).max(initial=0) <= _TOLERANCE * (1 + np.abs(beta).max(initial=0)):
             return beta
-    raise NoSolution
+        if before <= _SOLVED * first and np.abs(move).max(initial=0) > 0.1 * np.abs(beta).max():
+            raise NoSolution
+    if size > _SOLVED * first:
+        raise NoSolution
+    return beta
 
 
 def _fit(x: Floats, y: Floats, w: Floats, family: Family) -> Floats:
@@ -152,10 +163,7 @@ def _fit(x: Floats, y: Floats, w: Floats, family: Family) -> Floats:
     def step(beta: Floats) -> tuple[Floats, Floats]:
         return _weighted(x, y, w, beta, family)
 
-    def largest(beta: Floats) -> float:
-        return float(np.abs(x @ beta).max(initial=0)) if family == "logit" else 0.0
-
-    return _newton(np.zeros(x.shape[1]), step, largest)
+    return _newton(np.zeros(x.shape[1]), step)
 
 
 def naive(problem: Problem) -> Solution:
@@ -164,7 +172,7 @@ def naive(problem: Problem) -> Solution:
     x, y = p.model_x[use], p.model_y[use]
     beta = _fit(x, y, np.ones(len(x)), p.family)
     mu, slope = _mean(x, beta, p.family)
-    bread = np.linalg.inv((x * slope[:, None]).T @ x)
+    bread = _inverse((x * slope[:, None]).T @ x)
     groups = None if p.clusters is None else p.clusters[use]
     scores = _summed((x * (y - mu)[:, None]) @ bread.T, groups)
     size = len(beta)
@@ -193,7 +201,7 @@ def corrected(problem: Problem, tune: bool | Floats, start: Floats | None = None
     here = p.usable[p.coded].astype(np.float64)
     human = start if start is not None else _fit(p.human_x, p.human_y, w, p.family)
     _, information = _weighted(p.human_x, p.human_y, w, human, p.family)
-    scale = np.linalg.inv(information)  # coefficients, so that each has a weight of its own
+    scale = _inverse(information)  # coefficients, so that each has a weight of its own
     net = p.usable.astype(np.float64)
     np.subtract.at(net, p.coded, w * here)
 
@@ -227,9 +235,9 @@ def corrected(problem: Problem, tune: bool | Floats, start: Floats | None = None
         value = weight * (scale @ model) + scale @ own
         return value, weight[:, None] * (scale @ of_model) + scale @ of_human
 
-    beta = _newton(human, step, lambda _: 0.0) if weight.any() else human
+    beta = _newton(human, step) if weight.any() else human
     _, slope = step(beta)
-    bread = np.linalg.inv(slope)
+    bread = _inverse(slope)
     model, own = terms(beta)
     scores = _summed(together(model * weight, own), p.clusters) @ bread.T
     # What a coded row adds beyond its model part, at unit weight: w * difference.

@@ -71,8 +71,12 @@ def texts(values: Any) -> list[str]:
     return [str(v) for v in to_python(list(values))]
 
 
+def _is_bool(values: pd.Series[Any]) -> bool:
+    return bool(pd.api.types.is_bool_dtype(values.dtype))
+
+
 def _family(values: pd.Series[Any], uniques: Sequence[Any]) -> str:
-    if values.dtype.kind == "b" or (uniques and all(isinstance(v, bool) for v in uniques)):
+    if _is_bool(values) or (uniques and all(isinstance(v, bool) for v in uniques)):
         return "true or false"
     if pd.api.types.is_numeric_dtype(values.dtype):
         return "numbers"
@@ -175,8 +179,12 @@ def kind_of(columns: Sequence[pd.Series[Any]], kind: str) -> Kind:
             return "set"
     if any(isinstance(v.dtype, pd.CategoricalDtype) and v.dtype.ordered for v in columns):
         return "ordinal"
-    if all(pd.api.types.is_numeric_dtype(v.dtype) and v.dtype.kind != "b" for v in columns):
-        every = np.concatenate([as_numbers(v) for v in columns])
+    numbers = [pd.api.types.is_numeric_dtype(v.dtype) and not _is_bool(v) for v in columns]
+    if any(numbers):  # hand codes are read as text: "3.5" beside a column of numbers is one
+        try:
+            every = np.concatenate([as_numbers(v) for v in columns])
+        except CodesError:
+            return "nominal"
         every = every[~np.isnan(every)]
         whole = not len(every) or bool(np.all(every == np.round(every)))
         if not whole or len(np.unique(every)) > _MOST_NUMBERS:

@@ -16,7 +16,7 @@ from nyu_llm_frames.research.resampling import Sample, drawn_counts
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 
-MOST_RANKED = 5_000
+MOST_RANKED = 2_000
 """Distinct rows up to which ranks are taken anew in each resample."""
 
 

@@ -121,8 +121,11 @@ def of_rows(values: Floats, strata: Ints, units: Ints | None) -> Sample:
         np.add.at(summed, inverse[order], values[order])
         values, strata = summed, strata[first]
     both = np.column_stack([strata.astype(np.float64), values])
-    order = np.lexsort(both.T[::-1])
-    both = both[order]
+    # The first columns nearly always tell rows apart; all of them make the order complete.
+    both = both[np.lexsort(both.T[2::-1])]
+    tied = (both[1:, :3] == both[:-1, :3]).all(axis=1)
+    if (both[1:][tied] != both[:-1][tied]).any():
+        both = both[np.lexsort(both.T[::-1])]
     new = np.ones(len(both), dtype=bool)
     new[1:] = (both[1:] != both[:-1]).any(axis=1)
     starts = np.flatnonzero(new)

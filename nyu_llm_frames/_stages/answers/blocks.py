@@ -51,8 +51,9 @@ class BlockSplitter:
         if others:
             self._finish_line()
             self._grow(others.pop())
-            for line in others:
-                self._keep(line, len(line))
+            short = [line for line in others if len(line) <= self.max_line_bytes]
+            self.dropped += len(others) - len(short)
+            self._keep(short)
         return self._block() if self._size >= self.block_bytes else []
 
     def cut(self) -> list[bytes]:
@@ -76,19 +77,21 @@ class BlockSplitter:
             self._tail.append(piece)
 
     def _finish_line(self) -> None:
-        self._keep(b"".join(self._tail), self._tail_size)
+        line, size = b"".join(self._tail), self._tail_size
         self._tail.clear()
         self._tail_size = 0
-
-    def _keep(self, line: bytes, size: int) -> None:
         if self._at_start:
             self._at_start = False
             line = line.removeprefix(BOM)
         if size > self.max_line_bytes:
             self.dropped += 1
-        elif line and not line.isspace():
-            self._lines.append(line)
-            self._size += len(line)
+        else:
+            self._keep([line])
+
+    def _keep(self, lines: list[bytes]) -> None:
+        kept = [line for line in lines if line and not line.isspace()]
+        self._lines += kept
+        self._size += sum(map(len, kept))
 
     def _block(self) -> list[bytes]:
         lines, self._lines, self._size = self._lines, [], 0

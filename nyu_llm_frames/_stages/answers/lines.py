@@ -95,11 +95,17 @@ def parse_lines(lines: Iterable[bytes]) -> Parsed:
     Parsed
         Every line that is not blank, once, as an answer or as an orphan.
     """
-    found = [parse_line(line) for line in lines if line and not line.isspace()]
-    return Parsed(
-        [one for one in found if isinstance(one, Answer)],
-        [one for one in found if isinstance(one, Orphan)],
-    )
+    parsed = Parsed([], [])
+    for line in lines:
+        if (usual := usual_answer(line.rstrip(b"\r\n"))) is not None:
+            parsed.answers.append(usual)
+        elif line and not line.isspace():
+            one = parse_line(line)
+            if isinstance(one, Answer):
+                parsed.answers.append(one)
+            else:
+                parsed.orphans.append(one)
+    return parsed
 
 
 def parse_completion(custom_id: str, body: bytes) -> Answer:

@@ -13,12 +13,13 @@ from msgspec import UNSET, UnsetType
 
 from nyu_llm_frames._stages.answers.answer import Answer
 from nyu_llm_frames._stages.answers.classify import MAX_TOKENS_COUNT
-from nyu_llm_frames._stages.answers.google_rows import ECHOES
 
 # A count that usage leaves out is 0.
 _Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_TOKENS_COUNT)]
 _Counts: TypeAlias = tuple[int | None, int | None, int | None, int | None]
 _NO_COUNTS: _Counts = (None, None, None, None)
+_ECHO, _NO_ECHO = b'"request":', msgspec.Raw(b"")
+_SPACE, _COMMA, _BACKSLASH = b" ,\\"
 _FINISHED = frozenset({"STOP", "stop", None})
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
@@ -77,10 +78,6 @@ class _UsageMetadata(msgspec.Struct, gc=False, rename="camel"):
     cached_content_token_count: _Count = 0
 
 
-class _Instance(msgspec.Struct, gc=False, rename="camel"):
-    request_id: str | None = None
-
-
 # --- both -------------------------------------------------------------------------------------
 class _Response(msgspec.Struct, gc=False, rename="camel"):
     body: _Body | None = None
@@ -94,12 +91,12 @@ class _Row(msgspec.Struct, gc=False, rename={"request_id": "requestId"}):
     custom_id: str | UnsetType = UNSET
     error: Any = None
     request_id: str | None = None
-    instance: _Instance | None = None
     status: Any = None
+    request: msgspec.Raw = _NO_ECHO
+    instance: UnsetType = UNSET  # a row of another kind of job
 
 
 _row = msgspec.json.Decoder(_Row).decode
-_parts = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 def usual_answer(line: bytes) -> Answer | None:
@@ -132,12 +129,9 @@ def _gateway_answer(row: _Row, custom_id: str, line: bytes) -> Answer | None:
 
 def _stored_answer(row: _Row, line: bytes) -> Answer | None:
     """Read a row as it lies in the bucket; what it repeats of its request is not kept."""
-    response, custom_id = row.response, row.request_id
-    if row.status or not response.candidates:
+    response, raw = row.response, _without_echo(line, len(memoryview(row.request)))
+    if row.status or not response.candidates or raw is None:
         return None
-    parts: dict[str, Any] = _parts(line)
-    if custom_id is None and row.instance is not None:
-        custom_id = parts["requestId"] = row.instance.request_id
     counts = _NO_COUNTS
     if (usage := response.usage_metadata) is not None:
         counts = (
@@ -148,9 +142,26 @@ def _stored_answer(row: _Row, line: bytes) -> Answer | None:
         )
     candidate = response.candidates[0]
     text = "".join([part.text for part in candidate.content.parts if not part.thought])
-    echoed = [parts.pop(key) for key in ECHOES if key in parts]
-    raw = msgspec.json.encode(parts) if echoed else line
-    return _good(custom_id, text, candidate.finish_reason, counts, response.model_version, raw)
+    return _good(row.request_id, text, candidate.finish_reason, counts, response.model_version, raw)
+
+
+def _without_echo(line: bytes, size: int) -> bytes | None:
+    """Cut the request out of a line, by the size of its JSON; None where it is not plain which.
+
+    Its key stands there once, nothing before it has fields of its own, and more comes after it.
+    """
+    at = line.rfind(_ECHO)
+    if not size or at < 0:
+        return None if size or at >= 0 else line
+    start = at + len(_ECHO)
+    if line[start] == _SPACE:
+        start += 1
+    end = start + size
+    if line[end] != _COMMA or line[at - 1] == _BACKSLASH or line.find(_ECHO, 0, at) >= 0:
+        return None
+    if line.find(b"{", 1, at) >= 0:
+        return None
+    return line[:at] + line[end + 1 :].lstrip()
 
 
 def _good(

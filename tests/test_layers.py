@@ -38,6 +38,7 @@ FLOORS = (
     "research",
     "_api",
     "dask",
+    "polars",
     "",
     "cli",
 )

@@ -291,9 +291,12 @@ class Sidecar:
 
     def who_ran(self, name: str) -> str:
         """Return the user who made a run, by the owner of its record; "" where nobody knows."""
+        path = self.path / "runs" / f"{name}.parquet"
         try:
-            return (self.path / "runs" / f"{name}.parquet").owner()
-        except (OSError, KeyError, NotImplementedError):
+            return path.owner()
+        except KeyError:  # a number without a name, as in containers
+            return str(path.stat().st_uid)
+        except (OSError, NotImplementedError):
             return ""
 
     def tidy(self) -> None:

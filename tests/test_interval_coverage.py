@@ -1,7 +1,7 @@
 """The promise of `correct`: 95 % intervals hold the truth in 95 % of studies.
 
-Five hundred simulated studies of 4,000 rows with 300 hand codes, in four designs. The model is right
-in 88 % of rows, and its own intervals hold the truth in half of the studies, or in none.
+Five hundred simulated studies of 4,000 rows with 300 hand codes, in four designs. The model is
+right in 88 % of rows, and its own intervals hold the truth in half of the studies, or in none.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nyu_llm_frames.research import confusion_metrics as ours
@@ -15,6 +15,10 @@ from nyu_llm_frames.research.evaluation import evaluate
 from nyu_llm_frames.research.intervals import holm, mcnemar, wilson
 
 theirs = pytest.importorskip("sklearn.metrics")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:A single label was found:UserWarning"),
+    pytest.mark.filterwarnings("ignore:.*(y_pred|y_true).*:UserWarning"),
+]
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 
 rows = st.integers(2, 5).flatmap(
@@ -35,6 +39,7 @@ def close(found: Any, expected: float) -> None:
     assert float(found) == pytest.approx(float(expected), rel=1e-12, abs=1e-12)
 
 
+@settings(max_examples=30)
 @given(rows, st.booleans())
 def test_statistics_of_labels(cells: list[tuple[int, int, float]], weighted: bool) -> None:
     truth, answers, weight = both_sides(cells)
@@ -62,6 +67,7 @@ def test_statistics_of_labels(cells: list[tuple[int, int, float]], weighted: boo
         close(found["Matthews"], expected)
 
 
+@settings(max_examples=30)
 @given(rows, st.booleans())
 def test_classes(cells: list[tuple[int, int, float]], weighted: bool) -> None:
     truth, answers, weight = both_sides(cells)
@@ -81,6 +87,7 @@ def test_classes(cells: list[tuple[int, int, float]], weighted: bool) -> None:
     assert (found.classes["note"][never] == "never seen in truth").all()
 
 
+@settings(max_examples=30)
 @given(rows)
 def test_standard_error_of_kappa(cells: list[tuple[int, int, float]]) -> None:
     inter_rater = pytest.importorskip("statsmodels.stats.inter_rater")
@@ -94,6 +101,7 @@ def test_standard_error_of_kappa(cells: list[tuple[int, int, float]]) -> None:
         assert ours.kappa_standard_error(table) == pytest.approx(expected.std_kappa, rel=1e-9)
 
 
+@settings(max_examples=30)
 @given(st.integers(0, 60), st.integers(0, 60), st.sampled_from([0.8, 0.95, 0.99]))
 def test_intervals_and_exact_tests(a: int, b: int, level: float) -> None:
     stats = pytest.importorskip("statsmodels.stats")
@@ -122,6 +130,7 @@ def test_wilson_of_none_is_nothing() -> None:
     assert np.isnan(found.loc["accuracy_answered", "estimate"])
 
 
+@settings(max_examples=30)
 @given(st.integers(0, 2**32 - 1), st.booleans())
 def test_numbers(seed: int, weighted: bool) -> None:
     stats = pytest.importorskip("scipy.stats")
@@ -143,6 +152,7 @@ def test_numbers(seed: int, weighted: bool) -> None:
     )
 
 
+@settings(max_examples=30)
 @given(st.integers(0, 2**32 - 1))
 def test_sets(seed: int) -> None:
     rng = np.random.default_rng(seed)

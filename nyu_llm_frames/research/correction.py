@@ -176,7 +176,7 @@ def correct(
         notes.append(f"{n_clusters} clusters: too few for these standard errors")
     table = _table(parts, float(level))
     told = f"fewer than {FEW} coded cases of {', '.join(few)}" if few else ""
-    table["note"] = [told if not design.shares or term in few else "" for term in table.index]
+    table["note", ""] = [told if not design.shares or term in few else "" for term in table.index]
     return Correction(
         table=table,
         formula=formula,

@@ -22,6 +22,7 @@ if _TYPE_CHECKING:
     from nyu_llm_frames._api.open_sidecar import open_sidecar
     from nyu_llm_frames._api.register import register
     from nyu_llm_frames._api.run import Run
+    from nyu_llm_frames._api.sample import sample
     from nyu_llm_frames._gateway.gateway import Gateway
     from nyu_llm_frames._shared.options import set_options
     from nyu_llm_frames._shared.progress import Progress
@@ -40,6 +41,7 @@ _LATER = {
     "open_sidecar": "_api.open_sidecar",
     "read_output": "_api.files",
     "register": "_api.register",
+    "sample": "_api.sample",
     "set_options": "_shared.options",
 }
 
@@ -54,6 +56,7 @@ __all__ = [
     "open_sidecar",
     "read_output",
     "register",
+    "sample",
     "set_options",
 ]
 

@@ -12,6 +12,7 @@ same facts as attributes. Each class also is the builtin it is a kind of, and ea
     ├── ColumnExistsError           ValueError       the output column is there already
     ├── RequestError                ValueError       a request that would fail or vanish
     ├── SchemaError                 ValueError       a schema that cannot be expressed
+    ├── CodesError                  ValueError       hand codes that do not fit the rows
     ├── BudgetError                 RuntimeError     above max_cost, or the budget is used up
     ├── SidecarError                OSError          the folder, a file in it, its lock
     │   ├── SidecarVersionError     ...              written by a newer release
@@ -23,9 +24,14 @@ same facts as attributes. Each class also is the builtin it is a kind of, and ea
     ├── UncertainSubmissionError    RuntimeError     a job may or may not exist
     ├── BatchJobFailedError         RuntimeError     a job ended without any answer
     ├── RunTimeoutError             TimeoutError     `timeout=` is over, the jobs go on
+    │   └── WorkersLostError        ...              Dask has no worker left
+    ├── PartitionError              RuntimeError     a partition of a Dask frame ends its workers
+    │   └── PartitionChangedError   ...              its rows are others than those that were sent
     └── PartialResultError          RuntimeError     some rows have no good answer
 
     PartialResultWarning            UserWarning      the same, as the default warning
+    CodesWarning                    UserWarning      coders differ, or their file is open
+    TruncationWarning               UserWarning      max_tokens that thinking will eat
 """
 
 from __future__ import annotations
@@ -141,12 +147,7 @@ class MissingValueError(LLMFramesError, ValueError):
 
 
 class ColumnExistsError(LLMFramesError, ValueError):
-    """An output column is already in the frame.
-
-    Attributes
-    ----------
-    columns : tuple of str
-    """
+    """Output columns, `columns`, are already in the frame."""
 
     def __init__(self, message: str = "", *, columns: Sequence[str] = ()) -> None:
         super().__init__(message)
@@ -170,26 +171,31 @@ class RequestError(LLMFramesError, ValueError):
 
 
 class SchemaError(LLMFramesError, ValueError):
-    """A schema that cannot be sent or turned into columns.
-
-    Attributes
-    ----------
-    path : str
-        Where in the schema, as ``$.offences[].kind``.
-    """
+    """A schema that cannot be sent or turned into columns; `path` says where, as ``$.kind``."""
 
     def __init__(self, message: str = "", *, path: str = "$") -> None:
         super().__init__(message)
         self.path = path
 
 
-class SidecarError(LLMFramesError, OSError):
-    """The sidecar folder cannot be read or written.
+class CodesError(LLMFramesError, ValueError):
+    """Hand codes that cannot be read, joined or compared without a doubt.
 
     Attributes
     ----------
-    path : str
+    file, row, unit : str, Hashable, str
+        Name of the file, its row (in a frame: the index label) and the unit concerned.
     """
+
+    def __init__(
+        self, message: str = "", *, file: str = "", row: Hashable = None, unit: str = ""
+    ) -> None:
+        super().__init__(message)
+        self.file, self.row, self.unit = file, row, unit
+
+
+class SidecarError(LLMFramesError, OSError):
+    """The sidecar folder, its attribute `path`, cannot be read or written."""
 
     def __init__(self, message: str = "", *, path: str = "") -> None:
         super().__init__(message)
@@ -214,13 +220,7 @@ class SidecarLockedError(SidecarError, TimeoutError):
     """
 
     def __init__(
-        self,
-        message: str = "",
-        *,
-        path: str = "",
-        host: str = "",
-        pid: int = 0,
-        since: str = "",
+        self, message: str = "", *, path: str = "", host: str = "", pid: int = 0, since: str = ""
     ) -> None:
         super().__init__(message, path=path)
         self.host, self.pid, self.since = host, pid, since
@@ -358,6 +358,48 @@ class RunTimeoutError(_CarriesRun, TimeoutError):
     """``timeout=`` seconds of waiting are over; the batch jobs go on at the gateway."""
 
 
+class WorkersLostError(RunTimeoutError):
+    """No worker of the Dask cluster is left, or none came; what was recorded is kept."""
+
+
+class PartitionError(LLMFramesError, RuntimeError):
+    """A partition of a Dask frame cannot be rendered.
+
+    Attributes
+    ----------
+    partition : int or None
+        Its number, from 0, in the frame that the call was made on.
+    """
+
+    def __init__(self, message: str = "", *, partition: int | None = None) -> None:
+        super().__init__(message)
+        self.partition = partition
+
+
+class PartitionChangedError(PartitionError):
+    """A partition of a Dask frame has other rows now than those that were sent.
+
+    Attributes
+    ----------
+    count, rows : int
+        Rows that were never sent, and all rows of the partition.
+    row : Hashable or None
+        Index label of the first of them.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        partition: int | None = None,
+        count: int = 0,
+        rows: int = 0,
+        row: Hashable = None,
+    ) -> None:
+        super().__init__(message, partition=partition)
+        self.count, self.rows, self.row = count, rows, row
+
+
 class PartialResultError(_CarriesRun, RuntimeError):
     """Some rows have no good answer and ``on_error="raise"`` was asked for.
 
@@ -384,3 +426,11 @@ class PartialResultError(_CarriesRun, RuntimeError):
 
 class PartialResultWarning(UserWarning):
     """Some rows have no good answer; their reasons stand in ``{output}_error``."""
+
+
+class TruncationWarning(UserWarning):
+    """The model thinks, and `max_tokens` counts thinking: answers may be cut or empty."""
+
+
+class CodesWarning(UserWarning):
+    """Coders differ, or a file of theirs is open in a spreadsheet program."""

@@ -223,7 +223,7 @@ ARGUMENTS: list[tuple[dict[str, Any], str]] = [
     ({"model": None}, "model must be the name of a model, not None."),
     ({"output": ""}, "output must be a column name, not ''."),
     ({"prefix": 3}, "prefix must be a string, not 3."),
-    ({"if_exists": "maybe"}, "if_exists must be 'error' or 'replace', not 'maybe'."),
+    ({"if_exists": "maybe"}, "if_exists must be 'error' or 'replace' or 'fill', not 'maybe'."),
     ({"missing": "drop"}, "missing must be 'error' or 'skip', not 'drop'."),
     ({"details": "yes"}, "details must be True or False, not 'yes'."),
     ({"on_error": "ignore"}, "on_error must be 'keep' or 'raise', not 'ignore'."),

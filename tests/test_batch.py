@@ -377,8 +377,8 @@ def test_a_column_that_exists_is_an_error_that_knows_the_idiom(gateway: StandIn)
         df = ask(df)
     assert str(caught.value) == (
         "The frame already has 'response', 'response_error'. Was this cell run before? Then "
-        'nothing is paid again with if_exists="replace"; or choose another name with output= '
-        "or prefix=."
+        'nothing is paid again with if_exists="replace", and if_exists="fill" asks only the rows '
+        "without a good answer; or choose another name with output= or prefix=."
     )
     assert caught.value.columns == ("response", "response_error")
     assert len(gateway.log) == calls
@@ -563,6 +563,20 @@ def test_preview_shows_what_would_be_sent_and_touches_nothing(
     assert out["response_custom_id"].tolist()[:3] == shown["custom_id"].tolist()
     assert len(df.llm.preview("Say {{ x }}")) == 5
     assert len(df.llm.preview("Say {{ x }}", n=50)) == 7
+
+
+def test_a_notebook_shows_prompts_whole_and_wrapped(gateway: StandIn) -> None:
+    df = pd.DataFrame({"x": ["<b>\n" + "word " * 50, None]}, index=["a<", "b"])
+    shown = df.llm.preview("Say {{ x }}", system="Be brief", missing="skip")
+    html = shown._repr_html_()
+    assert ("word " * 50).strip() in html
+    assert "&lt;b&gt;" in html
+    assert html.index("<th>system</th>") < html.index("<th>user</th>")
+    assert "row a&lt;" in html
+    assert "skipped" in html
+    assert type(shown[["messages"]]) is type(shown.head(1)) is pd.DataFrame
+    del shown["messages"]
+    assert "<table" in shown._repr_html_()
 
 
 def test_preview_does_not_mind_columns_that_exist(gateway: StandIn) -> None:

@@ -28,7 +28,7 @@ from nyu_llm_frames import errors
 from nyu_llm_frames._shared.clock import SystemClock, use_clock
 from nyu_llm_frames._shared.wording import dollars
 from nyu_llm_frames.cli import exits
-from nyu_llm_frames.cli.demo import DRUGS, sample
+from nyu_llm_frames.cli.demo import DRUGS
 from nyu_llm_frames.cli.main import cli
 
 MODEL = "gemini-3-flash-preview"
@@ -66,7 +66,7 @@ BATCH = ("batch", "in.csv", "--prompt", "Say {{ text }}", "--model", MODEL, "--o
 # --- tables -----------------------------------------------------------------------------------
 def test_batch_writes_the_table_and_says_so(run: Run, stand_in: StandIn) -> None:
     result = run(*BATCH)
-    assert result.stdout.strip().endswith("out.csv: 3 rows: 3 ok")
+    assert re.search(r"out\.csv: 3 rows: 3 ok; cost \$0\.\d+$", result.stdout.strip())
     assert "uploading 2 requests" in result.stderr
     out = pd.read_csv("out.csv", dtype=str)
     assert out["id"].tolist() == ["007", "008", "009"]
@@ -74,6 +74,7 @@ def test_batch_writes_the_table_and_says_so(run: Run, stand_in: StandIn) -> None
     assert Path("out.llm").is_dir()
     again = json.loads(run(*BATCH, "--json").stdout)
     assert again["counts"] == {"ok": 3}
+    assert 0 < again["cost"] < 0.01
     assert len(stand_in.jobs) == 1
 
 
@@ -90,7 +91,7 @@ def test_no_wait_says_pending_until_it_is_done(run: Run, stand_in: StandIn) -> N
 def test_one_row_is_told_in_the_singular(run: Run) -> None:
     Path("in.csv").write_text("id,text\n1,c\n")
     result = run(*BATCH)
-    assert result.stdout.endswith("out.csv: 1 row: 1 ok\n")
+    assert "out.csv: 1 row: 1 ok; cost $" in result.stdout
     assert "uploading 1 request (" in result.stderr
     assert "\n1 request: 1 ok\n" in run("status", "out.llm").stdout
     assert "0 requests under way" in run("retry", "out.llm").stderr
@@ -225,7 +226,7 @@ def test_wait_then_failures_then_export(run: Run, sidecar: Path, stand_in: Stand
         assert sorted(read(f"answers{suffix}")["status"]) == ["blocked", "ok"]
     run("export", str(sidecar), "copy.llm")
     assert len(llm.open_sidecar("copy.llm").answers()) == 2
-    run("status", "copy.llm")
+    run("status", "copy.llm", code=exits.NO_GOOD_ANSWER)
 
 
 def test_wait_says_at_its_timeout_that_the_gateway_is_not_there(
@@ -280,9 +281,10 @@ def test_what_came_back_is_told_in_tokens_and_dollars(run: Run, stand_in: StandI
         f"tokens: {prompt} prompt, {output} output, {thinking} thinking; cost so far: "
         f"{dollars(found['cost_usd'])}\n"
     )
-    assert run("status", "out.llm").stdout.endswith(line)
+    told = run("status", "out.llm", code=exits.NO_GOOD_ANSWER)
+    assert told.stdout.endswith(line)
     assert run("collect", "out.llm", code=exits.NO_GOOD_ANSWER).stdout.endswith(line)
-    shown = json.loads(run("status", "out.llm", "--json").stdout)
+    shown = json.loads(run("status", "out.llm", "--json", code=exits.NO_GOOD_ANSWER).stdout)
     assert (shown["usage"], shown["cost_usd"]) == (found["usage"], found["cost_usd"])
 
 
@@ -484,7 +486,7 @@ def test_demo_shows_the_main_job_and_is_instant_the_second_time(run: Run) -> Non
 
 
 def test_the_sample_comes_with_its_credit_and_a_drug_in_every_offence() -> None:
-    frame = sample(1_000)
+    frame = llm.sample()
     assert len(frame) == 20
     for offence in frame["offense"]:
         assert sum(drug in offence.lower() for drug in DRUGS) == 1
@@ -602,7 +604,8 @@ COMMANDS = sorted(cli.commands)
 
 def test_the_commands_are_those_that_were_promised() -> None:
     promised = "batch preview trial estimate status wait collect retry cancel failures export"
-    assert set(COMMANDS) == {*promised.split(), "serve", "demo", "doctor", "resolve"}
+    more = {"serve", "demo", "doctor", "resolve", "models", "unlock"}
+    assert set(COMMANDS) == {*promised.split(), *more}
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -16,11 +16,16 @@ PACKAGE = Path(nyu_llm_frames.__file__).parent
 ROOT = PACKAGE.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # Modules that are not called like the package that brings them.
-BROUGHT_BY = {"splintr": "splintr-rs", "pydantic_core": "pydantic", "PIL": "pillow"}
+BROUGHT_BY = {
+    "splintr": "splintr-rs",
+    "pydantic_core": "pydantic",
+    "PIL": "pillow",
+    "sklearn": "scikit-learn",
+}
 # What a package that we import needs for what we do with it: Starlette for forms.
 IMPORTED_BY_OTHERS = {"python-multipart"}
 # By folder below the package, for what only an extra needs.
-EXTRAS = {"": ("plot", "tokens"), "local": ("local",)}
+EXTRAS = {"": ("dask", "excel", "plot", "research", "tokens"), "local": ("local",)}
 
 
 def declared(*extras: str) -> dict[str, str]:

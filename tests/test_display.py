@@ -22,7 +22,8 @@ from support.stand_in import StandIn
 import nyu_llm_frames as llm
 from nyu_llm_frames._api.display import run_html, run_text
 from nyu_llm_frames._runs.summary import Summary
-from nyu_llm_frames._shared.progress import Display, Progress, _fitting
+from nyu_llm_frames._shared.progress import Progress
+from nyu_llm_frames._shared.views import Display, fitting
 from nyu_llm_frames._stages.batches import polling as pace
 from nyu_llm_frames._stages.batches.job import Job
 from nyu_llm_frames.errors import RunTimeoutError
@@ -232,9 +233,11 @@ def test_the_waiting_line_is_read_at_a_glance() -> None:
         at=START + timedelta(minutes=95),
     )
     assert told.message == (
-        "batch jobs: 1 queued, 1 reading, 1 running, submitted 1 h 35 min ago · "
-        "the queue may last 72 h · 40 of 300 requests done · next poll in 5 min"
+        "batch jobs: 1 queued, 1 reading, 1 running · 40 of 300 requests done · "
+        "the queue may last 72 h"
     )
+    assert told.elapsed_s == 95 * 60  # since the submit: a later call goes on counting
+    assert len(fitting(f"1:35:00  {told.message}", 80)) < 80
 
 
 class Terminal(io.StringIO):
@@ -271,8 +274,42 @@ def test_a_log_gets_a_line_per_change_of_state(capsys: pytest.CaptureFixture[str
     for message, states in [("a", {"queued": 1}), ("b", {"queued": 1}), ("c", {"running": 1})]:
         display(status_line(message, **states))
     captured = capsys.readouterr()
-    assert captured.out.splitlines()[1:] == ["a", "c"]
+    assert captured.out.splitlines()[1:] == ["after 0 s: a", "after 0 s: c"]
     assert captured.err == ""
+
+
+def test_a_log_gets_a_line_for_every_tenth(capsys: pytest.CaptureFixture[str]) -> None:
+    display = Display()
+    for answered in range(0, 1_000, 5):
+        display(Progress("waiting", f"{answered}", 1_000, answered, jobs={"running": 1}))
+    shown = [line.split(": ")[1] for line in capsys.readouterr().out.splitlines()[1:]]
+    assert shown == [str(100 * i) for i in range(10)]
+
+
+def test_a_terminal_ticks_every_second_and_a_log_does_not(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for stream, ticks in ((Terminal(), 5), (io.StringIO(), 1)):
+        monkeypatch.setattr(sys, "stderr", stream)
+        clock = FakeClock()
+        display = Display()
+        display(Progress("waiting", "1 running", jobs={"running": 1}, elapsed_s=3598))
+        display.pause(4.5, clock.sleep)
+        assert (len(clock.slept), sum(clock.slept)) == (ticks, 4.5)
+        for second in ("0:59:58", "0:59:59", "1:00:00", "1:00:01", "1:00:02"):
+            assert (second in stream.getvalue()) == (ticks == 5)
+    capsys.readouterr()
+
+
+def test_what_a_log_tells_is_not_printed_too(
+    gateway: StandIn, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    frame = pd.DataFrame({"x": ["one", "two"]})
+    with caplog.at_level("INFO", "nyu_llm_frames"), llm.set_options(progress=True):
+        frame.llm.batch("Say {{ x }}", model=MODEL, sidecar="a.llm")
+    logged = [record.getMessage() for record in caplog.records]
+    assert any("new sidecar" in line for line in logged)
+    assert not set(logged) & set(capsys.readouterr().out.splitlines())
 
 
 def test_a_log_tells_when_trouble_begins_and_when_it_is_over(
@@ -281,7 +318,7 @@ def test_a_log_tells_when_trouble_begins_and_when_it_is_over(
     display = Display()
     for message, trouble in [("a", ""), ("b", "no answer"), ("c", "no answer"), ("d", "")]:
         display(Progress("waiting", message, jobs={"running": 1}, trouble=trouble))
-    assert capsys.readouterr().out.splitlines()[1:] == ["a", "b", "d"]
+    assert capsys.readouterr().out.splitlines()[1:] == [f"after 0 s: {m}" for m in "abd"]
 
 
 @pytest.mark.parametrize("wait", [True, False])
@@ -311,12 +348,40 @@ def test_progress_false_is_silent(stand_in: StandIn, capsys: pytest.CaptureFixtu
     assert capsys.readouterr() == ("", "")
 
 
+def test_a_call_ends_with_what_it_cost(
+    gateway: StandIn, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gateway.behaviour.row = rows.pick({"Say two": rows.blocked}, rows.good)
+    pd.DataFrame({"x": ["one", "two"]}).to_csv("in.csv", index=False)
+    frame = pd.read_csv("in.csv")
+    with llm.set_options(progress=True):
+        with pytest.warns(llm.errors.PartialResultWarning):
+            frame.llm.batch("Say {{ x }}", model=MODEL)
+        with pytest.warns(llm.errors.PartialResultWarning):
+            result = llm.batch_file("in.csv", "out.csv", "Say {{ x }}", model=MODEL)
+    run = frame.llm.submit("Say {{ x }}", model=MODEL)
+    assert run.cost is not None
+    assert run.cost == result.cost > 0
+    ends = [line for line in capsys.readouterr().out.splitlines() if line.startswith("done: ")]
+    assert len(ends) == 2
+    assert all(
+        re.fullmatch(r"done: 2 rows \(1 ok, 1 blocked\); cost \$0\.\d+", end) for end in ends
+    )
+
+
+def test_a_step_says_so_far(gateway: StandIn, capsys: pytest.CaptureFixture[str]) -> None:
+    gateway.behaviour.validating_polls = -1
+    with llm.set_options(progress=True):
+        pd.DataFrame({"x": ["one"]}).llm.batch("Say {{ x }}", model=MODEL, wait=False)
+    assert capsys.readouterr().out.splitlines()[-1] == "so far: 1 row (1 pending); cost $0"
+
+
 @given(st.lists(st.text("abc ", min_size=1, max_size=30), min_size=1), st.integers(20, 120))
 def test_a_line_never_wraps(parts: list[str], columns: int) -> None:
-    line = _fitting(" · ".join(parts), columns)
+    line = fitting(" · ".join(parts), columns)
     assert len(line) < columns
     assert line.startswith(parts[0][: columns - 2])
 
 
 def test_a_line_of_unknown_width_is_left_alone() -> None:
-    assert _fitting("a · b" * 100, None) == "a · b" * 100
+    assert fitting("a · b" * 100, None) == "a · b" * 100

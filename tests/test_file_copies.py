@@ -250,7 +250,7 @@ def test_skipped_rows_are_in_the_output(tmp_path: Path, gateway: llm.Gateway) ->
     ("input_name", "output_name", "told"),
     [
         ("in.csv", "in.csv", "is the input"),
-        ("in.csv", "out.xlsx", "ends in"),
+        ("in.csv", "out.sav", "ends in"),
         ("nothing.csv", "out.csv", "no input file"),
         ("in.csv", "nowhere/out.csv", "no folder"),
         ("in.txt", "out.csv", "ends in one of"),

@@ -33,6 +33,7 @@ from support.stand_in import StandIn
 
 import nyu_llm_frames as llm
 from nyu_llm_frames._stages.prompts.python_values import to_python
+from nyu_llm_frames._tables import arrow_columns as made
 from nyu_llm_frames._tables import sink
 from nyu_llm_frames._tables.frame_values import series_to_python
 from nyu_llm_frames._tables.join import NewColumns
@@ -98,7 +99,8 @@ def with_answers(path: Path, count: int) -> Path:
     """Write a file's output without a gateway."""
     source = open_source(path)
     new = NewColumns(path.parent / "work", count, "")
-    new.add(np.arange(count), pd.DataFrame({"response": pd.array(["yes"] * count, "string")}))
+    yes = pd.array(["yes"] * count, "string")
+    new.add(np.arange(count), made.arrow_columns({"response": yes}))
     output = path.with_name("out.parquet")
     sink.write(source, sink.check_output(output, source), new, lambda: None)
     return output

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import errno
+import io
 import json
 import os
 import pickle
@@ -130,13 +131,12 @@ def connection(stand_in: StandIn) -> Iterator[Connection]:
 def test_any_json_of_a_gateway_raises_nothing_but_ours(
     word: bytes, status: int, stand_in: StandIn, connection: Connection, tmp_path: Path
 ) -> None:
-    (tmp_path / "in.jsonl").write_bytes(b"{}\n")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stand_in, "route", lambda request: Answer(status, word))
         outcome = connection.create("gs://b/in", MODEL)
         assert isinstance(outcome, Created if read_batch(word) and status < 300 else OTHERS)
         calls: list[Callable[[], object]] = [
-            lambda: connection.upload(tmp_path / "in.jsonl", "n", MODEL),
+            lambda: connection.upload(io.BytesIO(b"{}\n"), "n", MODEL),
             lambda: connection.retrieve("1"),
             connection.list,
             lambda: connection.stored_bytes("gs%3A%2F%2Fb%2Fin"),

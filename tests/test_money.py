@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from base64 import b64encode
@@ -28,9 +29,9 @@ from nyu_llm_frames._stages.cost.estimate import (
     check_max_cost,
     dollars,
     estimate,
-    interval,
 )
 from nyu_llm_frames._stages.cost.prices import FREE, Price, Rate, Rates, price_of
+from nyu_llm_frames._stages.cost.projection import interval
 from nyu_llm_frames._stages.cost.tokens import (
     DEFAULT,
     PICTURE,
@@ -332,7 +333,8 @@ def test_an_estimate_covers_what_is_paid(gateway: StandIn, frame: pd.DataFrame) 
     assert before.prompt_tokens.low <= run.usage["prompt_tokens"] <= before.prompt_tokens.high
     after = frame.llm.estimate(QUESTION, model=MODEL)
     assert (after.answered, after.to_pay) == (40, 0)
-    assert after.cost_line() == "nothing to pay"
+    assert after.line().endswith("; nothing to pay")
+    assert after.cost_lines() == []
 
 
 def test_earlier_answers_sharpen_an_estimate_of_new_rows(
@@ -517,17 +519,33 @@ def test_without_a_price_the_cost_is_unknown(gateway: StandIn, frame: pd.DataFra
     assert run.result()["response_cost"].isna().all()
 
 
-def test_a_run_tells_its_cost_in_one_line_before_its_upload(
+def test_a_run_tells_its_cost_in_short_lines_before_its_upload(
     gateway: StandIn, frame: pd.DataFrame
 ) -> None:
     told: list[str] = []
     with llm.set_options(progress=lambda p: told.append(p.message)):
         frame.llm.batch(QUESTION, model=MODEL, max_tokens=20)
     line = next(i for i, text in enumerate(told) if "distinct requests" in text)
-    assert told[line].startswith("50 rows, 40 distinct requests, 0 already answered; 40 to pay: ")
-    assert "$" in told[line]
-    assert "\n" not in told[line]
-    assert line < next(i for i, text in enumerate(told) if "uploading" in text)
+    assert told[line] == "50 rows, 40 distinct requests, 0 already answered; 40 to pay"
+    cost, cure = told[line + 1 : line + 3]
+    assert re.fullmatch(
+        r"cost: about \$\S+, at most \$\S+ \(thinking and answer: up to 20 tokens\)", cost
+    )
+    assert re.fullmatch(r"a trial of 30 rows, about \$\S+, will tell", cure)
+    assert max(map(len, told[line : line + 3])) < 80
+    assert line + 2 < next(i for i, text in enumerate(told) if "uploading" in text)
+
+
+def test_no_more_is_assumed_of_an_answer_than_it_may_have(frame: pd.DataFrame) -> None:
+    told = frame.llm.estimate(QUESTION, model="model-of-nobody", max_tokens=50)
+    assert told.basis["output"] == "50 tokens an answer assumed, at most max_tokens=50"
+
+
+def test_enough_answers_narrow_the_cost(gateway: StandIn) -> None:
+    frame = pd.DataFrame({"x": range(80)})
+    frame.iloc[:40].llm.batch("Say {{ x }}", model=MODEL)
+    (line,) = frame.llm.estimate("Say {{ x }}", model=MODEL).cost_lines()
+    assert re.fullmatch(r"cost: about \$\S+, hardly more than \$\S+", line)
 
 
 def test_importing_the_package_imports_no_prices_and_no_plots() -> None:

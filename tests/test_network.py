@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import importlib.util
+import io
 import json
 import ssl
 import sys
@@ -410,7 +411,7 @@ def test_a_client_of_ones_own_keeps_the_time_too(
 
 
 CALLS: dict[str, Callable[[Any], Any]] = {
-    "upload": lambda made: made.upload(Path("in.jsonl"), "name", "model"),
+    "upload": lambda made: made.upload(io.BytesIO(b"{}"), "name", "model"),
     "list": lambda made: made.list(),
     "retrieve": lambda made: made.retrieve("id"),
     "create": lambda made: made.create("file", "model"),
@@ -426,7 +427,6 @@ def test_a_small_answer_that_is_none_ends(call: str, encoding: str) -> None:
     def serve(request: Request) -> Answer:
         return Answer(200, body, headers={"Content-Encoding": encoding})
 
-    Path("in.jsonl").write_text("{}")
     server = Server(serve)
     server.start()
     try:

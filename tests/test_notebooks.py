@@ -1,6 +1,6 @@
 """The notebooks: they run from top to bottom, and what is shipped came from a real run.
 
-Comes in: `notebooks/*.ipynb` and the data they name, copied to a folder of their own. Goes out:
+Comes in: `notebooks/*.ipynb`, without the rest of the repository. Goes out:
 executed notebooks. The one cell tagged "parameters" is replaced, so that an echo answers instead
 of the model: what the cells say about rows, requests and resuming is true of both.
 """
@@ -11,18 +11,12 @@ import importlib.util
 import json
 import os
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-DATA = (
-    "nyu_llm_frames/data/commutations_sample.csv",
-    "tests/data/commutations.csv",
-    "tests/data/state_of_the_state.csv",
-)
 NAMES = ("01_first_batch", "02_code_speeches", "03_extract_offenses", "04_reproduce")
 ECHO = 'llm.set_options(gateway=llm.Gateway.local(answers="echo"))'
 NEEDED = ("nbclient", "nbformat", "ipykernel", "matplotlib", "starlette", "uvicorn", "platformdirs")
@@ -65,13 +59,10 @@ def pictures(notebook: Any) -> int:
 
 
 def execute(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Execute a notebook in a copy of the repository's data, answered by the echo."""
+    """Execute a notebook in a folder of its own, answered by the echo."""
     import nbformat
     from nbclient import NotebookClient
 
-    for path in DATA:
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(ROOT / path, folder / path)
     (folder / "notebooks").mkdir()
     # The package under test, also where it is not installed; no window, fonts scanned once.
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -103,6 +94,7 @@ def test_first_batch_pays_for_the_edited_row_alone(
     assert "uploading" not in resumed
     assert "nothing to pay" in cell_with(notebook, "again = df.llm.batch(**ask)")
     assert "15 already answered; 1 to pay" in cell_with(notebook, "edited.llm.batch")
+    assert "cost so far" in cell_with(notebook, "edited.llm.submit")
 
 
 @executes
@@ -121,11 +113,11 @@ def test_offenses_know_the_cost_and_do_not_pay_for_the_trial_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     notebook = execute("03_extract_offenses", tmp_path, monkeypatch)
-    assert "cost as batch" in cell_with(notebook, "every.llm.estimate")
+    assert "cost as batch" in cell_with(notebook, "df.llm.estimate")
     assert "Nothing was sent" in cell_with(notebook, "max_cost=")
     assert "5 asked" in cell_with(notebook, "tried =")
     assert "5 already answered" in cell_with(notebook, "out = df.llm.batch")
-    assert "0 rows without a good answer" in cell_with(notebook, "repaired =")
+    assert "0 rows without a good answer" in cell_with(notebook, 'if_exists="fill"')
     assert pictures(notebook) == 1
 
 

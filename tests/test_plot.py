@@ -1,4 +1,4 @@
-"""`run.plot()`: four pictures, whatever state the run is in."""
+"""`run.plot()`: pictures of what there is, whatever state the run is in."""
 
 from __future__ import annotations
 
@@ -65,9 +65,26 @@ def test_a_run_without_answers_is_drawn(gateway: StandIn, plt: Any) -> None:
     gateway.behaviour.validating_polls = -1
     axes = submit().plot()
     assert len(axes[0].patches) == 3
-    assert [p.get_width() for p in axes[1].patches] == [25]
-    assert [text.get_text() for text in axes[2].texts] == ["no answer yet"]
+    assert axes.shape == (1,)  # all rows are pending, and nothing is known of tokens and cost
     axes[0].figure.canvas.draw()
+
+
+def test_an_empty_run_is_drawn(gateway: StandIn, plt: Any) -> None:
+    axes = pd.DataFrame({"x": pd.Series([], dtype=str)}).llm.submit("{{ x }}", model=MODEL).plot()
+    assert [text.get_text() for text in axes[0].texts] == ["nothing was sent yet"]
+
+
+def test_a_picture_can_be_read_on_white_and_on_black(gateway: StandIn, plt: Any) -> None:
+    import numpy as np
+
+    gateway.behaviour.row = rows.thinking
+    figure = submit().wait().plot()[0].figure
+    figure.canvas.draw()
+    pixels = np.asarray(figure.canvas.buffer_rgba(), dtype=float) / 255
+    ink = pixels[pixels[..., 3] > 0.9][:, :3].mean(axis=1)
+    assert (pixels[..., 3] == 0).mean() > 0.5  # the page shows through
+    assert ink.min() > 0.25
+    assert ink.max() < 0.75
 
 
 def test_the_title_names_the_model_that_answered(gateway: StandIn, plt: Any) -> None:
@@ -76,9 +93,9 @@ def test_the_title_names_the_model_that_answered(gateway: StandIn, plt: Any) -> 
     assert title == f"asked {MODEL}, answered by small: 25 rows, finished"
 
 
-def test_an_unknown_price_is_said(plt: Any) -> None:
-    axes = submit("model-of-nobody").wait().plot()
-    assert [text.get_text() for text in axes[3].texts] == ["no price is known for this model"]
+def test_an_unknown_price_has_no_picture(plt: Any) -> None:
+    titles = [ax.get_title() for ax in submit("model-of-nobody").wait().plot()]
+    assert titles == ["Batch jobs over time (UTC)", "Tokens per request"]
 
 
 def test_without_matplotlib_the_way_out_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import itertools
-import logging
 import threading
 import time
 from collections.abc import Callable
@@ -119,12 +119,11 @@ def test_words_in_options_stay_in_answers(gateway: StandIn, clock: FakeClock) ->
 
 
 @pytest.mark.parametrize("call", ["retrieve", "list", "output", "content", "upload", "create"])
-def test_nobody_there_is_told_from_no_answer(call: str, tmp_path: Path) -> None:
+def test_nobody_there_is_told_from_no_answer(call: str) -> None:
     """So that a submit that never arrived is made again, and the embedded gateway started."""
-    (tmp_path / "in").write_bytes(b"{}")
     given: dict[str, tuple[Any, ...]] = {
         "list": (),
-        "upload": (tmp_path / "in", "name", "model"),
+        "upload": (io.BytesIO(b"{}"), "name", "model"),
         "create": ("file", "model"),
     }
     gateway = llm.Gateway(api_key="k", bucket="b", base_url="http://127.0.0.1:9/v1")
@@ -285,11 +284,12 @@ def test_an_interruption_at_any_message_loses_nothing(gateway: StandIn, phase: s
 def test_progress_tells_where_the_sidecar_is_and_never_what_is_in_it(
     gateway: StandIn, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.DEBUG, logger="nyu_llm_frames")
     df = pd.DataFrame({"x": ["a secret prompt", "another"]})
     with llm.set_options(progress=True):
         ask(df)
         ask(df)
+    with llm.set_options(progress=False), caplog.at_level("DEBUG", "nyu_llm_frames"):
+        df.llm.batch("Say {{ x }}", model="gemini-3-flash-preview", sidecar="logged.llm")
     told = capsys.readouterr()
     first, *_ = told.out.splitlines()
     assert first.startswith("new sidecar: /")

@@ -299,9 +299,9 @@ def test_a_sidecar_alone_keeps_no_ids(many: None, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(StoredRun, "requests_at_once", 3)
     run = StoredRun("s")
     views = [run.sidecar]
-    band_of = run.sidecar.band_of
+    linked_to = run.sidecar.linked_to
     monkeypatch.setattr(
-        run.sidecar, "band_of", lambda names: (views.append(band_of(names)), views[-1])[1]
+        run.sidecar, "linked_to", lambda names: (views.append(linked_to(names)), views[-1])[1]
     )
     run.totals()
     run.poll()

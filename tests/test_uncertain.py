@@ -262,7 +262,7 @@ def test_a_job_is_absent_only_when_two_looks_after_settling_say_so(absent: wire.
     assert once.step == "creating"
     twice = settle(once, absent, settled=True, at=AT)
     assert (twice.step, twice.submission) == ("planned", INTENT.submission + 1)
-    assert twice.file_name != INTENT.file_name
+    assert twice.file_name("x") != INTENT.file_name("x")
 
 
 @pytest.mark.parametrize("blind", [BURIED, None])

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Generic, Literal
 
 import pandas as pd
-from typing_extensions import Unpack
+from typing_extensions import TypeVar, Unpack
 
+from nyu_llm_frames._api.research_methods import ResearchMethods
 from nyu_llm_frames._runs.arguments import Common, Template, collect_arguments, expand_signature
-from nyu_llm_frames.errors import ConfigurationError
+from nyu_llm_frames._tables.open_table import library
 
 if TYPE_CHECKING:
     from nyu_llm_frames._api.run import Run
@@ -21,13 +22,16 @@ if TYPE_CHECKING:
     from nyu_llm_frames._stages.cost.estimate import Estimate
 
 
-class FrameMethods:
-    """Batch inference for the rows of a frame: ``df.llm``."""
+T = TypeVar("T", default=pd.DataFrame)
 
-    def __init__(self, frame: pd.DataFrame) -> None:
-        if not isinstance(frame, pd.DataFrame):
-            raise AttributeError("df.llm works on a pandas.DataFrame.")
-        self._frame = frame
+
+class TableMethods(Generic[T]):
+    """Batch inference for the rows of a table."""
+
+    def __init__(self, table: T) -> None:
+        if not library(table):
+            raise AttributeError("df.llm works on a DataFrame of pandas or Polars.")
+        self._frame = table
 
     @expand_signature
     def preview(
@@ -37,7 +41,7 @@ class FrameMethods:
         model: str = "model",
         n: int = 5,
         **common: Unpack[Common],
-    ) -> pd.DataFrame:
+    ) -> T:
         """
         Show the first prompts as they would be sent; no network, no key.
 
@@ -64,14 +68,12 @@ class FrameMethods:
         >>> df.llm.preview("Where is {{ city }}?")["messages"].iloc[1]
         [{'role': 'user', 'content': 'Where is Shanghai?'}]
         """
-        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-            raise ConfigurationError(f"n must be a whole number above 0, not {n!r}.")
-        from nyu_llm_frames._runs.prepare import prepare
+        from nyu_llm_frames._runs.prepare import check_count, prepare
         from nyu_llm_frames._runs.preview import preview
 
         arguments = collect_arguments(template, model, common)
-        first, rows = self._frame.head(n), len(self._frame)
-        return preview(prepare(first, arguments, check_columns=False, rows=rows))
+        out: T = preview(prepare(self._frame, arguments, check_columns=False, first=check_count(n)))
+        return out
 
     @expand_signature
     def estimate(
@@ -110,12 +112,13 @@ class FrameMethods:
         >>> df.llm.estimate("Where is {{ city }}?", model="gemini-3-flash-preview").to_pay
         2
         """
-        from nyu_llm_frames._runs.launch import estimate
+        from nyu_llm_frames._runs.launch import CallExecution, looked_at
         from nyu_llm_frames._runs.prepare import check_retries, prepare
         from nyu_llm_frames._shared.clock import current_clock
 
         call = prepare(self._frame, collect_arguments(template, model, common), check_columns=False)
-        return estimate(call, current_clock(), check_retries(retries))
+        ctx = looked_at(call, current_clock())
+        return CallExecution(call, ctx, retries=check_retries(retries)).estimate()[0]
 
     @expand_signature
     def trial(
@@ -126,7 +129,7 @@ class FrameMethods:
         n: int = 5,
         random_state: Any = None,
         **common: Unpack[Common],
-    ) -> pd.DataFrame:
+    ) -> T:
         """
         Answer n rows now, at the live rate, with the very same requests as the batch.
 
@@ -166,7 +169,9 @@ class FrameMethods:
         from nyu_llm_frames._shared.clock import current_clock
 
         arguments = collect_arguments(template, model, common)
-        return trial(self._frame, arguments, n=n, random_state=random_state, clock=current_clock())
+        clock = current_clock()
+        out: T = trial(self._frame, arguments, n=n, random_state=random_state, clock=clock)
+        return out
 
     @expand_signature
     def submit(
@@ -177,7 +182,7 @@ class FrameMethods:
         retries: int = 1,
         max_cost: float | None = None,
         **common: Unpack[Common],
-    ) -> Run:
+    ) -> Run[T]:
         """
         Upload and submit, and return at once.
 
@@ -202,12 +207,8 @@ class FrameMethods:
         from nyu_llm_frames._stages.cost.estimate import check_max_cost
 
         call = self._prepared(template, model, common)
-        return submit(
-            call,
-            current_clock(),
-            retries=check_retries(retries),
-            max_cost=check_max_cost(max_cost, call.options.max_cost),
-        )
+        limit = check_max_cost(max_cost, call.options.max_cost)
+        return submit(call, current_clock(), retries=check_retries(retries), max_cost=limit)
 
     @expand_signature
     def batch(
@@ -221,7 +222,7 @@ class FrameMethods:
         max_cost: float | None = None,
         on_error: Literal["keep", "raise"] = "keep",
         **common: Unpack[Common],
-    ) -> pd.DataFrame:
+    ) -> T:
         """
         Answer a prompt for every row, in batch jobs at half the price.
 
@@ -260,9 +261,12 @@ class FrameMethods:
             Name of the new column; its errors stand in ``{output}_error``.
         prefix : str, default ""
             Put before the names of a schema's columns.
-        if_exists : {"error", "replace"}, default "error"
-            What to do when a new column is there already. With "replace", a template that goes
-            through `row` as a whole meets no column of an earlier run that it does not name.
+        if_exists : {"error", "replace", "fill"}, default "error"
+            What to do when a new column is there already. "fill" asks only the rows that have no
+            good answer in these columns (error set, or value missing), with this call's
+            parameters, and fills their cells; all other cells stay. With "replace" and "fill", a
+            template that goes through `row` as a whole meets no column of an earlier run that it
+            does not name.
         details : bool, default False
             Whether to add status, finish reason, tokens, cost, model and custom_id.
         missing : {"error", "skip"}, default "error"
@@ -308,26 +312,19 @@ class FrameMethods:
         >>> df.llm.batch("Which drug is named here? {{ offense }}",
         ...              model="gemini-3-flash-preview")  # doctest: +SKIP
         """
-        if on_error not in ("keep", "raise"):
-            raise ConfigurationError(f"on_error must be 'keep' or 'raise', not {on_error!r}.")
-        if not isinstance(wait, bool):
-            raise ConfigurationError(f"wait must be True or False, not {wait!r}.")
         from nyu_llm_frames._api.run import batch
-        from nyu_llm_frames._runs.prepare import check_retries, check_timeout
+        from nyu_llm_frames._runs.prepare import check_endings, check_retries
         from nyu_llm_frames._shared.clock import current_clock
         from nyu_llm_frames._stages.cost.estimate import check_max_cost
 
-        seconds = check_timeout(timeout)
+        seconds = check_endings(wait, timeout, on_error)
         call = self._prepared(template, model, common)
-        return batch(
-            call,
-            current_clock(),
-            wait=wait,
-            timeout=seconds,
-            retries=check_retries(retries),
-            max_cost=check_max_cost(max_cost, call.options.max_cost),
-            on_error=on_error,
-        )
+        limit = check_max_cost(max_cost, call.options.max_cost)
+        out: T = batch(
+            call, current_clock(), wait=wait, timeout=seconds, retries=check_retries(retries),
+            max_cost=limit, on_error=on_error,
+        )  # fmt: skip
+        return out
 
     @expand_signature
     def to_jsonl(
@@ -362,7 +359,7 @@ class FrameMethods:
         *,
         model: str,
         **common: Unpack[Common],
-    ) -> pd.DataFrame:
+    ) -> T:
         """
         Take an output file into the sidecar, and join its answers to the rows.
 
@@ -387,11 +384,15 @@ class FrameMethods:
         from nyu_llm_frames._api.exchange import from_jsonl
 
         paths = [path] if isinstance(path, str | Path) else list(path)
-        call = self._prepared(template, model, common)
-        return from_jsonl(call, paths)
+        out: T = from_jsonl(self._prepared(template, model, common), paths)
+        return out
 
     def _prepared(self, template: Template, model: str, common: Common) -> PreparedCall:
         # Imported here and in the methods: importing the package stays as fast as pandas.
         from nyu_llm_frames._runs.prepare import prepare
 
         return prepare(self._frame, collect_arguments(template, model, common))
+
+
+class FrameMethods(TableMethods[pd.DataFrame], ResearchMethods):
+    """What a pandas frame has: ``df.llm``."""

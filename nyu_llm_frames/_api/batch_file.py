@@ -12,15 +12,18 @@ from pathlib import Path
 
 from nyu_llm_frames._runs.arguments import Arguments
 from nyu_llm_frames._runs.file_run import FileRun
-from nyu_llm_frames._runs.prepare import check_retries, check_timeout, sidecar_path
+from nyu_llm_frames._runs.prepare import check_endings, check_retries, sidecar_path
 from nyu_llm_frames._runs.summary import failures_text
 from nyu_llm_frames._shared import options as _options
 from nyu_llm_frames._shared.clock import current_clock
+from nyu_llm_frames._shared.stack import users_level
 from nyu_llm_frames._shared.wording import count
+from nyu_llm_frames._sidecar.folder import is_sidecar
 from nyu_llm_frames._stages.cost.estimate import check_max_cost
 from nyu_llm_frames._tables.sink import check_output, check_outside
-from nyu_llm_frames._tables.source import open_source
-from nyu_llm_frames.errors import ConfigurationError, PartialResultError, PartialResultWarning
+from nyu_llm_frames._tables.source import Paths, open_source
+from nyu_llm_frames._tables.text_file import with_suffix
+from nyu_llm_frames.errors import PartialResultError, PartialResultWarning
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,8 @@ class FileResult:
         Rows per status; "pending" ones only with ``wait=False``.
     trouble : str
         What kept a step without waiting from going on: the gateway was not reached. Else "".
+    cost : float or None
+        US dollars by the answers' own usage; None where no price is known.
     """
 
     output: Path
@@ -44,6 +49,7 @@ class FileResult:
     requests: int
     counts: dict[str, int] = field(default_factory=dict)
     trouble: str = ""
+    cost: float | None = None
 
     def __repr__(self) -> str:
         told = ", ".join(f"{n:,} {s}" for s, n in sorted(self.counts.items(), key=lambda x: -x[1]))
@@ -52,11 +58,24 @@ class FileResult:
         )
 
 
+def beside_output(output: Path, input_path: Path, if_exists: str) -> Path:
+    """Return the sidecar of a call that names none: beside the output.
+
+    With ``if_exists="fill"`` the input is an earlier call's output, and its sidecar knows the rows
+    that are still pending.
+    """
+    earlier = with_suffix(input_path.absolute(), ".llm")
+    is_there = if_exists == "fill" and is_sidecar(earlier)
+    return earlier if is_there else with_suffix(output, ".llm")
+
+
 def run_file(
-    input: str | Path,
+    input: Paths,
     output: str | Path,
     arguments: Arguments,
     *,
+    sep: str | None,
+    sheet: str | int | None,
     wait: bool,
     timeout: float | None,
     retries: int,
@@ -64,16 +83,13 @@ def run_file(
     on_error: str,
 ) -> FileResult:
     """Answer a file; see `nyu_llm_frames.batch_file`."""
-    if on_error not in ("keep", "raise"):
-        raise ConfigurationError(f"on_error must be 'keep' or 'raise', not {on_error!r}.")
-    if not isinstance(wait, bool):
-        raise ConfigurationError(f"wait must be True or False, not {wait!r}.")
-    seconds = check_timeout(timeout)
+    seconds = check_endings(wait, timeout, on_error)
     options = _options.current()
-    source = open_source(input)
+    source = open_source(input, sep=sep, sheet=sheet)
     target = check_output(output, source)
     if arguments.sidecar is None and options.sidecar is None:
-        arguments = replace(arguments, sidecar=target.with_suffix(".llm"))
+        sidecar = beside_output(target, source.path, arguments.if_exists)
+        arguments = replace(arguments, sidecar=sidecar)
     check_outside(sidecar_path(arguments, options), source, "sidecar")
     attempts, limit = check_retries(retries), check_max_cost(max_cost, options.max_cost)
     whole = FileRun(source, target, arguments, attempts, limit, current_clock())
@@ -83,11 +99,17 @@ def run_file(
         execution = run.execution
         trouble = "" if wait else execution.trouble
         result = FileResult(
-            target, run.sidecar.path, run.bands.rows, execution.ctx.requests, counts, trouble
+            target,
+            run.sidecar.path,
+            run.bands.rows,
+            execution.ctx.requests,
+            counts,
+            trouble,
+            run.cost,
         )
     text = failures_text(counts, examples, f"{arguments.output}_error of {result.output}")
     if text and on_error == "raise":
         raise PartialResultError(text, run=run.stored(), counts=result.counts)
     if text:
-        warnings.warn(text, PartialResultWarning, stacklevel=3)
+        warnings.warn(text, PartialResultWarning, stacklevel=users_level())
     return result

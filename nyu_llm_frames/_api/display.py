@@ -61,19 +61,20 @@ def _track(summary: Summary) -> str:
     shares = "".join(
         f'<i class="{kind}" style="width:{100 * n / summary.rows:.2f}%"></i>' for kind, n in parts
     )
-    told = escape(f"{good:,} of {summary.rows:,} rows answered")
+    told = escape(f"{good:,} of {summary.rows:,} {summary.noun}s answered")
     return f'<div class="track" role="img" aria-label="{told}" title="{told}">{shares}</div>'
 
 
-def run_html(summary: Summary) -> str:
-    """Return the notebook form of a run."""
+def run_html(summary: Summary, *, with_steps: bool = True) -> str:
+    """Return the notebook form of a run; what to do next is for who runs it."""
     counts = " · ".join(f"<b>{n:,}</b> {escape(s)}" for s, n in summary.ordered_counts())
+    title = f"run {summary.name}" if summary.noun == "row" else summary.name
     out = [
         CARD_STYLE,
         '<div class="nlf">',
-        f"<h4>{escape(summary.state.capitalize())} <small>run {escape(summary.name)}</small></h4>",
+        f"<h4>{escape(summary.state.capitalize())} <small>{escape(title)}</small></h4>",
         _track(summary),
-        f"<div>{count(summary.rows, 'row')}: {counts or 'none'}</div>",
+        f"<div>{count(summary.rows, summary.noun)}: {counts or 'none'}</div>",
         facts_table(_facts(summary)),
     ]
     if summary.examples:
@@ -84,6 +85,8 @@ def run_html(summary: Summary) -> str:
             for kind, (row, reason) in summary.examples.items()
         )
         out.append(f'<div class="wide"><table>{rows}</table></div>')
-    steps = "".join(f"<li>{escape(step)}</li>" for step in summary.next_steps())
-    out.append(f'<div class="dim">Next</div><ul>{steps}</ul></div>')
+    if with_steps:
+        steps = "".join(f"<li>{escape(step)}</li>" for step in summary.next_steps())
+        out.append(f'<div class="dim">Next</div><ul>{steps}</ul>')
+    out.append("</div>")
     return "\n".join(part for part in out if part)

@@ -10,21 +10,21 @@ import re
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from nyu_llm_frames._jobs.planner import Planner
-from nyu_llm_frames._runs.launch import opened, planner_of, record_of
+from nyu_llm_frames._runs.launch import CallExecution, looked_at, opened
 from nyu_llm_frames._runs.prepare import PreparedCall
 from nyu_llm_frames._runs.result import Collected
 from nyu_llm_frames._shared.clock import current_clock
 from nyu_llm_frames._shared.local_path import local_path
+from nyu_llm_frames._shared.stack import users_level
 from nyu_llm_frames._shared.wording import count
 from nyu_llm_frames._sidecar.answer_store import SCHEMA
-from nyu_llm_frames._sidecar.folder import new_name
 from nyu_llm_frames._sidecar.storage import atomic_file
 from nyu_llm_frames._stages.answers.answer import RANK, SHOWN, Answer
 from nyu_llm_frames._stages.answers.blocks import BlockSplitter
@@ -59,11 +59,9 @@ def to_jsonl(call: PreparedCall, path: str | Path) -> list[Path]:
     if not target.parent.is_dir():
         raise ConfigurationError(f"There is no folder {target.parent} for the request file.")
     requests, options = call.requests, call.options
-    chosen = np.arange(len(requests), dtype=np.int64)
-    planner = planner_of(call, current_clock(), retries=0)
-    if planner is not None:
-        planner.take_back()  # what a call planned that failed before anything was made
-        chosen = np.flatnonzero(planner.states().open)
+    _, planner = CallExecution(call, looked_at(call, current_clock())).one_part()
+    planner.take_back()  # what a call planned that failed before anything was made
+    chosen = np.flatnonzero(planner.states().open)
     sizes = requests.line_bytes()[chosen]
     ranges = _shards.split(sizes, options.max_requests_per_file, options.max_bytes_per_file)
     written = []
@@ -124,7 +122,7 @@ def _write(call: PreparedCall, part: Ints, path: Path) -> None:
 
 
 # --- in ---------------------------------------------------------------------------------------
-def from_jsonl(call: PreparedCall, given: Sequence[str | Path]) -> pd.DataFrame:
+def from_jsonl(call: PreparedCall, given: Sequence[str | Path]) -> Any:
     """Take output files into the sidecar, and join what there is to the rows."""
     paths = [local_path(path, "The output file", "Download it first.") for path in given]
     for path in paths:
@@ -132,12 +130,12 @@ def from_jsonl(call: PreparedCall, given: Sequence[str | Path]) -> pd.DataFrame:
     ids = call.requests.ids
     place = {custom_id: i for i, custom_id in enumerate(ids.to_pylist())}
     clock = current_clock()
-    name = new_name(clock)
     ctx = opened(call, clock)
+    execution = CallExecution(call, ctx)
     sidecar = ctx.sidecar
     rank = sidecar.best_answers(ids).rank.copy()
     strange: dict[str, int] = {}
-    writer = sidecar.answer_writer(f"import-{name}")
+    writer = sidecar.answer_writer(f"import-{execution.name}")
     ours = unread = 0
     reason = "they are empty"
     try:
@@ -164,7 +162,7 @@ def from_jsonl(call: PreparedCall, given: Sequence[str | Path]) -> pd.DataFrame:
                 f"{', '.join(map(str, paths))}: no line can be read as one of an output file "
                 f"({reason})."
             )
-        record = record_of(call, name, rows=len(call.frame), requests=len(ids), at=clock.now())
+        record = execution.record(len(ids))
         with ctx.locked():
             writer.commit()
             if ours:
@@ -177,10 +175,10 @@ def from_jsonl(call: PreparedCall, given: Sequence[str | Path]) -> pd.DataFrame:
         + (f"; {len(strange):,} ids that belong to no row" if strange else "")
         + (f"; {count(unread, 'line')} without an answer to anything ({reason})" if unread else ""),
     )
-    result = Collected(call, Planner(name, call.requests, ctx, retries=0))
+    result = Collected(*execution.one_part())
     trouble = result.trouble
     if trouble:
-        warnings.warn(trouble, PartialResultWarning, stacklevel=3)
+        warnings.warn(trouble, PartialResultWarning, stacklevel=users_level())
     return result.frame
 
 

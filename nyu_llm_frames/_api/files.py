@@ -5,6 +5,7 @@ Comes in: paths and arguments, as users write them. Goes out: what the stages be
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 @expand_signature
 def batch_file(
-    input_path: str | Path,
+    input_path: str | Path | Sequence[str | Path],
     output_path: str | Path,
     /,
     template: Template,
@@ -30,6 +31,8 @@ def batch_file(
     retries: int = 1,
     max_cost: float | None = None,
     on_error: Literal["keep", "raise"] = "keep",
+    sep: str | None = None,
+    sheet: str | int | None = None,
     **common: Unpack[Common],
 ) -> FileResult:
     """
@@ -40,15 +43,23 @@ def batch_file(
 
     Parameters
     ----------
-    input_path : str or Path
-        ``.csv``, ``.tsv``, ``.jsonl``, ``.parquet``, or a folder of parquet files. Text is UTF-8.
+    input_path : str, Path, or a list of them
+        ``.csv``, ``.tsv`` or ``.jsonl`` (text in UTF-8, also compressed: ``.csv.gz``,
+        ``.csv.zst``), ``.parquet``, ``.feather``, ``.arrow`` or ``.xlsx``; or a folder of files of
+        one of these kinds. Files of a list follow each other in its order.
     output_path : str or Path
-        ``.csv``, ``.tsv`` or ``.parquet``; replaced whole. All columns of the input in order,
+        ``.csv``, ``.tsv``, ``.jsonl`` (also ``.gz`` and ``.zst`` of these), ``.parquet``,
+        ``.feather``, ``.arrow`` or ``.xlsx``; replaced whole. All columns of the input in order,
         then the new ones.
     template, model, wait, timeout, retries, max_cost, on_error, **common
         See ``df.llm.batch``; ``output=`` is the name of the new column. ``sidecar`` is
         ``<stem of the output>.llm`` beside the output by default. ``index`` in a template is the
-        row's number from 0, or the index that pandas wrote into a parquet file.
+        row's number from 0, or the index that pandas wrote into a parquet or Feather file.
+    sep : str, optional
+        The character that separates the columns of a CSV file, whatever its name ends in; by
+        default a comma, or a tab in ``.tsv`` and ``.tab``.
+    sheet : str or int, optional
+        The sheet of an Excel file, by name or by number from 0; by default the first.
 
     Returns
     -------
@@ -68,9 +79,19 @@ def batch_file(
     it. From CSV to CSV every record is copied as it stands, byte for byte, unless a column is
     replaced.
 
-    What stands in a parquet file and is not ours stays as it is: types, index, labels of columns.
-    A CSV file has no lists of dates, decimals or bytes: such a column is an error before anything
-    is sent.
+    From JSON lines to JSON lines objects are copied as they stand, too. Columns of several CSV or
+    Excel files are those of ``pandas.concat`` of what pandas reads of each.
+
+    What stands in a parquet or Feather file and is not ours stays as it is: types, index, labels
+    of columns. CSV, JSON and Excel have no lists of dates, decimals or bytes: such a column is an
+    error before anything is sent.
+
+    Excel files need ``pip install "nyu-llm-frames[excel]"``. A sheet is read whole, with the values
+    that Excel stored for its formulas, as ``pandas.read_excel`` reads it, but for what pandas
+    would change: numbers kept as text with zeros in front, and truth values beside empty cells;
+    a note names such columns. In an output no text becomes a formula, line ends in a cell are
+    ``\\n``, and what no cell holds is an error: more than 32,767 characters (the answers are
+    kept, for an output in parquet), or, before anything is sent, more than 1,048,575 rows.
 
     Examples
     --------
@@ -89,6 +110,8 @@ def batch_file(
         retries=retries,
         max_cost=max_cost,
         on_error=on_error,
+        sep=sep,
+        sheet=sheet,
     )
 
 

@@ -5,7 +5,6 @@ Comes in: the path of a sidecar. Goes out: frames of its jobs, answers and runs,
 
 from __future__ import annotations
 
-import shutil
 from itertools import chain
 from pathlib import Path
 
@@ -39,9 +38,13 @@ class OpenSidecar:
         return jobs_frame(self._sidecar.jobs().values(), Job.__struct_fields__)
 
     def runs(self) -> pd.DataFrame:
-        """Return one row per run, the oldest first: template, parameters, versions."""
-        rows = [msgspec.structs.asdict(run) for run in self._sidecar.runs()]
-        return pd.DataFrame(rows, columns=list(RunRecord.__struct_fields__))
+        """Return one row per run, the oldest first: template, parameters, versions, and `user`.
+
+        The user is the owner of the run's file: in a copy, who made the copy.
+        """
+        runs, who = self._sidecar.runs(), self._sidecar.who_ran
+        rows = [msgspec.structs.asdict(run) | {"user": who(run.name)} for run in runs]
+        return pd.DataFrame(rows, columns=[*RunRecord.__struct_fields__, "user"])
 
     def answers(self, raw: bool = False) -> pd.DataFrame:
         """
@@ -96,7 +99,7 @@ class OpenSidecar:
             copy = Sidecar(target, current_clock())
             for name in FOLDERS:
                 for file in files[name]:
-                    shutil.copy2(file, copy.path / name / file.name)
+                    _storage.copy(file, copy.path / name / file.name)
         return target
 
     def __reduce__(self) -> tuple[type[OpenSidecar], tuple[Path]]:

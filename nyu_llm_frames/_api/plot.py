@@ -1,19 +1,20 @@
-"""`run.plot()`: four pictures of a run.
+"""`run.plot()`: up to four pictures of a run, those that have something to show.
 
 Comes in: a `Summary`. Goes out: Axes. matplotlib is imported here and only when asked for.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from nyu_llm_frames._runs.summary import Summary
+from nyu_llm_frames._shared.pictures import STYLE, import_pyplot, ink
 from nyu_llm_frames._shared.wording import count, dollars
 from nyu_llm_frames._stages.answers.answer import NO_FAILURE
 from nyu_llm_frames._stages.batches.polling import state_word
-from nyu_llm_frames.errors import ConfigurationError
 
 _OK, _BAD, _WAIT = "#2a9d5c", "#d1603d", "#9aa3ad"
 _TOKENS = {"prompt": "#4c78a8", "output": "#2a9d5c", "thinking": "#b279a2"}
@@ -23,36 +24,36 @@ _BINS = 40
 
 
 def plot(summary: Summary) -> Any:
-    """Draw a run; return an array of four Axes: jobs, answers, tokens, cost.
+    """Draw a run; return an array of Axes: of jobs, answers, tokens and cost what there is.
 
     Raises
     ------
     ConfigurationError
         Without matplotlib.
     """
-    try:
-        import matplotlib.pyplot as plt
-    except ImportError:
-        raise ConfigurationError(
-            'run.plot() needs matplotlib: pip install "nyu-llm-frames[plot]"'
-        ) from None
-    # constrained_layout keeps long status names and dates inside the figure
-    figure, grid = plt.subplots(2, 2, figsize=(10, 6.5), layout="constrained")
-    axes = grid.ravel()
-    figure.suptitle(f"{summary.models}: {count(summary.rows, 'row')}, {summary.state}", fontsize=11)
-    _jobs(axes[0], summary)
-    _statuses(axes[1], summary)
-    _distribution(axes[2], summary)
-    _cost(axes[3], summary)
-    for ax in axes:
-        ax.spines[["top", "right"]].set_visible(False)
-    return axes
+    mpl, plt = import_pyplot("run.plot()")
+    panels = [draw for draw, there in _PANELS if there(summary)] or [_nothing]
+    wide = min(len(panels), 2)
+    tall = -(-len(panels) // wide)
+    with mpl.rc_context(STYLE):
+        # constrained_layout keeps long status names and dates inside the figure
+        figure, grid = plt.subplots(
+            tall, wide, figsize=(5 * wide, 0.3 + 3 * tall), layout="constrained", squeeze=False
+        )
+        axes = grid.ravel()
+        title = f"{summary.models}: {count(summary.rows, summary.noun)}, {summary.state}"
+        figure.suptitle(title, fontsize=11)
+        for ax, draw in zip(axes, panels, strict=False):
+            draw(ax, summary)
+            ink(ax)
+        for ax in axes[len(panels) :]:
+            ax.remove()
+    return axes[: len(panels)]
 
 
-def _empty(ax: Any, text: str) -> None:
-    ax.text(0.5, 0.5, text, ha="center", va="center", transform=ax.transAxes, color=_WAIT)
-    ax.set_xticks([])
-    ax.set_yticks([])
+def _nothing(ax: Any, summary: Summary) -> None:
+    ax.text(0.5, 0.5, "nothing was sent yet", ha="center", va="center", transform=ax.transAxes)
+    ax.set_axis_off()
 
 
 def _jobs(ax: Any, summary: Summary) -> None:
@@ -61,9 +62,6 @@ def _jobs(ax: Any, summary: Summary) -> None:
 
     ax.set_title("Batch jobs over time (UTC)", fontsize=10)
     made = [job for job in summary.jobs if job.submitted_at is not None]
-    if not made:
-        _empty(ax, "no batch job was submitted")
-        return
     shown = made[-_SHOWN_JOBS:]
     for row, job in enumerate(shown):
         start = dates.date2num(job.submitted_at)
@@ -88,11 +86,8 @@ def _jobs(ax: Any, summary: Summary) -> None:
 
 
 def _statuses(ax: Any, summary: Summary) -> None:
-    ax.set_title("Rows by status", fontsize=10)
+    ax.set_title(f"{summary.noun.capitalize()}s by status", fontsize=10)
     counts = summary.ordered_counts()
-    if not counts:
-        _empty(ax, "no rows")
-        return
     names = [status for status, _ in counts]
     numbers = [n for _, n in counts]
     colours = [_OK if s == "ok" else _WAIT if s in NO_FAILURE else _BAD for s in names]
@@ -100,7 +95,7 @@ def _statuses(ax: Any, summary: Summary) -> None:
     ax.bar_label(bars, labels=[f" {n:,}" for n in numbers], fontsize=8)
     ax.set_ylim(max(len(names), _FEWEST) - 0.4, -0.6)
     ax.set_xlim(0, max(numbers) * 1.15)
-    ax.set_xlabel("rows", fontsize=8)
+    ax.set_xlabel(f"{summary.noun}s", fontsize=8)
 
 
 def _distribution(ax: Any, summary: Summary) -> None:
@@ -108,15 +103,12 @@ def _distribution(ax: Any, summary: Summary) -> None:
     ax.set_title("Tokens per request", fontsize=10)
     told = {name: v[v > 0] for name, v in summary.tokens.items()}
     told = {name: v for name, v in told.items() if len(v)}
-    if not told:
-        _empty(ax, "no answer yet")
-        return
     low = min(float(v.min()) for v in told.values())
     high = max(float(v.max()) for v in told.values())
     bins = np.geomspace(low * 0.9, high * 1.1, _BINS)
     for name, values in told.items():
         label = f"{name}, median {np.median(values):,.0f}"
-        ax.hist(values, bins, histtype="stepfilled", alpha=0.55, color=_TOKENS[name], label=label)
+        ax.hist(values, bins, histtype="stepfilled", alpha=0.8, color=_TOKENS[name], label=label)
     ax.set_xscale("log")
     ax.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
     ax.xaxis.set_minor_formatter("")
@@ -131,19 +123,21 @@ def _round_ticks(low: float, high: float) -> list[float]:
     """1, 2 and 5 times powers of ten between two numbers."""
     tens = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
     every = np.sort(np.concatenate([tens, 2 * tens, 5 * tens]))
-    return [float(x) for x in every if low * 0.9 <= x <= high * 1.1]
+    shown = [float(x) for x in every if low * 0.9 <= x <= high * 1.1]
+    return shown if len(shown) > 1 else sorted({low, high})
 
 
 def _cost(ax: Any, summary: Summary) -> None:
-    if summary.costs is None:
-        ax.set_title("Cost per request", fontsize=10)
-        _empty(ax, "no price is known for this model")
-        return
-    if not summary.costs.any():
-        ax.set_title("Cost per request", fontsize=10)
-        _empty(ax, "nothing was paid" if len(summary.costs) else "no answer yet")
-        return
+    assert summary.costs is not None
     ax.set_title(f"Cost per request, {dollars(summary.cost or 0.0)} in all", fontsize=10)
     ax.hist(summary.costs * 100, _BINS, color=_TOKENS["prompt"], alpha=0.8)
     ax.set_xlabel("US cents", fontsize=8)
     ax.set_ylabel("requests", fontsize=8)
+
+
+_PANELS: tuple[tuple[Callable[[Any, Summary], None], Callable[[Summary], bool]], ...] = (
+    (_jobs, lambda s: any(job.submitted_at is not None for job in s.jobs)),
+    (_statuses, lambda s: len(s.counts) > 1),  # one alone stands in the title
+    (_distribution, lambda s: any((v > 0).any() for v in s.tokens.values())),
+    (_cost, lambda s: s.costs is not None and bool(s.costs.any())),
+)

@@ -11,27 +11,27 @@ import warnings
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic
 
 import pandas as pd
-import pyarrow as pa
-import pyarrow.compute as pc
+from typing_extensions import TypeVar
 
-from nyu_llm_frames._runs.estimating import answer_costs
-from nyu_llm_frames._runs.launch import CallExecution, CallPart, opened
+from nyu_llm_frames._runs.launch import CallExecution, opened
 from nyu_llm_frames._runs.prepare import PreparedCall, template_text, versions
 from nyu_llm_frames._runs.result import Collected, jobs_frame
-from nyu_llm_frames._runs.summary import Summary, models_of, summarize
+from nyu_llm_frames._runs.summary import Summary, ending, models_of, summarize
 from nyu_llm_frames._shared.clock import Clock
+from nyu_llm_frames._shared.progress import Progress
+from nyu_llm_frames._shared.stack import users_level
 from nyu_llm_frames._sidecar.answer_store import Best
 from nyu_llm_frames._stages.answers.answer import TOKENS
 from nyu_llm_frames._stages.batches.job import Job
 from nyu_llm_frames.errors import NotPicklableError, PartialResultError, PartialResultWarning
 
 
-def submit(call: PreparedCall, clock: Clock, *, retries: int, max_cost: float | None) -> Run:
+def submit(call: PreparedCall, clock: Clock, *, retries: int, max_cost: float | None) -> Run[Any]:
     """Plan, upload and submit, without a poll. See `FrameMethods.submit`."""
-    run = Run(call, clock, retries, max_cost)
+    run: Run[Any] = Run(call, clock, retries, max_cost)
     run._execution.start()
     return run
 
@@ -45,14 +45,17 @@ def batch(
     retries: int,
     max_cost: float | None,
     on_error: str,
-) -> pd.DataFrame:
+) -> Any:
     """Plan, submit, wait or take one step, and join. See `FrameMethods.batch`."""
-    run = Run(call, clock, retries, max_cost)
+    run: Run[Any] = Run(call, clock, retries, max_cost)
     run._execution.answer(wait, timeout)
-    return run._joined(on_error, stacklevel=4)
+    return run._joined(on_error)
 
 
-class Run:
+T = TypeVar("T", default=pd.DataFrame)
+
+
+class Run(Generic[T]):
     """One call of ``df.llm.submit`` or ``df.llm.batch``.
 
     Made by those; everything it shows is read from the sidecar.
@@ -66,19 +69,12 @@ class Run:
     def __init__(
         self, call: PreparedCall, clock: Clock, retries: int, max_cost: float | None
     ) -> None:
-        self._call, self._ctx = call, opened(call, clock)
-        part = CallPart(call, self._ctx.sidecar)
+        self._ctx = opened(call, clock)
         self._execution = CallExecution(
-            call,
-            self._ctx,
-            [part],
-            len(call.frame),
-            retries=retries,
-            max_cost=max_cost,
-            carried=lambda: self,
+            call, self._ctx, retries=retries, max_cost=max_cost, carried=lambda: self
         )
         self.name = self._execution.name
-        self._planner = self._execution.planner(part)
+        self._call, self._planner = self._execution.one_part()
         self._shown: tuple[Best, dict[str, Job], Summary] | None = None
 
     @property
@@ -87,7 +83,7 @@ class Run:
         return self._ctx.sidecar.path
 
     # --- going on ---------------------------------------------------------------------------
-    def poll(self) -> Run:
+    def poll(self) -> Run[T]:
         """Advance every batch job by one step: upload, submit, ask or read. Never waits.
 
         Returns
@@ -102,7 +98,7 @@ class Run:
         self._execution.poll()
         return self
 
-    def wait(self, timeout: float | None = None) -> Run:
+    def wait(self, timeout: float | None = None) -> Run[T]:
         """Wait until every request has an answer, or has been tried often enough.
 
         Parameters
@@ -122,7 +118,7 @@ class Run:
         self._execution.wait(timeout)
         return self
 
-    def retry(self) -> Run:
+    def retry(self) -> Run[T]:
         """Send failed, empty, missing and damaged requests once more, in any case.
 
         Also those of an ended job that counts more answers than its output holds, which another
@@ -146,7 +142,7 @@ class Run:
         """
         return self._execution.cancel()
 
-    def resolve(self, adopt: str | None = None, resubmit: bool = False) -> Run:
+    def resolve(self, adopt: str | None = None, resubmit: bool = False) -> Run[T]:
         """Settle a submit of which nobody knows whether it made a job.
 
         Parameters
@@ -170,7 +166,7 @@ class Run:
         """One row per batch job: where it stands, counts, times (UTC)."""
         return jobs_frame(self._planner.find_jobs())
 
-    def result(self) -> pd.DataFrame:
+    def result(self) -> T:
         """Return the frame with what is there now; nothing is asked of the gateway.
 
         Returns
@@ -178,9 +174,10 @@ class Run:
         pandas.DataFrame
             The input frame, with new columns beside it: same index, order, dtypes and columns.
         """
-        return self._collected().frame
+        out: T = self._collected().frame
+        return out
 
-    def failures(self) -> pd.DataFrame:
+    def failures(self) -> T:
         """Return the rows without a good answer: the input, ``status`` and ``error``.
 
         Where the input has a column of such a name, ``{output}_status`` and ``{output}_error``.
@@ -190,7 +187,8 @@ class Run:
         pandas.DataFrame
             Index kept; rows that are pending or were skipped are not failures.
         """
-        return self._collected().failures
+        out: T = self._collected().failures
+        return out
 
     def counts(self) -> dict[str, int]:
         """Return the number of rows per status."""
@@ -212,17 +210,16 @@ class Run:
         Rows that share an answer show the same ``_cost``; here it counts once. None where no
         price is known.
         """
-        costs = self._costs()
-        return None if costs is None else float(pc.sum(costs).as_py() or 0.0)
+        return self._collected().cost
 
     def plot(self) -> Any:
         """
-        Draw the run: batch jobs over time, answers by status, tokens, and cost.
+        Draw the run: batch jobs over time, rows by status, tokens, and cost, where there are any.
 
         Returns
         -------
         numpy.ndarray of matplotlib.axes.Axes
-            Four of them. Needs ``pip install "nyu-llm-frames[plot]"``.
+            One for each picture. Needs ``pip install "nyu-llm-frames[plot]"``.
 
         Raises
         ------
@@ -247,7 +244,7 @@ class Run:
             "models_that_answered": list(models_of(now.outcome.answers)),
             "params": call.requests.shape.params,
             "realm": call.gateway.realm,
-            "rows": len(call.frame),
+            "rows": len(call.table) + call.kept,
             "requests": len(call.requests),
             "counts": now.counts,
             "recovered": now.outcome.recovered,
@@ -259,12 +256,6 @@ class Run:
 
     def _collected(self) -> Collected:
         return Collected(self._call, self._planner)
-
-    def _costs(self) -> pa.Array | None:
-        """Price every answer by its own usage; None where a price is not known."""
-        best = self._ctx.sidecar.best_answers(self._call.requests.ids)
-        costs, unpriced = answer_costs(best, self._call.gateway.realm, self._call.arguments.model)
-        return None if unpriced else costs
 
     def _summary(self) -> Summary:
         """Return what the displays show, by the sidecar as it is now.
@@ -281,12 +272,12 @@ class Run:
             name=self.name,
             sidecar=str(self.sidecar),
             model=call.arguments.model,
-            rows=len(call.frame),
+            rows=len(call.table) + call.kept,
             counts=now.counts,
             examples=now.examples,
             jobs=self._planner.find_jobs(),
             answers=now.outcome.answers,
-            costs=self._costs(),
+            costs=now.costs,
             at=at,
         )
         self._shown = best, every, summary
@@ -310,22 +301,24 @@ class Run:
         )
 
     # --- endings ----------------------------------------------------------------------------
-    def _joined(self, on_error: str, *, stacklevel: int) -> pd.DataFrame:
+    def _joined(self, on_error: str) -> T:
         """Return the joined frame, and warn or raise when rows have no good answer.
 
         Parameters
         ----------
         on_error : {"keep", "raise"}
-        stacklevel : int
-            Of the warning, so that it points at the user's line.
         """
         result = self._collected()
+        if self._ctx.report.listens:
+            message = ending(result.counts, result.cost)
+            self._ctx.report(Progress("done", message, card=self._repr_html_))
         trouble = result.trouble
         if trouble and on_error == "raise":
             raise PartialResultError(trouble, run=self, frame=result.frame, counts=result.counts)
         if trouble:
-            warnings.warn(trouble, PartialResultWarning, stacklevel=stacklevel)
-        return result.frame
+            warnings.warn(trouble, PartialResultWarning, stacklevel=users_level())
+        out: T = result.frame
+        return out
 
 
 def _iso(at: datetime | None) -> str | None:

@@ -15,66 +15,63 @@ import pandas as pd
 
 from nyu_llm_frames._jobs.context import Context
 from nyu_llm_frames._jobs.live import Ints, LiveRequests
-from nyu_llm_frames._jobs.planner import Planner
 from nyu_llm_frames._runs.arguments import Arguments
 from nyu_llm_frames._runs.estimating import TRIAL, answer_costs
-from nyu_llm_frames._runs.launch import CallPart, estimate, opened, record_of, tell_unknown_model
-from nyu_llm_frames._runs.prepare import PreparedCall, prepare
+from nyu_llm_frames._runs.launch import (
+    CallExecution,
+    opened,
+    tell_of_cut_answers,
+    tell_unknown_model,
+)
+from nyu_llm_frames._runs.prepare import PreparedCall, check_count, prepare
 from nyu_llm_frames._runs.result import Collected
 from nyu_llm_frames._shared.clock import Clock
 from nyu_llm_frames._sidecar.answer_store import gather
-from nyu_llm_frames._sidecar.folder import new_name
 from nyu_llm_frames._sidecar.lock import one_trial
 from nyu_llm_frames._stages.answers.answer import TOKENS, Answer
 from nyu_llm_frames._stages.batches.planning import RequestStates
-from nyu_llm_frames._stages.cost.estimate import Trial, check_budget, interval
+from nyu_llm_frames._stages.cost.estimate import check_budget
 from nyu_llm_frames._stages.cost.prices import price_of
+from nyu_llm_frames._stages.cost.projection import Trial, interval
 from nyu_llm_frames._tables.columns import Outcome
-from nyu_llm_frames._tables.frame import check_frame
 from nyu_llm_frames.errors import ConfigurationError
 
 
-def draw(frame: pd.DataFrame, n: int, random_state: Any) -> pd.DataFrame:
-    """Draw n rows at random, in the order of the frame."""
-    if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
-        raise ConfigurationError(f"n must be a whole number above 0, not {n!r}.")
-    check_frame(frame)
-    every = pd.Series(np.arange(len(frame)))
+def draw(rows: int, n: int, random_state: Any) -> Ints:
+    """Draw n of so many rows at random, in their order."""
+    every = pd.Series(np.arange(rows))
     try:
-        chosen = every.sample(min(int(n), len(frame)), random_state=random_state)
+        chosen = every.sample(min(check_count(n), rows), random_state=random_state)
     except (ValueError, TypeError):
         raise ConfigurationError(
             f"random_state must be a whole number or a numpy generator, not {random_state!r}."
         ) from None
-    return frame.iloc[np.sort(chosen.to_numpy())]
+    return np.sort(chosen.to_numpy())
 
 
-def trial(
-    frame: pd.DataFrame, arguments: Arguments, *, n: int, random_state: Any, clock: Clock
-) -> pd.DataFrame:
+def trial(frame: Any, arguments: Arguments, *, n: int, random_state: Any, clock: Clock) -> Any:
     """Answer n rows now. See `FrameMethods.trial`."""
-    drawn = draw(frame, n, random_state)
+    draw(0, n, random_state)  # what cannot be drawn is said first
     whole = prepare(frame, arguments)  # every row is checked, and the projection needs them all
+    drawn = whole.table.take(draw(len(whole.table), n, random_state))
     part = prepare(drawn, arguments)
     ctx = opened(part, clock)
-    name = f"{TRIAL}{new_name(clock)}"
-    planner = Planner(name, part.requests, ctx, retries=0)
+    execution = CallExecution(part, ctx, kind=TRIAL)
+    _, planner = execution.one_part()
     planner.take_back()  # a call that failed before anything was made keeps no row from being asked
     states = planner.states()
     wanted = np.flatnonzero(states.open)
-    asking = LiveRequests(name, part.requests, ctx)
+    asking = LiveRequests(execution.name, part.requests, ctx)
     started = clock.monotonic()
     if len(wanted):
-        upper = CallPart(part, ctx.sidecar).estimate(
-            planner.states(), retries=0, again=True, at=clock.now()
-        )
+        upper, *_ = execution.estimate(again=True)
         check_budget(upper, part.options.max_cost, live=True)
         with one_trial(ctx.sidecar.path, lambda text: ctx.notify("note", text)):
             states = planner.states()  # another trial may have asked them meanwhile
             wanted = np.flatnonzero(states.open)
             started = clock.monotonic()
             if len(wanted):
-                _ask(part, ctx, asking, wanted, name)
+                _ask(part, execution, asking, wanted)
     seconds = clock.monotonic() - started
     collected = Collected(part, planner)
     collected.outcome = with_unstored(collected.outcome, asking.unstored)
@@ -82,16 +79,16 @@ def trial(
     report = _report(ctx, part, whole, collected.outcome.status, wanted, states, seconds)
     for line in report.lines():
         ctx.notify("note", line)
-    out.attrs["trial"] = report.record()
-    return out
+    return drawn.with_record(out, "trial", report.record())
 
 
-def _ask(part: PreparedCall, ctx: Context, asking: LiveRequests, wanted: Ints, name: str) -> None:
+def _ask(part: PreparedCall, execution: CallExecution, asking: LiveRequests, wanted: Ints) -> None:
     """Write down that there is a trial, and ask."""
+    ctx = execution.ctx
     ctx.connect()
     tell_unknown_model(ctx, part)
-    rows, requests = len(part.frame), len(part.requests)
-    record = record_of(part, name, rows=rows, requests=requests, at=ctx.clock.now())
+    tell_of_cut_answers(ctx, part)
+    record = execution.record(len(part.requests))
     with ctx.locked():
         ctx.sidecar.save_run(record)
     try:
@@ -125,7 +122,7 @@ def _report(
         np.nan_to_num(np.asarray(answers[name].to_pandas(), dtype=np.float64))
         for name in answers.column_names
     )
-    ahead = estimate(whole, ctx.clock, retries=0)
+    ahead = CallExecution(whole, ctx).estimate()[0]
     price = price_of(realm, model, ctx.clock.now())
     now = so_far = rest = None
     if price is not None:
@@ -139,7 +136,7 @@ def _report(
         rest = rest or ahead.usd_batch
     answered = max(1, int(np.isin(status, ("pending", "missing", "failed"), invert=True).sum()))
     return Trial(
-        rows=len(part.frame),
+        rows=len(part.table),
         requests=len(part.requests),
         asked=len(wanted),
         already_answered=int(states.final.sum()),

@@ -8,12 +8,12 @@ longer than its caller may wait.
 from __future__ import annotations
 
 import json
+import os
 import time
 import urllib.parse
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, suppress
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from nyu_llm_frames._gateway.failures import Translated
 from nyu_llm_frames._gateway.masking import Mask, Secret, credentials, in_logs
@@ -287,15 +287,15 @@ class Connection:
             self._base_url = self._restart().rstrip("/")
 
     # --- the calls --------------------------------------------------------------------------
-    def upload(self, path: Path, file_name: str, model: str) -> str:
-        """Upload a request file under a name of its own; return the file's id."""
-        what, size, left = "Uploading the request file", path.stat().st_size, self.left_s()
+    def upload(self, file: BinaryIO, file_name: str, model: str) -> str:
+        """Upload an open file, piece by piece, under a name of its own; return the file's id."""
+        what, size, left = "Uploading the request file", file.seek(0, os.SEEK_END), self.left_s()
         seconds = _UPLOAD_S + size / _SLOW
         if left is not None:
             seconds = min(max(left, _SHORTEST_UPLOAD_S + size / _FAST), seconds)
         named = {"x-portkey-provider-file-name": file_name, "x-portkey-provider-model": model}
-        with self._translated(what, _OF_UPLOADS) as block, path.open("rb") as file:
-            # An open file is streamed; a path or bytes would sit in memory three times over.
+        with self._translated(what, _OF_UPLOADS) as block:
+            # A path or bytes would sit in memory three times over.
             _, data = self._small(
                 block,
                 "POST",
@@ -303,7 +303,7 @@ class Connection:
                 seconds,
                 named,
                 data={"purpose": "batch"},
-                files={"file": file},
+                files={"file": ("requests.jsonl", file, "application/octet-stream")},
             )
             file_id = json.loads(data)["id"]
             if not isinstance(file_id, str) or not file_id or not file_id.isprintable():

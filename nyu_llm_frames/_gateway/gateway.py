@@ -51,7 +51,9 @@ class Gateway:
         A ready client, used as it is: with its key, address, provider and options. Of the other
         arguments only ``bucket`` adds to it.
     **portkey_options
-        Passed to the constructor of `portkey_ai.Portkey`, for instance ``vertex_project_id=``.
+        Passed to the constructor of `portkey_ai.Portkey`, for instance ``vertex_project_id=``, or
+        ``metadata={"_user": "netid", "project": "courts"}``: words that Portkey shows beside every
+        call in its logs, so that a lab sees who spent what. They are no part of a request.
 
     Attributes
     ----------
@@ -351,4 +353,4 @@ def resolve(gateway: Gateway | str | None) -> Gateway:
         return chosen
     if chosen == "local":
         return Gateway.local()
-    raise ConfigurationError(f'gateway must be a Gateway or the word "local", not {chosen!r}.')
+    raise ConfigurationError(_options.no_gateway(chosen))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
@@ -34,6 +34,7 @@ class _Own(threading.local):
     timeout: float | None = None
     deadline: float | None = None
     connection: Connection | None = None
+    say: Callable[[Progress], object] | None = None
 
 
 @dataclass(slots=True)
@@ -53,6 +54,7 @@ class Context:
     report: Reporter
     requests: int
     _own: _Own = field(default_factory=_Own, repr=False)
+    _turn: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @property
     def deadline(self) -> float | None:
@@ -105,6 +107,25 @@ class Context:
             connection, self._own.connection = self._own.connection, None
             connection.close()
 
+    def lend(self, say: Callable[[Progress], object]) -> Callable[[], AbstractContextManager[None]]:
+        """Give what this thread has to others, which work for it: its connection and its time.
+
+        Parameters
+        ----------
+        say : callable
+            Takes what they would tell a person.
+        """
+        timeout, deadline, connection = self._own.timeout, self._own.deadline, self.connection
+
+        @contextmanager
+        def borrowed() -> Iterator[None]:
+            own = self._own
+            own.timeout, own.deadline, own.connection = timeout, deadline, connection
+            own.say = say
+            yield
+
+        return borrowed
+
     def revive(self) -> None:
         """Bring the gateway back, where it is ours to bring back."""
         if self._own.connection is not None:
@@ -127,6 +148,8 @@ class Context:
         """
         patience = self.left_s()
         with ExitStack() as stack:
+            if self._own.say is not None:
+                stack.enter_context(self._turn)  # those who work for one thread wait in turn
             try:
                 stack.enter_context(
                     self.sidecar.lock.held(lambda text: self.notify("note", text), patience)
@@ -144,7 +167,8 @@ class Context:
 
     def notify(self, phase: Phase, message: str, *, trouble: str = "") -> None:
         """Tell a person."""
-        self.report(Progress(phase, message, requests=self.requests, trouble=trouble))
+        say = self._own.say or self.report
+        say(Progress(phase, message, requests=self.requests, trouble=trouble))
 
     def retry_upload(self, step: Callable[[], T]) -> T:
         """Repeat an upload a few times; a submit never comes here."""

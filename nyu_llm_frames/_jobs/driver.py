@@ -8,12 +8,13 @@ over, with their answers stored. What to do with a job says `_stages.batches.job
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import assert_never
+from functools import partial
 
 from nyu_llm_frames._jobs import reading, sending
 from nyu_llm_frames._jobs.context import Context
+from nyu_llm_frames._jobs.side_by_side import attempt, side_by_side
 from nyu_llm_frames._jobs.tracker import JobTracker, driven
 from nyu_llm_frames._shared.wording import count, sentence
 from nyu_llm_frames._stages.batches import job as _jobs
@@ -112,7 +113,9 @@ class Driver(threading.local):
     # --- what stands -----------------------------------------------------------------------
     def active(self) -> list[Job]:
         """The batch jobs of this run that are not over, as they stand now."""
-        every = self.ctx.sidecar.jobs()
+        return self._active(self.ctx.sidecar.jobs())
+
+    def _active(self, every: Mapping[str, Job]) -> list[Job]:
         return [job for name, job in every.items() if job.carries and name in self.tracker.jobs]
 
     # --- steps -----------------------------------------------------------------------------
@@ -141,7 +144,8 @@ class Driver(threading.local):
 
     def _tell_what_stays(self) -> None:
         """Say what kept a step from going on; a run that waits says so by itself."""
-        uncertain = [*self._uncertain_of_others(), *self.active()]
+        every = self.ctx.sidecar.jobs()
+        uncertain = [*self._uncertain_of_others(every), *self._active(every)]
         for job in (job for job in uncertain if job.step == "creating"):
             text = sending.unsettled(job)
             self.ctx.notify("settling", text, trouble=text)
@@ -154,70 +158,77 @@ class Driver(threading.local):
             )
 
     def advance(self) -> bool:
-        """Do for every job what it asks for, once; return whether any moved on.
+        """Do for every job what it asks for, by one look at the records; return whether any moved.
+
+        Polls and readings go side by side, and so do uploads; submits go one after the other.
 
         Raises
         ------
         AuthenticationError, BudgetError, GatewayError, UncertainSubmissionError
         """
-        moved = False
         self.trouble = self._no_budget = None
+        every = self.ctx.sidecar.jobs()
+        active = [job for job in self._active(every) if job.name not in self._refused_jobs]
+        moved = False
         # What is at the gateway first: where the budget is used up nothing more is sent.
-        active = sorted(self.active(), key=lambda job: job.step in _jobs.UNMADE)
-        for job in [*self._uncertain_of_others(), *active]:
-            if job.name in self._refused_jobs:
-                continue
-            try:
-                after = self._act(job)
-            except AuthenticationError:
-                raise
-            except BudgetError as e:
-                if job.step not in _jobs.UNMADE:
-                    raise
-                self._no_budget = e  # told when the others went as far as they go
+        uncertain = [job for job in active if job.step == "creating"]
+        for job in [*self._uncertain_of_others(every), *uncertain]:
+            moved |= self._took(job, attempt(partial(sending.settle, self.ctx), job))
+        for steps in (("live", "ended"), ("planned",)):
+            moved |= self._side_by_side([job for job in active if job.step in steps])
+        for job in (job for job in active if job.step == "uploaded"):
+            if self._no_budget is not None:
                 break
-            except GatewayUnavailableError as e:
-                self._note_trouble(e)
-                if not e.connected:
-                    self.ctx.revive()
-                continue
-            except GatewayError as e:
-                if job.action not in ("poll", "harvest"):
-                    raise
-                self._refused_jobs[job.name] = e  # told when the others are over
-                continue
-            if after.step != job.step or after.status != job.status:
-                self._changed_at = self.ctx.clock.monotonic()
-                moved = moved or after.step != job.step
-            self.tracker.ended(after)
+            moved |= self._took(job, attempt(partial(sending.submit, self.ctx), job))
         return moved
+
+    def _side_by_side(self, jobs: list[Job]) -> bool:
+        """Take the step of some jobs; return whether any moved on."""
+        ctx, reader = self.ctx, self._reader
+        if any(job.step == "planned" for job in jobs):
+            ctx.connect()  # here: it loads a client, and may lack a key
+
+        def act(job: Job) -> Job:
+            match job.action:
+                case "upload":
+                    return ctx.retry_upload(lambda: sending.upload(ctx, job.name))
+                case "poll":
+                    return reading.poll(ctx, job)
+                case _:
+                    return reader.read(job)
+
+        found = side_by_side(ctx, jobs, act, _others_go_on)
+        # What ends the call comes last, lest what the others came to is forgotten.
+        found.sort(key=lambda one: not isinstance(one[1], Job))
+        return sum(self._took(job, after) for job, after in found) > 0
+
+    def _took(self, job: Job, after: Job | LLMFramesError) -> bool:
+        """Take note of what came of a step; return whether the job moved on."""
+        match after:
+            case Job():
+                stopping = after.step == "live" and after.cancel_requested
+                if job.action == "poll" and stopping and after.status != "cancelling":
+                    self._cancel_again(str(after.batch_id))  # it was not there, or did not hear
+                if after.step != job.step or after.status != job.status:
+                    self._changed_at = self.ctx.clock.monotonic()
+                self.tracker.ended(after)
+                return after.step != job.step
+            case GatewayUnavailableError():
+                self._note_trouble(after)
+                if not after.connected:
+                    self.ctx.revive()
+            case BudgetError() if job.step in _jobs.UNMADE:
+                self._no_budget = after  # told when the others went as far as they go
+            case GatewayError() if _others_go_on(job, after):
+                self._refused_jobs[job.name] = after  # told when the others are over
+            case _:
+                raise after
+        return False
 
     def _note_trouble(self, e: GatewayUnavailableError) -> None:
         """Keep the trouble that asks for the longest pause."""
         if self.trouble is None or (e.retry_after_s or 0) >= (self.trouble.retry_after_s or 0):
             self.trouble = e
-
-    def _act(self, job: Job) -> Job:
-        """Take the one step that a job asks for."""
-        ctx, action = self.ctx, job.action
-        match action:
-            case "upload":
-                return ctx.retry_upload(lambda: sending.upload(ctx, job.name))
-            case "submit":
-                return sending.submit(ctx, job.name)
-            case "settle":
-                return sending.settle(ctx, job)
-            case "poll":
-                after = reading.poll(ctx, job)
-                if after.step == "live" and after.cancel_requested and after.status != "cancelling":
-                    self._cancel_again(str(after.batch_id))  # it was not there, or did not hear
-                return after
-            case "harvest":
-                return self._reader.read(job)
-            case "nothing":
-                return job
-            case _:
-                assert_never(action)
 
     def _cancel_again(self, batch_id: str) -> None:
         """Ask once more; where that fails the job is waited for all the same."""
@@ -230,12 +241,12 @@ class Driver(threading.local):
         except GatewayError as e:
             self._note_trouble(GatewayUnavailableError(str(e), status_code=e.status_code))
 
-    def _uncertain_of_others(self) -> list[Job]:
+    def _uncertain_of_others(self, every: Mapping[str, Job]) -> list[Job]:
         """Uncertain submits of other runs: nothing is created before they are settled."""
-        if not any(job.step in _jobs.UNMADE for job in self.active()):
+        if not any(job.step in _jobs.UNMADE for job in self._active(every)):
             return []
-        every = self.ctx.sidecar.jobs().values()
-        return [j for j in every if j.step == "creating" and j.name not in self.tracker.jobs]
+        known = self.tracker.jobs
+        return [j for j in every.values() if j.step == "creating" and j.name not in known]
 
     # --- waiting ---------------------------------------------------------------------------
     def drive(self) -> None:
@@ -254,12 +265,10 @@ class Driver(threading.local):
             if not active:
                 self._raise_broken()
                 return
+            self._idle = 0 if moved else self._idle + 1
             if not moved:
                 self._pause(active)
-                self._idle += 1
-                continue
-            self._idle = 0
-            if self.ctx.left_s() == 0:
+            elif self.ctx.left_s() == 0:
                 raise pace.timed_out(active, self.trouble)
 
     def _pause(self, active: list[Job]) -> None:
@@ -267,7 +276,7 @@ class Driver(threading.local):
         now = ctx.clock.monotonic()
         self._since = now if self._since is None else self._since
         jitter = ctx.clock.jitter(0.9, 1.1)
-        pause = pace.pause_s(ctx.options, self._idle, active, self.trouble, jitter)
+        pause = pace.pause_s(ctx.options, self._idle - 1, active, self.trouble, jitter)
         if deadline is not None and now + pause >= deadline:
             ctx.clock.sleep(max(0.0, deadline - now))
             raise pace.timed_out(active, self.trouble)
@@ -282,7 +291,7 @@ class Driver(threading.local):
                 at=ctx.clock.now(),
             )
         )
-        ctx.clock.sleep(pause)
+        ctx.report.pause(pause, ctx.clock.sleep)
 
     # --- endings ---------------------------------------------------------------------------
     def _raise_no_budget(self) -> None:
@@ -378,3 +387,10 @@ class Driver(threading.local):
                 f"Batch job {adopt} was not made of an input file of an uncertain submit here "
                 f"({', '.join(str(j.input_file_id) for j in uncertain)})."
             )
+
+
+def _others_go_on(job: Job, e: LLMFramesError) -> bool:
+    """Whether other jobs go on after an error of one; else the call ends."""
+    if isinstance(e, AuthenticationError) or not isinstance(e, GatewayError):
+        return False
+    return isinstance(e, GatewayUnavailableError) or job.action in ("poll", "harvest")

@@ -35,11 +35,15 @@ def poll(ctx: Context, job: Job) -> Job:
             status_code=e.status_code,
             body=e.body,
         ) from None
+    at = ctx.clock.now()
+    fresh = ctx.sidecar.job(job.name)
+    if fresh == job and _jobs.polled(job, batch, at) == job:
+        return job  # nothing to write
     with ctx.locked():
         fresh = ctx.sidecar.job(job.name)
         if fresh.step != "live" or fresh.batch_id != job.batch_id:
             return fresh
-        after = _jobs.polled(fresh, batch, ctx.clock.now())
+        after = _jobs.polled(fresh, batch, at)
         if after != fresh:
             ctx.save(after)
     return after

@@ -33,22 +33,30 @@ LIST_PATIENCE_S = 600.0
 
 
 def upload(ctx: Context, name: str) -> Job:
-    """Put a planned job's input file into the bucket, under a name of its own."""
-    with ctx.locked():
+    """Put a planned job's input file into the bucket, under a name that is used once.
+
+    Only its record is written under the lock, so that nobody waits for the network. Where two
+    upload the same job, the file that is recorded first is submitted, and the other never is.
+    """
+    with ctx.sidecar.lock.claimed(name) as alone:
         job = ctx.sidecar.job(name)
-        if job.step != "planned":
+        if job.step != "planned" or not alone:
             return job
         connection = ctx.connect()
         ctx.notify(
             "uploading",
             f"uploading {count(job.requests, 'request')} ({job.file_bytes / 1e6:,.1f} MB)",
         )
-        with ctx.sidecar.request_file(name) as path:
-            file_id = connection.upload(path, job.file_name, job.model)
-        return ctx.save(_jobs.uploaded(job, file_id, ctx.clock.now()))
+        with ctx.sidecar.request_file(name, job.file_bytes) as file:
+            file_id = connection.upload(file, job.file_name(ctx.clock.unique()), job.model)
+        with ctx.locked():
+            fresh = ctx.sidecar.job(name)
+            if fresh.step != "planned":
+                return fresh
+            return ctx.save(_jobs.uploaded(fresh, file_id, ctx.clock.now()))
 
 
-def submit(ctx: Context, name: str) -> Job:
+def submit(ctx: Context, planned: Job) -> Job:
     """Make an uploaded file a batch job: intent, one POST, outcome.
 
     Raises
@@ -59,7 +67,7 @@ def submit(ctx: Context, name: str) -> Job:
         A certain no for now.
     """
     with ctx.locked():
-        job = ctx.sidecar.job(name)
+        job = ctx.sidecar.job(planned.name)
         if job.step != "uploaded":
             return job
         if any(other.step == "creating" for other in ctx.sidecar.jobs().values()):

@@ -8,11 +8,12 @@ the arguments before anything else is loaded.
 from __future__ import annotations
 
 import difflib
+import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar, cast
 
 if TYPE_CHECKING:
     from nyu_llm_frames._gateway.gateway import Gateway
@@ -55,7 +56,7 @@ class Common(TypedDict, total=False):
     images: Any
     output: str
     prefix: str
-    if_exists: Literal["error", "replace"]
+    if_exists: Literal["error", "replace", "fill"]
     details: bool
     missing: Literal["error", "skip"]
     max_tokens: int | None
@@ -71,10 +72,44 @@ class Common(TypedDict, total=False):
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+_TEMPLATE = 'The prompt is the first argument, template=: a text as "Is {{ column }} about ...?"'
+_SETTING = "It belongs to gateway=llm.Gateway({}=...), or set {} in the environment."
+_OTHER_WORDS: Mapping[str, str] = {
+    "prompt": f"{_TEMPLATE}.",
+    "messages": f'{_TEMPLATE}, or a list of {{"role", "content"}} with such texts.',
+    "system_prompt": "It is called system=.",
+    "api_key": _SETTING.format("api_key", "PORTKEY_API_KEY"),
+    "base_url": _SETTING.format("base_url", "PORTKEY_BASE_URL"),
+    "provider": 'It belongs to gateway=llm.Gateway(provider=...), or model="@provider/name".',
+    "bucket": _SETTING.format("bucket", "NYU_LLM_BUCKET"),
+    "client": "It belongs to gateway=llm.Gateway(client=...).",
+    "response_format": "Give schema=: a pydantic class, a dict of fields, or a JSON Schema.",
+    "response_model": "It is called schema=.",
+    "max_output_tokens": "It is called max_tokens=.",
+    "max_completion_tokens": "It is called max_tokens=.",
+    "reasoning_effort": 'It is called thinking=: "off", "low", "medium", "high", or tokens.',
+    "n": "Only preview and trial take n=; df.head(n) makes a smaller frame.",
+    "poll_interval_s": "It is an option: llm.set_options(poll_interval_s=...).",
+    "progress": "It is an option: llm.set_options(progress=...).",
+}
+"""What other libraries call it, and what to write here."""
+
 
 def expand_signature(function: F) -> F:
-    """Show the common arguments one by one in the signature, as ``help()`` prints it."""
+    """Show the common arguments one by one in the signature, as ``help()`` prints it.
+
+    A call that does not fit is answered in the words of this package.
+    """
     signature = inspect.signature(function)
+
+    @functools.wraps(function)
+    def checked(*args: Any, **kwargs: Any) -> Any:
+        try:
+            signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise TypeError(_explained(str(error), kwargs)) from None
+        return function(*args, **kwargs)
+
     own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
     defaults = {f.name: f.default for f in fields(Arguments)}
     common = [
@@ -83,17 +118,36 @@ def expand_signature(function: F) -> F:
     ]
     at = len([p for p in own if p.kind is not p.KEYWORD_ONLY])
     head, tail = own[:at], own[at:]
-    function.__signature__ = signature.replace(  # type: ignore[attr-defined]
+    checked.__signature__ = signature.replace(  # type: ignore[attr-defined]
         parameters=[*head, *[p for p in tail if p.name == "model"], *common]
         + [p for p in tail if p.name != "model"]
     )
-    return function
+    return cast("F", checked)
+
+
+def _explained(problem: str, given: Mapping[str, Any]) -> str:
+    """Say what to write where a call does not fit its signature."""
+    for name in given:
+        if name in _OTHER_WORDS and name not in Common.__annotations__:
+            return f"There is no argument {name}=. {_OTHER_WORDS[name]}"
+    if "too many positional" in problem:
+        return (
+            "Only the template is given by its place; all else by name, as "
+            'model="gemini-3-flash-preview".'
+        )
+    if "'template'" in problem:
+        return f"The call has no prompt. {_TEMPLATE}."
+    if "'model'" in problem:
+        return 'The call has no model: model="gemini-3-flash-preview", say.'
+    return problem
 
 
 def collect_arguments(template: Template, model: str, common: Common) -> Arguments:
     """Collect the arguments of a call, and name one that there is not."""
     known = list(Common.__annotations__)
     for name in common:
+        if name in _OTHER_WORDS:
+            raise TypeError(_explained("", common))
         if name not in known:
             near = difflib.get_close_matches(name, known, 1)
             hint = f" Did you mean {near[0]}=?" if near else ""

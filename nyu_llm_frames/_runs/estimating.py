@@ -6,8 +6,9 @@ answers that are there. Reads only; a sidecar that is not there is not made.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+import json
+from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from nyu_llm_frames._jobs.planner import RequestSet
 from nyu_llm_frames._sidecar import storage as _storage
 from nyu_llm_frames._sidecar.answer_store import Best, gather, name_of, positions, read_answers
 from nyu_llm_frames._sidecar.folder import IDS, Sidecar
-from nyu_llm_frames._stages.batches.job import UNPAID, Job
+from nyu_llm_frames._stages.batches.job import UNPAID
 from nyu_llm_frames._stages.batches.planning import RequestStates, to_send
 from nyu_llm_frames._stages.batches.wire import read_json
 from nyu_llm_frames._stages.cost import tokens as _tokens
@@ -33,18 +35,9 @@ TRIAL = "trial-"
 """Names of runs whose answers were bought live, at the live rate."""
 
 _SAMPLE = 300
+_WEIGHED = 65_536
 _MAX_OBSERVED = 50_000
 _COUNTS = ["prompt_tokens", "completion_tokens", "reasoning_tokens"]
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """What makes answers comparable: two runs with equal ones expect answers of one length."""
-
-    template: str
-    params: str
-    model: str
-    realm: str
 
 
 def to_pay(
@@ -78,83 +71,75 @@ def to_pay(
 
 
 def estimate_requests(
-    requests: Requests,
-    question: Question,
-    rows: int,
+    requests: RequestSet,
     states: RequestStates,
     sidecar: Sidecar | None,
     *,
+    realm: str,
+    template: str | None,
+    rows: int,
     retries: int,
+    again: bool | None,
     at: datetime,
-    again: bool | None = False,
 ) -> Estimate:
-    """Estimate what the next call would pay.
+    """Estimate what the next upload would pay.
 
     Parameters
     ----------
+    requests : RequestSet
+        Rendered ones, which are counted by what the sidecar knows; or stored ones, of which only
+        the bodies are known.
+    states : RequestStates
+    sidecar : Sidecar or None
+        Where their jobs and answers are; None where all of them are sent.
+    template : str or None
+        As the sidecar keeps it of runs: answers to the same question are of one length.
     retries : int
         Attempts beyond the first.
-    at : datetime
-        Prices change; UTC.
     again : bool or None
         As of `to_pay`.
-    """
-    jobs = sidecar.jobs() if sidecar is not None else {}
-    sending, left = to_pay(
-        requests.ids, states, sidecar, question.realm, retries=retries, again=again
-    )
-    chosen = np.flatnonzero(sending)
-    max_tokens, extra_weight = _beside_messages(requests.shape.params)
-    demand = Demand(
-        rows=rows,
-        requests=len(requests),
-        answered=int(states.final.sum()),
-        under_way=int((states.carried & ~sending).sum()),
-        given_up=int((~states.final & ~states.carried & ~sending).sum()),
-        model=requests.shape.model,
-        weight=_weights(requests, chosen),
-        attempts=left.astype(np.float64),
-        max_tokens=max_tokens,
-        extra_weight=extra_weight,
-    )
-    if not len(chosen):
-        return estimate(demand, Observed(), DEFAULT, FREE)
-    observed, scale = Observed(), None
-    if sidecar is not None:
-        observed, scale = _observe(requests, question, jobs, sidecar)
-    scale = scale or _by_tokenizer(requests, chosen) or DEFAULT
-    return estimate(demand, observed, scale, price_of(question.realm, question.model, at))
-
-
-def estimate_bodies(
-    bodies: Iterable[str], attempts: Iterable[int], realm: str, model: str, at: datetime
-) -> Estimate:
-    """Estimate what requests would cost of which only the bodies are known.
-
-    Parameters
-    ----------
-    bodies : iterable of str
-        JSON, as they are sent.
-    attempts : iterable of int
-        How often each may be sent.
-    realm, model : str
     at : datetime
         Prices change; UTC.
     """
-    groups: dict[tuple[int | None, float], list[tuple[Weighed, int]]] = {}
-    for body, left in zip(bodies, attempts, strict=True):
+    paid, left = to_pay(requests.ids, states, sidecar, realm, retries=retries, again=again)
+    chosen = np.flatnonzero(paid)
+    counts = (
+        rows,
+        len(requests),
+        int(states.final.sum()),
+        int((states.carried & ~paid).sum()),
+        int((~states.final & ~states.carried & ~paid).sum()),
+    )
+    model, observed, scale = requests.shape.model, Observed(), None
+    if len(chosen) and isinstance(requests, Requests):
+        if sidecar is not None:
+            observed, scale = _observe(requests, template, realm, sidecar)
+        scale = scale or _by_tokenizer(requests, chosen)
+    price = price_of(realm, model, at) if len(chosen) else FREE
+    parts = []
+    for weights, attempts, max_tokens, extra in _weighed(requests, chosen, left):
+        demand = Demand(*counts, model, weights, attempts, max_tokens, extra)
+        parts.append(estimate(demand, observed, scale or DEFAULT, price))
+        counts = (0, 0, 0, 0, 0)
+    return total(parts)
+
+
+def _weighed(
+    requests: RequestSet, chosen: Ints, left: Ints
+) -> Iterator[tuple[Weights, Floats, int | None, float]]:
+    """Yield the weights of prompts, how often each may be sent, and what all of them share."""
+    attempts = left.astype(np.float64)
+    if isinstance(requests, Requests):
+        yield _weights(requests, chosen), attempts, *_beside_messages(requests.shape.params)
+        return
+    groups: dict[tuple[int | None, float], list[tuple[Weighed, float]]] = {}
+    for body, times in zip(requests.bodies(chosen).to_pylist(), attempts.tolist(), strict=True):
         fields = _fields(body)
         weighed = _tokens.weigh_messages(fields.get("messages", ()))
-        groups.setdefault(_beside_messages(fields), []).append((weighed, left))
-    price = price_of(realm, model, at)
-    parts = []
+        groups.setdefault(_beside_messages(fields), []).append((weighed, times))
     for beside, found in (groups or {(None, 0.0): []}).items():
         weights = _tokens.as_weights([weighed for weighed, _ in found])
-        times = np.array([left for _, left in found], dtype=np.float64)
-        n = len(found)
-        demand = Demand(n, n, 0, 0, 0, model, weights, times, *beside)
-        parts.append(estimate(demand, Observed(), DEFAULT, price))
-    return total(parts)
+        yield weights, np.array([times for _, times in found], np.float64), *beside
 
 
 def _fields(body: str) -> dict[str, Any]:
@@ -175,8 +160,14 @@ def _beside_messages(fields: dict[str, Any]) -> tuple[int | None, float]:
 
 def _weights(requests: Requests, chosen: Ints) -> Weights:
     if not requests.images:
-        fragments = requests.some_fragments(chosen)
-        return _tokens.weigh_fragments(fragments, requests.shape.roles)
+        # In pieces: prompts may lie on disk.
+        pieces = [chosen[i : i + _WEIGHED] for i in range(0, len(chosen), _WEIGHED)] or [chosen]
+        weights = [
+            _tokens.weigh_fragments(requests.some_fragments(piece), requests.shape.roles)
+            for piece in pieces
+        ]
+        parts = [(w.text, w.pictures, w.beyond) for w in weights]
+        return Weights(*map(np.concatenate, zip(*parts, strict=True)))
     each = (requests.messages(chosen[i : i + 1])[0] for i in range(len(chosen)))  # images are large
     return _tokens.as_weights([_tokens.weigh_messages(messages) for messages in each])
 
@@ -217,9 +208,11 @@ def _output(table: pa.Table) -> Floats:
 
 
 def _observe(
-    requests: Requests, question: Question, jobs: dict[str, Job], sidecar: Sidecar
+    requests: Requests, template: str | None, realm: str, sidecar: Sidecar
 ) -> tuple[Observed, Scale | None]:
     """Read what answers of the same model took."""
+    jobs, model = sidecar.jobs(), requests.shape.model
+    question = (template, json.dumps(requests.shape.params))
     own = gather(sidecar.best_answers(requests.ids), _COUNTS)
     same, other = [_output(own)], [np.zeros(0)]
     counted = _numbers(own, "prompt_tokens")
@@ -238,14 +231,14 @@ def _observe(
         job = jobs.get(name)
         run = runs.get(job.run if job is not None else name)
         maker = job or run
-        if maker is None or (maker.realm, maker.model) != (question.realm, question.model):
+        if maker is None or (maker.realm, maker.model) != (realm, model):
             continue
         table = read_answers(path, ["custom_id", *_COUNTS])
         strange = np.flatnonzero(positions(table["custom_id"], requests.ids) < 0)[:left]
         table = table.take(pa.array(strange))
         left -= len(strange)
         asked = (run.template, run.params) if run is not None else None
-        (same if asked == (question.template, question.params) else other).append(_output(table))
+        (same if asked == question else other).append(_output(table))
         if scale is None and job is not None and len(pairs) < _SAMPLE:
             pairs += _pairs(sidecar.path / "requests" / f"{name}.parquet", table)
     if scale is None and pairs:

@@ -21,11 +21,11 @@ from nyu_llm_frames._jobs.context import Context
 from nyu_llm_frames._jobs.driver import Driver
 from nyu_llm_frames._jobs.planner import Planner, RequestSet
 from nyu_llm_frames._jobs.tracker import JobTracker
-from nyu_llm_frames._runs.estimating import estimate_bodies
+from nyu_llm_frames._runs.estimating import estimate_requests
 from nyu_llm_frames._sidecar.folder import Sidecar
 from nyu_llm_frames._sidecar.stored import StoredRequests
 from nyu_llm_frames._stages.batches.job import Job
-from nyu_llm_frames._stages.batches.planning import RequestStates
+from nyu_llm_frames._stages.batches.planning import unknown_states
 from nyu_llm_frames._stages.cost.estimate import Estimate, check_budget, total
 from nyu_llm_frames.errors import (
     BatchJobFailedError,
@@ -49,9 +49,10 @@ class Part(Protocol):
     def requests(self) -> RequestSet: ...
     @property
     def sidecar(self) -> Sidecar | None: ...
-    def estimate(
-        self, states: RequestStates, *, retries: int, again: bool | None, at: datetime
-    ) -> Estimate: ...
+    @property
+    def rows(self) -> int: ...
+    @property
+    def template(self) -> str | None: ...
 
 
 P = TypeVar("P", bound=Part)
@@ -133,7 +134,17 @@ class Execution(ABC, Generic[P]):
             for job, where in planner.unpaid():
                 own = where >= 0
                 shared[job.name] = own | shared.get(job.name, np.zeros_like(own))
-            return part.estimate(planner.states(), retries=retries, again=again, at=at)
+            return estimate_requests(
+                part.requests,
+                planner.states(),
+                planner.ctx.sidecar,
+                realm=self.ctx.realm,
+                template=part.template,
+                rows=part.rows,
+                retries=retries,
+                again=again,
+                at=at,
+            )
 
         own = total(list(self.of_each(look)))
         return [
@@ -146,9 +157,17 @@ class Execution(ABC, Generic[P]):
         sidecar = self.ctx.sidecar
         job, others = sidecar.job(name), sidecar.request_ids(name).filter(pa.array(~ours))
         stored = StoredRequests(sidecar, [job], among=others)
-        bodies = stored.bodies(np.arange(len(stored))).to_pylist()
-        found = estimate_bodies(bodies, [1] * len(bodies), job.realm, job.model, at)
-        return replace(found, rows=0)
+        return estimate_requests(
+            stored,
+            unknown_states(len(stored)),
+            None,
+            realm=job.realm,
+            template=None,
+            rows=0,
+            retries=0,
+            again=False,
+            at=at,
+        )
 
     # --- planning ---------------------------------------------------------------------------
     def plan(self, *, again: bool = False) -> int:

@@ -7,50 +7,80 @@ requests are those of `batch_file`; an estimate.
 from __future__ import annotations
 
 import tempfile
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from nyu_llm_frames._runs.arguments import Arguments
 from nyu_llm_frames._runs.file_requests import RequestBands
-from nyu_llm_frames._runs.launch import estimate
+from nyu_llm_frames._runs.launch import CallExecution, looked_at
 from nyu_llm_frames._shared.clock import current_clock
 from nyu_llm_frames._shared.progress import Progress, Reporter
-from nyu_llm_frames._stages.cost.estimate import Estimate, total
-from nyu_llm_frames._tables.csv_text import notes
-from nyu_llm_frames._tables.source import open_source
+from nyu_llm_frames._sidecar.bands import LargeSidecar
+from nyu_llm_frames._stages.cost.estimate import Estimate
+from nyu_llm_frames._tables.source import Paths, open_source
+from nyu_llm_frames._tables.table import Piece
 
 
 def head(
-    path: str | Path, arguments: Arguments, rows: int, *, check_columns: bool = False
+    path: Paths,
+    arguments: Arguments,
+    rows: int,
+    *,
+    check_columns: bool = False,
+    sep: str | None = None,
+    sheet: str | int | None = None,
 ) -> pd.DataFrame:
     """Return the first rows, with the columns that the prompts use."""
-    source = open_source(path)
+    source = open_source(path, sep=sep, sheet=sheet)
     with tempfile.TemporaryDirectory() as folder:
         bands = RequestBands(source, arguments, Path(folder), check_columns=check_columns)
-        frames, there = [], 0
+        frames, there, found = [], 0, 0
         for piece in source.pieces(bands.used, index=bands.head.template.uses_index):
-            frames.append(bands.frame(piece, there))
+            asked, _ = bands.choose(piece, there)
+            frames.append(_frame(asked, there))
             there += piece.rows
-            if there >= rows:
+            found += asked.rows
+            if found >= rows:
                 break
         _tell_notes(bands)
     return pd.concat(frames).head(rows) if frames else pd.DataFrame(columns=list(source.columns))
 
 
-def estimate_file(path: str | Path, arguments: Arguments, retries: int = 1) -> Estimate:
+def _frame(piece: Piece, first: int) -> pd.DataFrame:
+    """Return a piece as a frame of plain values."""
+    labels: Any = pd.RangeIndex(first, first + piece.rows)
+    if piece.index is not None:
+        labels = pd.Index(piece.index, dtype=object, tupleize_cols=False)
+    columns = {
+        name: pd.Series(values, index=labels, dtype=object) for name, values in piece.values.items()
+    }
+    return pd.DataFrame(columns, index=labels)
+
+
+def estimate_file(
+    path: Paths,
+    arguments: Arguments,
+    retries: int = 1,
+    *,
+    sep: str | None = None,
+    sheet: str | int | None = None,
+) -> Estimate:
     """Estimate a whole file; no network, nothing written that stays."""
     clock = current_clock()
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder) / "requests"
-        bands = RequestBands(open_source(path), arguments, work, check_columns=False)
+        source = open_source(path, sep=sep, sheet=sheet)
+        bands = RequestBands(source, arguments, work, check_columns=False)
         bands.fill()
         _tell_notes(bands)
-        parts = [estimate(part.call, clock, retries) for part in bands]
-    return replace(total(parts), rows=bands.rows)
+        path = bands.head.sidecar_path
+        bands.sidecar = LargeSidecar(path, clock, create=None)
+        ctx = looked_at(bands.head, clock, bands.sidecar)
+        return CallExecution(bands.head, ctx, bands, bands.asked, retries=retries).estimate()[0]
 
 
 def _tell_notes(bands: RequestBands) -> None:
-    for note in notes(bands.source, bands.used):
+    for note in bands.source.notes(bands.used):
         Reporter(bands.head.options.progress)(Progress("note", note))

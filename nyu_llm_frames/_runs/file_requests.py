@@ -18,12 +18,16 @@ import pyarrow.compute as pc
 
 from nyu_llm_frames._runs.arguments import Arguments
 from nyu_llm_frames._runs.launch import CallPart
-from nyu_llm_frames._runs.prepare import PreparedCall, prepare
-from nyu_llm_frames._sidecar.bands import PREFIX, LargeSidecar, SidecarSlice, prefixes
-from nyu_llm_frames._stages.requests.bodies import first_of_each
+from nyu_llm_frames._runs.prepare import PreparedCall, check_prompts_differ, compile_call
+from nyu_llm_frames._runs.rendering import render
+from nyu_llm_frames._sidecar.bands import PREFIX, LargeSidecar, prefixes
+from nyu_llm_frames._stages.requests.bodies import Requests, first_of_each
+from nyu_llm_frames._tables import filling
+from nyu_llm_frames._tables.arrow_columns import RowNumbers
 from nyu_llm_frames._tables.frame import missing_value_error
-from nyu_llm_frames._tables.source import Piece, Source
+from nyu_llm_frames._tables.source import Source
 from nyu_llm_frames._tables.spill import LIMIT_BYTES, Spill
+from nyu_llm_frames._tables.table import Ints, Piece
 from nyu_llm_frames.errors import ColumnExistsError, MissingValueError
 
 _PART_BYTES = 8 << 20
@@ -49,25 +53,25 @@ class RequestBands:
 
     Attributes
     ----------
+    rows, asked : int
+        Rows that were read, and those of them that are asked: all but with ``if_exists="fill"``.
     sidecar : LargeSidecar or None
         Of which each band sees what concerns it; None where there is none.
+    is_typed : bool
+        Whether an output is written whose columns have types.
     """
 
     def __init__(
         self, source: Source, arguments: Arguments, folder: Path, *, check_columns: bool = True
     ) -> None:
         self.source, self.arguments = source, arguments
-        self.rows = 0
+        self.rows = self.asked = 0
         self.sidecar: LargeSidecar | None = None
-        empty = pd.DataFrame({name: pd.Series([], dtype=object) for name in source.columns})
-        labels = list(source.index_names)
-        if labels:
-            empty.index = pd.MultiIndex.from_arrays([[] for _ in labels], names=labels)
+        self.is_typed = False
         try:
-            self.head: PreparedCall = prepare(empty, arguments, check_columns=check_columns)
+            self.head = compile_call(source, arguments, check_columns=check_columns)
         except ColumnExistsError as e:
             raise _in_file(e, source) from None
-        self._asked = replace(arguments, gateway=self.head.gateway)
         self._spill = Spill(folder, _SCHEMA)
         self._sizes: dict[int, tuple[int, int]] = {}
         self._parts = 1
@@ -76,11 +80,24 @@ class RequestBands:
     @property
     def used(self) -> list[str]:
         """The columns that the prompts are made of."""
-        images = self.arguments.images
-        listed = [images] if isinstance(images, str) else list(images or ())
-        wanted = {*self.head.template.columns, *listed}
+        wanted = {*self.head.used, *self._deciding}
         used = [name for name in self.source.columns if name in wanted]
         return used or list(self.source.columns[:1])  # rows have to be counted all the same
+
+    @property
+    def _deciding(self) -> list[str]:
+        if not self.head.fills:
+            return []
+        return filling.deciding(self.arguments.output, self.head.schema, self.arguments.prefix)
+
+    def choose(self, piece: Piece, first: int) -> tuple[Piece, filling.Fill | None]:
+        """Return the rows of a piece that are asked, and where in it they stand."""
+        if not self.head.fills:
+            return piece, None
+        there = {name: piece.values[name] for name in self._deciding if name in piece.values}
+        columns = {name: pd.Series(cells, dtype=object) for name, cells in there.items()}
+        fill = self.head.lacking(pd.DataFrame(columns, index=range(piece.rows)))
+        return piece.take(fill.rows, first), fill
 
     def fill(self) -> None:
         """Read the file and render every prompt.
@@ -93,16 +110,23 @@ class RequestBands:
         missing_rows = _Holes()
         held, settled = 0, False
         for piece in self.source.pieces(self.used, index=self.head.template.uses_index):
-            frame = self.frame(piece, self.rows)
-            self.rows += piece.rows
+            first, self.rows = self.rows, self.rows + piece.rows
+            check_prompts_differ(self.head, self.source.columns, self.rows)
+            asked, fill = self.choose(piece, first)
             try:
-                call = prepare(frame, self._asked, check_columns=False, rows=self.rows)
+                requests = render(self.head, [asked], first)
             except MissingValueError as e:
                 missing_rows.add(e)
                 continue
+            self.asked += asked.rows
+            if fill is not None and self.is_typed:
+                filling.check_cells(
+                    fill, self.arguments.output, self.head.schema,
+                    prefix=self.arguments.prefix, first=first,
+                )  # fmt: skip
             if missing_rows.first is not None:
                 continue
-            table = _rows(call, self.rows - piece.rows)
+            table = _rows(requests, first, None if fill is None else fill.rows)
             if settled:
                 self._put(table)
                 continue
@@ -115,18 +139,6 @@ class RequestBands:
                 settled = True
         missing_rows.report(self.head.template.has_object)
         self._settle()
-
-    @staticmethod
-    def frame(piece: Piece, first: int) -> pd.DataFrame:
-        """Return a piece as a frame of plain values, for the code that prepares a frame."""
-        labels: Any = pd.RangeIndex(first, first + piece.rows)
-        if piece.index is not None:
-            labels = pd.Index(piece.index, dtype=object, tupleize_cols=False)
-        columns = {
-            name: pd.Series(values, index=labels, dtype=object)
-            for name, values in piece.values.items()
-        }
-        return pd.DataFrame(columns, index=labels)
 
     def _settle(self) -> None:
         for table in self._hold:
@@ -154,7 +166,7 @@ class RequestBands:
             low = -(-start * PREFIX // self._parts)
             high = -(-stop * PREFIX // self._parts)
             there = self.sidecar
-            seen = None if there is None else SidecarSlice(there, low, high)
+            seen = None if there is None else there.band(low, high)
             yield CallPart(self._call(self._load(start, stop)), seen)
             pa.default_memory_pool().release_unused()
 
@@ -164,7 +176,7 @@ class RequestBands:
     def _call(self, table: pa.Table) -> PreparedCall:
         """Return the call of some rows: distinct requests, as if they were a frame."""
         table = table.combine_chunks()
-        requests = replace(self.head.requests, images=bool(self.arguments.images))
+        requests = self.head.requests
         if table.num_rows:
             ids, codes, first = first_of_each(table["custom_id"].chunk(0))
             texts = table["fragment"].chunk(0)
@@ -175,8 +187,7 @@ class RequestBands:
                 texts = texts.take(pa.array(first))
             fragments = pa.chunked_array([texts])
             requests = replace(requests, ids=ids, codes=codes, fragments=fragments)
-        frame = pd.DataFrame(index=pd.Index(table["row"].to_numpy()))
-        return replace(self.head, frame=frame, requests=requests)
+        return replace(self.head, table=RowNumbers(table["row"].to_numpy()), requests=requests)
 
     def close(self) -> None:
         """Remove what was written."""
@@ -195,20 +206,20 @@ def _grouped(sizes: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
     yield start, len(sizes)
 
 
-def _rows(call: PreparedCall, first: int) -> pa.Table:
+def _rows(requests: Requests, first: int, rows: Ints | None) -> pa.Table:
     """Return a row per row that is asked, with the prompt at the first of equal ones."""
-    codes = call.requests.codes
+    codes = requests.codes
     kept = np.flatnonzero(codes >= 0)
     chosen = codes[kept]
+    places = kept if rows is None else rows[kept]
     _, firsts = np.unique(chosen, return_index=True)
     repeated = np.ones(len(chosen), dtype=np.bool_)
     repeated[firsts] = False
-    fragments = call.requests.fragments
     return pa.Table.from_arrays(
         [
-            pa.array(kept + first, pa.int64()),
-            call.requests.ids.take(pa.array(chosen)),
-            fragments.take(pa.array(chosen, mask=repeated)),
+            pa.array(places + first, pa.int64()),
+            requests.ids.take(pa.array(chosen)),
+            requests.fragments.take(pa.array(chosen, mask=repeated)),
         ],
         schema=_SCHEMA,
     )
@@ -221,7 +232,8 @@ def _in_file(error: ColumnExistsError, source: Source) -> ColumnExistsError:
     else:
         told = (
             "Is it the output of an earlier call? Then nothing is paid again with "
-            'if_exists="replace"; or choose'
+            'if_exists="replace", and if_exists="fill" asks only the rows without a good answer; '
+            "or choose"
         )
     return ColumnExistsError(
         f"{source.path} already has {', '.join(map(repr, error.columns))}. {told} another name "

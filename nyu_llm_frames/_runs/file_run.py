@@ -10,6 +10,8 @@ import shutil
 from collections import Counter
 from pathlib import Path
 
+import pyarrow as pa
+
 from nyu_llm_frames._jobs.context import Context
 from nyu_llm_frames._jobs.planner import Planner
 from nyu_llm_frames._runs.arguments import Arguments
@@ -17,14 +19,14 @@ from nyu_llm_frames._runs.file_requests import RequestBands
 from nyu_llm_frames._runs.launch import CallExecution, CallPart, sidecar_line
 from nyu_llm_frames._runs.result import Collected
 from nyu_llm_frames._runs.stored_run import StoredRun
+from nyu_llm_frames._runs.summary import ending
 from nyu_llm_frames._shared.clock import Clock
 from nyu_llm_frames._shared.progress import Progress, Reporter
 from nyu_llm_frames._sidecar.bands import LargeSidecar
 from nyu_llm_frames._sidecar.storage import sidecar_errors
 from nyu_llm_frames._tables import sink
-from nyu_llm_frames._tables.csv_text import notes
 from nyu_llm_frames._tables.join import NewColumns
-from nyu_llm_frames._tables.source import PARQUET, Source, fingerprint
+from nyu_llm_frames._tables.source import Source, fingerprint
 from nyu_llm_frames._tables.work import work_folder
 from nyu_llm_frames.errors import ConfigurationError
 
@@ -47,6 +49,7 @@ class FileRun:
         self.bands = RequestBands(source, arguments, self._folder / "requests")
         self._head = self.bands.head
         self._report = Reporter(self._head.options.progress)
+        self.cost: float | None = None
 
     def close(self) -> None:
         """Remove what lay on disk for the call."""
@@ -70,13 +73,16 @@ class FileRun:
         self._tell(sidecar_line(head.sidecar_path))
         for note in head.schema.notes if head.schema else ():
             self._tell(note)
-        self._tell(f"reading {self.source.path}")
+        several = not self.source.path.is_dir() and len(self.source.files) > 1
+        more = f" and {len(self.source.files) - 1:,} more" if several else ""
+        self._tell(f"reading {self.source.path}{more}")
         self._read = fingerprint(self.source)
+        self.bands.is_typed = sink.joins_types(self.source, self.output)
         with sidecar_errors(self._folder):
             self.bands.fill()
         self._check_unchanged()
-        is_typed = self.output.suffix.lower() in PARQUET
-        for note in notes(self.source, self.source.columns if is_typed else self.bands.used):
+        used = self.source.columns if sink.is_typed(self.output) else self.bands.used
+        for note in self.source.notes(used):
             self._tell(note)
         self.sidecar = self.bands.sidecar = LargeSidecar(head.sidecar_path, self._clock)
         ctx = Context(
@@ -86,7 +92,7 @@ class FileRun:
             head,
             ctx,
             self.bands,
-            self.bands.rows,
+            self.bands.asked,
             retries=self._retries,
             max_cost=self._max_cost,
             carried=self.stored,
@@ -112,16 +118,24 @@ class FileRun:
         Returns
         -------
         tuple of (dict, dict)
-            Rows per status; and for each kind of failure the first row and its reason.
+            Rows per status; and for each kind of failure the first row and its reason. `cost` is
+            what the answers cost.
         """
-        status = f"{self.arguments.output}_status" if self.arguments.details else ""
-        columns = NewColumns(self._folder / "columns", self.bands.rows, status)
+        status = f"{self.arguments.output}_status" if self._head.arguments.details else ""
+        fills = self._head.fills
+        columns = NewColumns(self._folder / "columns", self.bands.rows, status, fills=fills)
         counts: Counter[str] = Counter()
         examples: dict[str, tuple[str, str]] = {}
+        self.cost = 0.0
 
         def join(part: CallPart, planner: Planner) -> None:
             found = Collected(part.call, planner)
-            columns.add(part.call.frame.index.to_numpy(), found.frame)
+            cost = found.cost
+            self.cost = None if self.cost is None or cost is None else self.cost + cost
+            rows, joined = part.call.table.numbers(), found.frame
+            if fills:
+                rows, joined = rows[found.answered], joined.filter(pa.array(found.answered))
+            columns.add(rows, joined)
             counts.update(found.counts)
             examples.update(found.examples | examples)
 
@@ -132,7 +146,8 @@ class FileRun:
             sink.write(self.source, self.output, columns, self._check_unchanged)
         finally:
             columns.close()
-        skipped = self.bands.rows - sum(counts.values())
-        if skipped:
-            counts["skipped"] = skipped
+        counts["skipped"] = self.bands.asked - sum(counts.values())
+        counts["ok"] += self.bands.rows - self.bands.asked
+        counts = +counts
+        self._report(Progress("done", ending(counts, self.cost)))
         return dict(counts), examples

@@ -7,28 +7,27 @@ planned jobs, and the run's record in the sidecar.
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from datetime import datetime
 from pathlib import Path
 
 from nyu_llm_frames._jobs.context import Context
 from nyu_llm_frames._jobs.planner import Planner
-from nyu_llm_frames._runs.estimating import Question, estimate_requests
 from nyu_llm_frames._runs.execution import Execution
 from nyu_llm_frames._runs.prepare import PreparedCall, template_text, versions
 from nyu_llm_frames._shared.clock import Clock
 from nyu_llm_frames._shared.progress import Reporter
+from nyu_llm_frames._shared.stack import users_level
 from nyu_llm_frames._shared.wording import count
 from nyu_llm_frames._sidecar.folder import RunRecord, Sidecar, is_sidecar, new_name
 from nyu_llm_frames._stages.batches.job import Job
-from nyu_llm_frames._stages.batches.planning import RequestStates, unknown_states
 from nyu_llm_frames._stages.cost.estimate import Estimate, check_budget, total
 from nyu_llm_frames._stages.cost.prices import nearest_gemini
 from nyu_llm_frames._stages.requests.bodies import Requests
 from nyu_llm_frames._stages.requests.routes import route
 from nyu_llm_frames._stages.requests.thinking import advice
-from nyu_llm_frames.errors import ResumableRun
+from nyu_llm_frames.errors import ResumableRun, TruncationWarning
 
 
 def sidecar_line(path: Path, *, is_new: bool | None = None) -> str:
@@ -40,16 +39,17 @@ def sidecar_line(path: Path, *, is_new: bool | None = None) -> str:
     return f"{'new sidecar' if new else 'sidecar'}: {path}"
 
 
+def looked_at(call: PreparedCall, clock: Clock, sidecar: Sidecar | None = None) -> Context:
+    """Return what a look at a call takes: says nothing, and makes no sidecar."""
+    sidecar = sidecar or Sidecar(call.sidecar_path, clock, create=None)
+    quiet = Reporter(False)
+    return Context(sidecar, call.gateway, call.options, clock, quiet, len(call.requests))
+
+
 def opened(call: PreparedCall, clock: Clock) -> Context:
     """Open a call's sidecar, say where it is, and return what the steps on a frame share."""
-    ctx = Context(
-        Sidecar(call.sidecar_path, clock),
-        call.gateway,
-        call.options,
-        clock,
-        Reporter(call.options.progress),
-        len(call.requests),
-    )
+    ctx = looked_at(call, clock, Sidecar(call.sidecar_path, clock))
+    ctx.report = Reporter(call.options.progress)
     ctx.notify("note", sidecar_line(call.sidecar_path, is_new=ctx.sidecar.is_new))
     for note in call.schema.notes if call.schema else ():
         ctx.notify("note", note)
@@ -77,37 +77,15 @@ class CallPart:
         """The distinct requests."""
         return self.call.requests
 
-    def estimate(
-        self, states: RequestStates, *, retries: int, again: bool | None, at: datetime
-    ) -> Estimate:
-        """Estimate what the next upload would cost."""
-        call, model = self.call, self.call.arguments.model
-        params = json.dumps(call.requests.shape.params)
-        question = Question(template_text(call.template), params, model, call.gateway.realm)
-        return estimate_requests(
-            call.requests, question, len(call.frame), states, self.sidecar,
-            retries=retries, at=at, again=again,
-        )  # fmt: skip
+    @property
+    def rows(self) -> int:
+        """Rows that these requests are of."""
+        return len(self.call.table)
 
-
-def estimate(call: PreparedCall, clock: Clock, retries: int) -> Estimate:
-    """Estimate what the batch would pay; a sidecar that is not there is not made."""
-    planner, sidecar = planner_of(call, clock, retries), None
-    states = unknown_states(len(call.requests))
-    if planner is not None:
-        states, sidecar = planner.states(), planner.ctx.sidecar
-    part = CallPart(call, sidecar)
-    return part.estimate(states, retries=retries, again=False, at=clock.now())
-
-
-def planner_of(call: PreparedCall, clock: Clock, retries: int) -> Planner | None:
-    """Return what tells where a call's requests stand; None where there is no sidecar yet."""
-    if not is_sidecar(call.sidecar_path):
-        return None
-    sidecar = Sidecar(call.sidecar_path, clock, create=False)
-    n = len(call.requests)
-    ctx = Context(sidecar, call.gateway, call.options, clock, Reporter(False), n)
-    return Planner("", call.requests, ctx, retries)
+    @property
+    def template(self) -> str:
+        """What tells answers to the same question from others."""
+        return template_text(self.call.template)
 
 
 class CallExecution(Execution[CallPart]):
@@ -116,28 +94,59 @@ class CallExecution(Execution[CallPart]):
     Parameters
     ----------
     call : PreparedCall
-        What all parts have in common.
-    rows : int
+        What all parts have in common; without `parts` it is the only one.
+    rows : int, optional
         Of the whole call.
+    kind : str
+        Before the run's name.
     """
 
     def __init__(
         self,
         call: PreparedCall,
         ctx: Context,
-        parts: Iterable[CallPart],
-        rows: int,
+        parts: Iterable[CallPart] = (),
+        rows: int | None = None,
         *,
-        retries: int,
-        max_cost: float | None,
+        retries: int = 0,
+        max_cost: float | None = None,
         carried: Callable[[], ResumableRun | None] = lambda: None,
+        kind: str = "",
     ) -> None:
-        name = new_name(ctx.clock)
+        name = f"{kind}{new_name(ctx.clock)}"
         super().__init__(name, ctx, retries=retries, max_cost=max_cost, carried=carried)
-        self._call, self._parts, self._rows = call, parts, rows
+        self._call, self._parts = call, parts or [CallPart(call, ctx.sidecar)]
+        self._rows = len(call.table) if rows is None else rows
 
     def parts(self) -> Iterator[CallPart]:
         return iter(self._parts)
+
+    def one_part(self) -> tuple[PreparedCall, Planner]:
+        """Return the rows of a call in one part, and what decides for them."""
+        (part,) = self._parts
+        return part.call, self.planner(part)
+
+    def estimate(self, *, again: bool | None = False) -> list[Estimate]:
+        own, *others = super().estimate(again=again)
+        return [replace(own, rows=self._rows), *others]
+
+    def record(self, requests: int) -> RunRecord:
+        """Return what the sidecar keeps of the run."""
+        call = self._call
+        return RunRecord(
+            name=self.name,
+            template=template_text(call.template),
+            schema=None if call.schema is None else json.dumps(call.schema.source),
+            params=json.dumps(call.requests.shape.params),
+            model=call.arguments.model,
+            realm=call.gateway.realm,
+            gateway=call.gateway.identity,
+            output=call.arguments.output,
+            rows=self._rows,
+            requests=requests,
+            versions=versions(),
+            created_at=self.ctx.clock.now(),
+        )
 
     def find_jobs(self) -> list[Job]:
         found = self.of_each(lambda _, planner: planner.find_jobs())
@@ -157,9 +166,9 @@ class CallExecution(Execution[CallPart]):
             self.tracker.forget_failures()
         ctx, call = self.ctx, self._call
         own, *shared = self.estimate(again=again)
-        own = replace(own, rows=self._rows)
         ctx.requests = own.requests
-        ctx.notify("note", own.line())
+        for line in (own.line(), *own.cost_lines()):
+            ctx.notify("note", line)
         if shared:
             ctx.notify(
                 "note",
@@ -175,16 +184,24 @@ class CallExecution(Execution[CallPart]):
             ctx.connect()
         under_way = self.plan_parts(again=again)
         if under_way or ctx.sidecar.is_new:
-            record = record_of(
-                call, self.name, rows=self._rows, requests=own.requests, at=ctx.clock.now()
-            )
+            record = self.record(own.requests)
             with ctx.locked():
                 ctx.sidecar.save_run(record)
-        shape = call.requests.shape
-        warned = advice(shape.params, shape.model, route(ctx.realm, shape.model))
-        if under_way and warned:
-            ctx.notify("note", warned)
+        if under_way:
+            tell_of_cut_answers(ctx, call)
         return under_way
+
+
+def tell_of_cut_answers(ctx: Context, call: PreparedCall) -> None:
+    """Warn, before anything is paid, of a limit that thinking may eat; whatever progress shows."""
+    shape = call.requests.shape
+    text = advice(shape.params, shape.model, route(ctx.realm, shape.model))
+    if text is None:
+        return
+    if call.options.progress is False:
+        warnings.warn(text, TruncationWarning, stacklevel=users_level())
+    else:
+        ctx.notify("note", text)
 
 
 def tell_unknown_model(ctx: Context, call: PreparedCall) -> None:
@@ -197,23 +214,3 @@ def tell_unknown_model(ctx: Context, call: PreparedCall) -> None:
             f"model {model!r} is not known to this release: a new one, or misspelled? The nearest "
             f"that is known: {nearest}.",
         )
-
-
-def record_of(
-    call: PreparedCall, name: str, *, rows: int, requests: int, at: datetime
-) -> RunRecord:
-    """Return what the sidecar keeps of a run; rows and requests of all its parts."""
-    return RunRecord(
-        name=name,
-        template=template_text(call.template),
-        schema=None if call.schema is None else json.dumps(call.schema.source),
-        params=json.dumps(call.requests.shape.params),
-        model=call.arguments.model,
-        realm=call.gateway.realm,
-        gateway=call.gateway.identity,
-        output=call.arguments.output,
-        rows=rows,
-        requests=requests,
-        versions=versions(),
-        created_at=at,
-    )

@@ -1,8 +1,7 @@
 """One call: arguments checked, stages put together, nothing sent.
 
-Comes in: a frame and its arguments. Goes out: a `PreparedCall` that holds the distinct
-requests and knows how to turn answers into a frame. Preview, submit, batch and trial all start
-here.
+Comes in: a table and its arguments. Goes out: a `PreparedCall` that holds the distinct requests.
+Preview, submit, batch and trial all start here.
 """
 
 from __future__ import annotations
@@ -10,70 +9,97 @@ from __future__ import annotations
 import json
 import platform
 import re
-from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 
 from nyu_llm_frames._gateway.gateway import Gateway
 from nyu_llm_frames._gateway.provider import resolve_model
 from nyu_llm_frames._runs.arguments import Arguments
+from nyu_llm_frames._runs.rendering import render
 from nyu_llm_frames._shared import options as _options
 from nyu_llm_frames._shared.local_path import local_path
 from nyu_llm_frames._shared.options import Options
-from nyu_llm_frames._stages.prompts.template import PromptTemplate, Rendered, compile_template
+from nyu_llm_frames._stages.prompts.template import PromptTemplate, compile_template
 from nyu_llm_frames._stages.prompts.template_errors import same_prompt
-from nyu_llm_frames._stages.requests import bodies as _requests
 from nyu_llm_frames._stages.requests import preflight
-from nyu_llm_frames._stages.requests.bodies import BodyShape, Requests
-from nyu_llm_frames._stages.requests.images import Rules, row_sources
-from nyu_llm_frames._stages.requests.images import contents as image_contents
+from nyu_llm_frames._stages.requests.bodies import BodyShape, Requests, no_requests
 from nyu_llm_frames._stages.requests.parameters import body_params, check_number
 from nyu_llm_frames._stages.requests.routes import route
 from nyu_llm_frames._stages.schema.schema import Schema, compile_schema
-from nyu_llm_frames._tables import frame as _frame
-from nyu_llm_frames._tables import image_cells as _images
+from nyu_llm_frames._tables import filling
+from nyu_llm_frames._tables.arrow_columns import RowNumbers
 from nyu_llm_frames._tables.columns import Codes, new_names
-from nyu_llm_frames._tables.frame import Mask
-from nyu_llm_frames.errors import ConfigurationError, MissingValueError, TemplateError
+from nyu_llm_frames._tables.frame import check_new_columns
+from nyu_llm_frames._tables.image_cells import image_columns
+from nyu_llm_frames._tables.open_table import open_rows
+from nyu_llm_frames._tables.table import Head, Table
+from nyu_llm_frames.errors import ConfigurationError, TemplateError
 
 
 @dataclass(frozen=True, slots=True)
 class PreparedCall:
-    """A call whose prompts are rendered.
+    """A call that is checked and compiled, and the requests of some of its rows.
 
     Attributes
     ----------
     arguments : Arguments
-    frame : pandas.DataFrame
-        A shallow copy of the user's frame.
+    table : Table
+        The rows that are rendered, with a place for their answers.
     template : PromptTemplate
+    images : tuple
+        Columns of images.
     schema : Schema or None
     requests : Requests
+        Of those rows.
     gateway : Gateway
     options : Options
     sidecar_path : Path
+    fill : Fill, optional
+        With ``if_exists="fill"``: where these rows stand in the whole table.
+    whole : Table, optional
+        The same: that table.
     """
 
     arguments: Arguments
-    frame: pd.DataFrame
+    table: Table
     template: PromptTemplate
+    images: tuple[Hashable, ...]
     schema: Schema | None
     requests: Requests
     gateway: Gateway
     options: Options
     sidecar_path: Path
+    fill: filling.Fill | None = None
+    whole: Table | None = None
 
     @property
     def codes(self) -> Codes:
         """Request of each row, -1 where the row was skipped."""
         return self.requests.codes
+
+    @property
+    def used(self) -> list[Hashable]:
+        """The columns that the prompts are made of."""
+        return list(dict.fromkeys((*self.template.columns, *self.images)))
+
+    @property
+    def fills(self) -> bool:
+        """Whether only rows without a good answer are asked."""
+        return self.arguments.if_exists == "fill"
+
+    @property
+    def kept(self) -> int:
+        """Number of rows that are not asked: they have a good answer from before."""
+        return 0 if self.fill is None else len(self.fill.earlier) - len(self.fill.rows)
+
+    def lacking(self, earlier: pd.DataFrame) -> filling.Fill:
+        """Find the rows that are asked, by the columns of an earlier call."""
+        return filling.choose(earlier, self.arguments.output, self.schema, self.arguments.prefix)
 
 
 def _one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
@@ -91,8 +117,18 @@ def check_retries(retries: object) -> int:
     return int(retries)  # type: ignore[call-overload, no-any-return]
 
 
-def check_timeout(timeout: object) -> float | None:
-    """Return seconds of patience, or None."""
+def check_count(n: object) -> int:
+    """Return how many rows are to be shown or asked."""
+    if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
+        raise ConfigurationError(f"n must be a whole number above 0, not {n!r}.")
+    return int(n)
+
+
+def check_endings(wait: object, timeout: object, on_error: object) -> float | None:
+    """Check how a call is to end; return its seconds of patience, or None."""
+    _one_of("on_error", on_error, ("keep", "raise"))
+    if not isinstance(wait, bool):
+        raise ConfigurationError(f"wait must be True or False, not {wait!r}.")
     check_number("timeout", timeout, 0, float("inf"))
     return None if timeout is None else float(timeout)  # type: ignore[arg-type]
 
@@ -125,10 +161,16 @@ def _read(template: Any) -> Any:
         raise TemplateError(f"The template file {template} cannot be read: {e}.") from None
 
 
-def _refuse_same_prompt(template: PromptTemplate, columns: Sequence[Hashable], rows: int) -> None:
-    if rows < 2:
+def check_prompts_differ(call: PreparedCall, columns: Sequence[Hashable], rows: int) -> None:
+    """Refuse a call whose prompt is the same in every row.
+
+    Raises
+    ------
+    TemplateError
+    """
+    if rows < 2 or call.template.uses_anything or call.images:
         return
-    sources = [message.source for message in template.sources]
+    sources = [message.source for message in call.template.sources]
     raise same_prompt(sources, [text for text in sources if _is_path(text)], columns, rows)
 
 
@@ -142,31 +184,67 @@ def _is_path(text: str) -> bool:
 
 
 def prepare(
-    frame: pd.DataFrame,
+    table: Any,
     arguments: Arguments,
     *,
     check_columns: bool = True,
-    rows: int | None = None,
+    first: int | None = None,
 ) -> PreparedCall:
     """Check everything and render every prompt; no network, nothing written.
 
     Parameters
     ----------
-    frame : pandas.DataFrame
+    table : Table, or what `open_table` makes one of
     arguments : Arguments
     check_columns : bool
-        Whether the new columns must have a place in the frame.
-    rows : int, optional
-        Of the whole table, where the frame is a part of it.
+        Whether the new columns must have a place in the table.
+    first : int, optional
+        Render only so many rows, the first that would be asked.
 
     Raises
     ------
     LLMFramesError
         The kind that fits, naming the row, column or argument and the way out.
     """
+    table, rows = open_rows(table, first if arguments.if_exists != "fill" else None)
+    call = compile_call(table, arguments, check_columns=check_columns)
+    check_prompts_differ(call, table.columns, rows)
+    if call.fills:
+        wanted = call.arguments
+        fields = None if call.schema is None else [field.name for field in call.schema.fields]
+        ours = new_names(wanted.output, fields, prefix=wanted.prefix, details=True)
+        fill = call.lacking(table.earlier(ours))
+        if check_columns:
+            filling.check_types(
+                fill, table.label, wanted.output, call.schema,
+                prefix=wanted.prefix, details=wanted.details,
+            )  # fmt: skip
+        call = replace(call, fill=fill, whole=table)
+        table = table.take(fill.rows[:first])
+    pieces = table.pieces(
+        call.used, index=call.template.uses_index, rows=len(table) if call.images else None
+    )
+    return replace(call, table=table, requests=render(call, pieces))
+
+
+def compile_call(table: Head, arguments: Arguments, *, check_columns: bool = True) -> PreparedCall:
+    """Check a call and compile its template; no row is read.
+
+    Parameters
+    ----------
+    table : Head
+    arguments : Arguments
+    check_columns : bool
+        Whether the new columns must have a place in the table.
+
+    Raises
+    ------
+    LLMFramesError
+        The kind that fits, naming the column or argument and the way out.
+    """
     options = _options.current()
-    _frame.check_frame(frame)
-    _one_of("if_exists", arguments.if_exists, ("error", "replace"))
+    columns = list(table.columns)
+    _one_of("if_exists", arguments.if_exists, ("error", "replace", "fill"))
     _one_of("missing", arguments.missing, ("error", "skip"))
     if not isinstance(arguments.model, str) or not arguments.model.strip():
         raise ConfigurationError(f"model must be the name of a model, not {arguments.model!r}.")
@@ -188,36 +266,33 @@ def prepare(
     path = sidecar_path(arguments, options)
     schema = None if arguments.schema is None else compile_schema(arguments.schema)
     fields = None if schema is None else [field.name for field in schema.fields]
+    if arguments.if_exists == "fill":
+        details = arguments.details or filling.has_details(columns, arguments.output, fields)
+        arguments = replace(arguments, details=details)
     if check_columns:
         names = new_names(
             arguments.output, fields, prefix=arguments.prefix, details=arguments.details
         )
-        _frame.check_new_columns(frame, names, arguments.if_exists)
+        check_new_columns(table, names, arguments.if_exists)
     # What an earlier run of the same cell added is no part of a row: its prompt would be another.
     ours: frozenset[Hashable] = frozenset()
-    if arguments.if_exists == "replace":
+    if arguments.if_exists != "error":
         for details in (False, True):
             names = new_names(arguments.output, fields, prefix=arguments.prefix, details=details)
-            if details == arguments.details or set(names) <= set(frame.columns):
+            if details == arguments.details or set(names) <= set(columns):
                 ours |= set(names)
-    template = compile_template(
-        _read(arguments.template), _read(arguments.system), list(frame.columns), ours
-    )
-    if not (template.uses_anything or arguments.images):
-        _refuse_same_prompt(template, list(frame.columns), len(frame) if rows is None else rows)
+    template = compile_template(_read(arguments.template), _read(arguments.system), columns, ours)
     realm = gateway.realm
     way = route(realm, arguments.model)
     preflight.check_roles(template.roles, way)
     params = _params(arguments, realm)
     if schema is not None:
         params["response_format"] = schema.response_format
+    images = image_columns(columns, arguments.images)
     shape = BodyShape(arguments.model, template.roles, params)
-    root = None if options.images_root is None else Path(options.images_root)
-    rules = Rules(way, options.max_bytes_per_file, root)
-    requests = _render(frame, arguments, template, shape, realm, rules)
-    preflight.check_sizes(requests, options.max_bytes_per_file, frame.index)
+    requests = no_requests(shape, images=bool(images))
     return PreparedCall(
-        arguments, _frame.own_copy(frame), template, schema, requests, gateway, options, path
+        arguments, RowNumbers(), template, images, schema, requests, gateway, options, path
     )
 
 
@@ -234,124 +309,6 @@ def _params(arguments: Arguments, realm: str) -> dict[str, Any]:
         params=arguments.params,
         has_schema=arguments.schema is not None,
     )
-
-
-def _render(
-    frame: pd.DataFrame,
-    arguments: Arguments,
-    template: PromptTemplate,
-    shape: BodyShape,
-    realm: str,
-    rules: Rules,
-) -> Requests:
-    """Render a few thousand rows at a time: a column of texts for all of them is never held."""
-    images = _images.image_columns(frame, arguments.images)
-    if images:
-        return _render_with_images(frame, arguments, template, shape, realm, rules, images)
-    n = len(frame)
-    missing_rows = np.zeros(n, dtype=np.bool_)
-    missing: Counter[Hashable] = Counter()
-    stop = False
-    empty: list[list[int]] = [[] for _ in template.roles]
-    parts: list[pa.Array] = []
-    ids: list[pa.Array] = []
-    done = 0
-    for start in range(0, n, _requests.ROWS_AT_ONCE):
-        piece = frame.iloc[start : start + _requests.ROWS_AT_ONCE]
-        values = _frame.column_values(piece, template.columns)
-        index = _frame.index_values(piece) if template.uses_index else None
-        labels: Any = piece.index
-        rendered = template.render(values, index, len(piece), labels, start)
-        blank, counts = _gaps(rendered, len(piece))
-        texts, stop = rendered.texts, stop or rendered.in_object
-        missing_rows[start : start + len(piece)] = blank
-        missing.update(counts)
-        stop |= bool(missing) and arguments.missing == "error"
-        if stop:
-            continue  # what is missing further down is counted, and nothing else is done
-        for places, column in zip(empty, texts, strict=True):
-            places += [done + i for i in preflight.empty_texts(column)]
-        parts.append(_requests.fragments(template.roles, texts))
-        ids.append(_requests.custom_ids(realm, shape, parts[-1]))
-        done += len(texts[0])
-    if stop:
-        raise _missing_value_error(template, frame.index, missing_rows, missing)
-    kept = np.flatnonzero(~missing_rows)
-    if any(empty):
-        preflight.check_texts(empty, template.roles, frame.index[kept])
-    every = pa.concat_arrays(ids) if ids else pa.array([], pa.string())
-    messages = pa.chunked_array(parts, pa.large_string())
-    return _requests.distinct(every, messages, shape, kept, n)
-
-
-def _gaps(rendered: Rendered, rows: int) -> tuple[Mask, Counter[Hashable]]:
-    """Return which rows use missing values, and how many rows do so per column."""
-    blank = np.zeros(rows, dtype=np.bool_)
-    blank[list(rendered.missing)] = True
-    return blank, Counter(label for labels in rendered.missing.values() for label in labels)
-
-
-def _missing_value_error(
-    template: PromptTemplate, index: pd.Index, missing_rows: Mask, counts: Mapping[Hashable, int]
-) -> MissingValueError:
-    told = {label: counts[label] for label in template.columns if counts.get(label)}
-    told |= counts  # and what is no column
-    labels = [preflight.shown_label(index[i]) for i in np.flatnonzero(missing_rows)[:4]]
-    return _frame.missing_value_error(labels, told, template.has_object)
-
-
-def _without(
-    missing_rows: Mask,
-    values: dict[Hashable, list[object]],
-    index: list[object] | None,
-    labels: Any,
-) -> tuple[dict[Hashable, list[object]], list[object] | None, Any]:
-    """Leave rows out."""
-    kept = np.flatnonzero(~missing_rows)
-    chosen = kept.tolist()
-    return (
-        {c: [column[i] for i in chosen] for c, column in values.items()},
-        None if index is None else [index[i] for i in chosen],
-        labels[kept],
-    )
-
-
-def _render_with_images(
-    frame: pd.DataFrame,
-    arguments: Arguments,
-    template: PromptTemplate,
-    shape: BodyShape,
-    realm: str,
-    rules: Rules,
-    images: tuple[Hashable, ...],
-) -> Requests:
-    n = len(frame)
-    pictures = _images.image_cells(frame, images)
-    missing_rows, counts = _frame.rows_with_na(pictures, tuple(pictures), n)
-    if counts and arguments.missing == "error":
-        raise _images.missing_image_error(frame, missing_rows, counts)
-    values = _frame.column_values(frame, template.columns)
-    index = _frame.index_values(frame) if template.uses_index else None
-    labels: Any
-    values, index, labels = _without(missing_rows, values, index, frame.index)
-    rendered = template.render(values, index, len(labels), labels)
-    if rendered.missing:
-        blank, missing = _gaps(rendered, len(labels))
-        missing_rows[np.flatnonzero(~missing_rows)[blank]] = True
-        if rendered.in_object or arguments.missing == "error":
-            raise _missing_value_error(template, frame.index, missing_rows, missing)
-    texts = rendered.texts
-    labels = frame.index[~missing_rows]
-    pictures, _, _ = _without(missing_rows, pictures, None, frame.index)
-    preflight.check_texts(list(map(preflight.empty_texts, texts)), template.roles, labels)
-    look = partial(_images.look, root=rules.root)
-    read = partial(_images.read, root=rules.root)
-    sources = row_sources(pictures, labels, rules, look)
-    at = max(i for i, role in enumerate(template.roles) if role == "user")
-    contents = {at: image_contents(texts[at], sources, rules, read)}
-    made = _requests.fragments_with_images(template.roles, texts, contents)
-    ids = _requests.custom_ids(realm, shape, made)
-    return _requests.distinct(ids, made, shape, np.flatnonzero(~missing_rows), n)
 
 
 def versions() -> str:

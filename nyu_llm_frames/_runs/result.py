@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from nyu_llm_frames._jobs.planner import Planner
 from nyu_llm_frames._runs.estimating import answer_costs
@@ -23,9 +25,7 @@ from nyu_llm_frames._sidecar.answer_store import Best, gather
 from nyu_llm_frames._stages.answers.answer import NO_FAILURE, SHOWN
 from nyu_llm_frames._stages.batches.job import CANCELLED, Job
 from nyu_llm_frames._stages.batches.planning import Ints
-from nyu_llm_frames._stages.requests.preflight import shown_label
 from nyu_llm_frames._tables import columns as _columns
-from nyu_llm_frames._tables import frame as _frame
 from nyu_llm_frames._tables.columns import Outcome
 
 if TYPE_CHECKING:
@@ -99,19 +99,44 @@ class Collected:
     """
 
     def __init__(self, call: PreparedCall, planner: Planner) -> None:
-        self._call = call
-        best = planner.ctx.sidecar.best_answers(call.requests.ids)
-        outcome = outcome_of(best, planner.each_job())
+        self._set(call, planner.ctx.sidecar.best_answers(call.requests.ids), planner.each_job())
+
+    @classmethod
+    def of(cls, call: PreparedCall, best: Best, jobs: Iterable[tuple[Job, Ints]]) -> Collected:
+        """Return the same by answers and jobs as they were at some moment; see `outcome_of`."""
+        collected = cls.__new__(cls)
+        collected._set(call, best, jobs)
+        return collected
+
+    def _set(self, call: PreparedCall, best: Best, jobs: Iterable[tuple[Job, Ints]]) -> None:
+        self._call, self._best = call, best
+        outcome = outcome_of(best, jobs)
         if call.arguments.details:  # prices are read only for those who look at them
-            cost, _ = answer_costs(best, call.gateway.realm, call.arguments.model)
-            outcome = replace(outcome, cost=cost)
+            outcome = replace(outcome, cost=self._costs[0])
         if call.schema is not None:
             outcome = _columns.read_schema(outcome, call.schema)
         self.outcome = outcome
 
+    @cached_property
+    def _costs(self) -> tuple[pa.Array, bool]:
+        """US dollars per request by the answers' own usage, and whether a price is not known."""
+        call = self._call
+        return answer_costs(self._best, call.gateway.realm, call.arguments.model)
+
     @property
-    def frame(self) -> pd.DataFrame:
-        """The joined frame."""
+    def costs(self) -> pa.Array | None:
+        """US dollars per request; None where a price is not known."""
+        costs, unpriced = self._costs
+        return None if unpriced else costs
+
+    @property
+    def cost(self) -> float | None:
+        """US dollars, each distinct request once; None where a price is not known."""
+        return None if self.costs is None else float(pc.sum(self.costs).as_py() or 0.0)
+
+    @property
+    def frame(self) -> Any:
+        """The table of the call with the new columns."""
         call, wanted = self._call, self._call.arguments
         columns = _columns.answer_columns(
             self.outcome,
@@ -121,30 +146,38 @@ class Collected:
             prefix=wanted.prefix,
             details=wanted.details,
         )
-        return _frame.with_columns(call.frame, columns)
+        if call.fill is not None:
+            columns = call.fill.filled(columns, self.answered)
+        table = call.table if call.whole is None else call.whole
+        return table.with_columns(columns)
 
     @property
-    def failures(self) -> pd.DataFrame:
+    def failures(self) -> Any:
         """The rows without a good answer, with ``status`` and ``error``."""
         call, status = self._call, self._status
-        error = _columns.spread(_columns.shown_error(self.outcome), call.codes)
-        taken = {"status", "error"} & set(call.frame.columns)
+        bad = np.flatnonzero(~np.isin(status, list(NO_FAILURE)))
+        error = _columns.spread(_columns.shown_error(self.outcome), call.codes[bad])
+        taken = {"status", "error"} & set(call.table.columns)
         before = f"{call.arguments.output}_" if taken else ""
         columns = {
-            f"{before}status": _columns.status_column(status.tolist()),
+            f"{before}status": _columns.status_column(status[bad].tolist()),
             f"{before}error": _columns.text_column(error),
         }
-        bad = ~np.isin(status, list(NO_FAILURE))
-        return _frame.with_columns(call.frame, columns).loc[bad]
+        return call.table.take(bad).with_columns(columns)
 
     @property
     def _status(self) -> np.ndarray[Any, np.dtype[np.object_]]:
         return _columns.row_status(self.outcome, self._call.codes)
 
     @property
+    def answered(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """Which of the rows that were asked have an outcome, good or bad."""
+        return ~np.isin(self._status, ("pending", "skipped"))
+
+    @property
     def counts(self) -> dict[str, int]:
-        """Rows per status."""
-        return dict(Counter(self._status.tolist()))
+        """Rows per status; those that were not asked anew have a good answer."""
+        return dict(Counter(self._status.tolist()) + Counter(ok=self._call.kept))
 
     @property
     def trouble(self) -> str:
@@ -160,5 +193,5 @@ class Collected:
         for kind in set(status.tolist()) - NO_FAILURE:
             row = int(np.flatnonzero(status == kind)[0])
             reason = error[int(self._call.codes[row])].as_py()
-            out[kind] = (repr(shown_label(self._call.frame.index[row])), str(reason))
+            out[kind] = (repr(self._call.table.label(row)), str(reason))
         return out

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import TypeAlias
 
@@ -19,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from nyu_llm_frames._jobs.planner import Planner
-from nyu_llm_frames._runs.estimating import answer_costs, estimate_bodies, to_pay
+from nyu_llm_frames._runs.estimating import answer_costs
 from nyu_llm_frames._runs.result import outcome_of
 from nyu_llm_frames._shared.clock import Clock, current_clock
 from nyu_llm_frames._sidecar.answer_store import Best, positions_of_each
@@ -29,8 +28,6 @@ from nyu_llm_frames._sidecar.stored import StoredRequests
 from nyu_llm_frames._stages.answers.answer import NO_FAILURE, SHOWN, TOKENS
 from nyu_llm_frames._stages.batches import shards
 from nyu_llm_frames._stages.batches.job import Job
-from nyu_llm_frames._stages.batches.planning import RequestStates
-from nyu_llm_frames._stages.cost.estimate import Estimate
 from nyu_llm_frames._tables.columns import Outcome, answer_frame, shown_error, text_column
 from nyu_llm_frames.errors import SidecarError
 
@@ -69,15 +66,14 @@ class StoredPart:
     sidecar: Sidecar
     planner: Planner | None = None
 
-    def estimate(
-        self, states: RequestStates, *, retries: int, again: bool | None, at: datetime
-    ) -> Estimate:
-        """Estimate what the next upload would cost."""
-        realm, model = self.jobs[0].realm, self.jobs[0].model
-        ids = self.requests.ids
-        paid, left = to_pay(ids, states, self.sidecar, realm, retries=retries, again=again)
-        bodies = self.requests.bodies(np.flatnonzero(paid)).to_pylist()
-        return estimate_bodies(bodies, left.tolist(), realm, model, at)
+    @property
+    def template(self) -> None:
+        """Nobody knows what each request was made of."""
+
+    @property
+    def rows(self) -> int:
+        """Requests are all that is known here."""
+        return len(self.requests)
 
     def outcome(self, jobs: Sequence[Job], columns: Sequence[str] = SHOWN) -> tuple[Best, Outcome]:
         """Return the best answers, and what came of every request by them and by some jobs."""
@@ -96,6 +92,8 @@ class StoredAnswers:
         The sidecar.
     run : str, optional
         Name of one run; all jobs otherwise.
+    month : str, optional
+        As "2026-11": only jobs that were submitted in it, by local time.
     clock : Clock, optional
 
     Attributes
@@ -112,11 +110,16 @@ class StoredAnswers:
     requests_at_once = 200_000
 
     def __init__(
-        self, path: str | Path, *, run: str | None = None, clock: Clock | None = None
+        self,
+        path: str | Path,
+        *,
+        run: str | None = None,
+        month: str | None = None,
+        clock: Clock | None = None,
     ) -> None:
         self.clock = clock or current_clock()
         self.sidecar = LargeSidecar(Path(path), self.clock, create=False)
-        self.run = run
+        self.run, self.month = run, month
         if run is not None and not any(job.run == run for job in self.sidecar.jobs().values()):
             known = sorted({job.run for job in self.sidecar.jobs().values()})
             raise SidecarError(
@@ -128,7 +131,11 @@ class StoredAnswers:
     def jobs(self) -> list[Job]:
         """Return the batch jobs, the oldest first."""
         every = self.sidecar.jobs().values()
-        return [job for job in every if self.run is None or job.run == self.run]
+        return [job for job in every if self.run in (None, job.run) and self._in_month(job)]
+
+    def _in_month(self, job: Job) -> bool:
+        at = job.submitted_at
+        return not self.month or (at is not None and f"{at.astimezone():%Y-%m}" == self.month)
 
     @property
     def pending(self) -> int:
@@ -190,7 +197,7 @@ class StoredAnswers:
         for start, stop in ranges:
             some = jobs[start:stop]
             whole = len(ranges) == 1
-            sidecar = self.sidecar if whole else self.sidecar.band_of(job.name for job in some)
+            sidecar = self.sidecar if whole else self.sidecar.linked_to(job.name for job in some)
             seen = sidecar.jobs()
             before = [job for job in jobs[:start] if job.name in seen]
             yield StoredPart(some, StoredRequests(sidecar, some, before=before), sidecar)

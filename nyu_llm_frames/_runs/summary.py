@@ -7,7 +7,7 @@ a word and what to do next. Pure.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from nyu_llm_frames._shared.wording import printable
+from nyu_llm_frames._shared.wording import count, dollars, printable
 from nyu_llm_frames._stages.answers.answer import NO_FAILURE, RANK, RETRYABLE, STATUSES
 from nyu_llm_frames._stages.batches.job import Job
 from nyu_llm_frames._stages.batches.polling import state_word
@@ -25,8 +25,14 @@ from nyu_llm_frames._stages.requests.models import bare_name
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 
 _ADVICE: Mapping[str, str] = {
-    "truncated": "truncated answers: a larger max_tokens= makes a new request of those rows",
-    "invalid": "invalid answers do not fit the schema: loosen it, or say more in the template",
+    "truncated": (
+        'truncated answers: the same call with a larger max_tokens= and if_exists="fill" asks '
+        "these rows alone, in the same columns"
+    ),
+    "invalid": (
+        "invalid answers do not fit the schema: loosen it or say more in the template, with "
+        'if_exists="fill" for these rows alone'
+    ),
     "blocked": "blocked rows: look at run.failures(); the provider refuses their content",
     "refused": "refused rows: look at run.failures(); the request itself is wrong",
 }
@@ -53,6 +59,8 @@ class Summary:
         UTC.
     answered_by : tuple of str
         Names of the models that the answers tell.
+    noun : str
+        What `rows` counts: rows of a call, or requests of a sidecar alone.
     """
 
     name: str
@@ -66,11 +74,13 @@ class Summary:
     costs: Floats | None
     at: datetime
     answered_by: tuple[str, ...] = ()
+    noun: str = "row"
 
     @property
     def models(self) -> str:
         """The model that was asked, and those that answered where they are others."""
-        if all(bare_name(name) == bare_name(self.model) for name in self.answered_by):
+        asked = {bare_name(name) for name in self.model.split(", ")}
+        if all(bare_name(name) in asked for name in self.answered_by):
             return self.model
         return f"asked {self.model}, answered by {', '.join(self.answered_by)}"
 
@@ -136,6 +146,31 @@ class Summary:
         return steps
 
 
+def ending(counts: Mapping[str, int], cost: float | None) -> str:
+    """Say in one line how a call ended, and what its answers cost.
+
+    Parameters
+    ----------
+    counts : mapping of str to int
+        Rows per status.
+    cost : float or None
+        US dollars; None where no price is known.
+    """
+    word = "so far" if counts.get("pending") else "done"
+    shown = ", ".join(f"{n:,} {s}" for s, n in sorted(counts.items(), key=lambda x: -x[1]) if n)
+    price = "unknown" if cost is None else dollars(cost)
+    return f"{word}: {count(sum(counts.values()), 'row')} ({shown or 'none'}); cost {price}"
+
+
+def cure(statuses: Iterable[str]) -> str:
+    """Say what cures rows that another attempt with the same request does not; "" if nothing."""
+    names = {"truncated": "a larger max_tokens=", "invalid": "another template or schema"}
+    changes = [change for status, change in names.items() if status in statuses]
+    if not changes:
+        return ""
+    return f' if_exists="fill" with {" or ".join(changes)} asks such rows alone.'
+
+
 def failures_text(
     counts: Mapping[str, int], examples: Mapping[str, tuple[str, str]], where: str
 ) -> str:
@@ -159,7 +194,7 @@ def failures_text(
     ]
     return (
         f"{sum(bad.values()):,} of {sum(counts.values()):,} rows have no good answer: "
-        f"{'; '.join(kinds)}. The reasons stand in {where}."
+        f"{'; '.join(kinds)}. The reasons stand in {where}.{cure(bad)}"
     )
 
 
@@ -185,6 +220,7 @@ def summarize(
     answers: pa.Table,
     costs: pa.Array | None,
     at: datetime,
+    noun: str = "row",
 ) -> Summary:
     """Make the record."""
     tokens = {
@@ -192,9 +228,9 @@ def summarize(
         "output": _told(answers, "completion_tokens"),
         "thinking": _told(answers, "reasoning_tokens"),
     }
-    dollars = None
+    usd = None
     if costs is not None:
-        dollars = np.asarray(costs.drop_null().to_numpy(zero_copy_only=False), dtype=np.float64)
+        usd = np.asarray(costs.drop_null().to_numpy(zero_copy_only=False), dtype=np.float64)
     return Summary(
         name=name,
         sidecar=sidecar,
@@ -204,7 +240,8 @@ def summarize(
         examples=examples,
         jobs=tuple(jobs),
         tokens=tokens,
-        costs=dollars,
+        costs=usd,
         at=at,
         answered_by=models_of(answers),
+        noun=noun,
     )

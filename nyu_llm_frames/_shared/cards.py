@@ -42,6 +42,7 @@ background:var(--nlf-bar)}
 .nlf td.reason{overflow-wrap:anywhere}
 .nlf ul{margin:.2em 0 0;padding-left:1.3em}
 .nlf .wide{overflow-x:auto}
+.nlf hr{border:0;border-top:1px solid var(--nlf-line);margin:.6em 0}
 </style>"""
 
 

@@ -29,6 +29,16 @@ class Connectable(Protocol):
     def connect(self) -> object: ...
 
 
+def no_gateway(given: object) -> str:
+    """Say what to write in place of what is no gateway; an address may hold a password."""
+    told = 'gateway must be a Gateway or the word "local"'
+    if isinstance(given, str) and given.strip().casefold() == "nyu":
+        return f"{told}: NYU's is the one that a call without gateway= uses. Leave it out."
+    if isinstance(given, str) and "://" in given:
+        return f"{told}, not an address: write gateway=llm.Gateway(base_url=...)."
+    return f"{told}, not {given!r}."
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
     """Settings of a call. See `set_options` for their meaning and units."""
@@ -45,6 +55,7 @@ class Options:
     max_requests_per_file: int = 50_000
     max_bytes_per_file: int = 90_000_000
     images_root: str | Path | None = None
+    shared: bool = False
 
     def __post_init__(self) -> None:
         for name in (
@@ -69,9 +80,7 @@ class Options:
         if not (
             self.gateway is None or self.gateway == "local" or hasattr(self.gateway, "connect")
         ):
-            raise ConfigurationError(
-                f'gateway must be a Gateway or the word "local", not {self.gateway!r}.'
-            )
+            raise ConfigurationError(no_gateway(self.gateway))
         if not (self.sidecar is None or isinstance(self.sidecar, str | Path)):
             raise ConfigurationError(f"sidecar must be the path of a folder, not {self.sidecar!r}.")
         if self.images_root is not None:
@@ -85,8 +94,9 @@ class Options:
                 f"progress must be True, False or a callable that takes a record, "
                 f"not {self.progress!r}."
             )
-        if not isinstance(self.keep_prompts, bool):
-            raise ConfigurationError(f"keep_prompts must be a bool, not {self.keep_prompts!r}.")
+        for name in ("keep_prompts", "shared"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigurationError(f"{name} must be a bool, not {getattr(self, name)!r}.")
 
 
 class _Layers:
@@ -146,6 +156,9 @@ class set_options:
     images_root : str or Path, optional
         Folder outside of which no file is read that a cell of an image column names, wherever
         symbolic links lead. For frames that came from somebody else.
+    shared : bool, default False
+        Whether a new sidecar is for the group of its folder, too (modes 2770 and 660): a lab works
+        in one, and goes on with each other's runs. One that is there keeps its modes.
 
     Raises
     ------

@@ -1,17 +1,16 @@
 """What a run tells while it works: a frozen record to a hook, lines to a person.
 
-Comes in: facts from the runner. Goes out: one `Progress` per change, lines for people through
-the default hook, log records at INFO; trouble at WARNING where there is no hook. Never a prompt,
-an answer or a key.
+Comes in: facts from the runner. Goes out: one `Progress` per change to the hook, log records at
+INFO; trouble at WARNING where there is no hook. Never a prompt, an answer or a key. What the
+default hook shows is `views`.
 """
 
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 logger = logging.getLogger("nyu_llm_frames")
 
@@ -43,16 +42,20 @@ class Progress:
     requests : int
         Distinct requests of the run.
     answered : int
-        While waiting: rows that the batch jobs under way have finished, as the gateway counts
+        While waiting: requests that the batch jobs under way have finished, as the gateway counts
         them; while a trial asks: requests that came back.
     jobs : mapping of str to int
         Batch jobs under way by the word that is shown of them, as ``queued`` or ``running``.
+    elapsed_s : float
+        Seconds since the oldest batch job under way was submitted; a later call goes on counting.
     waited_s : float
         Seconds since the call began to wait.
     next_poll_s : float or None
         Seconds until the next poll.
     trouble : str
         What keeps the run from going on, as a gateway that is not reached; else empty.
+    card : callable or None
+        Makes the HTML of the run, where it is over.
     """
 
     phase: Phase
@@ -60,12 +63,11 @@ class Progress:
     requests: int = 0
     answered: int = 0
     jobs: dict[str, int] = field(default_factory=dict)
+    elapsed_s: float = 0.0
     waited_s: float = 0.0
     next_poll_s: float | None = None
     trouble: str = ""
-
-
-_HINT = "waiting; Ctrl-C is safe: what was submitted goes on, and the same call picks it up"
+    card: Callable[[], str] | None = None
 
 
 def duration(seconds: float) -> str:
@@ -78,70 +80,19 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def _in_notebook() -> bool:
-    ipython = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython is not None else None
-    return shell is not None and "IPKernelApp" in shell.config
-
-
-class Display:
-    """The default hook: lines that stay, and one line that moves while a run waits."""
-
-    def __init__(self) -> None:
-        self._bar: Any = None
-        self._states: object = None
-        self._hinted = False
+class View:
+    """A hook that something moves in."""
 
     def __call__(self, progress: Progress) -> None:
-        if progress.phase not in MOVING:
-            self.close()
-            print(progress.message, flush=True)
-            self._states = None
-            return
-        if progress.phase == "waiting" and not self._hinted:
-            print(_HINT, flush=True)
-            self._hinted = True
-        if not (_in_notebook() or sys.stderr.isatty()):
-            # A log file: a line per change of state, not one per poll.
-            if progress.phase == "asking":
-                return
-            states = (dict(progress.jobs), bool(progress.trouble))
-            if states != self._states:
-                print(progress.message, flush=True)
-                self._states = states
-            return
-        if self._bar is None:
-            self._bar = _status_line()
-        self._bar.set_description_str(_fitting(progress.message, self._bar.format_dict["ncols"]))
+        """Show a record."""
+        raise NotImplementedError
+
+    def pause(self, seconds: float, sleep: Callable[[float], None]) -> None:
+        """Let time pass, and show that it does."""
+        sleep(seconds)
 
     def close(self) -> None:
-        """End the moving line."""
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
-
-
-def _fitting(message: str, columns: int | None) -> str:
-    """Leave parts out from the end until a message fits; what matters most stands first."""
-    if not columns or columns < 20:
-        return message
-    parts = message.split(" · ")
-    while len(parts) > 1 and len(" · ".join(parts)) >= columns:
-        parts.pop()
-    text = " · ".join(parts)
-    return text if len(text) < columns else f"{text[: columns - 2]}…"
-
-
-def _status_line() -> Any:
-    """Return a tqdm that shows a text and no bar.
-
-    The plain one also in notebooks: the widget needs ipywidgets, warns without them, and leaves
-    nothing readable in a saved notebook.
-    """
-    from tqdm import tqdm
-
-    file = sys.stdout if _in_notebook() else sys.stderr
-    return tqdm(bar_format="{desc}", leave=False, dynamic_ncols=True, file=file)
+        """End what moves."""
 
 
 class Reporter:
@@ -153,13 +104,19 @@ class Reporter:
     """
 
     def __init__(self, progress: bool | Callable[[Progress], None]) -> None:
-        self._display = Display() if progress is True else None
-        self._hook = progress if callable(progress) else self._display
+        self._hook: Callable[[Progress], None] | None = None
+        if progress is True:
+            from nyu_llm_frames._shared.views import Display
+
+            self._hook = Display()
+        elif callable(progress):
+            self._hook = progress
+        self._view = self._hook if isinstance(self._hook, View) else None
         self._troubled = False
 
     def __call__(self, progress: Progress) -> None:
         if progress.trouble and not self._troubled and self._hook is None:
-            # A run that is told to be silent must not wait for a wrong address without a word.
+            # A silent run must not wait for a wrong address without a word.
             logger.warning("%s", progress.message)
         elif progress.phase not in MOVING:
             logger.info("%s", progress.message)
@@ -168,7 +125,19 @@ class Reporter:
         if self._hook is not None:
             self._hook(progress)
 
+    @property
+    def listens(self) -> bool:
+        """Whether anybody reads what is reported."""
+        return self._hook is not None or logger.isEnabledFor(logging.INFO)
+
+    def pause(self, seconds: float, sleep: Callable[[float], None]) -> None:
+        """Let time pass; where a person looks on, it is shown."""
+        if self._view is None:
+            sleep(seconds)
+        else:
+            self._view.pause(seconds, sleep)
+
     def close(self) -> None:
-        """End the moving line."""
-        if self._display is not None:
-            self._display.close()
+        """End what moves."""
+        if self._view is not None:
+            self._view.close()

@@ -1,19 +1,19 @@
-"""A sidecar of any size, and what one band of ids sees of it.
+"""A sidecar of any size, and what some of its ids see of it.
 
-Comes in: a sidecar, and the prefixes of a band. Goes out: a sidecar that a planner works with as
-with any other: only the jobs and answers whose ids can be in the band. What a file of ids spans is
-looked up once and kept as two numbers.
+Comes in: a sidecar, and the prefixes of a band or the names of some jobs. Goes out: a sidecar that
+a planner works with as with any other: only the jobs and answers that can have those ids. Which
+files share an id is looked up once, in one sorted pass over all ids.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import hashlib
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from nyu_llm_frames._shared.clock import Clock
 from nyu_llm_frames._sidecar import answer_store as _answer_store
@@ -22,81 +22,178 @@ from nyu_llm_frames._sidecar.folder import IDS, Sidecar
 from nyu_llm_frames._stages.batches.job import Job
 
 Ints = np.ndarray[Any, np.dtype[np.int64]]
+Keys = np.ndarray[Any, np.dtype[np.uint64]]
 
 PREFIX = 1 << 24
 """Ids are told apart by their first six hex digits where only their band matters."""
 
+_KEY_BITS = 64
+_ID_BYTES = len("r-") + 32
 
-def prefixes(ids: pa.Array) -> Ints:
-    """Return the first six hex digits of ``r-<32 hex digits>`` as numbers."""
+
+def keys(ids: pa.Array) -> Keys:
+    """Return 64 bits of each id: of ``r-<32 hex digits>`` the first 16 digits.
+
+    Equal ids have equal keys; different ones nearly always differ.
+    """
     if not len(ids):
-        return np.zeros(0, np.int64)
+        return np.zeros(0, np.uint64)
+    ids = ids.cast(pa.string())
     offsets = np.frombuffer(ids.buffers()[1], np.int32, len(ids) + 1, ids.offset * 4)
-    data = np.frombuffer(ids.buffers()[2], np.uint8)
-    out = np.zeros(len(ids), np.int64)
-    for place in range(2, 8):
-        digit = data[offsets[:-1] + place].astype(np.int64)
-        out = out * 16 + np.where(digit >= 97, digit - 87, digit - 48)
+    data = np.frombuffer(ids.buffers()[2] or b"", np.uint8)
+    usual = np.diff(offsets) == _ID_BYTES
+    if usual.all():
+        return _hex_keys(data[offsets[0] : offsets[-1]])
+    out = np.empty(len(ids), np.uint64)
+    mask = pa.array(usual)
+    out[usual] = keys(ids.filter(mask)) if usual.any() else 0
+    strange = np.flatnonzero(~usual)
+    out[strange] = [_digest(text) for text in ids.take(pa.array(strange)).to_pylist()]
     return out
 
 
-class LargeSidecar(Sidecar):
-    """A sidecar that keeps no ids in memory, and knows what each of its files spans."""
+def _digest(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest())
 
-    def __init__(self, folder: Path, clock: Clock, *, create: bool = True) -> None:
+
+def _hex_keys(data: np.ndarray[Any, np.dtype[np.uint8]]) -> Keys:
+    """Read sixteen hex digits of every id, eight at once as the bytes of one number."""
+    halves = []
+    for place in (2, 10):
+        rows = (len(data) // _ID_BYTES,)
+        text = np.ndarray(rows, ">u8", data, place, (_ID_BYTES,)).astype(np.uint64)
+        text = (text & np.uint64(0x0F0F0F0F0F0F0F0F)) + np.uint64(9) * (
+            text >> np.uint64(6) & np.uint64(0x0101010101010101)
+        )
+        for shift, mask in ((4, 0x00FF00FF00FF00FF), (8, 0x0000FFFF0000FFFF), (16, 0xFFFFFFFF)):
+            text = (text | text >> np.uint64(shift)) & np.uint64(mask)
+        halves.append(text)
+    return np.asarray(halves[0] << np.uint64(32) | halves[1])
+
+
+def prefixes(ids: pa.Array) -> Ints:
+    """Return the first six hex digits of ``r-<32 hex digits>`` as numbers."""
+    return (keys(ids) >> np.uint64(_KEY_BITS - 24)).astype(np.int64)
+
+
+class LargeSidecar(Sidecar):
+    """A sidecar that keeps no ids in memory, and knows which of its files share some.
+
+    Attributes
+    ----------
+    keys_at_once : int
+        Of how many ids 8 bytes are held while that is looked up.
+    """
+
+    keys_at_once = 8_000_000
+
+    def __init__(self, folder: Path, clock: Clock, *, create: bool | None = True) -> None:
         super().__init__(folder, clock, create=create)
         self._spans: dict[Path, tuple[int, int]] = {}
+        self._links: tuple[frozenset[Path], dict[Path, set[Path]]] = frozenset(), {}
 
     def request_ids(self, name: str) -> pa.Array:
         ids = super().request_ids(name)
         self._ids.pop(name, None)
         return ids
 
+    def _keys(self, path: Path) -> Keys:
+        found = keys(_storage.read_table(path, IDS)["custom_id"].combine_chunks())
+        prefix = found >> np.uint64(_KEY_BITS - 24)
+        self._spans[path] = (int(prefix.min()), int(prefix.max())) if len(found) else (PREFIX, -1)
+        return found
+
     def span(self, path: Path) -> tuple[int, int]:
         """Return the lowest and the highest prefix of a file's ids; files never change."""
         if path not in self._spans:
-            ids = _storage.read_table(path, IDS)["custom_id"].combine_chunks()
-            ours = ids.filter(pc.match_substring_regex(ids, r"^r-[0-9a-f]{32}$"))
-            found = prefixes(ours)
-            self._spans[path] = (int(found.min()), int(found.max())) if len(found) else (PREFIX, -1)
+            self._keys(path)
         return self._spans[path]
-
-    def band_of(self, names: Iterable[str]) -> SidecarSlice:
-        """Return what the ids of some jobs can see."""
-        spans = [self.span(self.path / "requests" / f"{name}.parquet") for name in names]
-        return SidecarSlice(self, min(low for low, _ in spans), max(high for _, high in spans) + 1)
 
     def spans(self, path: Path, low: int, high: int) -> bool:
         """Whether a file can hold ids of a band."""
         first, last = self.span(path)
         return first < high and last >= low
 
+    def band(self, low: int, high: int) -> SidecarSlice:
+        """Return what ids with prefixes from `low` to below `high` see."""
+        return SidecarSlice(self, lambda path: self.spans(path, low, high))
+
+    def linked_to(self, names: Iterable[str]) -> SidecarSlice:
+        """Return what the ids of some jobs see."""
+        every = frozenset([*self._request_files(), *_storage.parquet_files(self.answers_folder)])
+        if self._links[0] != every:
+            self._links = every, self._find_links(sorted(every))
+        links = self._links[1]
+        own = {self._requests(name) for name in names}
+        seen = own.union(*(links.get(path, ()) for path in own))
+        # What was stored since can have any id.
+        return SidecarSlice(self, lambda path: path in seen or path not in every)
+
+    def _request_files(self) -> list[Path]:
+        return [self._requests(name) for name in self.jobs()]
+
+    def _find_links(self, files: list[Path]) -> dict[Path, set[Path]]:
+        """Find the files that share an id, by bands of keys with the number of their file."""
+        carried = 2 * sum(job.requests for job in self.jobs().values())  # and their answers
+        bands = 1 + carried // self.keys_at_once
+        bits = len(files).bit_length()
+        links: dict[Path, set[Path]] = {}
+        for band in range(bands):
+            low, high = band * PREFIX // bands, (band + 1) * PREFIX // bands
+            numbered = [np.zeros(0, np.uint64)]
+            for number, path in enumerate(files):
+                if bands > 1 and not self.spans(path, low, high):
+                    continue
+                found = self._keys(path)
+                if bands > 1:
+                    prefix = found >> np.uint64(_KEY_BITS - 24)
+                    found = found[(prefix >= low) & (prefix < high)]
+                numbered.append(found >> np.uint64(bits) << np.uint64(bits) | np.uint64(number))
+            for one, other in _neighbors(np.concatenate(numbered), bits):
+                links.setdefault(files[one], set()).add(files[other])
+                links.setdefault(files[other], set()).add(files[one])
+        return links
+
+
+def _neighbors(numbered: Keys, bits: int) -> set[tuple[int, int]]:
+    """Return the pairs of files that have an id in common; the last bits of a key are its file."""
+    numbered.sort()
+    found: set[tuple[int, int]] = set()
+    limit = np.uint64(1 << bits)
+    apart, at = 1, np.flatnonzero((numbered[1:] ^ numbered[:-1]) < limit)
+    while len(at):  # over ids that stand in more and more files
+        pairs = np.unique(numbered[at] % limit * limit + numbered[at + apart] % limit)
+        found.update(zip((pairs // limit).tolist(), (pairs % limit).tolist(), strict=True))
+        apart += 1
+        at = at[at < len(numbered) - apart]
+        at = at[(numbered[at] ^ numbered[at + apart]) < limit]
+    return found
+
 
 class SidecarSlice(Sidecar):
-    """What one band sees of a sidecar."""
+    """What some ids see of a sidecar.
 
-    def __init__(self, whole: LargeSidecar, low: int, high: int) -> None:
-        super().__init__(whole.path, whole._clock)
+    Parameters
+    ----------
+    whole : LargeSidecar
+    sees : callable
+        Whether a file of requests or answers can have one of the ids.
+    """
+
+    def __init__(self, whole: LargeSidecar, sees: Callable[[Path], bool]) -> None:
+        super().__init__(whole.path, whole._clock, create=None)
         self.is_new = whole.is_new
         self.lock = whole.lock
         self._jobs = whole._jobs
-        self._whole, self._low, self._high = whole, low, high
+        self._whole, self._sees = whole, sees
 
     def request_ids(self, name: str) -> pa.Array:
         return self._whole.request_ids(name)
 
     def jobs(self) -> dict[str, Job]:
-        whole, low, high = self._whole, self._low, self._high
-        return {
-            name: job
-            for name, job in whole.jobs().items()
-            if whole.spans(self.path / "requests" / f"{name}.parquet", low, high)
-        }
+        every = self._whole.jobs().items()
+        return {name: job for name, job in every if self._sees(self._requests(name))}
 
     def best_answers(self, ids: pa.Array) -> _answer_store.Best:
-        files = [
-            path
-            for path in _storage.parquet_files(self.answers_folder)
-            if self._whole.spans(path, self._low, self._high)
-        ]
+        files = [p for p in _storage.parquet_files(self.answers_folder) if self._sees(p)]
         return _answer_store.find_best(self.answers_folder, ids, files)

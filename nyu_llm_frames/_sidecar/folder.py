@@ -7,27 +7,31 @@ Comes in: records. Goes out: the same after a crash. Layout, one kind of file pe
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+import io
+from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, BinaryIO, get_type_hints
 
 import msgspec
 import pyarrow as pa
 
+from nyu_llm_frames._shared import options as _options
 from nyu_llm_frames._shared.clock import Clock
 from nyu_llm_frames._shared.local_path import local_path
 from nyu_llm_frames._shared.wording import printable
 from nyu_llm_frames._sidecar import answer_store as _answer_store
 from nyu_llm_frames._sidecar import storage as _storage
 from nyu_llm_frames._sidecar.lock import SidecarLock
+from nyu_llm_frames._sidecar.request_stream import RequestStream
 from nyu_llm_frames._stages.batches.job import Job
 from nyu_llm_frames._stages.batches.wire import is_plain_id
-from nyu_llm_frames._stages.requests.bodies import reads_as_replacement, request_lines
-from nyu_llm_frames.errors import SidecarDamagedError, SidecarError
+from nyu_llm_frames._stages.requests.bodies import reads_as_replacement
+from nyu_llm_frames.errors import SidecarError
 
 FOLDERS = ("jobs", "requests", "answers", "runs")
+SPOOL = "spool"
+"""What Dask's workers write for the time of a call."""
 DEFAULT_NAME = "llm_sidecar"
 
 _README = """\
@@ -40,7 +44,7 @@ dataframe and what came back, so that the same call can be made again at no cost
   runs/      what was asked: template, parameters, versions
 
 Look inside with  nyu_llm_frames.open_sidecar("<this folder>")  or with any parquet reader.
-Prompts and answers are stored here in the clear; the folder is readable by you alone. Keys are
+Prompts and answers are stored here in the clear; the folder is readable by {readers}. Keys are
 never stored. Deleting the folder forgets everything: the next call pays again.
 """
 
@@ -105,8 +109,9 @@ class Sidecar:
     Parameters
     ----------
     folder : Path
-        Made when it is not there.
     clock : Clock
+    create : bool or None, default True
+        Whether to make it when it is not there; with None it is looked at as an empty one.
 
     Raises
     ------
@@ -114,14 +119,14 @@ class Sidecar:
         When the folder holds something else, or cannot be made.
     """
 
-    def __init__(self, folder: Path, clock: Clock, *, create: bool = True) -> None:
+    def __init__(self, folder: Path, clock: Clock, *, create: bool | None = True) -> None:
         self.path = local_path(folder, "The sidecar").absolute()
         self._clock = clock
         self.is_new = not is_sidecar(self.path)
-        if self.is_new:
+        if self.is_new and create is not None:
             self._make(create)
         self.lock = SidecarLock(self.path, clock)
-        self._jobs: dict[Path, tuple[tuple[int, int, int], Job]] = {}
+        self._jobs: dict[str, tuple[_storage.Stamp, Job]] = {}
         self._ids: dict[str, pa.Array] = {}
         self._best: tuple[pa.Array, tuple[str, ...], _answer_store.Best] | None = None
 
@@ -131,7 +136,7 @@ class Sidecar:
             if path.exists() and not path.is_dir():
                 raise SidecarError(f"{path} is a file, not a folder.", path=str(path))
             strange = path.is_dir() and any(
-                p.name not in (*FOLDERS, "README.txt", ".gitignore")
+                p.name not in (*FOLDERS, SPOOL, "README.txt", ".gitignore")
                 and not p.name.startswith(("lock", "."))
                 for p in path.iterdir()
             )
@@ -145,38 +150,41 @@ class Sidecar:
             raise SidecarError(f"There is no sidecar {path}.", path=str(path))
         if not create:
             raise SidecarError(f"{path} is no sidecar: it has no jobs folder.", path=str(path))
-        _storage.make_folder(path)
+        shared = _options.current().shared
+        readers = "you and your group" if shared else "you alone"
+        _storage.make_folder(path, shared=shared)
         for name in reversed(FOLDERS):  # jobs last: it is the mark of a whole sidecar
             if name == "jobs":
-                _storage.write_text(path / "README.txt", _README)
+                _storage.write_text(path / "README.txt", _README.format(readers=readers))
                 _storage.write_text(path / ".gitignore", "*\n")
-            _storage.make_folder(path / name)
+            _storage.make_folder(path / name, shared=shared)
 
     # --- jobs -------------------------------------------------------------------------------
     def jobs(self) -> dict[str, Job]:
         """Read all jobs, by name."""
-        out = {}
-        for path in _storage.parquet_files(self.path / "jobs"):
-            out[path.stem] = self._read_job(path)
-        return out
+        return {
+            name: self._read_job(path, stamp)
+            for name, path, stamp in _storage.stamped_files(self.path / "jobs")
+        }
 
     def job(self, name: str) -> Job:
         """Read one job."""
-        return self._read_job(self.path / "jobs" / f"{name}.parquet")
-
-    def _read_job(self, path: Path) -> Job:
+        path = self.path / "jobs" / f"{name}.parquet"
         with _storage.sidecar_errors(path):
-            stat = path.stat()
-        stamp = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
-        known = self._jobs.get(path)
+            stamp = _storage.stamp(path.stat())
+        return self._read_job(str(path), stamp)
+
+    def _read_job(self, name: str, stamp: _storage.Stamp) -> Job:
+        known = self._jobs.get(name)
         if known is not None and known[0] == stamp:
             return known[1]
+        path = Path(name)
         job: Job = _read_record(path, Job)
         problem = _problem_of(job)
         if problem:
             raise _storage.damaged(path, problem)
         job = msgspec.structs.replace(job, error=printable(job.error) if job.error else None)
-        self._jobs[path] = (stamp, job)
+        self._jobs[name] = (stamp, job)
         return job
 
     def save_job(self, job: Job) -> None:
@@ -184,7 +192,7 @@ class Sidecar:
         path = self.path / "jobs" / f"{job.name}.parquet"
         table = pa.Table.from_pylist([msgspec.structs.asdict(job)], schema=_JOB_SCHEMA)
         _storage.write_table(path, table)
-        self._jobs.pop(path, None)
+        self._jobs.pop(str(path), None)
 
     # --- requests ---------------------------------------------------------------------------
     def add_requests(self, name: str, batches: Iterable[tuple[pa.Array, pa.Array]]) -> None:
@@ -192,7 +200,7 @@ class Sidecar:
         _storage.write_batches(
             self._requests(name),
             _REQUESTS,
-            (pa.record_batch([ids, bodies], schema=_REQUESTS) for ids, bodies in batches),
+            (pa.record_batch([ids.cast("string"), bodies], _REQUESTS) for ids, bodies in batches),
         )
 
     def _requests(self, name: str) -> Path:
@@ -237,21 +245,9 @@ class Sidecar:
                 found |= {i for i, b in zip(ids, bodies, strict=True) if reads_as_replacement(b)}
         return found
 
-    @contextmanager
-    def request_file(self, name: str) -> Iterator[Path]:
-        """Write a job's input file, lend its path, and remove it again."""
-        path = self._requests(name)
-        lines_path = _storage.draft_path(path.with_suffix(".jsonl"))
-        try:
-            with _storage.reading(path) as file, _storage.scratch_file(lines_path) as out:
-                if "body" not in file.schema_arrow.names:
-                    raise SidecarDamagedError(f"{path} has no prompts any more.", path=str(path))
-                for batch in _storage.one_ahead(_storage.groups(file, ["custom_id", "body"])):
-                    ids, bodies = (column.combine_chunks() for column in batch.columns)
-                    out.write(request_lines(ids, bodies))
-            yield lines_path
-        finally:
-            _storage.remove(lines_path)
+    def request_file(self, name: str, size: int) -> BinaryIO:
+        """Open a job's input file, of so many bytes: made while it is read, nowhere on the disk."""
+        return io.BufferedReader(RequestStream(self._requests(name), size))
 
     def drop_bodies(self, name: str) -> None:
         """Forget the prompts of a job that is over; its ids stay."""
@@ -292,6 +288,13 @@ class Sidecar:
         """Read all runs, the oldest first."""
         paths = _storage.parquet_files(self.path / "runs")
         return [_read_record(path, RunRecord) for path in paths]
+
+    def who_ran(self, name: str) -> str:
+        """Return the user who made a run, by the owner of its record; "" where nobody knows."""
+        try:
+            return (self.path / "runs" / f"{name}.parquet").owner()
+        except (OSError, KeyError, NotImplementedError):
+            return ""
 
     def tidy(self) -> None:
         """Remove what crashed processes left half-made. Only under the lock."""

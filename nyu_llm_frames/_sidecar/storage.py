@@ -1,7 +1,8 @@
 """Parquet files that are whole or not there: the only place that writes into a sidecar.
 
 Comes in: tables and paths. Goes out: files written beside their name, fsynced, atomically put in
-place (mode 0600, folders 0700), and errors that name the file and what can be done about it.
+place (mode 0600, folders 0700; in a shared sidecar 0660 and 2770), and errors that name the file
+and what can be done about it.
 """
 
 from __future__ import annotations
@@ -9,14 +10,16 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import shutil
 import socket
+import stat
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO, TypeAlias, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -31,6 +34,7 @@ from nyu_llm_frames.errors import (
 )
 
 T = TypeVar("T")
+Stamp: TypeAlias = tuple[int, int, int]
 
 FORMAT = 2
 _FORMAT_KEY = b"nyu_llm_frames.format"
@@ -83,14 +87,21 @@ def sidecar_errors(path: Path) -> Iterator[None]:
         raise SidecarError(f"{path}: {what}.", path=str(path)) from None
 
 
-def make_folder(path: Path) -> None:
-    """Make a private folder, and its parents as the system makes them."""
+def make_folder(path: Path, *, shared: bool = False) -> None:
+    """Make a folder for oneself, or one to share with its group; parents as the system does."""
     with sidecar_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             path.mkdir(mode=0o700)
         except FileExistsError:
             path.chmod(0o700)  # an empty one that somebody made open to all
+        if shared:
+            path.chmod(0o2770)  # what is made inside belongs to the same group
+
+
+def file_mode(folder: Path) -> int:
+    """Return the mode of new files: the group's, too, in a folder that the group may write to."""
+    return 0o660 if folder.stat().st_mode & stat.S_IWGRP else 0o600
 
 
 def sync_folder(path: Path) -> None:
@@ -118,9 +129,27 @@ def draft_path(path: Path) -> Path:
     return path.with_name(f".{path.name}.{_HOST}-{os.getpid()}-{uuid.uuid4().hex[:8]}")
 
 
-def create(path: Path, mode: int = 0o600) -> None:
-    """Make an empty file that only its owner can read, unless `mode` says otherwise."""
-    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, mode))
+def open_new(path: Path, mode: int | None = None) -> int:
+    """Make a file that its owner can read, in a shared folder the group as well; return it open.
+
+    A `mode` is narrowed by the process's mask, like that of any file.
+    """
+    wanted = file_mode(path.parent) if mode is None else mode
+    descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, wanted)
+    if mode is None and wanted != 0o600:
+        path.chmod(wanted)  # whatever the mask
+    return descriptor
+
+
+def create(path: Path, mode: int | None = None) -> None:
+    """Make such a file, empty."""
+    os.close(open_new(path, mode))
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copy a file, with the mode of files at its new place."""
+    create(target)
+    shutil.copyfile(source, target)
 
 
 def sync_file(path: Path) -> None:
@@ -133,7 +162,7 @@ def sync_file(path: Path) -> None:
 
 
 @contextmanager
-def atomic_path(path: Path, mode: int = 0o600) -> Iterator[Path]:
+def atomic_path(path: Path, mode: int | None = None) -> Iterator[Path]:
     """Lend a path to write to; the file then appears whole under its own name, or not at all."""
     draft = draft_path(path)
     with sidecar_errors(path):
@@ -153,19 +182,10 @@ def atomic_path(path: Path, mode: int = 0o600) -> Iterator[Path]:
 
 
 @contextmanager
-def atomic_file(path: Path, mode: int = 0o600) -> Iterator[BinaryIO]:
+def atomic_file(path: Path, mode: int | None = None) -> Iterator[BinaryIO]:
     """Write a file that appears whole, with all it held, or not at all."""
     with atomic_path(path, mode) as draft, draft.open("wb") as file:
         yield file
-
-
-@contextmanager
-def scratch_file(path: Path) -> Iterator[BinaryIO]:
-    """Write a private file that nobody needs after a crash."""
-    with sidecar_errors(path):
-        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            yield file
 
 
 def write_text(path: Path, text: str) -> None:
@@ -314,6 +334,28 @@ def parquet_files(folder: Path) -> list[Path]:
         return sorted(
             p for p in folder.iterdir() if p.suffix == ".parquet" and not p.name.startswith(".")
         )
+
+
+def stamp(stat: os.stat_result) -> Stamp:
+    """Return what tells two versions of a file apart."""
+    return stat.st_mtime_ns, stat.st_size, stat.st_ino
+
+
+def stamped_files(folder: Path) -> list[tuple[str, str, Stamp]]:
+    """Return the whole files of a folder, by name: name, path, stamp.
+
+    There may be thousands, and a step looks at all of them: so no more is made than that.
+    """
+    suffix = ".parquet"
+    with sidecar_errors(folder):
+        if not folder.is_dir():
+            return []
+        with os.scandir(folder) as entries:
+            return sorted(
+                (entry.name.removesuffix(suffix), entry.path, stamp(entry.stat()))
+                for entry in entries
+                if entry.name.endswith(suffix) and not entry.name.startswith(".")
+            )
 
 
 def remove_drafts(folder: Path) -> None:

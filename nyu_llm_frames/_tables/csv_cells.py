@@ -88,14 +88,23 @@ class Guess:
         return "uint" if self._low >= 0 else "text"
 
     @property
+    def is_empty(self) -> bool:
+        """Whether no cell had a value."""
+        return self.is_open and not (self._is_bool or self._is_whole or self._is_float)
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether floats hold every whole number that was seen."""
+        return self._low >= -_EXACT and self._high <= _EXACT
+
+    @property
     def is_damaged(self) -> bool:
         """Whether these are other values for pandas than what is written."""
         if not self.is_open or self._is_bool or not (self._is_whole or self._is_float):
             return self._is_given_up
         if self._is_altered or self._is_float:
             return self._is_altered
-        is_inexact = self._low < -_EXACT or self._high > _EXACT
-        return self._low < -(2**63) or (is_inexact and self._is_missing)
+        return self._low < -(2**63) or (self._is_missing and not self.is_exact)
 
     def look(self, cells: Cells, found: pd.Series) -> None:
         """Look at more cells of the column, and at what pandas makes of them alone."""
@@ -150,6 +159,15 @@ class Guess:
         if pc.any(pc.match_substring_regex(texts, _BELOW_ZERO)).as_py():
             wholes.append(-1)  # enough to know that no unsigned integers are asked for
         self._low, self._high = min(self._low, *wholes, 0), max(self._high, *wholes, 0)
+
+
+def common_kind(guesses: Sequence[Guess]) -> Kind:
+    """Return a kind that holds the values of a column of several files, each read by itself."""
+    known = [guess for guess in guesses if not guess.is_empty] or guesses
+    kinds = {guess.kind for guess in known}
+    if kinds == {"int", "float"} and all(guess.is_exact for guess in known):
+        return "float"
+    return kinds.pop() if len(kinds) == 1 else "text"
 
 
 def _whole(text: str) -> int:

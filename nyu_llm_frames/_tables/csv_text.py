@@ -1,4 +1,4 @@
-"""CSV and TSV files, read record by record with the exact text of each.
+"""CSV files of any separator, read record by record with the exact text of each.
 
 Comes in: a path. Goes out: plain values, typed tables, or records as they were written, so that a
 copy keeps every byte of the columns that nobody touched. Python's `csv` finds the cells, where
@@ -13,22 +13,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TextIO
 
 import pandas as pd
 import pyarrow as pa
 
 from nyu_llm_frames._shared.wording import count
 from nyu_llm_frames._tables.csv_cells import Guess, Kind, arrow_type, parsed, plain, typed
-from nyu_llm_frames._tables.source import (
-    BYTES,
-    ROWS,
-    Piece,
-    Source,
-    not_utf_8,
-    other_delimiter,
-    reading,
-)
+from nyu_llm_frames._tables.source import BYTES, ROWS
+from nyu_llm_frames._tables.table import Piece
+from nyu_llm_frames._tables.text_file import TextFile, not_utf_8, open_text, other_delimiter
 from nyu_llm_frames.errors import ConfigurationError
 
 _FEW = 100
@@ -46,7 +39,7 @@ class Records:
 
 
 class CsvSource:
-    """A CSV or TSV file in UTF-8 with a header line.
+    """A CSV file in UTF-8 with a header line, of any separator.
 
     Attributes
     ----------
@@ -61,10 +54,9 @@ class CsvSource:
         self.path, self.delimiter = path, delimiter
         self.files = [path]
         self._guesses: dict[int, Guess] = {}
-        self._size = max(path.stat().st_size, 1)
-        with path.open("rb") as bytes_:
-            self.has_mark = bytes_.read(3) == b"\xef\xbb\xbf"
-        with self._open() as file:
+        with open_text(path) as file:
+            self.has_mark = file.content.read(3) == b"\xef\xbb\xbf"
+        with open_text(path) as file:
             start = list(islice(self._rows(file), 2))
         if not start:
             raise ConfigurationError(f"{path} is empty: it has no header line.")
@@ -88,25 +80,36 @@ class CsvSource:
             named = dict(zip(columns, values[levels:], strict=True))
             yield Piece(len(records.fields), named, labels, records.read)
 
-    def schema(self) -> pa.Schema:
-        at = self.places(self.columns)
+    def guesses(self) -> list[Guess]:
+        """Look at all cells, and return what each field of a record is."""
         self._look(range(self._width))
+        return [self._guesses[i] for i in range(self._width)]
+
+    def schema(self, kinds: Sequence[Kind] | None = None) -> pa.Schema:
+        kinds = kinds or [guess.kind for guess in self.guesses()]
         levels = [f"__index_level_{i}__" for i in range(self.levels)]
-        names, places = [*self.columns, *levels], [*at, *range(self.levels)]
-        kinds = [arrow_type(self._kind(i)) for i in places]
-        schema = pa.schema(zip(names, kinds, strict=True))
+        names, places = [*self.columns, *levels], self._labels_last()
+        types = [arrow_type(kinds[i]) for i in places]
+        schema = pa.schema(zip(names, types, strict=True))
         if not levels:
             return schema
         frame = schema.empty_table().to_pandas().set_index(levels)
         frame.index.names = [None] * self.levels
         return schema.with_metadata(pa.Schema.from_pandas(frame).metadata)
 
-    def tables(self) -> Iterator[pa.Table]:
-        schema = self.schema()
-        at = [*self.places(self.columns), *range(self.levels)]
+    def tables(self, kinds: Sequence[Kind] | None = None) -> Iterator[pa.Table]:
+        """Read all columns, as the kinds that their cells are, or others that hold them."""
+        schema = self.schema(kinds)
+        at = self._labels_last()
         for records in self.records():
-            arrays = [typed(cells, found, kind) for kind, cells, found in self._cells(records, at)]
+            arrays = []
+            for i, (kind, cells, found) in zip(at, self._cells(records, at), strict=True):
+                wanted = kinds[i] if kinds else kind
+                arrays.append(typed(cells, None if wanted == "text" else found, wanted))
             yield pa.Table.from_arrays(arrays, schema=schema)
+
+    def _labels_last(self) -> list[int]:
+        return [*self.places(self.columns), *range(self.levels)]
 
     def places(self, columns: Sequence[str]) -> list[int]:
         """Return which fields of a record are these columns."""
@@ -115,7 +118,7 @@ class CsvSource:
 
     def records(self) -> Iterator[Records]:
         """Read all records with their text."""
-        with self._open() as file:
+        with open_text(self.path) as file:
             fields: list[list[str]] = []
             texts: list[str] = []
             size = 0
@@ -130,7 +133,7 @@ class CsvSource:
                 texts.append(text.rstrip("\r\n"))
                 size += len(text)
                 if len(fields) >= ROWS or size >= BYTES:
-                    yield Records(fields, texts, min(file.buffer.tell() / self._size, 1.0))
+                    yield Records(fields, texts, file.read)
                     fields, texts, size = [], [], 0
             if fields:
                 yield Records(fields, texts, 1.0)
@@ -141,8 +144,8 @@ class CsvSource:
         self._look(at)
         return [c for c, i in zip(columns, at, strict=True) if self._guesses[i].is_damaged]
 
-    def _kind(self, place: int) -> Kind:
-        return self._guesses[place].kind
+    def notes(self, columns: Sequence[str]) -> list[str]:
+        return reading_notes(self.levels, self.kept_as_text(columns))
 
     def _look(self, places: Sequence[int]) -> None:
         """Find the kinds of columns from all their cells, never from a part of them.
@@ -167,18 +170,14 @@ class CsvSource:
         self, records: Records, places: Sequence[int]
     ) -> Iterator[tuple[Kind, list[str], pd.Series | None]]:
         """Yield the cells of columns, and what pandas makes of them where they are no text."""
-        kinds = [self._kind(i) for i in places]
+        kinds = [self._guesses[i].kind for i in places]
         columns = [[row[i] for row in records.fields] for i in places]
         numbers = [(c, kind) for c, kind in zip(columns, kinds, strict=True) if kind != "text"]
         found = iter(parsed(*zip(*numbers, strict=True)) if numbers else ())
         for kind, cells in zip(kinds, columns, strict=True):
             yield kind, cells, None if kind == "text" else next(found)
 
-    def _open(self) -> TextIO:
-        with reading(self.path):
-            return self.path.open(encoding="utf-8-sig", newline="")
-
-    def _rows(self, file: TextIO) -> Iterator[tuple[list[str], str, int]]:
+    def _rows(self, file: TextFile) -> Iterator[tuple[list[str], str, int]]:
         """Yield each record's fields, text and first line; blank lines are no records."""
         if csv.field_size_limit() < _LARGEST_CELL:
             csv.field_size_limit(_LARGEST_CELL)
@@ -186,7 +185,7 @@ class CsvSource:
         text, line, next_line, kept = "", 1, 1, list[str]()
 
         def lines() -> Iterator[str]:
-            for some in file:
+            for some in file.lines():
                 kept.append(some)
                 yield some
 
@@ -207,8 +206,8 @@ class CsvSource:
     def _not_utf_8(self) -> ConfigurationError:
         """Find the line; what reads the file decodes many lines at once."""
         number = 1
-        with self.path.open("rb") as file:
-            for line in file:
+        with open_text(self.path) as file:
+            for line in file.content:
                 try:
                     line.decode("utf-8")
                 except UnicodeDecodeError as e:
@@ -257,17 +256,15 @@ def column_names(header: Sequence[str]) -> tuple[str, ...]:
     return tuple(names)
 
 
-def notes(source: Source, columns: Sequence[str]) -> list[str]:
-    """Return what has to be told of how a CSV file is read."""
-    if not isinstance(source, CsvSource):
-        return []
+def reading_notes(levels: int, kept: Sequence[str]) -> list[str]:
+    """Say of how a CSV file is read what its users may not expect."""
     told = []
-    if levels := source.levels:
+    if levels:
         told.append(
             f"the records have {count(levels, 'field')} more than the header: what stands first is "
             "taken as the row's label, as pandas.read_csv does"
         )
-    if kept := source.kept_as_text(columns):
+    if kept:
         names = ", ".join(map(repr, kept[:20])) + (", ..." if len(kept) > 20 else "")
         told.append(
             "kept as text, as pandas.read_csv would change what is written (zeros or a + in front, "

@@ -10,7 +10,9 @@ import zipfile
 from pathlib import Path
 
 HEAD_BYTES = 4096
-PARQUET_FILE = "a parquet file"
+PARQUET_FILE, FEATHER_FILE, EXCEL_FILE = "a parquet file", "a Feather file", "an Excel file"
+OLD_EXCEL = "an old Excel file, or one with a password"
+MAGIC = {"gzip": b"\x1f\x8b", "zstd": b"\x28\xb5\x2f\xfd"}
 
 # Names of formats stand in headers of text files, too: what follows there has no such bytes.
 _BINARY = re.compile(rb"[\x00-\x08\x0e-\x1f]")
@@ -20,8 +22,9 @@ _FORMATS: tuple[tuple[bytes, str, str], ...] = (
     (rb"BZh[1-9]1AY", "compressed with bzip2", 'pd.read_csv({path}, compression="bz2")'),
     (rb"\xfd7zXZ\0", "compressed with xz", 'pd.read_csv({path}, compression="xz")'),
     (rb"\x28\xb5\x2f\xfd", "compressed with zstd", 'pd.read_csv({path}, compression="zstd")'),
-    (rb"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an Excel file", "pd.read_excel({path})"),
-    (rb"ARROW1|FEA1", "a Feather file", "pd.read_feather({path})"),
+    (rb"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", OLD_EXCEL, "pd.read_excel({path})"),
+    (rb"ARROW1", FEATHER_FILE, "pd.read_feather({path})"),
+    (rb"FEA1", "an old Feather file", "pd.read_feather({path})"),
     (rb"\x89HDF\r\n\x1a\n", "an HDF5 file", "pd.read_hdf({path})"),
     (rb"\x80[\x02-\x05]", "a pickle", "pd.read_pickle({path}), if you trust it,"),
     (rb"\$FL[23]", "an SPSS file", "pd.read_spss({path})"),
@@ -60,7 +63,7 @@ def _archive(path: Path) -> tuple[str, str]:
     except (zipfile.BadZipFile, OSError):
         names = []
     if any(name.startswith("xl/") for name in names):
-        return "an Excel file", f"pd.read_excel({str(path)!r})"
+        return EXCEL_FILE, f"pd.read_excel({str(path)!r})"
     if "content.xml" in names:
         return "an OpenDocument file", f"pd.read_excel({str(path)!r})"
     return "a zip archive", f'pd.read_csv({str(path)!r}, compression="zip")'

@@ -1,4 +1,4 @@
-"""The two ends where a pandas frame is touched: columns out of it, new columns beside it.
+"""A pandas frame as a table, and what is checked of every table's columns.
 
 Comes in: a frame that stays as it is. Goes out: plain Python values of the columns in use, or a
 new frame with the same index, order, dtypes and columns, and the answers beside them.
@@ -14,16 +14,16 @@ import pandas as pd
 import pyarrow as pa
 
 from nyu_llm_frames._stages.prompts.python_values import PlaceName
+from nyu_llm_frames._stages.requests.bodies import ROWS_AT_ONCE
 from nyu_llm_frames._stages.requests.preflight import shown_label
 from nyu_llm_frames._tables.frame_values import index_to_python, series_to_python
+from nyu_llm_frames._tables.table import Head, Ints, Mask, Piece, Table
 from nyu_llm_frames.errors import (
     ColumnExistsError,
     ConfigurationError,
     MissingValueError,
     RequestError,
 )
-
-Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
 
 def own_copy(frame: pd.DataFrame) -> pd.DataFrame:
@@ -35,18 +35,73 @@ def own_copy(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.copy(deep=old and pd.get_option("mode.copy_on_write") is not True)
 
 
-def check_frame(frame: pd.DataFrame) -> None:
-    """Refuse columns that cannot be named in a template.
+class PandasTable(Table[pd.DataFrame]):
+    """A pandas frame, of which a copy is kept.
 
     Raises
     ------
     ConfigurationError
+        Its columns cannot be named in a template.
     """
-    if isinstance(frame.columns, pd.MultiIndex):
-        raise ConfigurationError(
-            "The frame has columns of several levels, which a template cannot name. Flatten them "
-            'first: df.columns = ["_".join(map(str, c)) for c in df.columns]'
-        )
+
+    def __init__(self, frame: pd.DataFrame) -> None:
+        if isinstance(frame.columns, pd.MultiIndex):
+            raise ConfigurationError(
+                "The frame has columns of several levels, which a template cannot name. Flatten "
+                'them first: df.columns = ["_".join(map(str, c)) for c in df.columns]'
+            )
+        self.frame = own_copy(frame)
+        self.index_names = [name for name in frame.index.names if isinstance(name, str)]
+
+    @property
+    def columns(self) -> list[Hashable]:
+        return list(self.frame.columns)
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+    def pieces(
+        self, columns: Sequence[Hashable], *, index: bool = False, rows: int | None = None
+    ) -> Iterator[Piece]:
+        n = len(self)
+        for start in range(0, n, rows or ROWS_AT_ONCE):
+            part = self.frame.iloc[start : start + (rows or ROWS_AT_ONCE)]
+            yield Piece(
+                len(part),
+                column_values(part, columns),
+                index_to_python(part.index) if index else None,
+                (start + len(part)) / n,
+                part.index,
+            )
+
+    def label(self, row: int) -> Hashable:
+        return shown_label(self.frame.index[row])
+
+    def take(self, rows: Ints) -> PandasTable:
+        return PandasTable(self.frame.iloc[rows])
+
+    def earlier(self, names: Sequence[str]) -> pd.DataFrame:
+        at = {name: there[0] for name in names if (there := places(self.columns, name))}
+        found = self.frame.iloc[:, list(at.values())].reset_index(drop=True)
+        found.columns = pd.Index(list(at))
+        return found
+
+    def beside_labels(self, columns: Mapping[str, Any]) -> pd.DataFrame:
+        return PandasTable(pd.DataFrame(index=self.frame.index)).with_columns(columns)
+
+    def with_columns(self, columns: Mapping[str, Any]) -> pd.DataFrame:
+        out = own_copy(self.frame)
+        for name, values in columns.items():
+            there = places(list(out.columns), name)
+            if not there:
+                out.insert(len(out.columns), name, values)
+            for place in there:
+                out.isetitem(place, values)
+        return out
+
+    def with_record(self, table: Any, name: str, record: Mapping[str, Any]) -> Any:
+        table.attrs[name] = dict(record)
+        return table
 
 
 def column_values(frame: pd.DataFrame, columns: Sequence[Hashable]) -> dict[Hashable, list[object]]:
@@ -88,11 +143,6 @@ def _columns(
     anything: Any = frame.iloc
     for label in columns:
         yield label, anything[:, at[label]]
-
-
-def index_values(frame: pd.DataFrame) -> list[object]:
-    """Return plain Python values of the index; lists where it has levels."""
-    return index_to_python(frame.index)
 
 
 def rows_with_na(
@@ -148,7 +198,7 @@ def missing_value_error(
     )
 
 
-def check_new_columns(frame: pd.DataFrame, names: Sequence[str], if_exists: str) -> None:
+def check_new_columns(table: Head, names: Sequence[str], if_exists: str) -> None:
     """Refuse to overwrite columns unless that was asked for.
 
     Raises
@@ -160,45 +210,31 @@ def check_new_columns(frame: pd.DataFrame, names: Sequence[str], if_exists: str)
         raise ConfigurationError(
             f"Two new columns would be called {twice[0]!r}. Choose another output= or prefix=."
         )
-    levels = [level for level in frame.index.names if isinstance(level, str)]
-    labels = [n for n in names if n in levels]
+    labels = [n for n in names if n in table.index_names]
     if labels:
         raise ColumnExistsError(
             f"The frame's index is called {', '.join(map(repr, labels))}. Choose another name "
             "with output= or prefix=, or rename the index.",
             columns=labels,
         )
-    places = {n: len(_places(frame, n)) for n in names}
-    there = [n for n in names if places[n]]
+    columns = list(table.columns)
+    found = {n: len(places(columns, n)) for n in names}
+    there = [n for n in names if found[n]]
     if there and if_exists == "error":
         raise ColumnExistsError(
             f"The frame already has {', '.join(map(repr, there))}. Was this cell run before? Then "
-            'nothing is paid again with if_exists="replace"; or choose another name with output= '
-            "or prefix=.",
+            'nothing is paid again with if_exists="replace", and if_exists="fill" asks only the '
+            "rows without a good answer; or choose another name with output= or prefix=.",
             columns=there,
         )
     for name in there:
-        if places[name] > 1:
+        if found[name] > 1:
             raise ConfigurationError(
-                f"{places[name]} columns are called {name!r}; choose another output= or prefix=."
+                f"{found[name]} columns are called {name!r}; choose another output= or prefix=."
             )
 
 
-def _places(frame: pd.DataFrame, name: str) -> list[int]:
+def places(columns: Sequence[Hashable], name: str) -> list[int]:
+    """Return where the columns of a name stand."""
     # A label may be anything, also pd.NA, whose comparisons are no bool.
-    return [i for i, label in enumerate(frame.columns) if isinstance(label, str) and label == name]
-
-
-def with_columns(frame: pd.DataFrame, columns: Mapping[str, Any]) -> pd.DataFrame:
-    """Return a new frame with columns added at the end, or replaced where they stand.
-
-    Values go in by position: the index may have duplicates, and is left alone.
-    """
-    out = own_copy(frame)
-    for name, values in columns.items():
-        places = _places(out, name)
-        if not places:
-            out.insert(len(out.columns), name, values)
-        for place in places:
-            out.isetitem(place, values)
-    return out
+    return [i for i, label in enumerate(columns) if isinstance(label, str) and label == name]

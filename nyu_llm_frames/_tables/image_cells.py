@@ -1,6 +1,6 @@
 """The image columns of a frame, and the files that they name.
 
-Comes in: a frame and `images=`; later a path. Goes out: cells per column; what is in a file. This
+Comes in: columns and `images=`; later a path. Goes out: cells per column; what is in a file. This
 is where files are opened, and only here.
 """
 
@@ -10,19 +10,18 @@ import io
 import os
 import stat
 import sys
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from nyu_llm_frames._shared.local_path import as_url
 from nyu_llm_frames._stages.prompts.python_values import unwrapped
 from nyu_llm_frames._stages.prompts.template_errors import nearest
 from nyu_llm_frames._stages.requests.media import HEAD_BYTES, holds_nothing
 from nyu_llm_frames._stages.requests.preflight import shown_label
-from nyu_llm_frames._tables.frame import Mask, column_values
+from nyu_llm_frames._tables.table import Mask
 from nyu_llm_frames.errors import (
     ConfigurationError,
     MissingColumnError,
@@ -33,7 +32,7 @@ from nyu_llm_frames.errors import (
 _PNG_MODES = frozenset({"1", "L", "LA", "I;16", "P", "RGB", "RGBA"})
 
 
-def image_columns(frame: pd.DataFrame, images: object) -> tuple[Hashable, ...]:
+def image_columns(columns: Sequence[Hashable], images: object) -> tuple[Hashable, ...]:
     """Return the labels that ``images=`` names.
 
     Raises
@@ -45,7 +44,7 @@ def image_columns(frame: pd.DataFrame, images: object) -> tuple[Hashable, ...]:
     labels = list(images) if isinstance(images, list | tuple) else [images]
     if not labels:
         raise ConfigurationError("images=[] names no column; leave it out.")
-    known = list(frame.columns)
+    known = list(columns)
     for label in labels:
         if not isinstance(label, Hashable) or isinstance(label, bytes | Path):
             raise ConfigurationError(
@@ -66,7 +65,9 @@ def image_columns(frame: pd.DataFrame, images: object) -> tuple[Hashable, ...]:
     return tuple(labels)
 
 
-def image_cells(frame: pd.DataFrame, columns: tuple[Hashable, ...]) -> dict[Hashable, list[object]]:
+def image_cells(
+    values: Mapping[Hashable, Sequence[object]], labels: Sequence[Any]
+) -> dict[Hashable, list[object]]:
     """Return the cells of image columns; missing ones as None, and PIL images as bytes.
 
     Raises
@@ -75,13 +76,13 @@ def image_cells(frame: pd.DataFrame, columns: tuple[Hashable, ...]) -> dict[Hash
         A PIL image has no pixels that can be encoded.
     """
     found: dict[Hashable, list[object]] = {}
-    for label, column in column_values(frame, columns).items():
+    for label, column in values.items():
         found[label] = []
         for i, cell in enumerate(column):
             try:
                 found[label].append(_cell(unwrapped(cell)))
             except RequestError as e:
-                row = shown_label(frame.index[i])
+                row = shown_label(labels[i])
                 raise RequestError(f"Row {row!r}, column {label!r}: {e}", row=row) from None
     return found
 
@@ -112,10 +113,10 @@ def _png(image: Any) -> bytes:
 
 
 def missing_image_error(
-    frame: pd.DataFrame, missing: Mask, counts: Mapping[Hashable, int]
+    every: Sequence[Any], missing: Mask, counts: Mapping[Hashable, int]
 ) -> MissingValueError:
     """Say how many image cells are missing, where, and the ways out."""
-    labels = [shown_label(frame.index[i]) for i in np.flatnonzero(missing)[:3]]
+    labels = [shown_label(every[i]) for i in np.flatnonzero(missing)[:3]]
     told = ", ".join(f"{n:,} in column {label!r}" for label, n in counts.items())
     return MissingValueError(
         f"Missing images: {told} (rows {', '.join(repr(x) for x in labels)}"

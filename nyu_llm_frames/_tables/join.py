@@ -6,15 +6,14 @@ consecutive rows at a time. What lies between is sorted into ranges of rows on d
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from nyu_llm_frames._tables.filling import IS_NEW, with_choices
 from nyu_llm_frames._tables.spill import Ints, Spill
 from nyu_llm_frames.errors import ConfigurationError
 
@@ -32,22 +31,28 @@ class NewColumns:
         Rows of the file.
     status : str
         Name of the column of statuses, if there is one: rows without a request are "skipped".
+    fills : bool
+        Whether rows that were not added keep what stands in the input.
     """
 
-    def __init__(self, folder: Path, rows: int, status: str) -> None:
-        self._folder, self._rows, self._status = folder, rows, status
+    def __init__(self, folder: Path, rows: int, status: str, *, fills: bool = False) -> None:
+        self._folder, self._rows, self._status, self.fills = folder, rows, status, fills
         self._spill: Spill | None = None
+        self._choices: dict[str, pa.Array] = {}
         self._per_range = 1
         self._next = 0
         self._ready: pa.Table | None = None
         self.schema = pa.schema([])  # with what pandas says of the columns
 
-    def add(self, rows: Ints, frame: pd.DataFrame) -> None:
+    def add(self, rows: Ints, table: pa.Table) -> None:
         """Take the new columns of some rows."""
-        frame = frame.assign(**{str(c): _as_text(frame[c]) for c in frame if _is_mixed(frame[c])})
-        table = pa.Table.from_pandas(frame, preserve_index=False)
         if self._spill is None:
             self.schema = table.schema
+            self._choices = {
+                field.name: table[field.name].combine_chunks().dictionary
+                for field in table.schema
+                if pa.types.is_dictionary(field.type)
+            }
             spilled = pa.schema([("row", pa.int64()), *self.schema])
             self._spill = Spill(self._folder, spilled)
             per_row = table.nbytes / max(table.num_rows, 1) + 1
@@ -57,7 +62,7 @@ class NewColumns:
         self._spill.add(numbered, rows // self._per_range)
 
     def take(self, count: int) -> pa.Table:
-        """Return the new columns of the next rows."""
+        """Return the new columns of the next rows; with `fills` also which are new (`IS_NEW`)."""
         parts = []
         while count:
             if self._ready is None or not self._ready.num_rows:
@@ -66,7 +71,9 @@ class NewColumns:
             self._ready = self._ready.slice(part.num_rows)
             count -= part.num_rows
             parts.append(part)
-        return pa.concat_tables(parts) if parts else self.schema.empty_table()
+        if parts:
+            return pa.concat_tables(parts)
+        return self._marked(self.schema.empty_table(), np.empty(0, np.bool_))
 
     def _load(self) -> pa.Table:
         """Load the next range of rows, in order."""
@@ -81,32 +88,21 @@ class NewColumns:
         place[table["row"].to_numpy() - self._next] = np.arange(table.num_rows)
         self._next = stop
         ordered = table.take(pa.array(place, mask=place < 0)).select(self.schema.names)
-        if self._status in ordered.column_names:
+        if self._status in ordered.column_names and not self.fills:
             at = ordered.column_names.index(self._status)
             filled = pc.fill_null(ordered[self._status], "skipped")
             ordered = ordered.set_column(at, self.schema.field(at), filled)
-        return ordered.replace_schema_metadata(self.schema.metadata)
+        return self._marked(ordered.replace_schema_metadata(self.schema.metadata), place >= 0)
+
+    def _marked(self, table: pa.Table, is_new: np.ndarray[Any, np.dtype[np.bool_]]) -> pa.Table:
+        if not self.fills:
+            return table
+        for name, choices in self._choices.items():  # also where no row of these is new
+            column = with_choices(name, table[name], choices)
+            table = table.set_column(table.column_names.index(name), name, column)
+        return table.append_column(IS_NEW, pa.array(is_new))
 
     def close(self) -> None:
         """Remove what was written."""
         if self._spill is not None:
             self._spill.close()
-
-
-def _is_mixed(column: pd.Series[Any]) -> bool:
-    """Whether a column has choices that no file can hold as they are: texts and numbers, say."""
-    if not isinstance(column.dtype, pd.CategoricalDtype):
-        return False
-    try:
-        pa.array(column.cat.categories.tolist())
-    except (pa.ArrowException, OverflowError):
-        return True
-    return False
-
-
-def _as_text(column: pd.Series[Any]) -> pd.Series[Any]:
-    """Write such choices as they stand inside of lists: texts as they are, others as JSON."""
-    choices = column.cat.categories.tolist()
-    texts = [c if isinstance(c, str) else json.dumps(c) for c in choices]
-    values = [None if code < 0 else texts[code] for code in column.cat.codes.tolist()]
-    return pd.Series(values, index=column.index, dtype="str")

@@ -1,6 +1,6 @@
 """JSON lines: one object a line, decoded by itself.
 
-Comes in: a path. Goes out: plain values and typed tables. The types of a column come from all its
+Comes in: paths. Goes out: plain values and typed tables. The types of a column come from all its
 values, never from a block of them; where they do not fit together, the column is text.
 """
 
@@ -14,7 +14,10 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 
-from nyu_llm_frames._tables.source import BYTES, ROWS, Piece, not_utf_8, reading
+from nyu_llm_frames._stages.prompts.python_values import to_python
+from nyu_llm_frames._tables.source import BYTES, ROWS
+from nyu_llm_frames._tables.table import Piece
+from nyu_llm_frames._tables.text_file import not_utf_8, open_text
 from nyu_llm_frames.errors import ConfigurationError
 
 _LARGEST_WHOLE_FLOAT = 2**53
@@ -22,32 +25,31 @@ _decode = msgspec.json.Decoder().decode
 
 
 class JsonLinesSource:
-    """A file of JSON objects, one a line, in UTF-8."""
+    """Files of JSON objects, one a line, in UTF-8."""
 
     index_names = ()
 
-    def __init__(self, path: Path) -> None:
-        self.path, self.files = path, [path]
-        self._size = max(path.stat().st_size, 1)
+    def __init__(self, files: Sequence[Path]) -> None:
+        self.path, self.files = files[0], files
         self._schema: pa.Schema | None = None
         names: dict[str, None] = {}
-        for rows, _ in self._objects():
+        for rows, _, _ in self.objects():
             for row in rows:
                 names.update(dict.fromkeys(row))
         self.columns = tuple(names)
         if not names:
-            raise ConfigurationError(f"{path} holds no JSON objects.")
+            raise ConfigurationError(f"{self.path} holds no JSON objects.")
 
     def pieces(self, columns: Sequence[str], *, index: bool = False) -> Iterator[Piece]:
-        for rows, read in self._objects():
-            values = {name: [row.get(name) for row in rows] for name in columns}
+        for rows, _, read in self.objects():
+            values = {name: to_python([row.get(name) for row in rows]) for name in columns}
             yield Piece(len(rows), values, None, read)
 
     def schema(self) -> pa.Schema:
         if self._schema is None:
             types: dict[str, pa.DataType] = {name: pa.null() for name in self.columns}
             large: set[str] = set()
-            for rows, _ in self._objects():
+            for rows, _, _ in self.objects():
                 for name, known in types.items():
                     values = [row.get(name) for row in rows]
                     types[name] = _joined(known, values)
@@ -62,7 +64,7 @@ class JsonLinesSource:
 
     def tables(self) -> Iterator[pa.Table]:
         schema = self.schema()
-        for rows, _ in self._objects():
+        for rows, _, _ in self.objects():
             arrays = []
             for field in schema:
                 values = [row.get(field.name) for row in rows]
@@ -71,33 +73,44 @@ class JsonLinesSource:
                 arrays.append(pa.array(values, field.type))
             yield pa.Table.from_arrays(arrays, schema=schema)
 
-    def _objects(self) -> Iterator[tuple[list[dict[str, Any]], float]]:
-        rows: list[dict[str, Any]] = []
-        size = read = 0
-        with reading(self.path), self.path.open("rb") as file:
-            for number, line in enumerate(file, 1):
-                size += len(line)
-                if number == 1:
-                    line = line.removeprefix(b"\xef\xbb\xbf")
-                if line.isspace():
-                    continue
-                try:
-                    row = _decode(line)
-                except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
-                    raise _unreadable(self.path, number, line, e) from None
-                if not isinstance(row, dict):
-                    hint = f" Read it with pd.read_json({str(self.path)!r}) and use df.llm.batch."
-                    raise ConfigurationError(
-                        f"{self.path}, line {number:,} is no JSON object but a "
-                        f"{type(row).__name__}.{hint if isinstance(row, list) else ''}"
-                    )
-                rows.append(row)
-                if len(rows) >= ROWS or size >= BYTES:
-                    read += size
-                    yield rows, read / self._size
-                    rows, size = [], 0
-        if rows:
-            yield rows, 1.0
+    def notes(self, columns: Sequence[str]) -> list[str]:
+        return []
+
+    def objects(self) -> Iterator[tuple[list[dict[str, Any]], list[bytes], float]]:
+        """Read all objects, each with its text, and what part of the files was read."""
+        for number, path in enumerate(self.files):
+            for rows, texts, read in _objects(path):
+                yield rows, texts, (number + read) / len(self.files)
+
+
+def _objects(path: Path) -> Iterator[tuple[list[dict[str, Any]], list[bytes], float]]:
+    rows: list[dict[str, Any]] = []
+    texts: list[bytes] = []
+    size = 0
+    with open_text(path) as file:
+        for number, line in enumerate(file.content, 1):
+            size += len(line)
+            if number == 1:
+                line = line.removeprefix(b"\xef\xbb\xbf")
+            if line.isspace():
+                continue
+            try:
+                row = _decode(line)
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
+                raise _unreadable(path, number, line, e) from None
+            if not isinstance(row, dict):
+                hint = f" Read it with pd.read_json({str(path)!r}) and use df.llm.batch."
+                raise ConfigurationError(
+                    f"{path}, line {number:,} is no JSON object but a "
+                    f"{type(row).__name__}.{hint if isinstance(row, list) else ''}"
+                )
+            rows.append(row)
+            texts.append(line.strip())
+            if len(rows) >= ROWS or size >= BYTES:
+                yield rows, texts, file.read
+                rows, texts, size = [], [], 0
+    if rows:
+        yield rows, texts, 1.0
 
 
 def _unreadable(path: Path, number: int, line: bytes, error: Exception) -> ConfigurationError:

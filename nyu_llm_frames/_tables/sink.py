@@ -1,7 +1,7 @@
 """The output file: the input's columns as they are, and the new ones beside them.
 
-Comes in: a source and the new columns. Goes out: a CSV or parquet file that appears whole or not
-at all. From CSV to CSV a record's text is copied as it stands.
+Comes in: a source and the new columns. Goes out: a file that appears whole or not at all. From CSV
+to CSV, and from JSON lines to JSON lines, a record's text is copied as it stands.
 """
 
 from __future__ import annotations
@@ -10,9 +10,8 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import BinaryIO, Protocol
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
@@ -20,14 +19,20 @@ import pyarrow.parquet as pq
 from nyu_llm_frames._shared.local_path import local_path
 from nyu_llm_frames._sidecar.storage import atomic_file
 from nyu_llm_frames._tables import pandas_metadata
+from nyu_llm_frames._tables.csv_files import CsvFiles
 from nyu_llm_frames._tables.csv_text import CsvSource
-from nyu_llm_frames._tables.json_lines import cell_text
-from nyu_llm_frames._tables.source import CSV_DELIMITERS, OUTPUTS, Source
+from nyu_llm_frames._tables.excel_sheet import check_sheet, write_sheet
+from nyu_llm_frames._tables.filling import IS_NEW
+from nyu_llm_frames._tables.json_lines import JsonLinesSource
+from nyu_llm_frames._tables.json_output import check_numbers, write_json
+from nyu_llm_frames._tables.output_cells import beside, flat, has_text, plain_text
+from nyu_llm_frames._tables.source import CSV_DELIMITERS, JSON_LINES, PARQUET, TEXTS, Source
+from nyu_llm_frames._tables.text_file import COMPRESSED, compressed, text_suffix
 from nyu_llm_frames.errors import ConfigurationError
 
 _GROUP_BYTES = 16 << 20
-_TEXTS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
-_TEXT_EXTENSIONS = ("arrow.uuid", "arrow.json", "pandas.period", "pandas.interval")
+_FEATHER, _EXCEL = (".feather", ".arrow"), ".xlsx"
+OUTPUTS = (*TEXTS, *PARQUET, *_FEATHER, _EXCEL)
 
 
 class Columns(Protocol):
@@ -42,21 +47,46 @@ def check_output(path: str | Path, source: Source) -> Path:
     """Return the output's path, or say why it cannot be one."""
     instead = "Give a path of this machine, and upload the file afterwards."
     output = local_path(path, "The output", instead).absolute()
-    if output.suffix.lower() not in OUTPUTS:
-        raise ConfigurationError(f"{output}: the output's name ends in {', '.join(OUTPUTS)}.")
+    suffix = text_suffix(output)
+    if suffix not in (TEXTS if output.suffix.lower() in COMPRESSED else OUTPUTS):
+        raise ConfigurationError(
+            f"{output}: the output's name ends in {', '.join(OUTPUTS)} (text also in .gz or .zst)."
+        )
     if output.is_dir():
         raise ConfigurationError(f"{output} is a folder; the output is one file.")
     if not output.parent.is_dir():
         raise ConfigurationError(f"There is no folder {output.parent} for the output.")
-    if output.exists() and source.path.exists() and output.samefile(source.path):
+    if output.exists() and any(f.exists() and output.samefile(f) for f in source.files):
         raise ConfigurationError(f"{output} is the input; the output needs a name of its own.")
     check_outside(output, source, "output")
     if not os.access(output.parent, os.W_OK):
         raise ConfigurationError(f"{output.parent} cannot be written to.")
-    if output.suffix.lower() in CSV_DELIMITERS and not isinstance(source, CsvSource):
+    if suffix == _EXCEL or (suffix in TEXTS and not _is_copied(source, suffix)):
         for field in source.schema():
-            _check_cells(field, output)
+            _check_cells(field, output, suffix)
+        if suffix == _EXCEL:
+            check_sheet(source, output)
+        elif suffix in JSON_LINES:
+            check_numbers(source, output)
     return output
+
+
+def is_typed(output: Path) -> bool:
+    """Whether every column of the input is given a type in an output."""
+    return text_suffix(output) not in CSV_DELIMITERS
+
+
+def joins_types(source: Source, output: Path) -> bool:
+    """Whether cells of the input and new ones in one column have to be of one type."""
+    suffix = text_suffix(output)
+    return suffix != _EXCEL and not _is_copied(source, suffix)
+
+
+def _is_copied(source: Source, suffix: str) -> bool:
+    """Whether the text of records stays as it is."""
+    if suffix in JSON_LINES:
+        return isinstance(source, JsonLinesSource)
+    return isinstance(source, CsvSource | CsvFiles)
 
 
 def check_outside(path: Path, source: Source, what: str) -> None:
@@ -68,27 +98,14 @@ def check_outside(path: Path, source: Source, what: str) -> None:
         )
 
 
-def _check_cells(field: pa.Field, output: Path) -> None:
-    if not _has_text(field.type):
+def _check_cells(field: pa.Field, output: Path, suffix: str) -> None:
+    has_zone = pa.types.is_timestamp(field.type) and field.type.tz is not None
+    if not has_text(field.type) or (suffix == _EXCEL and has_zone):
+        what = "an Excel" if suffix == _EXCEL else "a JSON" if suffix in JSON_LINES else "a CSV"
         raise ConfigurationError(
-            f"{output}: a CSV file cannot hold the column {field.name!r} ({field.type}). Choose an "
-            "output that ends in .parquet, or leave the column out of the input."
+            f"{output}: {what} file cannot hold the column {field.name!r} ({field.type}). Choose "
+            "an output that ends in .parquet, or leave the column out of the input."
         )
-
-
-def _has_text(kind: pa.DataType, inside: bool = False) -> bool:
-    """Whether the cells of a type are text in a CSV file; lists and structs are as JSON."""
-    is_ = pa.types
-    if isinstance(kind, pa.BaseExtensionType):
-        return not inside and kind.extension_name in _TEXT_EXTENSIONS
-    if is_.is_dictionary(kind):
-        return _has_text(kind.value_type, inside)
-    if is_.is_nested(kind):
-        return all(_has_text(kind.field(i).type, True) for i in range(kind.num_fields))
-    if is_.is_temporal(kind) or is_.is_decimal(kind):
-        return not inside
-    always = (is_.is_boolean, is_.is_integer, is_.is_floating, is_.is_null, *_TEXTS)
-    return any(is_kind(kind) for is_kind in always)
 
 
 def write(source: Source, output: Path, new: Columns, check: Callable[[], None]) -> None:
@@ -104,27 +121,37 @@ def write(source: Source, output: Path, new: Columns, check: Callable[[], None])
 
     Notes
     -----
-    A new column that the input has already (``if_exists="replace"``) takes its place.
+    A new column that the input has already (``if_exists="replace"``) takes its place; only in the
+    rows that ``IS_NEW`` names, where there is such a column (``if_exists="fill"``).
     """
-    suffix = output.suffix.lower()
-    with atomic_file(output, 0o666) as file:  # like any file that a program writes here
-        if suffix not in CSV_DELIMITERS:
-            _write_parquet(source, file, new)
-        elif isinstance(source, CsvSource):
-            _copy_csv(source, file, new, CSV_DELIMITERS[suffix])
-        else:
-            _write_csv(source, file, new, CSV_DELIMITERS[suffix])
+    suffix = text_suffix(output)
+    with atomic_file(output, 0o666) as whole:  # like any file that a program writes here
+        with compressed(whole, output) as file:
+            if suffix in JSON_LINES:
+                write_json(source, file, new.take, new.schema)
+            elif suffix == _EXCEL:
+                write_sheet(source, output, file, new.take, new.schema.names)
+            elif suffix not in CSV_DELIMITERS:
+                _write_typed(source, file, new, suffix in _FEATHER)
+            elif isinstance(source, CsvSource | CsvFiles):
+                _copy_csv(source, file, new, CSV_DELIMITERS[suffix])
+            else:
+                _write_csv(source, file, new, CSV_DELIMITERS[suffix])
         check()
 
 
-# --- parquet ----------------------------------------------------------------------------------
-def _write_parquet(source: Source, file: BinaryIO, new: Columns) -> None:
+# --- parquet and Feather ----------------------------------------------------------------------
+def _write_typed(source: Source, file: BinaryIO, new: Columns, is_feather: bool) -> None:
     schema = pandas_metadata.joined(source.schema(), new.schema)
-    with pq.ParquetWriter(file, schema, compression="zstd", compression_level=1) as writer:
+    with (
+        _FeatherWriter(file, schema)
+        if is_feather
+        else pq.ParquetWriter(file, schema, compression="zstd", compression_level=1)
+    ) as writer:
         held: list[pa.Table] = []
         size = 0
         for table in source.tables():
-            held.append(_beside(table, new.take(table.num_rows), schema))
+            held.append(beside(table, new.take(table.num_rows), schema))
             size += held[-1].nbytes
             if size > _GROUP_BYTES:
                 writer.write_table(pa.concat_tables(held))
@@ -133,15 +160,28 @@ def _write_parquet(source: Source, file: BinaryIO, new: Columns) -> None:
             writer.write_table(pa.concat_tables(held))
 
 
-def _beside(table: pa.Table, new: pa.Table, schema: pa.Schema) -> pa.Table:
-    columns = [
-        new[field.name] if field.name in new.schema.names else table[field.name] for field in schema
-    ]
-    return pa.Table.from_arrays(columns, schema=schema)
+class _FeatherWriter:
+    """A file of Arrow IPC; choices that come up later are added to those that were written."""
+
+    def __init__(self, file: BinaryIO, schema: pa.Schema) -> None:
+        options = pa.ipc.IpcWriteOptions(compression="lz4", emit_dictionary_deltas=True)
+        self._writer = pa.ipc.new_file(file, schema, options=options)
+        self._known = schema.empty_table()
+
+    def __enter__(self) -> _FeatherWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._writer.close()
+
+    def write_table(self, table: pa.Table) -> None:
+        unified = pa.concat_tables([self._known, table]).unify_dictionaries()
+        self._writer.write_table(unified.combine_chunks())
+        self._known = unified.slice(0, 0)
 
 
 # --- CSV --------------------------------------------------------------------------------------
-def _copy_csv(source: CsvSource, file: BinaryIO, new: Columns, delimiter: str) -> None:
+def _copy_csv(source: CsvSource | CsvFiles, file: BinaryIO, new: Columns, delimiter: str) -> None:
     names = new.schema.names
     replaced = [name for name in names if name in source.columns]
     added = [name for name in names if name not in source.columns]
@@ -157,12 +197,16 @@ def _copy_csv(source: CsvSource, file: BinaryIO, new: Columns, delimiter: str) -
     for records in source.records():
         table = new.take(len(records.fields))
         cells = {name: line.cells(table[name]) for name in names}
+        fills = IS_NEW in table.column_names
+        is_new = table[IS_NEW].to_pylist() if fills else [True] * table.num_rows
         if as_it_is:
             left: Sequence[str] = records.texts
         else:
             for name, place in zip(replaced, source.places(replaced), strict=True):
-                for row, cell in zip(records.fields, table[name].to_pylist(), strict=True):
-                    row[place] = plain_text(cell)
+                new_cells = zip(records.fields, table[name].to_pylist(), is_new, strict=True)
+                for row, cell, new_here in new_cells:
+                    if new_here:
+                        row[place] = plain_text(cell)
             left = [line.join(row) for row in records.fields]
         beside = [cells[name] for name in added]
         lines = [delimiter.join(row) + end for row in zip(left, *beside, strict=True)]
@@ -175,24 +219,16 @@ def _write_csv(source: Source, file: BinaryIO, new: Columns, delimiter: str) -> 
     line = Line(delimiter)
     file.write((line.join(schema.names) + "\n").encode())
     for table in source.tables():
-        joined = _beside(table, new.take(table.num_rows), schema)
-        flat = [_flat(column) for column in joined.columns]
-        pacsv.write_csv(pa.Table.from_arrays(flat, names=schema.names), file, options)
+        joined = beside(table, new.take(table.num_rows), schema)
+        columns = [_text_cells(column) for column in joined.columns]
+        pacsv.write_csv(pa.Table.from_arrays(columns, names=schema.names), file, options)
 
 
-def _flat(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Turn what a CSV cell cannot hold into text."""
-    kind = column.type
-    if pa.types.is_dictionary(kind):
-        return column.cast(kind.value_type)
-    if isinstance(kind, pa.BaseExtensionType) or pa.types.is_duration(kind):
-        texts = [None if pd.isna(v) else str(v) for v in column.to_pandas()]
-        return pa.chunked_array([texts], pa.string())
-    if pa.types.is_nested(kind):
-        return pa.chunked_array([[cell_text(v) for v in column.to_pylist()]], pa.string())
-    if pa.types.is_decimal(kind) or pa.types.is_string_view(kind):
-        return column.cast(pa.string())
-    return column
+def _text_cells(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Turn what pyarrow cannot write into a CSV file into text."""
+    column = flat(column)
+    is_view = pa.types.is_string_view(column.type)
+    return column.cast(pa.string()) if is_view or pa.types.is_decimal(column.type) else column
 
 
 class Line:
@@ -211,12 +247,3 @@ class Line:
     def cells(self, column: pa.ChunkedArray) -> list[str]:
         """Return a column's cells; null is empty, an empty text is quoted."""
         return ['""' if v == "" else self.cell(plain_text(v)) for v in column.to_pylist()]
-
-
-def plain_text(value: Any) -> str:
-    """Return the text of a cell that pandas.to_csv would write."""
-    if value is None or isinstance(value, str):
-        return value or ""
-    if isinstance(value, dict | list):
-        return cell_text(value) or ""
-    return value.isoformat(" ") if hasattr(value, "hour") else str(value)

@@ -1,22 +1,29 @@
-"""An input file, whatever its format: columns, plain values in pieces, typed tables in pieces.
+"""An input, whatever its format: columns, plain values in pieces, typed tables in pieces.
 
-Comes in: a path. Goes out: a `Source`. Every pass reads the file from the start; nothing of it
-stays in memory but one piece.
+Comes in: a path, or several. Goes out: a `Source`. Every pass reads the files from the start;
+nothing of them stays in memory but one piece (a workbook is read whole).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, TypeAlias
 
 import pyarrow as pa
 
-from nyu_llm_frames._shared.local_path import local_path
-from nyu_llm_frames._tables.file_content import HEAD_BYTES, PARQUET_FILE, kind_of
-from nyu_llm_frames.errors import ConfigurationError, LLMFramesError
+from nyu_llm_frames._shared.local_path import local_path, natural_order
+from nyu_llm_frames._tables.file_content import (
+    EXCEL_FILE,
+    FEATHER_FILE,
+    HEAD_BYTES,
+    MAGIC,
+    PARQUET_FILE,
+    kind_of,
+)
+from nyu_llm_frames._tables.table import Piece
+from nyu_llm_frames._tables.text_file import COMPRESSED, open_text, reading, text_suffix
+from nyu_llm_frames.errors import ConfigurationError
 
 ROWS = 10_000
 BYTES = 4 << 20
@@ -25,36 +32,21 @@ BYTES = 4 << 20
 CSV_DELIMITERS = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
 JSON_LINES = (".jsonl", ".ndjson")
 PARQUET = (".parquet", ".pq")
-INPUTS = (*CSV_DELIMITERS, *JSON_LINES, *PARQUET)
-OUTPUTS = (*CSV_DELIMITERS, *PARQUET)
+FEATHER = (".feather", ".arrow", ".arrows", ".ipc")
+EXCEL = (".xlsx", ".xlsm")
+TEXTS = (*CSV_DELIMITERS, *JSON_LINES)
+INPUTS = (*TEXTS, *PARQUET, *FEATHER, *EXCEL)
+_CONTENT = {"parquet": PARQUET_FILE, "Feather": FEATHER_FILE, "Excel": EXCEL_FILE}
 
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """Consecutive rows as plain Python values.
-
-    Attributes
-    ----------
-    rows : int
-    values : dict of str to list
-        The columns asked for.
-    index : list or None
-        Row labels, where the file keeps some; else the rows are numbered from 0.
-    read : float
-        Part of the file that has been read, 0 to 1.
-    """
-
-    rows: int
-    values: dict[str, list[object]]
-    index: list[object] | None
-    read: float
+Paths: TypeAlias = "str | Path | Sequence[str | Path]"
 
 
 class Source(Protocol):
-    """An input file."""
+    """An input: a file, a folder, or several files that are one table."""
 
     @property
-    def path(self) -> Path: ...
+    def path(self) -> Path:
+        """The file or the folder; the first of several files."""
 
     @property
     def files(self) -> Sequence[Path]:
@@ -77,6 +69,9 @@ class Source(Protocol):
     def tables(self) -> Iterator[pa.Table]:
         """Read all columns with the types of `schema`."""
 
+    def notes(self, columns: Sequence[str]) -> list[str]:
+        """Return what users have to be told of how these columns are read."""
+
 
 def fingerprint(source: Source) -> tuple[tuple[str, int, int, int], ...]:
     """Return what changes when a file of the input is written: size, time, and which file it is."""
@@ -90,100 +85,159 @@ def fingerprint(source: Source) -> tuple[tuple[str, int, int, int], ...]:
     return tuple(told)
 
 
-@contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """Name the input when it cannot be read."""
-    try:
-        yield
-    except LLMFramesError:
-        raise
-    except OSError as e:
-        raise ConfigurationError(f"{path} cannot be read: {e.strerror or e}.") from None
+def open_source(path: Paths, *, sep: str | None = None, sheet: str | int | None = None) -> Source:
+    """Open an input file, a folder, or a list of files of one kind.
 
-
-def open_source(path: str | Path) -> Source:
-    """Open an input file, or a folder of parquet files.
+    Parameters
+    ----------
+    path : str, Path, or a list of them
+    sep : str, optional
+        What separates the columns of a CSV file; else its name says it.
+    sheet : str or int, optional
+        Of an Excel file, by name or by number from 0; else the first.
 
     Raises
     ------
     ConfigurationError
         When it is not there, of no known kind, or not what its name says.
     """
-    path = local_path(
+    sep = _separator(sep)
+    if isinstance(path, list | tuple | Iterator):
+        return _open_files([_local(item) for item in path], sep, sheet)
+    one = _local(path)
+    with reading(one):
+        files = _files_of(one) if one.is_dir() else [one]
+        kinds = {_kind(file, sep): file for file in files}
+        if not one.is_dir() or (len(kinds) == 1 and not kinds.keys() & {"parquet", ""}):
+            return _open_files(files, sep, sheet)
+        _check_kinds(list(kinds.values()))
+        from nyu_llm_frames._tables.parquet import ParquetSource
+
+        return ParquetSource(one)  # whatever the names of its files; hive partitions, too
+
+
+def _local(path: Any) -> Path:
+    return local_path(
         path,
         "The input",
         "Download it first; or read it with pandas, which takes URLs, and use df.llm.batch.",
     )
-    with reading(path):
-        if path.is_dir():
-            from nyu_llm_frames._tables.parquet import ParquetSource
-
-            return ParquetSource(path)
-        if not path.exists():
-            raise ConfigurationError(f"There is no input file {path}.")
-        return _open_file(path)
 
 
-def _open_file(path: Path) -> Source:
-    suffix = path.suffix.lower()
-    with path.open("rb") as file:
-        head = file.read(HEAD_BYTES)
-    kind = kind_of(path, head)
-    if suffix in PARQUET and (kind is None or kind[0] == PARQUET_FILE):
+def _separator(sep: str | None) -> str | None:
+    if sep is None:
+        return None
+    sep = "\t" if sep == r"\t" else sep  # as shells hand it on
+    if isinstance(sep, str) and len(sep) == 1 and sep not in '"\r\n\0\ufeff':
+        return sep
+    raise ConfigurationError(
+        f"sep= is one character, as in sep=';', not {sep!r}. Read the file with pd.read_csv(..., "
+        f"sep={sep!r}), which takes patterns, too, and use df.llm.batch."
+    )
+
+
+def _kind(path: Path, sep: str | None) -> str:
+    """Say what a file is by its name; "" where that says nothing."""
+    suffix = text_suffix(path)
+    for kind, suffixes in (("parquet", PARQUET), ("Feather", FEATHER), ("Excel", EXCEL)):
+        if suffix in suffixes:
+            return "" if path.suffix.lower() in COMPRESSED else kind
+    if suffix in JSON_LINES:
+        return "JSON lines"
+    if sep is not None or suffix == ".csv":
+        return "CSV"
+    return "TSV" if suffix in CSV_DELIMITERS else ""
+
+
+def _files_of(folder: Path) -> list[Path]:
+    """Return the data of a folder, without what programs leave beside it."""
+    return [
+        path
+        for path in sorted(folder.rglob("*"), key=natural_order)
+        if path.is_file()
+        and not any(p.startswith((".", "_", "~$")) for p in path.relative_to(folder).parts)
+    ]
+
+
+def _check_kinds(files: Sequence[Path]) -> None:
+    """Raise for files of several kinds, of which one of each is given."""
+    if len(files) > 1:
+        told = " and ".join(map(str, files[:2]))
+        raise ConfigurationError(
+            f"{told} are of two kinds, and the files of one table are of one. Give a list of "
+            "those that are."
+        )
+
+
+def _open_files(files: Sequence[Path], sep: str | None, sheet: str | int | None) -> Source:
+    if not files:
+        raise ConfigurationError("The list of input files is empty.")
+    for file in files:
+        with reading(file):
+            _check_file(file, _kind(file, sep))
+    kinds = {_kind(file, sep): file for file in files}
+    _check_kinds(list(kinds.values()))
+    [(kind, file)] = kinds.items()
+    for name, value, of in (("sep", sep, "CSV"), ("sheet", sheet, "Excel")):
+        if value is not None and kind != of:
+            raise ConfigurationError(f"{name}= is for {of} files, and {file} is none.")
+    if kind == "Excel":
+        from nyu_llm_frames._tables.excel import ExcelSource
+
+        return ExcelSource(files, sheet)
+    if kind == "Feather":
+        from nyu_llm_frames._tables.feather import FeatherSource
+
+        return FeatherSource(files[0], files)
+    if kind == "parquet":
         from nyu_llm_frames._tables.parquet import ParquetSource
 
-        return ParquetSource(path)
-    if kind is not None:
-        raise ConfigurationError(
-            f"{path} is {kind[0]}, whatever its name says. Read it with {kind[1]} and use "
-            "df.llm.batch; or save it as CSV or parquet."
-        )
-    if suffix in CSV_DELIMITERS:
-        from nyu_llm_frames._tables.csv_text import CsvSource
-
-        return CsvSource(path, CSV_DELIMITERS[suffix])
-    if suffix in JSON_LINES:
+        return ParquetSource(files[0], files if len(files) > 1 else None)
+    if kind == "JSON lines":
         from nyu_llm_frames._tables.json_lines import JsonLinesSource
 
-        return JsonLinesSource(path)
-    line = f"pd.read_{'json' if suffix == '.json' else 'csv'}({str(path)!r})"
-    raise ConfigurationError(
-        f"{path}: the input's name ends in one of {', '.join(INPUTS)}, or it is a folder of "
-        f"parquet files. Read it with {line} and use df.llm.batch."
-    )
+        return JsonLinesSource(files)
+    from nyu_llm_frames._tables.csv_files import CsvFiles
+    from nyu_llm_frames._tables.csv_text import CsvSource
+
+    parts = [CsvSource(file, sep or ("," if kind == "CSV" else "\t")) for file in files]
+    return CsvFiles(parts) if len(parts) > 1 else parts[0]
 
 
-def other_delimiter(header: str, delimiter: str) -> str:
-    """Say how to read a file whose header is one column, with another separator in its name."""
-    found = [mark for mark in (";", "\t", "|", ",") if mark != delimiter and mark in header]
-    if delimiter in header or not found:
-        return ""
-    mark = max(found, key=header.count)
-    return (
-        f"The header has no {delimiter!r}, and {header.count(mark):,} {mark!r}: where that "
-        f"separates the columns, read the file with pd.read_csv(..., sep={mark!r}) and use "
-        "df.llm.batch."
-    )
-
-
-def not_utf_8(path: Path, line: int, text: bytes, e: UnicodeDecodeError) -> ConfigurationError:
-    """Name the line and the byte of a text file that is not UTF-8.
-
-    Parameters
-    ----------
-    path : Path
-    line : int
-        Number of the line, from 1.
-    text : bytes
-        The line.
-    e : UnicodeDecodeError
-        What came of reading it, or a part of it.
-    """
-    looks = "UTF-16" if text.startswith((b"\xff\xfe", b"\xfe\xff")) else "WINDOWS-1252"
-    if looks != "UTF-16" and b"\0" in text:
-        return ConfigurationError(f"{path}, line {line:,} is no text: the file is of another kind.")
-    return ConfigurationError(
-        f"{path}, line {line:,}: the byte 0x{e.object[e.start]:02x} is not UTF-8. Save the file as "
-        f"UTF-8 (as it looks: iconv -f {looks} -t UTF-8); or read it with pandas (encoding=...) "
-        "and use df.llm.batch."
-    )
+def _check_file(path: Path, kind: str) -> None:
+    """Raise where a file is not there, or not what its name says."""
+    if not path.exists():
+        raise ConfigurationError(f"There is no input file {path}.")
+    if path.is_dir():
+        raise ConfigurationError(f"{path} is a folder, and a list is of files. Give it alone.")
+    if path.name.startswith("~$"):
+        raise ConfigurationError(
+            f"{path} is what Excel leaves beside a book that is open. Close the book, and give "
+            f"{path.with_name(path.name.removeprefix('~$'))}."
+        )
+    with path.open("rb") as file:
+        head = file.read(HEAD_BYTES)
+    is_text = kind in ("CSV", "TSV", "JSON lines")
+    packed = COMPRESSED.get(path.suffix.lower()) if is_text else None
+    if packed and head and not head.startswith(MAGIC[packed]):
+        raise ConfigurationError(
+            f"{path} is not compressed with {packed}, whatever its name says. If it was unpacked "
+            f"when it was downloaded, call it {path.with_suffix('').name}."
+        )
+    if packed:
+        with open_text(path) as text:
+            head = text.content.read(HEAD_BYTES)
+    found = kind_of(path, head)
+    if found is not None and found[0] != _CONTENT.get(kind):
+        way = f", or called {path.name}.gz" if found[0] == "compressed with gzip" else ""
+        raise ConfigurationError(
+            f"{path} is {found[0]}, whatever its name says. Read it with {found[1]} and use "
+            f"df.llm.batch; or save it as CSV or parquet{way}."
+        )
+    if not kind:
+        line = f"pd.read_{'json' if text_suffix(path) == '.json' else 'csv'}({str(path)!r})"
+        raise ConfigurationError(
+            f"{path}: the input's name ends in one of {', '.join(INPUTS)} (text also in .gz or "
+            ".zst), or it is a folder of such files; or sep= says what separates its columns. "
+            f"Read it with {line} and use df.llm.batch."
+        )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -40,6 +41,31 @@ FOLDER = _Path(file_okay=False, path_type=Path)
 _LOCAL = ("upstream", "answers", "gguf", "data")
 
 
+_GROUPS = ("Prompt", "Model", "New columns", "Run", "Embedded gateway", "Gateway", "Options")
+
+
+class Grouped(click.Command):
+    """A command whose help shows its options in groups."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for param in self.get_params(ctx):
+            record = param.get_help_record(ctx) if isinstance(param, click.Option) else None
+            if record is not None:
+                groups.setdefault(getattr(param, "group", "Options"), []).append(record)
+        for title in sorted(groups, key=_GROUPS.index):
+            with formatter.section(title):
+                formatter.write_dl(groups[title])
+
+
+class _Option(click.Option):
+    """An option of a group in the help."""
+
+    def __init__(self, *words: Any, group: str, **more: Any) -> None:
+        super().__init__(*words, **more)
+        self.group = group
+
+
 def _all(*decorators: Callable[[F], F]) -> Callable[[F], F]:
     def decorate(function: F) -> F:
         for decorator in reversed(decorators):
@@ -49,63 +75,106 @@ def _all(*decorators: Callable[[F], F]) -> Callable[[F], F]:
     return decorate
 
 
+def _in(group: str) -> Callable[..., Callable[[F], F]]:
+    """Return what `click.option` is, for options of a group."""
+    return partial(click.option, cls=_Option, group=group)
+
+
+_gateway, _local = _in("Gateway"), partial(_in("Gateway"), hidden=True)
+_prompt, _model, _columns = _in("Prompt"), _in("Model"), _in("New columns")
+_run = _in("Run")
+
+
+local = _all(
+    _in("Embedded gateway")(
+        "--upstream", metavar="URL", help="An OpenAI-compatible server that answers."
+    ),
+    _in("Embedded gateway")(
+        "--answers", type=click.Choice(["echo"]), help="No model: repeat the prompt."
+    ),
+    _in("Embedded gateway")("--gguf", type=FILE, help="A model file of your own."),
+    _in("Embedded gateway")(
+        "--data", type=FOLDER, help="Folder of its jobs. Default: the user's data."
+    ),
+)
+data = _all(
+    click.argument("input", nargs=-1, required=True, type=DATA),
+    _in("Input")("--sep", metavar="CHAR", help="Separates the columns of a CSV file."),
+    _in("Input")("--sheet", metavar="NAME", help="Of an Excel file; else the first."),
+)
 as_json = click.option("--json", "json_", is_flag=True, help="Print JSON for scripts.")
 
 gateway = _all(
-    click.option(
+    _gateway(
         "--gateway",
         "gateway_",
         type=click.Choice(["nyu", "local"]),
-        help="local: the embedded one, which needs no key. Else as the environment says.",
+        help="local: the embedded one, which needs no key, with the options of `demo`. Else as the "
+        "environment says.",
     ),
-    click.option("--base-url", help="Default: PORTKEY_BASE_URL, else NYU's gateway."),
-    click.option("--provider", help="Default: PORTKEY_PROVIDER, else @vertexai."),
-    click.option("--bucket", help="Default: NYU_LLM_BUCKET."),
-    click.option("--upstream", metavar="URL", help="With local: a server that answers."),
-    click.option("--answers", type=click.Choice(["echo"]), help="With local: repeat the prompt."),
-    click.option("--gguf", type=FILE, help="With local: a model file of your own."),
-    click.option("--data", type=FOLDER, help="With local: folder of its jobs."),
+    _gateway("--base-url", help="Default: PORTKEY_BASE_URL, else NYU's gateway."),
+    _gateway("--provider", help="Default: PORTKEY_PROVIDER, else @vertexai."),
+    _gateway("--bucket", help="Default: NYU_LLM_BUCKET."),
+    _local("--upstream", metavar="URL"),
+    _local("--answers", type=click.Choice(["echo"])),
+    _local("--gguf", type=FILE),
+    _local("--data", type=FOLDER),
 )
 
 template = _all(
-    click.option("--template", type=FILE, help="File with the Jinja template of the prompt."),
-    click.option("--prompt", metavar="TEXT", help="The template itself, in place of a file."),
-    click.option("--system", metavar="TEXT", help="Template of the system message."),
-    click.option("--system-file", type=FILE, help="The same, in a file."),
-    click.option(
+    _prompt("--template", type=FILE, help="File with the Jinja template of the prompt."),
+    _prompt("--prompt", metavar="TEXT", help="The template itself, in place of a file."),
+    _prompt("--system", metavar="TEXT", help="Template of the system message."),
+    _prompt("--system-file", type=FILE, help="The same, in a file."),
+    _prompt("--images", multiple=True, metavar="COLUMN", help="Column with images; again."),
+    _prompt(
+        "--missing",
+        type=click.Choice(["error", "skip"]),
+        default="error",
+        help="What to do with rows whose prompt would print a missing value.",
+    ),
+    _model(
         "--schema",
         type=FILE,
         help='JSON file: {"kind": ["a", "b"], "n": {"type": "integer"}}, or a JSON schema.',
     ),
-    click.option("--images", multiple=True, metavar="COLUMN", help="Column with images; again."),
-    click.option("--missing", type=click.Choice(["error", "skip"]), default="error"),
-    click.option("--max-tokens", type=int),
-    click.option("--temperature", type=float),
-    click.option("--top-p", type=float),
-    click.option("--seed", type=int),
-    click.option("--stop", multiple=True, help="Text at which the answer ends; again."),
-    click.option("--thinking", help="off, low, medium, high, or a number of tokens."),
-    click.option("--param", multiple=True, metavar="NAME=JSON", help="Further body field; again."),
+    _model("--max-tokens", type=int, help="Longest answer in tokens."),
+    _model("--temperature", type=float),
+    _model("--top-p", type=float),
+    _model("--seed", type=int),
+    _model("--stop", multiple=True, help="Text at which the answer ends; again."),
+    _model("--thinking", help="off, low, medium, high, or a number of tokens."),
+    _model("--param", multiple=True, metavar="NAME=JSON", help="Further body field; again."),
 )
 
 columns = _all(
-    click.option("--output", default="response", show_default=True, help="Name of the new column."),
-    click.option("--prefix", default="", help="Put before the names of a schema's columns."),
-    click.option("--if-exists", type=click.Choice(["error", "replace"]), default="error"),
-    click.option("--details", is_flag=True, help="Add status, tokens, cost, model, custom_id."),
+    _columns("--output", default="response", show_default=True, help="Name of the new column."),
+    _columns("--prefix", default="", help="Put before the names of a schema's columns."),
+    _columns(
+        "--if-exists",
+        type=click.Choice(["error", "replace", "fill"]),
+        default="error",
+        help="When INPUT has such columns: fill asks only rows that have no good answer in them.",
+    ),
+    _columns("--details", is_flag=True, help="Add status, tokens, cost, model, custom_id."),
 )
 
-model = click.option("--model", required=True, help="Name, also as @provider/name.")
-sidecar_option = click.option(
+model = _model("--model", required=True, help="Name, also as @provider/name.")
+any_model = _model("--model", default="model", help="Only for the ids.")
+sidecar_option = _run(
     "--sidecar", type=FOLDER, help="Default: <name of the output>.llm beside the output."
 )
+out = _run("--out", type=OUT, help="That of the batch to come: its sidecar lies beside it.")
 sidecar = _all(
     click.argument("sidecar", type=FOLDER, default=Path("llm_sidecar")),
     click.option("--run", help="Only the batch jobs of this run."),
 )
-max_cost = click.option("--max-cost", type=float, metavar="USD", help="Refuse to pay more.")
-timeout = click.option("--timeout", type=float, metavar="SECONDS", help="Wait no longer.")
-retries = click.option("--retries", type=int, default=1, show_default=True)
+max_cost = _run("--max-cost", type=float, metavar="USD", help="Refuse to pay more.")
+timeout = _run("--timeout", type=float, metavar="SECONDS", help="Wait no longer.")
+retries = _run(
+    "--retries", type=int, default=1, show_default=True, help="Further attempts of what failed."
+)
+run_option = _run
 
 
 def take_gateway(given: dict[str, Any]) -> Gateway | None:
@@ -125,6 +194,13 @@ def take_gateway(given: dict[str, Any]) -> Gateway | None:
     if kind is None and not any(remote.values()):
         return None
     return Gateway(**remote)
+
+
+def take_data(given: dict[str, Any]) -> tuple[Path | list[Path], dict[str, Any]]:
+    """Take the input out of `given`: one path or several, and how they are read."""
+    paths = list(given.pop("input"))
+    reading = {"sep": given.pop("sep"), "sheet": given.pop("sheet")}
+    return paths[0] if len(paths) == 1 else paths, reading
 
 
 def take_asked(given: dict[str, Any]) -> dict[str, Any]:
@@ -152,6 +228,18 @@ def take_asked(given: dict[str, Any]) -> dict[str, Any]:
         if name in given:
             asked[name] = given.pop(name)
     return {name: value for name, value in asked.items() if value is not None}
+
+
+def take_out(given: dict[str, Any], path: Path | list[Path], *, required: bool = False) -> None:
+    """Turn the output of the batch to come into its sidecar, in `given`."""
+    from nyu_llm_frames._api.batch_file import beside_output
+
+    out = given.pop("out")
+    if out is not None and given["sidecar"] is None:
+        first = path[0] if isinstance(path, list) else path
+        given["sidecar"] = beside_output(out.absolute(), first, given["if_exists"])
+    if required and given["sidecar"] is None:
+        raise click.UsageError("Give the --out of the batch to come, or its --sidecar.")
 
 
 def _json_file(path: Path | None) -> Any:

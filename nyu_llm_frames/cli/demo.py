@@ -7,14 +7,13 @@ type next. The rows are a sample of FiveThirtyEight's commutations (CC BY 4.0, d
 from __future__ import annotations
 
 import time
-from importlib import resources
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import click
-import pandas as pd
 
 from nyu_llm_frames._api.accessor import FrameMethods
+from nyu_llm_frames._api.sample import sample
 from nyu_llm_frames._gateway.gateway import Gateway
 from nyu_llm_frames._shared.options import set_options
 from nyu_llm_frames._sidecar.folder import is_sidecar
@@ -24,16 +23,10 @@ TEMPLATE = "Which drug is the offence about? Reply with JSON.\nOffence: {{ offen
 DRUGS = ["cocaine", "methamphetamine"]
 
 
-def sample(rows: int) -> pd.DataFrame:
-    """Return the first rows of the sample that comes with the package."""
-    with resources.files("nyu_llm_frames").joinpath("data/commutations_sample.csv").open() as file:
-        return pd.read_csv(file).head(rows)
-
-
-def run(*, rows: int, sidecar: Path, answers: Literal["echo"] | None, data: Path | None) -> None:
-    """Run the demo."""
-    gateway = Gateway.local(answers=answers, data=data)
-    frame = sample(rows)
+def run(*, rows: int, sidecar: Path, **local: Any) -> None:
+    """Run the demo, on the embedded gateway with these options."""
+    gateway = Gateway.local(**local)
+    frame = sample().head(rows)
     known = is_sidecar(sidecar)
     click.echo(
         f"{len(frame)} offences from FiveThirtyEight's commutations (CC BY 4.0). The call:\n"

@@ -5,8 +5,8 @@ Comes in: the settings of a gateway. Goes out: one line per step. Nothing is pai
 
 from __future__ import annotations
 
+import io
 import platform
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -195,11 +195,9 @@ def _upload(gateway: Gateway, connection: Connection, model: str) -> Iterator[Fi
     preview = FrameMethods(pd.DataFrame(_FRAME)).preview(_PROMPT, model=model, n=2, gateway=gateway)
     lines = _lines(preview, model)
     name = f"nyu-llm-frames/doctor-{new_name(current_clock())}/requests.jsonl"
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "requests.jsonl"
-        path.write_text(lines, encoding="ascii")
+    with io.BytesIO(lines.encode("ascii")) as file:
         try:
-            file_id = connection.upload(path, name, model)
+            file_id = connection.upload(file, name, model)
         except AuthenticationError as e:
             yield _failed(
                 "bucket",

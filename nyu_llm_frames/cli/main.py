@@ -18,10 +18,16 @@ from nyu_llm_frames.cli import (
     show,
 )
 from nyu_llm_frames.cli import (
+    price_list as prices,
+)
+from nyu_llm_frames.cli import (
     serve as server,
 )
 from nyu_llm_frames.cli import (
     sidecar_commands as sidecar,
+)
+from nyu_llm_frames.cli import (
+    stored_views as views,
 )
 from nyu_llm_frames.cli import (
     table_commands as files,
@@ -30,6 +36,7 @@ from nyu_llm_frames.cli.doctor import doctor
 from nyu_llm_frames.errors import (
     LLMFramesError,
     PartialResultWarning,
+    TruncationWarning,
     UncertainSubmissionError,
 )
 
@@ -56,7 +63,8 @@ class _Group(click.Group):
         try:
             with _options.set_options(**chosen), warnings.catch_warnings():
                 warnings.showwarning = _warn
-                warnings.simplefilter("always", PartialResultWarning)
+                for kind in (PartialResultWarning, TruncationWarning):
+                    warnings.simplefilter("always", kind)
                 return super().invoke(ctx)
         except LLMFramesError as error:
             show.note(click.style("Error: ", fg="red", bold=True) + str(error))
@@ -93,5 +101,12 @@ def cli(quiet: bool, poll_interval: float | None) -> None:
     """
 
 
-for _command in (*files.COMMANDS, *sidecar.COMMANDS, *server.COMMANDS, doctor):
+for _command in (
+    *files.COMMANDS,
+    *views.COMMANDS,
+    *sidecar.COMMANDS,
+    *prices.COMMANDS,
+    *server.COMMANDS,
+    doctor,
+):
     cli.add_command(_command)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import click
 
@@ -54,12 +54,11 @@ def serve(api_key_env: str | None, **given: Any) -> None:
     run(api_key=key, **given)
 
 
-@click.command()
+@click.command(cls=options.Grouped)
 @click.option("--rows", type=click.IntRange(1), default=20, show_default=True)
 @click.option("--sidecar", type=options.FOLDER, default=Path("demo.llm"), show_default=True)
-@click.option("--answers", type=click.Choice(["echo"]), hidden=True)
-@click.option("--data", type=options.FOLDER, hidden=True)
-def demo(rows: int, sidecar: Path, answers: Literal["echo"] | None, data: Path | None) -> None:
+@options.local
+def demo(rows: int, sidecar: Path, gguf: Path | None, **given: Any) -> None:
     """Show the main job on real rows with a real model on this machine; needs no key.
 
     The first time it fetches a small model (93 MB); a second call is instant, because every
@@ -67,7 +66,7 @@ def demo(rows: int, sidecar: Path, answers: Literal["echo"] | None, data: Path |
     """
     from nyu_llm_frames.cli.demo import run
 
-    run(rows=rows, sidecar=sidecar, answers=answers, data=data)
+    run(rows=rows, sidecar=sidecar, model=gguf, **given)
 
 
 COMMANDS = (serve, demo)

@@ -10,12 +10,13 @@ import contextlib
 import json
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from nyu_llm_frames._shared.progress import Display, Progress
+from nyu_llm_frames._shared.progress import Progress, View
+from nyu_llm_frames._shared.views import Display
 from nyu_llm_frames._shared.wording import printable
 
 if TYPE_CHECKING:
@@ -40,23 +41,25 @@ _COLOURS = {
     "cancelled": "red",
     "expired": "red",
 }
-_CELL = 60
+_CELL, _NARROWEST = 60, 8
 
 
-class Report:
+class Report(View):
     """The progress hook of the command line: lines and the moving line, on standard error."""
 
     def __init__(self) -> None:
         self._display = Display()
 
     def __call__(self, progress: Progress) -> None:
-        if progress.phase == "interrupted":
-            return  # said once, by the group of all commands, in the words of a command line
+        if progress.phase in ("interrupted", "done"):
+            return  # said once, by the commands, in the words of a command line
         with contextlib.redirect_stdout(sys.stderr):
             self._display(progress)
 
+    def pause(self, seconds: float, sleep: Callable[[float], None]) -> None:
+        self._display.pause(seconds, sleep)
+
     def close(self) -> None:
-        """End the moving line."""
         self._display.close()
 
 
@@ -79,14 +82,16 @@ def as_json(value: object) -> None:
     click.echo("".join(parts))
 
 
-def frame(data: pd.DataFrame, *, json_: bool, empty: str = "nothing") -> None:
-    """Print a frame."""
+def frame(
+    data: pd.DataFrame, *, json_: bool, empty: str = "nothing", whole: Sequence[str] = ()
+) -> None:
+    """Print a frame; the columns of ids in `whole` are never cut."""
     if json_:
         as_json(records(data))
     elif data.empty:
         click.echo(empty)
     else:
-        table(data)
+        table(data, whole)
 
 
 def counts(numbers: Mapping[str, int]) -> str:
@@ -100,13 +105,13 @@ def coloured(word: str) -> str:
     return click.style(word, fg=_COLOURS.get(word))
 
 
-def table(data: pd.DataFrame) -> None:
+def table(data: pd.DataFrame, whole: Sequence[str] = ()) -> None:
     """Print a frame in aligned columns, cut to the width of the terminal."""
     header = [str(c) for c in data.columns]
     rows = [[_cell(value) for value in row] for row in data.itertuples(index=False, name=None)]
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     room = shutil.get_terminal_size((120, 24)).columns
-    widths = _fit(widths, room)
+    widths = _fit(widths, room, [name in whole for name in header])
     click.echo(click.style(_line(header, widths), bold=True))
     for row in rows:
         words = [w if len(w) <= n else w[: n - 1] + "…" for w, n in zip(row, widths, strict=True)]
@@ -115,11 +120,15 @@ def table(data: pd.DataFrame) -> None:
         click.echo("  ".join(shown).rstrip())
 
 
-def _fit(widths: list[int], room: int) -> list[int]:
-    """Shorten the widest columns until the line fits."""
-    out = [min(w, _CELL) for w in widths]
-    while out and sum(out) + 2 * (len(out) - 1) > room and max(out) > 8:
-        out[out.index(max(out))] -= 1
+def _fit(widths: list[int], room: int, whole: list[bool]) -> list[int]:
+    """Shorten the widest columns until the line fits, but those that stay whole."""
+    out = [w if kept else min(w, _CELL) for w, kept in zip(widths, whole, strict=True)]
+    while sum(out) + 2 * (len(out) - 1) > room:
+        most = max((w for w, kept in zip(out, whole, strict=True) if not kept), default=0)
+        if most <= _NARROWEST:
+            break
+        at = next(i for i, w in enumerate(out) if w == most and not whole[i])
+        out[at] -= 1
     return out
 
 

@@ -12,17 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nyu_llm_frames._shared.wording import count, dollars
+from nyu_llm_frames._shared.wording import count
 from nyu_llm_frames.cli import command_options as options
 from nyu_llm_frames.cli import exits, show
+from nyu_llm_frames.cli.stored_views import print_totals, totals_record
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from nyu_llm_frames._runs.stored_answers import Totals
     from nyu_llm_frames._runs.stored_run import StoredRun
-
-_SHOWN = ["batch_id", "status", "step", "model", "requests", "answers", "submitted_at", "error"]
 
 
 def _open(given: dict[str, Any], *, retries: int = 1) -> StoredRun:
@@ -42,60 +40,15 @@ def _report(stored: StoredRun, *, json_: bool) -> int:
             {
                 "sidecar": str(stored.sidecar.path),
                 "requests": sum(totals.counts.values()),
-                **_as_json(totals),
+                **totals_record(totals),
                 "jobs_pending": stored.pending,
             }
         )
     else:
-        _print(totals)
+        print_totals(totals)
     if stored.pending:
         return exits.TRY_LATER if stored.trouble else exits.PENDING
     return exits.of_statuses(totals.counts)
-
-
-def _as_json(totals: Totals) -> dict[str, Any]:
-    return {"counts": totals.counts, "usage": totals.usage, "cost_usd": totals.cost}
-
-
-def _print(totals: Totals) -> None:
-    """Print where the requests stand, and what came back took."""
-    click.echo(f"{count(sum(totals.counts.values()), 'request')}: {show.counts(totals.counts)}")
-    if any(totals.usage.values()):
-        prompt, output, thinking = totals.usage.values()
-        cost = "unknown, no price for this model" if totals.cost is None else dollars(totals.cost)
-        click.echo(
-            f"tokens: {prompt:,} prompt, {output:,} output, {thinking:,} thinking; "
-            f"cost so far: {cost}"
-        )
-
-
-@click.command()
-@options.sidecar
-@options.as_json
-def status(json_: bool, **given: Any) -> None:
-    """Show the batch jobs of a sidecar, as they were when last asked; asks nobody.
-
-    SIDECAR is the folder (default: llm_sidecar). The exit code is 4 while jobs are not over.
-    """
-    from nyu_llm_frames._runs.result import JOB_COLUMNS, jobs_frame
-
-    stored = _open(given)
-    jobs = jobs_frame(stored.jobs(), [*JOB_COLUMNS, "run", "outcome", "realm", "gateway"])
-    if json_:
-        show.as_json(
-            {
-                "sidecar": str(stored.sidecar.path),
-                **_as_json(stored.totals()),
-                "jobs_pending": stored.pending,
-                "jobs": show.records(jobs),
-            }
-        )
-    else:
-        click.echo(str(stored.sidecar.path))
-        show.frame(jobs[_SHOWN], json_=False, empty="no batch jobs")
-        _print(stored.totals())
-    if stored.pending:
-        raise click.exceptions.Exit(exits.PENDING)
 
 
 @click.command()
@@ -175,19 +128,29 @@ def resolve(adopt: str | None, resubmit: bool, **given: Any) -> None:
 
 
 @click.command()
-@options.sidecar
-@click.option("--prompts", is_flag=True, help="Add the request bodies.")
-@options.as_json
-def failures(prompts: bool, json_: bool, **given: Any) -> None:
-    """List the requests without a good answer, and why; the exit code is 3 if there are any."""
-    stored = _open(given)
-    found = stored.failures(prompts=prompts)
-    if not json_:
-        found = found[["custom_id", "status", "error", *(["body"] if prompts else [])]]
-    none = "no failures so far, and batch jobs are not over" if stored.pending else "no failures"
-    show.frame(found, json_=json_, empty=none)
-    if len(found):
-        raise click.exceptions.Exit(exits.NO_GOOD_ANSWER)
+@click.argument("sidecar", type=options.FOLDER, default=Path("llm_sidecar"))
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def unlock(sidecar: Path, yes: bool) -> None:
+    """Show who holds the lock of a sidecar, and take it away from a process that has ended.
+
+    For what another machine left when it was switched off: nobody here can tell whether a process
+    of it still works. If it does, two processes may pay for the same rows. What a dead process of
+    this machine left is removed without this command, and so is what a Slurm job left that is over
+    or was requeued; a process of this machine that holds the lock keeps it (exit code 9).
+    """
+    from nyu_llm_frames._shared.clock import current_clock
+    from nyu_llm_frames._sidecar.folder import Sidecar
+
+    lock = Sidecar(sidecar, current_clock(), create=False).lock
+    holder = lock.holder()
+    if holder is None:
+        click.echo(f"{sidecar} is not locked")
+        return
+    click.echo(f"{sidecar} is locked by {holder}")
+    if not yes:
+        click.confirm("Has that process surely ended?", abort=True)
+    lock.unlock(holder)
+    click.echo("unlocked")
 
 
 @click.command()
@@ -245,4 +208,4 @@ def _write(frames: Iterator[pd.DataFrame], path: Path) -> None:
                     writer.write_table(pa.Table.from_pandas(frame, first.schema, False))
 
 
-COMMANDS = (status, wait, collect, retry, cancel, resolve, failures, export)
+COMMANDS = (wait, collect, retry, cancel, resolve, unlock, export)

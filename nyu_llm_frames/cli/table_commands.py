@@ -13,32 +13,45 @@ from typing import Any
 import click
 
 from nyu_llm_frames._shared.options import current
-from nyu_llm_frames._shared.wording import count, printable
+from nyu_llm_frames._shared.wording import count, dollars, printable
 from nyu_llm_frames.cli import command_options as options
 from nyu_llm_frames.cli import exits, show
 from nyu_llm_frames.errors import PartialResultWarning
 
 _DRAWN_FROM = 10_000
+_EXAMPLE = """\b
+Example:
+  nyu-llm-frames batch reviews.csv --out answers.csv --model gemini-3-flash-preview \\
+      --prompt "Is this review positive or negative? {{ text }}" --max-tokens 50 --thinking low
+What was cut, asked anew with a larger limit:
+  nyu-llm-frames batch answers.csv --out filled.csv --if-exists fill --max-tokens 500 ...
+"""
 
 
-@click.command()
-@click.argument("input", type=options.DATA)
+@click.command(cls=options.Grouped, epilog=_EXAMPLE)
+@options.data
+@options.model
 @options.template
 @options.columns
-@options.model
-@click.option("--out", type=options.OUT, required=True, help="Ends in .csv, .tsv or .parquet.")
-@click.option(
+@options.run_option(
+    "--out", type=options.OUT, required=True, help="Ends in .csv, .jsonl, .parquet, .xlsx, ...."
+)
+@options.run_option(
     "--no-wait", is_flag=True, help="Take one step and end; give the command again later."
 )
 @options.timeout
 @options.retries
 @options.max_cost
-@click.option("--on-error", type=click.Choice(["keep", "raise"]), default="keep")
+@options.run_option(
+    "--on-error",
+    type=click.Choice(["keep", "raise"]),
+    default="keep",
+    help="Whether rows without a good answer are a warning or an error.",
+)
 @options.sidecar_option
 @options.gateway
 @options.as_json
 def batch(
-    input: Path,
     out: Path,
     no_wait: bool,
     timeout: float | None,
@@ -48,51 +61,59 @@ def batch(
     json_: bool,
     **given: Any,
 ) -> None:
-    """Answer a prompt for every row of INPUT (CSV, TSV, JSONL, parquet, or a folder of parquet).
+    """Answer a prompt for every row of INPUT: a file, a folder, or several files of one kind.
 
+    CSV, TSV and JSONL (also .gz and .zst), parquet, Feather, Excel.
     Writes all columns and the answers to --out. Give the same command again at any time: it picks
     up where things stand, and nothing is paid twice.
     """
     from nyu_llm_frames import batch_file
 
+    path, reading = options.take_data(given)
     arguments = options.take_asked(given)
     with warnings.catch_warnings():
         if json_:
             warnings.simplefilter("ignore", PartialResultWarning)
         result = batch_file(
-            input,
+            path,
             out,
             wait=not no_wait,
             timeout=timeout,
             retries=retries,
             max_cost=max_cost,
             on_error=on_error,
+            **reading,
             **arguments,
         )
     if json_:
         show.as_json(asdict(result))
     else:
-        click.echo(f"{result.output}: {count(result.rows, 'row')}: {show.counts(result.counts)}")
+        cost = "unknown" if result.cost is None else dollars(result.cost)
+        rows = f"{count(result.rows, 'row')}: {show.counts(result.counts)}"
+        click.echo(f"{result.output}: {rows}; cost {cost}")
         if result.trouble and current().progress is False:  # else it was told already
             show.note(result.trouble)
     raise click.exceptions.Exit(exits.of_statuses(result.counts, result.trouble))
 
 
-@click.command()
-@click.argument("input", type=options.DATA)
+@click.command(cls=options.Grouped)
+@options.data
+@options.any_model
 @options.template
-@click.option("--model", default="model", help="Only for the ids.")
+@options.columns
 @click.option("--n", type=click.IntRange(1), default=5, show_default=True, help="Rows.")
 @options.gateway
 @options.as_json
-def preview(input: Path, n: int, json_: bool, **given: Any) -> None:
+def preview(n: int, json_: bool, **given: Any) -> None:
     """Show the first prompts as they would be sent; no network, no key."""
     from nyu_llm_frames._api.accessor import FrameMethods
     from nyu_llm_frames._runs.arguments import Arguments
     from nyu_llm_frames._runs.file_head import head
 
+    path, reading = options.take_data(given)
     arguments = options.take_asked(given)
-    found = FrameMethods(head(input, Arguments(**arguments), n)).preview(n=n, **arguments)
+    table = head(path, Arguments(**arguments), n, **reading)
+    found = FrameMethods(table).preview(n=n, **arguments)
     if json_:
         show.as_json(show.records(found))
         return
@@ -114,52 +135,58 @@ def _shown(message: dict[str, Any]) -> str:
     )
 
 
-@click.command()
-@click.argument("input", type=options.DATA)
+@click.command(cls=options.Grouped)
+@options.data
+@options.model
 @options.template
 @options.columns
-@options.model
 @click.option("--n", type=click.IntRange(1), default=5, show_default=True, help="Rows.")
 @click.option("--random-state", type=int, help="Draw the same rows again.")
-@click.option("--sidecar", type=options.FOLDER, required=True, help="That of the batch to come.")
+@options.out
+@options.sidecar_option
 @options.gateway
 @options.as_json
-def trial(input: Path, n: int, random_state: int | None, json_: bool, **given: Any) -> None:
+def trial(n: int, random_state: int | None, json_: bool, **given: Any) -> None:
     """Answer a few rows now, live, with the very same requests; the batch does not pay them again.
 
-    The rows are drawn from the first 10,000. The sidecar is the one that the batch will use:
-    <name of its output>.llm beside it.
+    The rows are drawn from the first 10,000. Name the --out of the batch to come, or its --sidecar:
+    there the batch finds the answers.
     """
     from nyu_llm_frames._api.accessor import FrameMethods
     from nyu_llm_frames._runs.arguments import Arguments
     from nyu_llm_frames._runs.file_head import estimate_file, head
 
+    path, reading = options.take_data(given)
+    options.take_out(given, path, required=True)
     arguments = options.take_asked(given)
-    table = head(input, Arguments(**arguments), max(n, _DRAWN_FROM), check_columns=True)
+    table = head(path, Arguments(**arguments), max(n, _DRAWN_FROM), check_columns=True, **reading)
     found = FrameMethods(table).trial(n=n, random_state=random_state, **arguments)
     show.frame(found, json_=json_, empty="no rows")
     if len(table) >= _DRAWN_FROM and not json_:
-        click.echo(
-            f"the whole file: {estimate_file(input, Arguments(**arguments), retries=0).line()}"
-        )
+        whole = estimate_file(path, Arguments(**arguments), retries=0, **reading)
+        click.echo("\n".join([f"the whole file: {whole.line()}", *whole.cost_lines()]))
     if found[f"{arguments['output']}_error"].notna().any():
         raise click.exceptions.Exit(exits.NO_GOOD_ANSWER)
 
 
-@click.command()
-@click.argument("input", type=options.DATA)
-@options.template
+@click.command(cls=options.Grouped)
+@options.data
 @options.model
-@click.option("--sidecar", type=options.FOLDER, help="That of the batch to come.")
+@options.template
+@options.columns
+@options.out
+@options.sidecar_option
 @options.retries
 @options.gateway
 @options.as_json
-def estimate(input: Path, retries: int, json_: bool, **given: Any) -> None:
+def estimate(retries: int, json_: bool, **given: Any) -> None:
     """Say what a batch would send and cost; no network, no key."""
     from nyu_llm_frames._runs.arguments import Arguments
     from nyu_llm_frames._runs.file_head import estimate_file
 
-    found = estimate_file(input, Arguments(**options.take_asked(given)), retries)
+    path, reading = options.take_data(given)
+    options.take_out(given, path)
+    found = estimate_file(path, Arguments(**options.take_asked(given)), retries, **reading)
     if json_:
         show.as_json(asdict(found))
     else:

@@ -24,6 +24,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
@@ -44,11 +45,11 @@ class OnTheFly:
     def load_client(self) -> None:
         """There is none."""
 
-    def upload(self, path: Path, file_name: str, model: str) -> str:
+    def upload(self, file: BinaryIO, file_name: str, model: str) -> str:
         """Keep the ids alone."""
         file_id = f"gs%3A%2F%2Fbucket%2F{file_name.replace('/', '%2F')}"
-        with path.open("rb") as lines, self._ids(file_id).open("wb") as out:
-            for line in lines:
+        with self._ids(file_id).open("wb") as out:
+            for line in file:
                 out.write(_ID.search(line[:80])[1] + b"\n")  # type: ignore[index]
         return file_id
 

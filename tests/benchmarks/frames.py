@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import gc
 import json
-import os
 import platform
 import random
 import resource
@@ -22,7 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import jinja2
 import numpy as np
@@ -55,9 +54,10 @@ class Connection:
         self.files: list[Path] = []
         self.outputs: list[Path] = []
 
-    def upload(self, path: Path, file_name: str, model: str) -> str:
+    def upload(self, file: BinaryIO, file_name: str, model: str) -> str:
         self.files.append(self.folder / f"input-{len(self.files)}.jsonl")
-        os.link(path, self.files[-1])  # not a copy: the network is not what is measured here
+        with self.files[-1].open("wb") as out:
+            shutil.copyfileobj(file, out)
         return str(len(self.files) - 1)
 
     def load_client(self) -> None:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import copy
 import json
+import threading
 import urllib.parse
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from nyu_llm_frames._gateway.gateway import Gateway
 from nyu_llm_frames._stages.batches import wire as our_wire
@@ -76,12 +76,14 @@ class World:
         self.rush = 0
         self.trouble = 0
         self.crash_at: int | None = None
+        self.dead = False  # until its threads have ended, too
         self.at_effect: Callable[[str], None] | None = None
         self.files: dict[str, bytes] = {}
         self.jobs: list[Job] = []  # everybody's
         self.hidden: dict[str, float] = {}
         self._slow: list[tuple[float, str, str]] = []
         self.submitted: list[str] = []
+        self._lock = threading.Lock()
 
     def reboot(self) -> None:
         """Let the machine start again, which takes longer than any submit is under way."""
@@ -95,11 +97,12 @@ class World:
         """Come by an effect: a point at which the process may die."""
         if self.at_effect is not None:
             self.at_effect(name)
-        if self.crash_at is None:
-            return
-        self.crash_at -= 1
-        if self.crash_at < 0:
-            self.crash_at = None
+        with self._lock:
+            if self.crash_at is not None:
+                self.crash_at -= 1
+                self.dead = self.dead or self.crash_at < 0
+                self.crash_at = None if self.dead else self.crash_at
+        if self.dead:
             raise Crash(name)
 
     # --- jobs -------------------------------------------------------------------------------
@@ -208,12 +211,11 @@ class MemoryConnection:
             world.trouble -= 1
             raise GatewayUnavailableError(f"{name}: trouble", status_code=503)
 
-    def upload(self, path: Path, file_name: str, model: str) -> str:
+    def upload(self, file: BinaryIO, file_name: str, model: str) -> str:
         self._read("upload")
-        data, file_id = path.read_bytes(), _file_id(file_name)
-        # Dead before it was written down, an upload is done again; a submitted file never changes.
-        assert self._world.files.setdefault(file_name, data) == data
-        assert file_id not in self._world.submitted
+        assert file_name not in self._world.files  # dead before it was written down, it is another
+        file_id = _file_id(file_name)
+        self._world.files[file_name] = file.read()
         self._world.effect("after upload")
         return file_id
 

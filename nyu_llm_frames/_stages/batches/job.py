@@ -147,10 +147,15 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     ended_at: datetime | None = None
     done_at: datetime | None = None
 
-    @property
-    def file_name(self) -> str:
-        """Name in the bucket: unique per submit, ASCII, in a folder of its own."""
-        return f"nyu-llm-frames/{self.name}-{self.submission}/requests.jsonl"
+    def file_name(self, once: str) -> str:
+        """Return a name in the bucket: ASCII, in a folder of its own, used for one upload.
+
+        Parameters
+        ----------
+        once : str
+            What no other upload has.
+        """
+        return f"nyu-llm-frames/{self.name}-{self.submission}-{once}/requests.jsonl"
 
     @property
     def action(self) -> Action:

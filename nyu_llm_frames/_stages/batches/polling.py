@@ -66,41 +66,41 @@ def status_line(
     Parameters
     ----------
     at : datetime, optional
-        UTC, to tell how long ago the jobs were submitted; a later call goes on counting.
+        UTC, to count from when the jobs were submitted; a later call goes on counting.
     """
     states: dict[str, int] = {}
     for job in active:
         word = state_word(job)
         states[word] = states.get(word, 0) + 1
     counted = sum(job.counted or 0 for job in active)
-    told = ", ".join(f"{n} {word}" for word, n in sorted(states.items()))
-    parts = [f"batch jobs: {told}{_since(active, at)}"]
+    words = ", ".join(f"{n} {word}" for word, n in sorted(states.items()))
+    parts = [f"batch jobs: {words}"]
     if trouble is not None:
         parts.append(f"trouble: {trouble}")
-    if "queued" in states:
-        parts.append("the queue may last 72 h")
     if counted:
         parts.append(f"{counted:,} of {count(sum(job.requests for job in active), 'request')} done")
     if quiet_s >= STUCK_S:
         parts.append(f"no progress for {duration(quiet_s)}")
-    parts.append(f"next poll in {duration(pause)}")
+    if "queued" in states:
+        parts.append("the queue may last 72 h")
     return Progress(
         "waiting",
         " · ".join(parts),
         requests=requests,
         answered=counted,
         jobs=states,
+        elapsed_s=max(waited_s, _since_submit(active, at)),
         waited_s=waited_s,
         next_poll_s=pause,
         trouble="" if trouble is None else str(trouble),
     )
 
 
-def _since(active: Sequence[Job], at: datetime | None) -> str:
+def _since_submit(active: Sequence[Job], at: datetime | None) -> float:
     submitted = [job.submitted_at for job in active if job.submitted_at is not None]
     if at is None or not submitted:
-        return ""
-    return f", submitted {duration(max(0.0, (at - min(submitted)).total_seconds()))} ago"
+        return 0.0
+    return (at - min(submitted)).total_seconds()
 
 
 def timed_out(active: Sequence[Job], trouble: GatewayUnavailableError | None) -> RunTimeoutError:

@@ -1,14 +1,14 @@
 """What a call will cost, and whether it may: arithmetic on weights, observed answers and a price.
 
 Comes in: what has to be paid, what earlier answers took, a price. Goes out: an `Estimate`, whose
-upper end is what a budget is held against, and what a `Trial` tells about the whole.
+upper end is what a budget is held against.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, astuple, dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,11 +16,8 @@ import numpy as np
 from nyu_llm_frames._shared.cards import CARD_STYLE, facts_table
 from nyu_llm_frames._shared.wording import count, dollars
 from nyu_llm_frames._stages.cost.prices import Floats, Price
-from nyu_llm_frames._stages.cost.tokens import PICTURE, Observed, Scale, Weights, output_tokens
+from nyu_llm_frames._stages.cost.tokens import FEW, PICTURE, Observed, Scale, Weights, output_tokens
 from nyu_llm_frames.errors import BudgetError, ConfigurationError
-
-# Student's t at 97.5 %, for 1 to 10 degrees of freedom.
-_T = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +88,8 @@ class Estimate:
         How often the upper end counts a request at most.
     basis : dict of str to str
         What the numbers rest on: ``prompt``, ``output``, ``price``.
+    unsure : str
+        What makes the range wide; "" where enough answers were seen.
     """
 
     rows: int
@@ -106,28 +105,34 @@ class Estimate:
     attempts: int
     basis: dict[str, str]
     model: str
+    unsure: str = ""
 
     def line(self) -> str:
-        """Return what is printed before an upload: one line."""
+        """Return how much there is to do and to pay: one line."""
         parts = [f"{count(self.rows, 'row')}, {count(self.requests, 'distinct request')}"]
         parts.append(f"{self.answered:,} already answered")
         if self.under_way:
             parts.append(f"{self.under_way:,} under way")
-        return f"{', '.join(parts)}; {self.cost_line()}"
+        to_pay = f"{self.to_pay:,} to pay" if self.to_pay else "nothing to pay"
+        return f"{', '.join(parts)}; {to_pay}"
 
-    def cost_line(self) -> str:
-        """Return the cost of what is to pay, with its range and what it rests on."""
+    def cost_lines(self) -> list[str]:
+        """Return what that is likely to cost, what it may cost, and how to know better."""
         if not self.to_pay:
-            return "nothing to pay"
-        head = f"{self.to_pay:,} to pay: "
-        if self.usd_batch is None:
-            return f"{head}cost unknown ({self.basis['price']})"
-        if self.usd_batch.high == 0:
-            return f"{head}$0 ({self.basis['price']})"
-        return (
-            f"{head}about {dollars(self.usd_batch.expected)} ({dollars_range(self.usd_batch)}; "
-            f"{self.basis['output']})"
-        )
+            return []
+        usd, live = self.usd_batch, self.usd_live
+        if usd is None or live is None:
+            return [f"cost unknown: {self.basis['price']}"]
+        if usd.high == 0:
+            return [f"cost: $0 ({self.basis['price']})"]
+        likely = f"cost: about {dollars(usd.expected)}"
+        if not self.unsure:
+            return [f"{likely}, hardly more than {dollars(usd.high)}"]
+        out = [f"{likely}, at most {dollars(usd.high)} ({self.unsure})"]
+        if self.to_pay > FEW:
+            trial = FEW * live.expected / self.to_pay
+            out.append(f"a trial of {FEW} rows, about {dollars(trial)}, will tell")
+        return out
 
     def lines(self) -> list[tuple[str, str]]:
         """Return names and values, as people read them."""
@@ -228,6 +233,7 @@ def estimate(demand: Demand, observed: Observed, scale: Scale, price: Price | No
             "price": price.source if price is not None else unknown,
         },
         model=demand.model,
+        unsure=output.unsure,
     )
 
 
@@ -307,92 +313,3 @@ def check_budget(
         max_cost=max_cost,
         upper=upper,
     )
-
-
-# --- trials ---------------------------------------------------------------------------------
-@dataclass(frozen=True, slots=True)
-class Trial:
-    """What a trial took, and what the whole will.
-
-    Attributes
-    ----------
-    rows, requests : int
-        Rows drawn, and their distinct requests.
-    asked, already_answered, under_way : int
-        Requests asked now; answered before; in a batch job and therefore not asked.
-    prompt_tokens, output_tokens, thinking_tokens : int
-        Of the drawn requests' answers; output without the thinking.
-    truncated_rate, refused_rate : float
-        Shares of the answers that were cut off, and of those blocked or refused.
-    seconds : float
-    usd_trial : float or None
-        US dollars paid now, at the live rate.
-    to_pay : int
-        Requests that the batch still has to pay.
-    usd_so_far : float or None
-        US dollars of all stored answers to the whole call.
-    usd_total, usd_total_low, usd_total_high : float or None
-        Projected US dollars of the whole: so far, and the rest as batch, sent once.
-    """
-
-    rows: int
-    requests: int
-    asked: int
-    already_answered: int
-    under_way: int
-    prompt_tokens: int
-    output_tokens: int
-    thinking_tokens: int
-    truncated_rate: float
-    refused_rate: float
-    seconds: float
-    usd_trial: float | None
-    to_pay: int
-    usd_so_far: float | None
-    usd_total: float | None
-    usd_total_low: float | None
-    usd_total_high: float | None
-
-    def record(self) -> dict[str, Any]:
-        """Return plain values: ``attrs`` of a frame go into parquet files as JSON."""
-        return asdict(self)
-
-    def lines(self) -> list[str]:
-        """Return what is printed."""
-        head = f"trial: {count(self.rows, 'row')}, {self.asked:,} asked in {self.seconds:.1f} s"
-        if self.already_answered:
-            head += f", {self.already_answered:,} answered before"
-        if self.under_way:
-            head += f", {self.under_way:,} in a batch job and not asked"
-        tokens = (
-            f"tokens: {self.prompt_tokens:,} prompt, {self.output_tokens:,} output, "
-            f"{self.thinking_tokens:,} thinking; {self.truncated_rate:.0%} truncated, "
-            f"{self.refused_rate:.0%} refused"
-        )
-        if self.usd_total is None or self.usd_trial is None:
-            cost = "cost: unknown, no price for this model"
-        else:
-            low, high = self.usd_total_low or 0.0, self.usd_total_high or 0.0
-            ends = dollars_range(Range(low, self.usd_total, high))
-            cost = (
-                f"cost: {dollars(self.usd_trial)} now; projected total {dollars(self.usd_total)} "
-                f"({ends}) with {self.to_pay:,} requests to come as batch"
-            )
-        return [head, tokens, cost]
-
-
-def interval(each: Floats, times: int) -> Range | None:
-    """Project a sum over `times` draws from a sample, with its 95 % interval.
-
-    None without a sample. One value has no spread: its interval is a factor of three.
-    """
-    k = len(each)
-    if not k:
-        return None
-    mean = float(each.mean())
-    if k == 1:
-        return Range(times * mean / 3, times * mean, times * mean * 3)
-    t = _T[k - 2] if k - 2 < len(_T) else 1.96 + 2.4 / (k - 1)
-    # Of a total over `times` more: they scatter by themselves, and the mean is not known.
-    error = t * float(each.std(ddof=1)) * float(np.sqrt(times * times / k + times))
-    return Range(max(0.0, times * mean - error), times * mean, times * mean + error)

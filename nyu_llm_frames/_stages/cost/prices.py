@@ -7,6 +7,7 @@ price is known; none is ever invented. The tables come with the package: nothing
 from __future__ import annotations
 
 import difflib
+import re
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
@@ -196,6 +197,37 @@ def price_of(realm: str, model: str, at: datetime) -> Price | None:
     if batch == live:
         return Price(_half(live), live, f"{source}: half of the live rate")
     return Price(batch, live, f"{source}: batch rate")
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model for batch jobs; `context` is the longest prompt in tokens, None where not known."""
+
+    name: str
+    context: int | None
+    price: Price
+
+
+# What answers with no text, or not in batch jobs.
+_OTHER_KINDS = re.compile(
+    r"embedding|image|banana|tts|live|robotics|omni|gemini-pro|-1\.5|gemini-1"
+)
+
+
+def gemini_models(at: datetime) -> list[Model]:
+    """Return the Gemini models that answer with text and are not deprecated, by name."""
+    from genai_prices.data import providers
+
+    google = next(p for p in providers if p.id == "google")
+    found = []
+    for model in google.models:
+        name = model.id
+        if not name.startswith("gemini") or model.deprecated or _OTHER_KINDS.search(name):
+            continue
+        price = price_of("@vertexai", name, at)
+        if price is not None:
+            found.append(Model(name, model.context_window, price))
+    return sorted(found, key=lambda model: model.name)
 
 
 def nearest_gemini(model: str) -> str | None:

@@ -257,12 +257,21 @@ class Observed:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """Output tokens of one request."""
+    """Output tokens of one request.
+
+    Attributes
+    ----------
+    basis : str
+        What the numbers rest on.
+    unsure : str
+        What makes the range wide, in a few words; "" where enough answers were seen.
+    """
 
     low: float
     expected: float
     high: float
     basis: str
+    unsure: str
 
 
 def output_tokens(model: str, max_tokens: int | None, observed: Observed) -> Output:
@@ -283,7 +292,6 @@ def output_tokens(model: str, max_tokens: int | None, observed: Observed) -> Out
     elif len(other):
         low, expected = min(1.0, float(other.min())), float(other.mean())
         rest = f"by {len(other):,} answers to other questions"
-    usual = f"{expected:,.0f} tokens an answer {rest}"
     if max_tokens is not None:
         high, bound = float(max_tokens), f"at most max_tokens={max_tokens:,}"
     elif n:
@@ -297,4 +305,7 @@ def output_tokens(model: str, max_tokens: int | None, observed: Observed) -> Out
         whose = "the model's maximum" if known else "a usual maximum"
         bound = f"at most {most:,}, {whose}: set max_tokens= or run a trial"
     expected = min(expected, high)
-    return Output(min(low, expected), expected, high, f"{usual}, {bound}")
+    basis = f"{expected:,.0f} tokens an answer {rest}, {bound}"
+    what = "thinking and answer" if bare_name(model).startswith("gemini-") else "an answer"
+    unsure = "" if n >= FEW else f"{what}: up to {high:,.0f} tokens"
+    return Output(min(low, expected), expected, high, basis, unsure)

@@ -116,9 +116,10 @@ def setting(thinking: object, model: str, route: ProviderRoute) -> Setting:
         if isinstance(thinking, str)
         else isinstance(thinking, int) and thinking >= 0
     ):
+        instead = {False: ' Write thinking="off".', True: ' Write thinking="low", say.'}
         raise ConfigurationError(
             f"thinking must be {', '.join(map(repr, WORDS))} or a budget in tokens from 0, "
-            f"not {thinking!r}."
+            f"not {thinking!r}.{instead[thinking] if isinstance(thinking, bool) else ''}"
         )
     assert isinstance(thinking, str | int)
     if route == "embedded":

@@ -1,0 +1,385 @@
+"""What `df.llm` has for research: hand codes, evaluation, agreement, corrected estimates.
+
+Comes in: a frame and arguments. Goes out: what `research/` computed. It stores nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import pandas as pd
+
+if TYPE_CHECKING:
+    from nyu_llm_frames.research.agreement import Agreement
+    from nyu_llm_frames.research.correction import Correction
+    from nyu_llm_frames.research.evaluation import Evaluation
+
+
+class ResearchMethods:
+    """The methods of `df.llm` that send nothing and need no sidecar."""
+
+    _frame: Any
+
+    def to_code(
+        self,
+        folder: str | Path,
+        show: str | Sequence[Hashable],
+        *,
+        n: int = 200,
+        by: Hashable | Sequence[Hashable] | None = None,
+        allocation: Literal["proportional", "equal"] = "proportional",
+        labels: Sequence[object] | None = None,
+        coders: Sequence[str] = ("a", "b"),
+        format: Literal["xlsx", "csv"] = "xlsx",
+        use: Literal["test", "dev"] = "test",
+        seed: int = 0,
+    ) -> pd.DataFrame:
+        """
+        Draw a random sample to be coded by hand, and write a file for each coder.
+
+        A unit is what the coder sees: rows with equal texts are one, coded once. Files hold no
+        prediction. Call again with a larger `n` to add units: a file that holds codes is never
+        written over, and all codes made stay part of the sample.
+
+        Parameters
+        ----------
+        folder : str or Path
+            Where ``codes_a.xlsx``, ... and ``codes_design.parquet`` go; made when not there.
+        show : str or list of str
+            The columns that coders see.
+        n : int, default 200
+            Number of units in the whole sample.
+        by : str or list of str, optional
+            Strata: columns such as the model's label, which halves the intervals of rare classes.
+            NA is a stratum. Each gives at least two units, so that there may be more than `n`.
+        allocation : {"proportional", "equal"}, default "proportional"
+            Whether strata give units by their size, or as many each.
+        labels : list, optional
+            The codes there are, in their order: a drop-down in .xlsx, and checked when read.
+        coders : sequence of str, default ("a", "b")
+            Each gets a file, in an order of its own.
+        format : {"xlsx", "csv"}, default "xlsx"
+            CSV files are UTF-8 with BOM; in them, an apostrophe stands before a text that a
+            spreadsheet program would take for a formula.
+        use : {"test", "dev"}, default "test"
+            Test codes judge a prompt. To choose one, draw dev codes into the same folder: they
+            come from the other end of the same order, and none is in both.
+        seed : int, default 0
+            Of the draw, which does not depend on the order of rows.
+
+        Returns
+        -------
+        pandas.DataFrame
+            The design, a row per unit: ``unit``, ``stratum``, ``N_h`` and ``n_h`` (units of the
+            stratum, and drawn ones), ``pi`` = n_h / N_h, ``use``, ``seed``, ``by``,
+            ``custom_id`` (where `details` are in the frame), ``rows``.
+
+        Raises
+        ------
+        CodesError
+            The draw does not go with what the folder holds, a file is open in a spreadsheet
+            program, or a text is longer than a cell of Excel (32,767 characters).
+        ConfigurationError, MissingColumnError
+            An argument without meaning.
+
+        Notes
+        -----
+        Strata are allocated by the divisor method of Webster and Sainte-Laguë, which gives whole
+        shares exactly and never takes a unit away when `n` grows.
+
+        Examples
+        --------
+        >>> import pandas as pd, nyu_llm_frames as llm
+        >>> df = pd.DataFrame({"text": ["It broke.", "Superb.", "It broke."], "label": list("npn")})
+        >>> design = df.llm.to_code("codes", "text", by="label", labels=["n", "p"], format="csv")
+        >>> design[["stratum", "N_h", "n_h", "pi", "rows"]]
+          stratum  N_h  n_h   pi  rows
+        0       n    1    1  1.0     2
+        1       p    1    1  1.0     1
+        """
+        from nyu_llm_frames.research.hand_codes import to_code
+
+        return to_code(
+            self._frame,
+            folder,
+            show,
+            n=n,
+            by=by,
+            allocation=allocation,
+            labels=labels,
+            coders=coders,
+            format=format,
+            use=use,
+            seed=seed,
+        )
+
+    def from_codes(
+        self,
+        folder: str | Path,
+        *,
+        output: str = "code",
+        settle: Literal["agree", "majority"] = "agree",
+    ) -> pd.DataFrame:
+        """
+        Read what coders wrote, and join it to the rows.
+
+        Where coders differ the code is NA, one warning counts them, and ``codes_settle.xlsx``
+        shows their codes side by side. Fill in its column ``code`` and call again: it decides.
+
+        Parameters
+        ----------
+        folder : str or Path
+            As given to `to_code`. All coders' files in it are read, half-filled ones too.
+        output : str, default "code"
+            Name of the new column.
+        settle : {"agree", "majority"}, default "agree"
+            Whether all who coded a unit must agree, or more than half of them.
+
+        Returns
+        -------
+        pandas.DataFrame
+            A new frame with ``{output}``, each coder's codes as ``{output}_a``, ...,
+            ``{output}_pi`` (the probability with which the row was drawn), ``{output}_stratum``
+            and ``{output}_use``, NA where a row was not drawn, and ``{output}_unit`` of every row.
+            Codes are text, or categories in the order of `labels`. Columns that an earlier call
+            made are replaced.
+
+        Raises
+        ------
+        CodesError
+            With file, row and unit: an unknown label or unit, two codes for one unit, a text that
+            no row of the frame has.
+        ColumnExistsError, MissingColumnError
+
+        Examples
+        --------
+        >>> df = df.llm.from_codes("codes")  # doctest: +SKIP
+        """
+        from nyu_llm_frames.research.hand_codes import from_codes
+
+        return from_codes(self._frame, folder, output=output, settle=settle)
+
+    def evaluate(
+        self,
+        truth: str,
+        predicted: str | Sequence[str],
+        *,
+        kind: Literal["auto", "nominal", "ordinal", "numeric", "set"] = "auto",
+        by: str | Sequence[str] | None = None,
+        pi: str | float | None = None,
+        status: str | None = None,
+        output: str = "response",
+        use: Literal["test", "all"] = "test",
+        resamples: int = 1000,
+        level: float = 0.95,
+        seed: int = 0,
+    ) -> Evaluation:
+        """
+        Compare answers with hand codes: accuracy, F1, kappas, alpha and more, with intervals.
+
+        Labels compare by value, as text. Proportions without weights have Wilson's interval, all
+        others the percentile bootstrap within strata; above 20,000 distinct rows of numbers their
+        sums are drawn from the normal limit.
+
+        Parameters
+        ----------
+        truth : str
+            Column of hand codes; NA where a row has none.
+        predicted : str or list of str
+            Column of answers, or several to compare with each other.
+        kind : {"auto", "nominal", "ordinal", "numeric", "set"}
+            How labels compare. "auto": lists are sets, ordered categories ordinal, numbers numeric
+            unless they are ten whole ones at most; all others nominal.
+        by : str or list of str, optional
+            Columns whose groups are evaluated, too.
+        pi : str or float, optional
+            Probability of each row to be coded; everything is weighted by 1/pi. Default
+            ``{truth}_pi`` when it is there.
+        status : str, optional
+            Column of statuses; default that of `predicted`, else ``{output}_status``.
+        output : str, default "response"
+            Name of the run's output, for its details.
+        use : {"test", "all"}
+            Codes that count: "test" leaves out those that chose the prompt (``{truth}_use``).
+        resamples : int, default 1000
+        level : float, default 0.95
+        seed : int, default 0
+            The same numbers come out for the same seed, in any order of rows.
+
+        Returns
+        -------
+        Evaluation
+            Tables ``coverage, metrics, classes, confusion, by, comparison``, and ``plot()``.
+
+        Raises
+        ------
+        MissingColumnError
+            A column that is not there.
+        CodesError
+            No coded row, labels that cannot match, a probability that is none.
+
+        Examples
+        --------
+        >>> import pandas as pd, nyu_llm_frames as llm
+        >>> df = pd.DataFrame({"code": ["a", "b", "b", None], "response": ["a", "b", "a", "a"]})
+        >>> df.llm.evaluate("code", "response").metrics.loc["kappa", "estimate"].round(3)
+        np.float64(0.4)
+        """
+        from nyu_llm_frames.research.evaluation import evaluate
+
+        return evaluate(
+            self._frame,
+            truth,
+            predicted,
+            kind=kind,
+            by=by,
+            pi=pi,
+            status=status,
+            output=output,
+            use=use,
+            resamples=resamples,
+            level=level,
+            seed=seed,
+        )
+
+    def agreement(
+        self,
+        columns: Sequence[str] | None = None,
+        *,
+        output: str = "response",
+        kind: Literal["auto", "nominal", "ordinal", "numeric", "ratio", "set"] = "auto",
+        by: str | Sequence[str] | None = None,
+        resamples: int = 1000,
+        level: float = 0.95,
+        seed: int = 0,
+    ) -> Agreement:
+        """
+        Say how far columns agree: repeats of one prompt, coders, or models.
+
+        Parameters
+        ----------
+        columns : list of str, optional
+            Two or more; default ``{output}_1``, ``{output}_2``, ... Gaps are allowed.
+        output : str, default "response"
+        kind : {"auto", "nominal", "ordinal", "numeric", "ratio", "set"}
+            How values compare, and the level of Krippendorff's alpha: numeric is its interval
+            level. See `evaluate` for "auto".
+        by : str or list of str, optional
+            Columns whose groups are looked at, too.
+        resamples : int, default 1000
+        level : float, default 0.95
+        seed : int, default 0
+
+        Returns
+        -------
+        Agreement
+            Tables ``metrics, rows, pairs, by``, and ``plot()``.
+
+        Raises
+        ------
+        MissingColumnError, ConfigurationError, CodesError
+            A column that is not there, less than two, nothing to compare.
+
+        Examples
+        --------
+        >>> import pandas as pd, nyu_llm_frames as llm
+        >>> df = pd.DataFrame({"a": ["x", "y", "y"], "b": ["x", "y", "x"], "c": ["x", "y", None]})
+        >>> df.llm.agreement(["a", "b", "c"]).rows["majority"].tolist()
+        ['x', 'y', nan]
+        """
+        from nyu_llm_frames.research.agreement import agreement
+
+        return agreement(
+            self._frame,
+            columns,
+            output=output,
+            kind=kind,
+            by=by,
+            resamples=resamples,
+            level=level,
+            seed=seed,
+        )
+
+    def correct(
+        self,
+        formula: str,
+        *,
+        truth: Mapping[str, str],
+        pi: str | float | None = None,
+        family: Literal["ols", "logit"] = "ols",
+        cluster: str | Sequence[str] | None = None,
+        tune: Literal["auto"] | bool = "auto",
+        level: float = 0.95,
+    ) -> Correction:
+        """
+        Estimate with the model's labels of all rows and the hand codes of a sample.
+
+        Labels of a model bias what is estimated with them, however accurate they are. A random
+        sample of hand codes takes the bias out. Three estimates stand side by side: naive, with the
+        model's labels as if they were true; human, with the hand codes alone; and corrected.
+
+        Parameters
+        ----------
+        formula : str
+            As ``"label ~ age + C(region)"``, with the model's columns; ``"label ~ 1"`` is a mean,
+            or for categories the share of each class.
+        truth : dict of str to str
+            The column of hand codes for each of the model's columns: ``{"label": "code"}``.
+        pi : str or float, optional
+            Probability of each row to be coded: a column, or one number for a simple random
+            sample. Default ``{code}_pi`` when it is there.
+        family : {"ols", "logit"}
+        cluster : str or list of str, optional
+            Columns whose groups are correlated: the shown text, when rows share texts. Default the
+            coded unit (``{code}_unit``) when it is there, else each row by itself.
+        tune : {"auto", True, False}
+            Whether the weight of the model's part is chosen for each term to make its variance
+            least (prediction-powered inference), or is 1 (design-based supervised learning).
+            "auto": 1 unless every class has 20 coded cases.
+        level : float, default 0.95
+
+        Returns
+        -------
+        Correction
+            ``table``: a row for each term; ``estimate, se, low, high, p`` below ``naive``,
+            ``human`` and ``corrected``, and ``lambda``. ``with_codes(n)`` and ``plot()``.
+
+        Raises
+        ------
+        MissingColumnError
+            A column that is not there.
+        CodesError
+            No probability, one of 0 or below, drawn rows without a settled code.
+        ConfigurationError
+            Separation, collinearity, a formula that cannot be read.
+
+        Notes
+        -----
+        Solves ``sum_i [l m_P,i + R_i / pi_i (m_H,i - l m_P,i)] = 0``: m_P and m_H are a row's
+        estimating equation with the model's label and the hand code, R_i whether it is coded. The
+        variance is the sandwich that takes draws as independent, which is conservative for
+        samples of fixed size. Sources: Egami, Hinck, Stewart & Wei 2023, NeurIPS 36 (and their R
+        package dsl); Angelopoulos, Duchi & Zrnic 2023, arXiv:2311.01453.
+
+        Examples
+        --------
+        >>> import pandas as pd, nyu_llm_frames as llm
+        >>> df = pd.DataFrame({"label": [1, 1, 0, 0] * 50, "code": [1, 0, None, None] * 50})
+        >>> found = df.llm.correct("label ~ 1", truth={"label": "code"}, pi=0.5)
+        >>> found.table["naive"]["estimate"].item(), found.table["human"]["estimate"].item()
+        (0.5, 0.5)
+        """
+        from nyu_llm_frames.research.correction import correct
+
+        return correct(
+            self._frame,
+            formula,
+            truth=truth,
+            pi=pi,
+            family=family,
+            cluster=cluster,
+            tune=tune,
+            level=level,
+        )

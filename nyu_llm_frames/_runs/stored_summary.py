@@ -1,0 +1,122 @@
+"""What a sidecar amounts to, for people: a summary, and its failures by reason.
+
+Comes in: a sidecar, opened to look. Goes out: a `Summary` of its requests, and a `FailureKind` for
+each reason, with one prompt as an example. Prompts are read for the examples alone.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from nyu_llm_frames._runs.estimating import answer_costs
+from nyu_llm_frames._runs.stored_answers import StoredAnswers
+from nyu_llm_frames._runs.summary import Summary, summarize
+from nyu_llm_frames._sidecar.stored import StoredRequests
+from nyu_llm_frames._stages.answers.answer import NO_FAILURE, TOKENS
+from nyu_llm_frames._tables.columns import shown_error
+
+_EXCERPT = 200
+_VALUES = re.compile(r"'[^']*'|\"[^\"]*\"|\d+")
+
+
+@dataclass(slots=True)
+class FailureKind:
+    """Requests without a good answer for one reason.
+
+    Attributes
+    ----------
+    status, error : str
+        Of the first such request.
+    requests : int
+    custom_id : str
+        The first one.
+    prompt : str or None
+        The start of its prompt; None where prompts are not kept.
+    body : str or None
+        The whole request, as JSON.
+    """
+
+    status: str
+    error: str
+    requests: int
+    custom_id: str
+    prompt: str | None = None
+    body: str | None = None
+
+
+def failure_kinds(stored: StoredAnswers) -> list[FailureKind]:
+    """Sort the failures by reason, the most frequent first; values in a reason do not count."""
+    kinds: dict[tuple[str, str], FailureKind] = {}
+    for jobs in stored.groups().values():
+        new: list[FailureKind] = []
+        for part in stored.parts(jobs):
+            _, outcome = part.outcome(jobs, ["status", "error"])
+            bad = np.flatnonzero(~np.isin(outcome.status, list(NO_FAILURE)))
+            errors = shown_error(outcome).take(pa.array(bad)).to_pylist()
+            for i, error in zip(bad.tolist(), errors, strict=True):
+                status = str(outcome.status[i])
+                key = status, _VALUES.sub("…", error or "")
+                if key not in kinds:
+                    custom_id = part.requests.ids[i].as_py()
+                    kinds[key] = FailureKind(status, error or "", 0, custom_id)
+                    new.append(kinds[key])
+                kinds[key].requests += 1
+        if new and stored.keeps_prompts(jobs):
+            _add_prompts(stored, new, StoredRequests(
+                stored.sidecar, jobs, among=pa.array([kind.custom_id for kind in new])
+            ))  # fmt: skip
+    return sorted(kinds.values(), key=lambda kind: -kind.requests)
+
+
+def _add_prompts(stored: StoredAnswers, kinds: list[FailureKind], requests: StoredRequests) -> None:
+    bodies = requests.bodies(np.arange(len(requests))).to_pylist()
+    found = dict(zip(requests.ids.to_pylist(), bodies, strict=True))
+    for kind in kinds:
+        kind.body = found[kind.custom_id]
+        kind.prompt = excerpt(kind.body)
+
+
+def excerpt(body: str) -> str:
+    """Return the start of the last message of a request, in one line."""
+    content = json.loads(body)["messages"][-1]["content"]
+    if not isinstance(content, str):
+        content = " ".join(part.get("text") or f"[{part['type']}]" for part in content)
+    line = " ".join(content.split())
+    return line if len(line) <= _EXCERPT else f"{line[: _EXCERPT - 1]}…"
+
+
+def summary_of(stored: StoredAnswers) -> Summary:
+    """Return what the displays show of a sidecar; what they call rows are its requests here."""
+    counts: Counter[str] = Counter()
+    answers, costs = [], []
+    unknown = False
+    for (realm, model), jobs in stored.groups().items():
+        for part in stored.parts(jobs):
+            best, outcome = part.outcome(jobs, ["status", "model", *TOKENS])
+            counts.update(outcome.status.tolist())
+            answers.append(outcome.answers.select(["model", *TOKENS]))
+            paid, unpriced = answer_costs(best, realm, model)
+            costs.append(paid)
+            unknown |= unpriced
+    none = pa.table(
+        {"model": pa.array([], pa.string())} | {n: pa.array([], "int64") for n in TOKENS}
+    )
+    return summarize(
+        name=stored.run or stored.sidecar.path.name,
+        sidecar=str(stored.sidecar.path),
+        model=", ".join(dict.fromkeys(model for _, model in stored.groups())),
+        rows=sum(counts.values()),
+        counts=dict(counts),
+        examples={},
+        jobs=stored.jobs(),
+        answers=pa.concat_tables(answers) if answers else none,
+        costs=None if unknown else pa.concat_arrays(costs) if costs else pa.array([], "float64"),
+        at=stored.clock.now(),
+        noun="request",
+    )

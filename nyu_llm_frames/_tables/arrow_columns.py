@@ -1,0 +1,83 @@
+"""New columns as Arrow has them, and the rows of a file, of which only the numbers are kept.
+
+Comes in: columns as `columns.answer_columns` makes them. Goes out: a `pyarrow.Table`, with what
+pandas says of them in its schema.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from nyu_llm_frames._tables.table import Ints, Piece, Table
+
+
+def arrow_columns(columns: Mapping[str, Any]) -> pa.Table:
+    """Return new columns as a table of Arrow."""
+    made = {}
+    for name, values in columns.items():
+        is_choice = isinstance(values, pd.Categorical) and _is_mixed(values)
+        made[name] = _as_text(values) if is_choice else values
+    return pa.Table.from_pandas(pd.DataFrame(made), preserve_index=False)
+
+
+def _is_mixed(column: pd.Categorical) -> bool:
+    """Whether a column has choices that no file can hold as they are: texts and numbers, say."""
+    try:
+        pa.array(column.categories.tolist())
+    except (pa.ArrowException, OverflowError):
+        return True
+    return False
+
+
+def _as_text(column: pd.Categorical) -> Any:
+    """Write such choices as they stand inside of lists: texts as they are, others as JSON."""
+    texts = [c if isinstance(c, str) else json.dumps(c) for c in column.categories.tolist()]
+    values = [None if code < 0 else texts[code] for code in column.codes.tolist()]
+    return pd.Series(values, dtype="str")
+
+
+class RowNumbers(Table[pa.Table]):
+    """Rows of a file: what is read of it once more is read by whoever writes the output.
+
+    Parameters
+    ----------
+    rows : numpy.ndarray, optional
+        Their numbers in the file.
+    """
+
+    columns: Sequence[str] = ()
+
+    def __init__(self, rows: Ints | None = None) -> None:
+        self.rows: Ints = np.zeros(0, np.int64) if rows is None else rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def pieces(
+        self, columns: Sequence[Any], *, index: bool = False, rows: int | None = None
+    ) -> Iterator[Piece]:
+        yield Piece(len(self), {}, None, 1.0, self.rows.tolist())
+
+    def label(self, row: int) -> int:
+        return int(self.rows[row])
+
+    def numbers(self) -> Ints:
+        return self.rows
+
+    def take(self, rows: Ints) -> RowNumbers:
+        return RowNumbers(self.rows[rows])
+
+    def earlier(self, names: Sequence[str]) -> pd.DataFrame:
+        return pd.DataFrame(index=range(len(self)))
+
+    def beside_labels(self, columns: Mapping[str, Any]) -> pa.Table:
+        return arrow_columns(columns)
+
+    def with_columns(self, columns: Mapping[str, Any]) -> pa.Table:
+        return arrow_columns(columns)

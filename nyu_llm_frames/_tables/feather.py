@@ -1,0 +1,60 @@
+"""Feather files (Arrow IPC, as files or streams), batch by batch.
+
+Comes in: paths. Goes out: what a parquet file gives: types, labels and pandas' index stay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow as pa
+
+from nyu_llm_frames._tables.parquet import ParquetSource
+from nyu_llm_frames.errors import ConfigurationError
+
+
+class FeatherSource(ParquetSource):
+    """Feather files of one schema, as one table."""
+
+    kind = "Feather (Arrow IPC)"
+
+    def _measure(self, path: str) -> tuple[pa.Schema, int, int]:
+        with _batches(path, None) as (schema, batches):
+            sizes = [(batch.num_rows, batch.nbytes) for batch in batches]
+        return schema, sum(rows for rows, _ in sizes), sum(bytes_ for _, bytes_ in sizes)
+
+    def _parts(
+        self, path: str, names: Sequence[str], size: int
+    ) -> Iterator[tuple[int, dict[str, pa.Array]]]:
+        try:
+            with _batches(path, names) as (_, batches):
+                for batch in batches:
+                    for start in range(0, batch.num_rows, size):
+                        part = batch.slice(start, size)
+                        yield part.num_rows, dict(zip(part.schema.names, part.columns, strict=True))
+        except (pa.ArrowException, OSError) as e:
+            if isinstance(e, ConfigurationError):
+                raise
+            raise ConfigurationError(f"{path} cannot be read as {self.kind}: {e}") from None
+
+
+@contextmanager
+def _batches(
+    path: str, names: Sequence[str] | None
+) -> Iterator[tuple[pa.Schema, Iterator[pa.RecordBatch]]]:
+    """Open a file or a stream, of which only some columns are unpacked."""
+    with Path(path).open("rb") as head:
+        is_file = head.read(6) == b"ARROW1"
+    with pa.memory_map(path) as mapped:
+        read = pa.ipc.open_file if is_file else pa.ipc.open_stream
+        schema = read(mapped).schema
+        there = [i for i, name in enumerate(schema.names) if names is None or name in names]
+        mapped.seek(0)
+        options = pa.ipc.IpcReadOptions(included_fields=there or [0])
+        reader = read(mapped, options=options)
+        if is_file:
+            yield schema, map(reader.get_batch, range(reader.num_record_batches))
+        else:
+            yield schema, iter(reader)

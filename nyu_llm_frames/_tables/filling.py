@@ -1,0 +1,316 @@
+"""`if_exists="fill"`: which rows lack a good answer, and new cells beside those that stay.
+
+Comes in: a table that has columns of an earlier call. Goes out: the rows to ask, chosen by these
+columns alone, and later the whole table with their cells filled. Rows are told by their place.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from nyu_llm_frames._stages.answers.answer import SHOWN, TOKENS
+from nyu_llm_frames._tables.columns import Outcome, answer_columns, new_names, read_schema
+from nyu_llm_frames._tables.frame import places
+from nyu_llm_frames._tables.table import Ints, Mask
+from nyu_llm_frames.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from nyu_llm_frames._stages.schema.schema import Schema
+
+IS_NEW = "\0is_new"
+"""Name of the column that says in which rows of a file cells are new."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fill:
+    """The rows of a table that are asked anew.
+
+    Attributes
+    ----------
+    earlier : pandas.DataFrame
+        What columns of an earlier call it has; the rows are numbered.
+    rows : numpy.ndarray
+        Places of the rows without a good answer, ascending.
+    """
+
+    earlier: pd.DataFrame
+    rows: Ints
+
+    @property
+    def kept(self) -> Mask:
+        """The other rows."""
+        kept = np.ones(len(self.earlier), np.bool_)
+        kept[self.rows] = False
+        return kept
+
+    def filled(self, columns: Mapping[str, Any], answered: Mask) -> dict[str, Any]:
+        """Return columns of the whole table, with the cells of answered rows filled.
+
+        Parameters
+        ----------
+        columns : mapping of str to pandas array
+            New cells of the rows that were asked.
+        answered : numpy.ndarray of bool
+            Which of these rows have an outcome; the others keep their cells.
+        """
+        n, out = len(self.earlier), {}
+        order, kept = np.arange(n), np.ones(n, np.bool_)
+        order[self.rows[answered]] = n + np.flatnonzero(answered)
+        kept[self.rows[answered]] = False
+        for name, values in columns.items():
+            new = pd.Series(values).reset_index(drop=True)
+            old = _column(self.earlier, name)
+            if old is None:
+                out[name] = new.array.take(np.where(order < n, -1, order - n), allow_fill=True)
+                continue
+            old, new = _alike(old, kept, new)
+            out[name] = pd.concat([old, new], ignore_index=True).take(order).array
+        return out
+
+
+def deciding(output: str, schema: Schema | None, prefix: str) -> list[str]:
+    """Return the names of the columns that say whether a row has a good answer."""
+    fields = [output] if schema is None else [f"{prefix}{field.name}" for field in schema.fields]
+    return [*fields, f"{output}_error", f"{output}_status"]
+
+
+def choose(earlier: pd.DataFrame, output: str, schema: Schema | None, prefix: str) -> Fill:
+    """Find the rows without a good answer: an error is set, or a value is missing.
+
+    A field that may be null is no value that can be missing, unless all fields are such: then
+    a row lacks an answer where all are null and no status says "ok".
+    """
+    there = {name: _column(earlier, name) for name in deciding(output, schema, prefix)}
+    blank = {name: _missing(column, len(earlier)) for name, column in there.items()}
+    error, status = f"{output}_error", f"{output}_status"
+    values = [blank[name] for name in there if name not in (error, status)]
+    lacking: Mask
+    if schema is not None:
+        nodes = schema.reader.columns
+        required = [blank[f"{prefix}{name}"] for name, node in nodes.items() if not node.nullable]
+        lacking = np.logical_or.reduce(required) if required else np.logical_and.reduce(values)
+        if not required and there[status] is not None:
+            lacking &= ~np.asarray(there[status] == "ok", dtype=np.bool_)
+    else:
+        lacking = values[0]
+    if there[error] is not None:
+        lacking = lacking | ~blank[error]
+    return Fill(earlier, np.flatnonzero(lacking).astype(np.int64))
+
+
+def has_details(columns: Sequence[Hashable], output: str, fields: Sequence[str] | None) -> bool:
+    """Whether all columns of ``details=True`` are there: those of an earlier call."""
+    names = new_names(output, fields, prefix="", details=True)
+    details = names[2:] if fields is None else names[len(fields) + 1 :]
+    return all(places(columns, name) for name in details)
+
+
+def check_types(
+    fill: Fill,
+    label: Callable[[int], Hashable],
+    output: str,
+    schema: Schema | None,
+    *,
+    prefix: str,
+    details: bool,
+) -> None:
+    """Refuse a column whose cells do not go together with what this call would put beside them.
+
+    Raises
+    ------
+    ConfigurationError
+    """
+    kept = fill.kept
+    if not kept.any():
+        return
+    for name, values in _empty_columns(output, schema, prefix=prefix, details=details).items():
+        old, new = _column(fill.earlier, name), pd.Series(values)
+        if old is None or old.dtype == new.dtype:
+            continue
+        given = old.dtype
+        old = _texts(old, new)
+        texts = pd.api.types.is_string_dtype(old.dtype) or old.dtype == object
+        fits = (texts and _is_text(new.dtype)) or _lossless(old[kept], new.dtype) is not None
+        if not fits:
+            row = label(int(np.flatnonzero(kept & old.notna())[0]))
+            raise ConfigurationError(
+                f"if_exists='fill': the column {name!r} ({given}) has cells that do not go "
+                f"together with what this call gives ({new.dtype}), as in row {row!r}. Convert "
+                'the column first, or use if_exists="replace", or another output= or prefix=.'
+            )
+
+
+def _empty_columns(
+    output: str, schema: Schema | None, *, prefix: str, details: bool
+) -> dict[str, Any]:
+    kinds = {name: pa.int64() if name in TOKENS else pa.string() for name in SHOWN}
+    none = pa.table({name: pa.chunked_array([], kind) for name, kind in kinds.items()})
+    outcome = Outcome(none, np.empty(0, object), [], pa.array([], pa.float64()))
+    if schema is not None:
+        outcome = read_schema(outcome, schema)
+    ids, codes = pa.array([], pa.string()), np.empty(0, np.int64)
+    return answer_columns(outcome, ids, codes, output, prefix=prefix, details=details)
+
+
+def _column(earlier: pd.DataFrame, name: str) -> pd.Series[Any] | None:
+    """Return a column by its name; None where there is none."""
+    return earlier[name] if name in earlier.columns else None
+
+
+def _missing(column: pd.Series[Any] | None, rows: int) -> Mask:
+    if column is None:
+        return np.ones(rows, dtype=np.bool_)
+    return np.asarray(column.isna(), dtype=np.bool_)
+
+
+# --- files ------------------------------------------------------------------------------------
+def check_cells(fill: Fill, output: str, schema: Schema | None, *, prefix: str, first: int) -> None:
+    """Refuse kept cells of a file that a typed output cannot hold beside the new ones.
+
+    Parameters
+    ----------
+    fill : Fill
+        Of some rows, as plain values.
+    output, schema, prefix
+        Of the call.
+    first : int
+        Number of their first row in the file.
+    """
+    kept = fill.kept
+    empty = _empty_columns(output, schema, prefix=prefix, details=False)
+    for name, values in empty.items():
+        column = _column(fill.earlier, name)
+        if column is None:
+            continue
+        cells = column[kept].dropna()
+        dtype = pd.Series(values).dtype
+        try:
+            old = pa.chunked_array([pa.array(cells.tolist())])
+            if isinstance(dtype, pd.CategoricalDtype):
+                words = choices_array(dtype.categories.tolist())
+                with_choices(name, _as_type(name, old, words.type), words)
+            else:
+                _as_type(name, old, pa.array(values).type)
+        except (ConfigurationError, pa.ArrowException):
+            raise _unfit(name, dtype, first + int(cells.index[0])) from None
+
+
+def beside_kept(name: str, new: pa.ChunkedArray, is_new: Any, old: pa.ChunkedArray) -> Any:
+    """Return new cells where they are new and elsewhere the old ones, with the type of the new.
+
+    Raises
+    ------
+    ConfigurationError
+        An old cell is none of this type.
+    """
+    kind = new.type
+    old = pc.if_else(is_new, pa.scalar(None, old.type), old)
+    if not pa.types.is_dictionary(kind):
+        return pc.if_else(is_new, new, _as_type(name, old, kind))
+    cells = pc.if_else(is_new, new.cast(kind.value_type), _as_type(name, old, kind.value_type))
+    words = new.combine_chunks().dictionary
+    return with_choices(name, cells, words).cast(kind)
+
+
+def with_choices(name: str, cells: Any, words: pa.Array) -> pa.DictionaryArray:
+    """Return cells as choices among these words, in their order.
+
+    Raises
+    ------
+    ConfigurationError
+        A cell is none of them.
+    """
+    cells = cells.cast(words.type).combine_chunks()
+    codes = pc.index_in(cells, value_set=words)
+    if codes.null_count > cells.null_count:
+        raise _unfit(name, "choices")
+    return pa.DictionaryArray.from_arrays(codes, words)
+
+
+def choices_array(choices: list[Any]) -> pa.Array:
+    """Return the choices of a field as a file holds them: of several types as text."""
+    try:
+        return pa.array(choices)
+    except (pa.ArrowException, OverflowError):
+        return pa.array([c if isinstance(c, str) else json.dumps(c) for c in choices])
+
+
+def _as_type(name: str, old: Any, kind: pa.DataType) -> Any:
+    if pa.types.is_dictionary(old.type):
+        old = old.cast(old.type.value_type)
+    try:
+        return old if old.type == kind else old.cast(kind)
+    except pa.ArrowException:
+        raise _unfit(name, kind) from None
+
+
+def _unfit(name: str, kind: object, row: int | None = None) -> ConfigurationError:
+    where = "" if row is None else f", as in row {row:,}"
+    return ConfigurationError(
+        f"if_exists='fill': the input's column {name!r} has cells that are no {kind}{where}. From "
+        'CSV to CSV they stay as they stand; or use if_exists="replace", or another output= or '
+        "prefix=."
+    )
+
+
+# --- one dtype for both -----------------------------------------------------------------------
+def _alike(
+    old: pd.Series[Any], kept: Mask, new: pd.Series[Any]
+) -> tuple[pd.Series[Any], pd.Series[Any]]:
+    """Give both the dtype of the column that is there, where it holds the new values as well."""
+    if old.dtype == new.dtype:
+        return old, new
+    if isinstance(old.dtype, pd.CategoricalDtype) and isinstance(new.dtype, pd.CategoricalDtype):
+        first, second = list(new.cat.categories), list(old.cat.categories)
+        if set(first) <= set(second):
+            first, second = second, first
+        every = [*first, *[c for c in second if c not in set(first)]]
+        dtype = pd.CategoricalDtype(every, ordered=old.cat.ordered)
+        return old.astype(dtype), new.astype(dtype)
+    old = _texts(old, new)
+    same = _lossless(new, old.dtype)
+    if same is not None:
+        return old, same
+    ours = _lossless(old.where(pd.Series(kept)), new.dtype)
+    if ours is not None:
+        return ours, new
+    return old.astype(object), new.astype(object)  # hand-made since: nothing is lost
+
+
+def _texts(old: pd.Series[Any], new: pd.Series[Any]) -> pd.Series[Any]:
+    """Take objects that are all texts, as a CSV file leaves them, for a column of texts."""
+    if old.dtype != object or _is_text(new.dtype):
+        return old
+    cells = old.dropna()
+    if len(cells) and all(isinstance(cell, str) for cell in cells):
+        return old.astype(pd.StringDtype())
+    return old
+
+
+def _is_text(dtype: Any) -> bool:
+    if isinstance(dtype, pd.CategoricalDtype):
+        return all(isinstance(c, str) for c in dtype.categories)
+    return isinstance(dtype, pd.StringDtype)
+
+
+def _lossless(values: pd.Series[Any], dtype: Any) -> pd.Series[Any] | None:
+    """Return values with another dtype; None where that changes one of them."""
+    try:
+        out = values.astype(dtype)
+        missing = np.asarray(values.isna(), dtype=np.bool_)
+        if (np.asarray(out.isna(), dtype=np.bool_) != missing).any():
+            return None
+        if pd.api.types.is_object_dtype(dtype):
+            return out
+        left, right = out.astype(values.dtype)[~missing], values[~missing]
+        return out if all(a == b for a, b in zip(left, right, strict=True)) else None
+    except (TypeError, ValueError, OverflowError, pa.ArrowException):
+        return None

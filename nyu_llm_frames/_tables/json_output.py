@@ -1,0 +1,96 @@
+"""JSON lines as output: objects copied as they stand, or made of typed columns.
+
+Comes in: a source and the new columns. Goes out: one object a line.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from nyu_llm_frames._tables import pandas_metadata
+from nyu_llm_frames._tables.filling import IS_NEW
+from nyu_llm_frames._tables.json_lines import JsonLinesSource
+from nyu_llm_frames._tables.output_cells import as_written, beside, flat
+from nyu_llm_frames._tables.source import Source
+from nyu_llm_frames.errors import ConfigurationError
+
+Take = Callable[[int], pa.Table]
+
+
+def check_numbers(source: Source, output: Path) -> None:
+    """Raise where JSON cannot hold a number of the input."""
+    names = [field.name for field in source.schema() if pa.types.is_floating(field.type)]
+    for table in source.tables() if names else ():
+        for name in names:
+            if pc.any(pc.is_inf(table[name].cast(pa.float64()))).as_py():
+                raise ConfigurationError(
+                    f"{output}: JSON has no infinity, and the column {name!r} has. Choose an "
+                    "output that ends in .parquet."
+                )
+
+
+def write_json(source: Source, file: BinaryIO, take: Take, new: pa.Schema) -> None:
+    """Write input and new columns, in the input's order.
+
+    Parameters
+    ----------
+    source : Source
+    file : binary file
+    take : callable
+        Gives the new columns of so many rows, one time after the other.
+    new : pyarrow.Schema
+        Of the new columns.
+    """
+    for line in (
+        _copied(source, take) if isinstance(source, JsonLinesSource) else _made(source, take, new)
+    ):
+        file.write(line + b"\n")
+
+
+def _copied(source: JsonLinesSource, take: Take) -> Iterator[bytes]:
+    for rows, texts, _ in source.objects():
+        for row, text, new in zip(rows, texts, _objects(take(len(rows))), strict=True):
+            if not new.pop(IS_NEW, True):  # what stands there stays
+                new = {name: v for name, v in new.items() if name not in source.columns}
+            if new.keys() & row.keys():
+                yield _encoded(row | new)
+            elif new:
+                yield text[:-1].rstrip() + (b", " if row else b"") + _encoded(new)[1:]
+            else:
+                yield text
+
+
+def _made(source: Source, take: Take, new: pa.Schema) -> Iterator[bytes]:
+    schema = pandas_metadata.joined(source.schema(), new)
+    for table in source.tables():
+        yield from map(_encoded, _objects(beside(table, take(table.num_rows), schema)))
+
+
+def _objects(table: pa.Table) -> Iterator[dict[str, Any]]:
+    columns = [_values(column) for column in table.columns]
+    for row in zip(*columns, strict=True):
+        yield dict(zip(table.column_names, row, strict=True))
+
+
+def _values(column: pa.ChunkedArray) -> list[Any]:
+    column = as_written(flat(column, nested=True))
+    if pa.types.is_temporal(column.type) or pa.types.is_decimal(column.type):
+        column = column.cast(pa.string())
+    if pa.types.is_floating(column.type):
+        return [None if v != v else v for v in column.to_pylist()]
+    values: list[Any] = column.to_pylist()
+    return values
+
+
+def _encoded(row: dict[str, Any]) -> bytes:
+    return json.dumps(row, ensure_ascii=False, default=_text).encode("utf-8", "surrogatepass")
+
+
+def _text(value: Any) -> str:
+    return value.isoformat() if hasattr(value, "isoformat") else str(value)

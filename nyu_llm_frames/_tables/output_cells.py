@@ -1,0 +1,82 @@
+"""What cells of typed columns are where a file has no such types.
+
+Comes in: columns of Arrow. Goes out: columns that a CSV file, JSON or a sheet can hold, or none.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+
+from nyu_llm_frames._tables.filling import IS_NEW, beside_kept
+from nyu_llm_frames._tables.json_lines import cell_text
+
+_TEXTS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+_TEXT_EXTENSIONS = ("arrow.uuid", "arrow.json", "pandas.period", "pandas.interval")
+
+
+def has_text(kind: pa.DataType, inside: bool = False) -> bool:
+    """Whether the cells of a type are text in a CSV file; lists and structs are as JSON."""
+    is_ = pa.types
+    if isinstance(kind, pa.BaseExtensionType):
+        return not inside and kind.extension_name in _TEXT_EXTENSIONS
+    if is_.is_dictionary(kind):
+        return has_text(kind.value_type, inside)
+    if is_.is_nested(kind):
+        return all(has_text(kind.field(i).type, True) for i in range(kind.num_fields))
+    if is_.is_temporal(kind) or is_.is_decimal(kind):
+        return not inside
+    always = (is_.is_boolean, is_.is_integer, is_.is_floating, is_.is_null, *_TEXTS)
+    return any(is_kind(kind) for is_kind in always)
+
+
+def flat(column: pa.ChunkedArray, *, nested: bool = False) -> pa.ChunkedArray:
+    """Turn what only Arrow and pandas know into its values or its text.
+
+    Parameters
+    ----------
+    column : pyarrow.ChunkedArray
+    nested : bool
+        Whether lists and structs stay; else they are text as JSON.
+    """
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        return flat(column.cast(kind.value_type), nested=nested)
+    if isinstance(kind, pa.BaseExtensionType) or pa.types.is_duration(kind):
+        texts = [None if pd.isna(v) else str(v) for v in column.to_pandas()]
+        return pa.chunked_array([texts], pa.string())
+    if pa.types.is_nested(kind) and not nested:
+        return pa.chunked_array([[cell_text(v) for v in column.to_pylist()]], pa.string())
+    return column
+
+
+def as_written(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Widen floats of few bits to what they were written as: 0.1, not 0.10000000149011612."""
+    if pa.types.is_float32(column.type) or pa.types.is_float16(column.type):
+        return column.cast(pa.float32()).cast(pa.string()).cast(pa.float64())
+    return column
+
+
+def beside(table: pa.Table, new: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Put new columns beside those of the input, or in their places.
+
+    With `IS_NEW` among the new columns only the cells that it names take a place.
+    """
+    columns = []
+    for name in schema.names:
+        column = new[name] if name in new.schema.names else table[name]
+        if IS_NEW in new.schema.names and name in new.schema.names and name in table.schema.names:
+            column = beside_kept(name, column, new[IS_NEW], table[name])
+        columns.append(column)
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def plain_text(value: Any) -> str:
+    """Return the text of a cell that pandas.to_csv would write."""
+    if value is None or isinstance(value, str):
+        return value or ""
+    if isinstance(value, dict | list):
+        return cell_text(value) or ""
+    return value.isoformat(" ") if hasattr(value, "hour") else str(value)

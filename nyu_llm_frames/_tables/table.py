@@ -1,0 +1,147 @@
+"""What every kind of table gives, in memory or in a file: pieces of rows, and a place for columns.
+
+Comes in: a table of some library. Goes out: plain values of the columns in use, labels for people,
+and a table of the same kind with new columns beside the old ones.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol
+
+import numpy as np
+import pandas as pd
+from typing_extensions import TypeVar
+
+T_co = TypeVar("T_co", covariant=True, default=Any)
+Mask = np.ndarray[Any, np.dtype[np.bool_]]
+Ints = np.ndarray[Any, np.dtype[np.int64]]
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Consecutive rows as plain Python values.
+
+    Attributes
+    ----------
+    rows : int
+    values : dict of label to list
+        The columns asked for, as `python_values.to_python` gives them.
+    index : list or None
+        What `index` prints in a template, where the table has labels and they were asked for; else
+        the rows are numbered from 0.
+    read : float
+        Part of the table that has been read, 0 to 1.
+    labels : sequence, optional
+        Of the rows, for messages; by default `index`, else the numbers.
+    """
+
+    rows: int
+    values: dict[Any, list[object]]
+    index: list[object] | None
+    read: float
+    labels: Any = None
+
+    def take(self, rows: Ints, first: int) -> Piece:
+        """Return some rows under the labels that they have; the piece's first has this number."""
+        at = rows.tolist()
+        index = range(first, first + self.rows) if self.index is None else self.index
+        labels = index if self.labels is None else self.labels
+        values = {name: [cells[i] for i in at] for name, cells in self.values.items()}
+        return Piece(len(at), values, [index[i] for i in at], self.read, [labels[i] for i in at])
+
+
+class Head(Protocol):
+    """What a call is compiled against, before any row is read."""
+
+    @property
+    def columns(self) -> Sequence[Hashable]:
+        """Names of the columns, as a template uses them."""
+
+    @property
+    def index_names(self) -> Sequence[str]:
+        """Names of the rows' labels: no new column may have them."""
+
+
+class Table(ABC, Generic[T_co]):
+    """A table in memory. It stays as it is."""
+
+    @property
+    @abstractmethod
+    def columns(self) -> Sequence[Hashable]:
+        """Names of the columns, as a template uses them; one may stand twice."""
+
+    index_names: Sequence[str] = ()
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def pieces(
+        self, columns: Sequence[Hashable], *, index: bool = False, rows: int | None = None
+    ) -> Iterator[Piece]:
+        """Read some columns as plain values, `rows` at a time."""
+
+    def label(self, row: int) -> Hashable:
+        """Return what a person calls a row."""
+        return row
+
+    def numbers(self) -> Ints:
+        """Return the rows' numbers in the whole that they are a part of."""
+        return np.arange(len(self))
+
+    @abstractmethod
+    def take(self, rows: Ints) -> Table[T_co]:
+        """Return some rows, in this order."""
+
+    @abstractmethod
+    def earlier(self, names: Sequence[str]) -> pd.DataFrame:
+        """Return those of some columns that are there, as pandas has them; rows are numbered."""
+
+    @abstractmethod
+    def beside_labels(self, columns: Mapping[str, Any]) -> T_co:
+        """Return a table of columns alone, under the labels of the rows."""
+
+    @abstractmethod
+    def with_columns(self, columns: Mapping[str, Any]) -> T_co:
+        """Return a new table with columns at the end, or replaced where they stand.
+
+        Parameters
+        ----------
+        columns : mapping of str to array
+            As pandas has them: `columns.answer_columns` makes them. By position.
+        """
+
+    def with_record(self, table: Any, name: str, record: Mapping[str, Any]) -> Any:
+        """Keep a record with a table that came from here, where its library has a place for it."""
+        return table
+
+
+class Labels(Sequence[Any]):
+    """The labels of the rows of several pieces, or of some of these rows.
+
+    Parameters
+    ----------
+    parts : sequence of sequence
+    chosen : numpy.ndarray, optional
+        Which rows.
+    """
+
+    def __init__(self, parts: Sequence[Sequence[Any]], chosen: Ints | None = None) -> None:
+        self._parts, self._chosen = parts, chosen
+        self._ends = np.cumsum([len(part) for part in parts])
+
+    def __len__(self) -> int:
+        every = int(self._ends[-1]) if len(self._ends) else 0
+        return every if self._chosen is None else len(self._chosen)
+
+    def __getitem__(self, row: Any) -> Any:
+        row = int(row if self._chosen is None else self._chosen[row])
+        part = int(np.searchsorted(self._ends, row, side="right"))
+        return self._parts[part][row - int(self._ends[part]) + len(self._parts[part])]
+
+    def of(self, rows: Ints) -> Labels:
+        """Return those of some rows."""
+        return Labels(self._parts, rows)

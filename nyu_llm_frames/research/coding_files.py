@@ -1,0 +1,326 @@
+"""The files of hand coding: one for each coder, the design beside them, whole or not there.
+
+Comes in: rows of text. Goes out: .xlsx and CSV files, and the cells that coders left in them as
+text. What a coder wrote is never written over: rows are added below it, and a file that would lose
+anything does not take its place.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import warnings
+import zipfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import date, datetime, time
+from pathlib import Path
+from typing import Any
+
+from nyu_llm_frames._sidecar.storage import atomic_path
+from nyu_llm_frames.errors import CodesError, ConfigurationError, SidecarError
+from nyu_llm_frames.research.cell_damage import csv_text, storable
+from nyu_llm_frames.research.coding_sheet import CODE, NOTE, UNIT, Sheet, sheet_of
+
+SUFFIXES = (".xlsx", ".csv")
+OTHER_SUFFIXES = (".ods", ".xls", ".xlsm", ".xlsb", ".numbers", ".tsv", ".txt")
+CELL_CHARACTERS = 32_767
+_SHEET, _LABELS = "codes", "labels"
+_LAST_ROW = 1_048_576
+_LIST_CHARACTERS = 255
+_WIDTHS = {UNIT: 12, CODE: 18, NOTE: 32}
+_SHOWN_WIDTH = 60
+_DELIMITERS = (",", ";", "\t")
+
+
+def check_extra() -> None:
+    """Say how to install what .xlsx files need.
+
+    Raises
+    ------
+    ConfigurationError
+    """
+    try:
+        import openpyxl  # noqa: F401
+        import xlsxwriter  # noqa: F401
+    except ImportError:
+        raise ConfigurationError(
+            'Hand codes in .xlsx files need pip install "nyu-llm-frames[research]"; or choose '
+            'format="csv".'
+        ) from None
+
+
+def too_long(text: str) -> bool:
+    """Whether Excel would cut a cell; it counts as UTF-16 does."""
+    long = len(text) > CELL_CHARACTERS // 2
+    return long and len(text.encode("utf-16-le", "surrogatepass")) // 2 > CELL_CHARACTERS
+
+
+def open_mark(path: Path) -> Path | None:
+    """Return the mark that Excel or LibreOffice leaves beside a file as long as it is open."""
+    marks = (f"~${path.name}", f"~${path.name[2:]}", f".~lock.{path.name}#")
+    return next((p for name in marks if (p := path.with_name(name)).exists()), None)
+
+
+def check_closed(path: Path) -> None:
+    """Refuse to add to a file that somebody has open.
+
+    Raises
+    ------
+    CodesError
+    """
+    mark = open_mark(path)
+    if mark is not None:
+        raise CodesError(
+            f"{path} is open in a spreadsheet program, which would write over the units that are "
+            f"added now. Save and close it there, and call again. (If nobody has it open, delete "
+            f"{mark.name}, which says so.)",
+            file=path.name,
+        )
+
+
+def read_sheet(path: Path) -> Sheet:
+    """Read a coder's file; each cell is text.
+
+    Raises
+    ------
+    CodesError
+    """
+    try:
+        cells = _csv_cells(path.read_bytes())[0] if path.suffix == ".csv" else _xlsx_cells(path)
+    except OSError as e:
+        raise CodesError(f"{path} cannot be read: {e.strerror or e}.", file=path.name) from None
+    return sheet_of(path.name, cells)
+
+
+def write_sheet(
+    path: Path, header: Sequence[str], rows: Sequence[Sequence[str]], labels: Sequence[str] | None
+) -> None:
+    """Write a new file: all cells are text, and `labels` are the choices for the code.
+
+    Raises
+    ------
+    CodesError
+    """
+    with _whole(path) as draft:
+        if path.suffix == ".csv":
+            lines = [header, *[[csv_text(storable(text)) for text in row] for row in rows]]
+            draft.write_bytes("\ufeff".encode() + _csv_bytes(lines, ",", "\r\n"))
+        else:
+            _new_xlsx(draft, header, rows, labels)
+
+
+def add_rows(path: Path, rows: Sequence[dict[str, str]], labels: Sequence[str] | None) -> None:
+    """Add rows below those of a file, and lose nothing of it.
+
+    Raises
+    ------
+    CodesError
+        The file is open in a spreadsheet program, or would lose something.
+    """
+    check_closed(path)
+    with _whole(path) as draft:
+        if path.suffix == ".csv":
+            draft.write_bytes(_longer_csv(path, rows))
+        else:
+            _longer_xlsx(path, draft, rows, labels)
+        draft.chmod(path.stat().st_mode & 0o777)
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    try:
+        with atomic_path(path, 0o666) as draft:  # like any file that a program writes here
+            yield draft
+    except SidecarError as e:
+        cause = e.__context__
+        reason = cause.strerror if isinstance(cause, OSError) else None
+        raise CodesError(
+            f"{path} cannot be written ({reason or e}). Nothing of it was changed. Is it open in "
+            "another program, or the folder for reading alone?",
+            file=path.name,
+        ) from None
+
+
+# --- CSV --------------------------------------------------------------------------------------
+def _csv_cells(data: bytes) -> tuple[list[list[str]], str]:
+    """Return the cells of a CSV file as any spreadsheet program saves one, and its delimiter.
+
+    Excel saves it with or without a mark of UTF-8, in the code page of Western Europe or as UTF-16,
+    and with semicolons where the comma is the decimal point.
+    """
+    text = _decoded(data)
+    first, _, rest = text.partition("\n")
+    if first.lower().startswith("sep="):
+        text, first = rest, rest.partition("\n")[0]
+    delimiter = max(_DELIMITERS, key=first.count)
+    try:
+        return list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)), delimiter
+    except csv.Error:
+        csv.field_size_limit(max(csv.field_size_limit(), len(text)))
+        return list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)), delimiter
+
+
+def _decoded(data: bytes) -> str:
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return data.decode("utf-16", "replace")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return data.decode("cp1252", "replace")
+
+
+def _csv_bytes(lines: Sequence[Sequence[str]], delimiter: str, end: str) -> bytes:
+    out = io.StringIO(newline="")
+    csv.writer(out, delimiter=delimiter, lineterminator=end).writerows(lines)
+    return out.getvalue().encode("utf-8", "replace")
+
+
+def _longer_csv(path: Path, rows: Sequence[dict[str, str]]) -> bytes:
+    data = path.read_bytes()
+    cells, delimiter = _csv_cells(data)
+    header = [name.strip() for name in cells[0]]
+    lines = [[csv_text(storable(row.get(name, ""))) for name in header] for row in rows]
+    text = _decoded(data)
+    end = "\r\n" if "\r\n" in text else "\n"
+    gap = "" if text.endswith(("\n", "\r")) else end
+    kept = f"\ufeff{text}{gap}".encode("utf-8", "surrogatepass")
+    return kept + _csv_bytes(lines, delimiter, end)
+
+
+# --- .xlsx ------------------------------------------------------------------------------------
+def _new_xlsx(
+    draft: Path, header: Sequence[str], rows: Sequence[Sequence[str]], labels: Sequence[str] | None
+) -> None:
+    import xlsxwriter
+
+    made = io.BytesIO()
+    with xlsxwriter.Workbook(made, {"in_memory": True}) as book:
+        sheet = book.add_worksheet(_SHEET)
+        head = book.add_format({"bold": True, "num_format": "@", "bottom": 1})
+        cell = book.add_format({"text_wrap": True, "valign": "top", "num_format": "@"})
+        for place, name in enumerate(header):
+            sheet.set_column(place, place, _width(name), cell)
+            sheet.write_string(0, place, storable(name), head)
+        for number, row in enumerate(rows, start=1):
+            for place, text in enumerate(row):
+                if text:
+                    sheet.write_string(number, place, storable(text), cell)
+        sheet.freeze_panes(1, 0)
+        if labels is not None:
+            if _listed(labels) is None:
+                other = book.add_worksheet(_LABELS)
+                for number, label in enumerate(labels):
+                    other.write_string(number, 0, label, cell)
+            place = header.index(CODE)
+            options = {"validate": "list", "source": _choices(labels)}
+            sheet.data_validation(1, place, _LAST_ROW - 1, place, options)
+    draft.write_bytes(made.getvalue())
+
+
+def _width(name: str) -> int:
+    return _WIDTHS.get(name, _WIDTHS[CODE] if name.startswith(f"{CODE}_") else _SHOWN_WIDTH)
+
+
+def _listed(labels: Sequence[str]) -> str | None:
+    """Return the choices in one text, where that can hold them."""
+    text = ",".join(labels)
+    plain = (
+        not any(c in label for label in labels for c in ',"\n') and len(text) <= _LIST_CHARACTERS
+    )
+    return text if plain and all(label == label.strip() for label in labels) else None
+
+
+def _choices(labels: Sequence[str]) -> Any:
+    return list(labels) if _listed(labels) else f"={_LABELS}!$A$1:$A${len(labels)}"
+
+
+def _xlsx_cells(path: Path) -> list[list[str]]:
+    sheet = _sheet_in(_book(path, data_only=True))
+    return [[_cell_text(path, cell) for cell in row] for row in sheet.iter_rows()]
+
+
+def _book(path: Path, **options: Any) -> Any:
+    import openpyxl
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what it does not keep; that is looked up below
+            # From its bytes: a draft has a name that openpyxl refuses.
+            return openpyxl.load_workbook(io.BytesIO(path.read_bytes()), rich_text=True, **options)
+    except (zipfile.BadZipFile, KeyError, ValueError, TypeError, EOFError, SyntaxError) as e:
+        raise CodesError(
+            f"{path} is no .xlsx file that can be read ({e}). Open it in a spreadsheet program and "
+            "save it as .xlsx.",
+            file=path.name,
+        ) from None
+
+
+def _sheet_in(book: Any) -> Any:
+    return book[_SHEET] if _SHEET in book.sheetnames else book.worksheets[0]
+
+
+def _cell_text(path: Path, cell: Any) -> str:
+    value = cell.value
+    if value is None:
+        return ""
+    if cell.data_type == "e":
+        raise CodesError(
+            f"{path.name}, row {cell.row}: the cell {cell.coordinate} holds the error {value}. "
+            "Type its text again.",
+            file=path.name,
+            row=cell.row,
+        )
+    if isinstance(value, bool):
+        return str(value).upper()
+    if isinstance(value, float):
+        return repr(int(value) if value.is_integer() else value)
+    if isinstance(value, datetime):
+        return value.isoformat(" ") if value.time() != time() else value.date().isoformat()
+    return value.isoformat() if isinstance(value, date | time) else str(value)
+
+
+def _longer_xlsx(
+    path: Path, draft: Path, rows: Sequence[dict[str, str]], labels: Sequence[str] | None
+) -> None:
+    from openpyxl.styles import Alignment
+    from openpyxl.worksheet.datavalidation import DataValidation
+
+    from nyu_llm_frames.research.workbook_content import lost
+
+    book = _book(path)
+    sheet = _sheet_in(book)
+    places = {str(cell.value).strip(): cell.column for cell in sheet[1] if cell.value is not None}
+    last = max(c.row for cells in sheet.iter_rows() for c in cells if c.value is not None)
+    for number, row in enumerate(rows, start=last + 1):
+        for name, column in places.items():
+            cell, text = sheet.cell(number, column), row.get(name)
+            cell.number_format = "@"
+            cell.alignment = Alignment(wrap_text=True, vertical="top")
+            if text:
+                cell.value = storable(text)
+                cell.data_type = "s"  # also of a text that begins with "="
+    if labels is not None:
+        letter = sheet.cell(1, places[CODE]).column_letter
+        area, listed = f"{letter}2:{letter}{_LAST_ROW}", _listed(labels)
+        if listed is None:
+            other = book[_LABELS] if _LABELS in book.sheetnames else book.create_sheet(_LABELS)
+            for number, label in enumerate(labels, start=1):
+                other.cell(number, 1, label).data_type = "s"
+        rules = sheet.data_validations
+        rules.dataValidation = [r for r in rules.dataValidation if str(r.sqref) != area]
+        formula = f'"{listed}"' if listed is not None else str(_choices(labels))[1:]
+        rule = DataValidation(type="list", formula1=formula, allow_blank=True)
+        rule.showErrorMessage = True
+        rule.add(area)
+        sheet.add_data_validation(rule)
+    book.save(draft)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        gone = lost(path.read_bytes(), draft.read_bytes())
+    if gone is not None:
+        raise CodesError(
+            f"{path} cannot be made longer without losing {gone}. Nothing was changed. Keep a copy "
+            "of the file elsewhere, take that out of it, and call again.",
+            file=path.name,
+        )

@@ -1,0 +1,223 @@
+"""Cells of several columns as numbers of one list of classes: what is compared with what.
+
+Comes in: columns. Goes out: the classes in their order, and for each column the class of every row.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from nyu_llm_frames._stages.prompts.python_values import to_python
+from nyu_llm_frames.errors import CodesError, ConfigurationError, MissingColumnError
+
+Ints = np.ndarray[Any, np.dtype[np.int64]]
+Kind = Literal["nominal", "ordinal", "numeric", "set"]
+KINDS = ("nominal", "ordinal", "numeric", "set")
+
+UNANSWERED = "(unanswered)"
+_MOST_NUMBERS = 10  # distinct whole numbers that still look like labels
+_SHOWN = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Classes:
+    """One list of classes for several columns.
+
+    Attributes
+    ----------
+    labels : tuple of str
+        In order.
+    codes : tuple of numpy.ndarray
+        For each column the position of every row's label, -1 where the cell is missing.
+    declared : bool
+        Whether the order is that of a categorical column.
+    order : str
+        Where the order comes from, in words.
+    """
+
+    labels: tuple[str, ...]
+    codes: tuple[Ints, ...]
+    declared: bool
+    order: str
+
+
+def column(frame: pd.DataFrame, name: Hashable, argument: str = "") -> pd.Series[Any]:
+    """Return one column; name those that there are when it is missing."""
+    if name not in frame.columns:
+        near = difflib.get_close_matches(str(name), [str(c) for c in frame.columns], 1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        shown = ", ".join(repr(c) for c in frame.columns[:20])
+        where = f" for {argument}=" if argument else ""
+        raise MissingColumnError(
+            f"There is no column {name!r}{where}.{hint} Columns: {shown}.",
+            column=str(name),
+            available=tuple(frame.columns),
+        )
+    found = frame[name]
+    if isinstance(found, pd.DataFrame):
+        raise ConfigurationError(f"There are {found.shape[1]} columns {name!r}; rename them.")
+    return found
+
+
+def texts(values: Any) -> list[str]:
+    """Return values as text, by the conversion that templates use: 1, 1.0 and "1" are one label."""
+    return [str(v) for v in to_python(list(values))]
+
+
+def _is_bool(values: pd.Series[Any]) -> bool:
+    return bool(pd.api.types.is_bool_dtype(values.dtype))
+
+
+def _family(values: pd.Series[Any], uniques: Sequence[Any]) -> str:
+    if _is_bool(values) or (uniques and all(isinstance(v, bool) for v in uniques)):
+        return "true or false"
+    if pd.api.types.is_numeric_dtype(values.dtype):
+        return "numbers"
+    return "text"
+
+
+def _order(declared: list[str], seen: set[str]) -> tuple[list[str], str]:
+    rest = sorted(seen - set(declared))
+    try:
+        rest = sorted(rest, key=float)
+        how = "numbers by size"
+    except ValueError:
+        how = "labels sorted as text"
+    if declared:
+        how = "declared categories" if not rest else f"declared categories, then {how}"
+    return [*declared, *rest], how
+
+
+def encode(columns: Sequence[pd.Series[Any]]) -> Classes:
+    """
+    Number the labels of some columns by one list of classes.
+
+    Labels compare by value, as text. The order is that of declared categories, else by size for
+    numbers, else by text.
+
+    Raises
+    ------
+    CodesError
+        When types differ and no label is shared: then nothing can ever match.
+    """
+    raw: list[tuple[Ints, list[str]]] = []
+    declared: list[str] = []
+    families: list[str] = []
+    for values in columns:
+        try:
+            codes, found = pd.factorize(values, use_na_sentinel=True)
+        except TypeError:
+            raise ConfigurationError(
+                f"Column {values.name!r} holds lists; kind='set' compares those."
+            ) from None
+        cells = to_python(list(found))
+        raw.append((codes.astype(np.int64), [str(v) for v in cells]))
+        families.append(_family(values, cells))
+        if isinstance(values.dtype, pd.CategoricalDtype):
+            declared += [t for t in texts(values.dtype.categories) if t not in declared]
+    if "true or false" in families:  # "TRUE" is what a spreadsheet makes of True
+        raw = [(c, [t.capitalize() if t.casefold() in _BOOLS else t for t in u]) for c, u in raw]
+        declared = [t.capitalize() if t.casefold() in _BOOLS else t for t in declared]
+    seen = {label for _, uniques in raw for label in uniques}
+    if len(set(families)) > 1:
+        _check_shared(columns, families, [set(u) for _, u in raw])
+    labels, how = _order(list(dict.fromkeys(declared)), seen)
+    place = {label: i for i, label in enumerate(labels)}
+    coded = []
+    for codes, uniques in raw:
+        lookup = np.array([*(place[u] for u in uniques), -1], dtype=np.int64)
+        coded.append(lookup[codes])
+    return Classes(tuple(labels), tuple(coded), bool(declared), how)
+
+
+_BOOLS = ("true", "false")
+
+
+def _check_shared(
+    columns: Sequence[pd.Series[Any]], families: Sequence[str], seen: Sequence[set[str]]
+) -> None:
+    for i in range(1, len(columns)):
+        if families[i] != families[0] and seen[0] and seen[i] and not seen[0] & seen[i]:
+            told = "; ".join(
+                f"{columns[k].name!r} has {families[k]}: {_listed(seen[k])}" for k in (0, i)
+            )
+            raise CodesError(f"No label can match: {told}. Convert one of the two columns.")
+
+
+def _listed(labels: set[str]) -> str:
+    shown = ", ".join(sorted(labels)[:_SHOWN])
+    return shown if len(labels) <= _SHOWN else f"{shown}, ... ({len(labels):,} in all)"
+
+
+def is_list(cell: object) -> bool:
+    """Say whether a cell holds several labels."""
+    return isinstance(cell, list | tuple | set | frozenset | np.ndarray)
+
+
+def kind_of(columns: Sequence[pd.Series[Any]], kind: str) -> Kind:
+    """
+    Return how labels compare: what was asked for, or what the columns look like.
+
+    Lists are sets. Ordered categories are ordinal. Numbers are numeric when one of them is not
+    whole or when there are more than ten; a few whole numbers are labels.
+    """
+    if kind != "auto":
+        if kind not in KINDS:
+            raise ConfigurationError(f"kind must be one of auto, {', '.join(KINDS)}, not {kind!r}.")
+        return kind  # type: ignore[return-value]
+    for values in columns:
+        if values.dtype == object and any(map(is_list, values.head(1000).dropna())):
+            return "set"
+        if isinstance(values.dtype, pd.ArrowDtype) and "list" in str(values.dtype):
+            return "set"
+    if any(isinstance(v.dtype, pd.CategoricalDtype) and v.dtype.ordered for v in columns):
+        return "ordinal"
+    numbers = [pd.api.types.is_numeric_dtype(v.dtype) and not _is_bool(v) for v in columns]
+    if any(numbers):  # hand codes are read as text: "3.5" beside a column of numbers is one
+        try:
+            every = np.concatenate([as_numbers(v) for v in columns])
+        except CodesError:
+            return "nominal"
+        every = every[~np.isnan(every)]
+        whole = not len(every) or bool(np.all(every == np.round(every)))
+        if not whole or len(np.unique(every)) > _MOST_NUMBERS:
+            return "numeric"
+    return "nominal"
+
+
+def as_numbers(values: pd.Series[Any]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Return a column as floats, NaN where a cell is missing.
+
+    Raises
+    ------
+    CodesError
+        When a cell is no number.
+    """
+    try:
+        found = pd.to_numeric(values.astype(object).where(values.notna(), None))
+    except (ValueError, TypeError):
+        bad = [v for v in values.dropna() if pd.isna(pd.to_numeric(v, errors="coerce"))][:1]
+        raise CodesError(
+            f"Column {values.name!r} is compared as numbers and holds {bad[0] if bad else ''!r}."
+        ) from None
+    return np.asarray(found, dtype=np.float64)
+
+
+def as_set(cell: Any) -> frozenset[str]:
+    """Return the labels of a cell: of a list, of its JSON, or of text with semicolons."""
+    if isinstance(cell, str):
+        text = cell.strip()
+        if text.startswith("["):
+            try:
+                return frozenset(texts(json.loads(text)))
+            except (ValueError, TypeError):
+                pass
+        return frozenset(part.strip() for part in text.split(";") if part.strip())
+    return frozenset(texts(cell)) if is_list(cell) else frozenset(texts([cell]))

@@ -1,0 +1,202 @@
+"""The bootstrap of sums: units that contribute the same are drawn together.
+
+A resample of rows changes a statistic of a table only through how often each cell was drawn, and
+these counts are multinomial: 100,000 rows are a few cells. Where there are too many distinct
+contributions, sums are drawn from their normal limit.
+
+Comes in: what each row adds to some sums, its stratum and its unit. Goes out: resampled sums.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+
+Floats = np.ndarray[Any, np.dtype[np.float64]]
+Ints = np.ndarray[Any, np.dtype[np.int64]]
+Statistics: TypeAlias = Mapping[str, Floats]
+
+MOST_PATTERNS = 20_000
+"""Distinct contributions up to which they are drawn one by one."""
+_CHUNK = 4_000_000  # numbers held at once
+_DENSE = 4_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """
+    What is resampled: m distinct units that add to q sums.
+
+    Attributes
+    ----------
+    pattern, cell, value : numpy.ndarray
+        Unit `pattern` adds `value` to the sum `cell`; one entry each, sorted by cell.
+    counts : numpy.ndarray
+        How many units are like this; length m.
+    strata : numpy.ndarray
+        The stratum of each; length m, 0, 1, ...
+    size : int
+        q.
+    """
+
+    pattern: Ints
+    cell: Ints
+    value: Floats
+    counts: Ints
+    strata: Ints
+    size: int
+
+    @property
+    def dense(self) -> Floats:
+        """Contributions as a matrix, m x q."""
+        out = np.zeros((len(self.counts), self.size))
+        np.add.at(out, (self.pattern, self.cell), self.value)
+        return out
+
+    def sums(self) -> Floats:
+        """Return the sums of what was observed; length q."""
+        return np.bincount(
+            self.cell, self.value * self.counts[self.pattern], minlength=self.size
+        ).astype(np.float64)
+
+
+def of_cells(cell: Ints, weight: Floats, strata: Ints, units: Ints | None, size: int) -> Sample:
+    """
+    Make a sample of rows that each add a weight to one cell of a table.
+
+    Parameters
+    ----------
+    cell, weight, strata : numpy.ndarray
+        Of length n.
+    units : numpy.ndarray or None
+        Rows with the same number are drawn together; None draws each by itself.
+    size : int
+        Number of cells.
+    """
+    weights, w = np.unique(weight, return_inverse=True)
+    key = (strata.astype(np.int64) * len(weights) + w) * size + cell
+    distinct, kind, counts = np.unique(key, return_inverse=True, return_counts=True)
+    rest, its_cell = np.divmod(distinct, size)
+    its_stratum, its_weight = np.divmod(rest, len(weights))
+    if units is None or len(np.unique(units)) == len(units):
+        order = np.argsort(its_cell, kind="stable")
+        return Sample(order, its_cell[order], weights[its_weight][order], counts, its_stratum, size)
+    members: dict[int, list[int]] = {}
+    for unit, k in zip(units.tolist(), kind.tolist(), strict=True):
+        members.setdefault(unit, []).append(k)
+    seen: dict[tuple[int, ...], int] = {}
+    for parts in members.values():
+        together = tuple(sorted(parts))
+        seen[together] = seen.get(together, 0) + 1
+    groups = sorted(seen)
+    pattern = np.repeat(np.arange(len(groups)), [len(g) for g in groups])
+    flat = np.array([k for g in groups for k in g], dtype=np.int64)
+    order = np.argsort(its_cell[flat], kind="stable")
+    return Sample(
+        pattern[order],
+        its_cell[flat][order],
+        weights[its_weight[flat]][order],
+        np.array([seen[g] for g in groups], dtype=np.int64),
+        its_stratum[[g[0] for g in groups]],
+        size,
+    )
+
+
+def of_rows(values: Floats, strata: Ints, units: Ints | None) -> Sample:
+    """
+    Make a sample of rows that each add a number to every sum.
+
+    Parameters
+    ----------
+    values : numpy.ndarray
+        n x q, weights included.
+    """
+    if units is not None and len(np.unique(units)) < len(units):
+        _, first, inverse = np.unique(units, return_index=True, return_inverse=True)
+        summed = np.zeros((len(first), values.shape[1]))
+        order = np.lexsort((*values.T, inverse))  # sums that do not depend on the order of rows
+        np.add.at(summed, inverse[order], values[order])
+        values, strata = summed, strata[first]
+    both = np.column_stack([strata.astype(np.float64), values])
+    # The first columns nearly always tell rows apart; all of them make the order complete.
+    both = both[np.lexsort(both.T[2::-1])]
+    tied = (both[1:, :3] == both[:-1, :3]).all(axis=1)
+    if (both[1:][tied] != both[:-1][tied]).any():
+        both = both[np.lexsort(both.T[::-1])]
+    new = np.ones(len(both), dtype=bool)
+    new[1:] = (both[1:] != both[:-1]).any(axis=1)
+    starts = np.flatnonzero(new)
+    counts = np.diff(np.append(starts, len(both)))
+    m, q = len(starts), values.shape[1]
+    return Sample(
+        np.tile(np.arange(m), q),
+        np.repeat(np.arange(q), m),
+        both[starts, 1:].T.ravel(),
+        counts.astype(np.int64),
+        both[starts, 0].astype(np.int64),
+        q,
+    )
+
+
+def drawn_counts(sample: Sample, resamples: int, seed: int) -> Iterator[Floats]:
+    """Yield how often each unit was drawn: some resamples x m at a time, within strata."""
+    rng = np.random.Generator(np.random.PCG64(seed))
+    m = len(sample.counts)
+    step = max(1, min(resamples, _CHUNK // max(m, sample.size, len(sample.cell))))
+    strata = [np.flatnonzero(sample.strata == h) for h in np.unique(sample.strata)]
+    for start in range(0, resamples, step):
+        drawn = np.empty((min(step, resamples - start), m))
+        for inside in strata:
+            counts = sample.counts[inside]
+            share = counts / counts.sum()
+            drawn[:, inside] = rng.multinomial(counts.sum(), share, size=len(drawn))
+        yield drawn
+
+
+def resampled(sample: Sample, resamples: int, seed: int) -> Iterator[Floats]:
+    """Yield resampled sums, some resamples x q at a time."""
+    m = len(sample.counts)
+    if m > MOST_PATTERNS:
+        yield from _normal(sample, resamples, np.random.Generator(np.random.PCG64(seed)))
+        return
+    dense = sample.dense if m * sample.size <= _DENSE else None
+    cells, starts = np.unique(sample.cell, return_index=True)
+    for drawn in drawn_counts(sample, resamples, seed):
+        if dense is not None:
+            yield drawn @ dense
+        else:
+            out = np.zeros((len(drawn), sample.size))
+            entries = drawn[:, sample.pattern] * sample.value
+            out[:, cells] = np.add.reduceat(entries, starts, axis=1)
+            yield out
+
+
+def _normal(sample: Sample, resamples: int, rng: np.random.Generator) -> Iterator[Floats]:
+    """Draw sums from the normal limit of the bootstrap: the same mean and covariance."""
+    q = sample.size
+    dense = sample.dense
+    covariance = np.zeros((q, q))
+    for h in np.unique(sample.strata):
+        inside = sample.strata == h
+        counts = sample.counts[inside].astype(np.float64)
+        values = dense[inside]
+        centered = values - counts @ values / counts.sum()
+        covariance += (centered * counts[:, None]).T @ centered
+    scale = np.sqrt(np.diag(covariance))
+    scale[scale == 0] = 1.0
+    root = np.linalg.cholesky(covariance / np.outer(scale, scale) + 1e-10 * np.eye(q))
+    step = max(1, _CHUNK // q)
+    for start in range(0, resamples, step):
+        noise = rng.standard_normal((min(step, resamples - start), q))
+        yield sample.sums() + noise @ root.T * scale
+
+
+def distributions(
+    sample: Sample, statistics: Callable[[Floats], Statistics], resamples: int, seed: int
+) -> dict[str, Floats]:
+    """Return each statistic over all resamples."""
+    parts = [statistics(sums) for sums in resampled(sample, resamples, seed)]
+    return {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}

@@ -30,6 +30,8 @@ from nyu_llm_frames._stages.requests.bodies import reads_as_replacement
 from nyu_llm_frames.errors import SidecarError
 
 FOLDERS = ("jobs", "requests", "answers", "runs")
+SPOOL = "spool"
+"""What Dask's workers write for the time of a call."""
 DEFAULT_NAME = "llm_sidecar"
 
 _README = """\
@@ -135,7 +137,7 @@ class Sidecar:
             if path.exists() and not path.is_dir():
                 raise SidecarError(f"{path} is a file, not a folder.", path=str(path))
             strange = path.is_dir() and any(
-                p.name not in (*FOLDERS, "README.txt", ".gitignore")
+                p.name not in (*FOLDERS, SPOOL, "README.txt", ".gitignore")
                 and not p.name.startswith(("lock", "."))
                 for p in path.iterdir()
             )

@@ -17,7 +17,7 @@ import itertools
 import json
 import math
 import re
-from binascii import hexlify
+from binascii import hexlify, unhexlify
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -167,7 +167,7 @@ def custom_ids(
         digest = copy()
         digest.update(fragment)
         digests.append(digest.digest())
-    return _named(b"".join(digests))
+    return ids_of_digests(b"".join(digests))
 
 
 def _encoded(fragments: pa.LargeStringArray | Sequence[str]) -> Iterator[bytes | memoryview]:
@@ -180,7 +180,7 @@ def _encoded(fragments: pa.LargeStringArray | Sequence[str]) -> Iterator[bytes |
         yield view[start:stop]
 
 
-def _named(digests: bytes) -> pa.StringArray:
+def ids_of_digests(digests: bytes) -> pa.StringArray:
     """Write 16-byte digests as ids: one pass over all of them."""
     n = len(digests) // 16
     text = np.empty((n, 34), np.uint8)
@@ -200,6 +200,16 @@ def joined_ids(parts: Sequence[pa.Array]) -> pa.Array:
     """Return ids as one array, of large strings where there are too many for Arrow's string."""
     kind = _kind_of_ids(sum(map(len, parts)))
     return pa.concat_arrays([pa.array([], kind), *(part.cast(kind) for part in parts)])
+
+
+def raw_digests(ids: pa.StringArray) -> bytes:
+    """Return the 16-byte digests of ids, one after the other."""
+    if not len(ids):
+        return b""
+    _, offsets, data = ids.buffers()
+    where = np.frombuffer(offsets, np.int32, len(ids) + 1, ids.offset * 4)
+    text = np.frombuffer(data, np.uint8)[where[0] : where[-1]].reshape(len(ids), 34)
+    return unhexlify(text[:, 2:].tobytes())
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,7 +103,7 @@ class Cluster:
                 left = list(wait(left, timeout=_LOOK_S, return_when="FIRST_COMPLETED").not_done)
                 gone_at = None
                 continue
-            except (TimeoutError, asyncio.TimeoutError):
+            except TimeoutError:
                 pass
             except asyncio.CancelledError:
                 raise self._lost("The Dask scheduler is gone, and its tasks with it") from None

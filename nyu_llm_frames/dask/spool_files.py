@@ -211,9 +211,7 @@ def _opened(path: Path, columns: Sequence[str]) -> Iterator[Any]:
     try:
         with (
             pa.OSFile(str(path)) as file,
-            pa.ipc.open_file(
-                file, options=pa.ipc.IpcReadOptions(included_fields=places)
-            ) as reader,
+            pa.ipc.open_file(file, options=pa.ipc.IpcReadOptions(included_fields=places)) as reader,
         ):
             yield reader
     except (OSError, pa.ArrowException) as e:

@@ -1,4 +1,4 @@
-"""`ddf.llm`: the same requests as a pandas frame, and right answers in every slice of the result."""
+"""`ddf.llm`: the requests of a pandas frame, and right answers in every slice of the result."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from support import rows
 from support.stand_in import StandIn, answer
 
 import nyu_llm_frames as llm
-import nyu_llm_frames.dask  # noqa: F401  (registers ddf.llm)
+import nyu_llm_frames.dask
 from nyu_llm_frames._sidecar.answer_store import find_best
 from nyu_llm_frames.dask import spooled_requests
 
@@ -153,12 +153,8 @@ def test_a_whole_partition_reads_only_the_files_that_hold_its_answers(
 
 def test_a_better_answer_elsewhere_is_found_for_a_row_that_moved(gateway: StandIn) -> None:
     # The first attempt failed for some rows, and their second answers lie in another file.
-    first = rows.pick(
-        {f"Which drug? offense {i}": rows.failed(503) for i in (3, 11)}
-    )
-    gateway.behaviour.row = lambda *given: (
-        rows.good if len(gateway.jobs) > 3 else first
-    )(*given)
+    first = rows.pick({f"Which drug? offense {i}": rows.failed(503) for i in (3, 11)})
+    gateway.behaviour.row = lambda *given: (rows.good if len(gateway.jobs) > 3 else first)(*given)
     frame = frame_of(17)
     with llm.set_options(max_requests_per_file=6):
         out = batch(dd.from_pandas(frame, npartitions=3), retries=2)
@@ -373,7 +369,7 @@ def test_a_template_object_is_refused(gateway: StandIn) -> None:
         jinja2.Template("{{ q }}"),
         [{"role": "user", "content": jinja2.Template("{{ q }}")}],
     ):
-        with pytest.raises(llm.errors.ConfigurationError, match="cannot travel.*Give its text"):
+        with pytest.raises(llm.errors.ConfigurationError, match=r"cannot travel.*Give its text"):
             batch(lazy, template=given)
 
 
@@ -395,7 +391,8 @@ def test_a_partition_whose_rows_became_others_is_an_error(gateway: StandIn) -> N
     world["q"] = "after"
     with pytest.raises(llm.errors.PartitionChangedError, match=r"persist\(\)") as error:
         out.compute()
-    assert (error.value.count, error.value.rows, error.value.row) in {(1, 8, 4), (2, 8, 16), (1, 8, 40)}
+    told = (error.value.count, error.value.rows, error.value.row)
+    assert told in {(1, 8, 4), (2, 8, 16), (1, 8, 40)}
     again = pickle.loads(pickle.dumps(error.value))
     assert (str(again), again.count, again.row) == (
         str(error.value), error.value.count, error.value.row

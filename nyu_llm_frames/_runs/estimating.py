@@ -166,11 +166,8 @@ def _weights(requests: Requests, chosen: Ints) -> Weights:
             _tokens.weigh_fragments(requests.some_fragments(piece), requests.shape.roles)
             for piece in pieces
         ]
-        return Weights(
-            np.concatenate([each.text for each in weights]),
-            np.concatenate([each.pictures for each in weights]),
-            np.concatenate([each.beyond for each in weights]),
-        )
+        parts = [(w.text, w.pictures, w.beyond) for w in weights]
+        return Weights(*map(np.concatenate, zip(*parts, strict=True)))
     each = (requests.messages(chosen[i : i + 1])[0] for i in range(len(chosen)))  # images are large
     return _tokens.as_weights([_tokens.weigh_messages(messages) for messages in each])
 

@@ -65,7 +65,7 @@ class RequestStream(io.RawIOBase):
             if block is None:
                 self._check(self._at == self._size)
                 return 0
-            self._block = memoryview(block)
+            self._block = memoryview(block).cast("B")
         into = memoryview(buffer).cast("B")
         n = min(len(into), len(self._block))
         into[:n], self._block = self._block[:n], self._block[n:]

@@ -83,6 +83,10 @@ def encode(value: Any) -> str:
     return json.dumps(value, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
 
 
+IDS_OF_32_BITS = (2**31 - 1) // 34
+"""So many ids have their bytes counted by the 32-bit offsets of Arrow's string: 63 million."""
+
+
 @dataclass(frozen=True, slots=True)
 class BodyShape:
     """The constant part of all bodies of a run.
@@ -182,8 +186,20 @@ def ids_of_digests(digests: bytes) -> pa.StringArray:
     text = np.empty((n, 34), np.uint8)
     text[:, 0], text[:, 1] = ord("r"), ord("-")
     text[:, 2:] = np.frombuffer(hexlify(digests), np.uint8).reshape(n, 32)
-    offsets = np.arange(0, 34 * (n + 1), 34, dtype=np.int32)
-    return pa.StringArray.from_buffers(n, pa.py_buffer(offsets), pa.py_buffer(text))
+    kind = _kind_of_ids(n)
+    width = np.int64 if kind == pa.large_string() else np.int32
+    offsets = np.arange(0, 34 * (n + 1), 34, dtype=width)
+    return pa.Array.from_buffers(kind, n, [None, pa.py_buffer(offsets), pa.py_buffer(text)])
+
+
+def _kind_of_ids(n: int) -> pa.DataType:
+    return pa.string() if n <= IDS_OF_32_BITS else pa.large_string()
+
+
+def joined_ids(parts: Sequence[pa.Array]) -> pa.Array:
+    """Return ids as one array, of large strings where there are too many for Arrow's string."""
+    kind = _kind_of_ids(sum(map(len, parts)))
+    return pa.concat_arrays([pa.array([], kind), *(part.cast(kind) for part in parts)])
 
 
 def raw_digests(ids: pa.StringArray) -> bytes:

@@ -128,6 +128,7 @@ class Sidecar:
         self.lock = SidecarLock(self.path, clock)
         self._jobs: dict[str, tuple[_storage.Stamp, Job]] = {}
         self._ids: dict[str, pa.Array] = {}
+        self._dropped: set[str] = set()
         self._best: tuple[pa.Array, tuple[str, ...], _answer_store.Best] | None = None
 
     def _make(self, create: bool) -> None:
@@ -216,9 +217,13 @@ class Sidecar:
         return self._ids[name]
 
     def has_bodies(self, name: str) -> bool:
-        """Whether the prompts of a job are still here."""
-        with _storage.reading(self._requests(name)) as file:
-            return "body" in file.schema_arrow.names
+        """Whether the prompts of a job are still here; once gone, they do not come back."""
+        if name not in self._dropped:
+            with _storage.reading(self._requests(name)) as file:
+                if "body" in file.schema_arrow.names:
+                    return True
+            self._dropped.add(name)
+        return False
 
     def bodies(self, name: str) -> pa.Array:
         """Return the bodies that a job carries, in the order of its ids."""

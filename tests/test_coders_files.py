@@ -7,8 +7,10 @@ cells is in lists.
 
 from __future__ import annotations
 
+import io
 import shutil
 import subprocess
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +18,14 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from openpyxl.worksheet.formula import ArrayFormula
 from support import coding_round as played
 from support.coders import codes_of, sheet_rows, units_of
 
 from nyu_llm_frames.errors import CodesError, CodesWarning
 from nyu_llm_frames.research.cell_damage import csv_text, label_of, plain_text, same_cell, storable
 from nyu_llm_frames.research.units import unit_ids
+from nyu_llm_frames.research.workbook_content import lost
 
 FRAME = played.FRAME
 UNITS = unit_ids([[None if pd.isna(c) else c for c in FRAME[n]] for n in ("id", "text")])
@@ -248,3 +252,42 @@ def test_numbers_in_cells_are_read_as_they_are_shown(tmp_path: Path) -> None:
     book.save(tmp_path / "codes_a.xlsx")
     found = df.llm.from_codes(tmp_path)["code"].tolist()
     assert sorted(found) == ["0.5", "10:30:00", "12", "2026-01-02", "7", "TRUE"]
+
+
+@pytest.mark.parametrize(
+    ("part", "told"),
+    [
+        ("xl/threadedComments/threadedComment1.xml", "comments with answers"),
+        ("xl/media/image1.png", "pictures"),
+    ],
+)
+def test_a_file_that_would_lose_a_persons_work_is_left_as_it_is(
+    tmp_path: Path, part: str, told: str
+) -> None:
+    df = pd.DataFrame({"text": list("abcdef")})
+    df.llm.to_code(tmp_path, "text", n=3)
+    path = tmp_path / "codes_b.xlsx"
+    with zipfile.ZipFile(path, "a") as file:
+        file.writestr(part, "<x/>")
+    before = path.read_bytes()
+    with pytest.raises(CodesError, match=f"codes_b.xlsx cannot be made longer without.*{told}"):
+        df.llm.to_code(tmp_path, "text", n=5)
+    assert path.read_bytes() == before
+    assert df.llm.from_codes(tmp_path)["code_pi"].notna().sum() == 5  # and is still read
+
+
+def test_what_a_workbook_has_lost_is_named() -> None:
+    import openpyxl
+
+    def saved(*cells: object) -> bytes:
+        book = openpyxl.Workbook()
+        for number, value in enumerate(cells, start=1):
+            book["Sheet"].cell(number, 2).value = value  # type: ignore[assignment]
+        made = io.BytesIO()
+        book.save(made)
+        return made.getvalue()
+
+    formula = ArrayFormula("B1", "=SUM(A1:A2)")
+    assert lost(saved("a", 1, formula), saved("a", 1, formula, "more")) is None
+    gone = "the cell in row 2, column 2 of the sheet 'Sheet'"
+    assert lost(saved("a", "b"), saved("a")) == lost(saved("a", "b"), saved("a", "c")) == gone

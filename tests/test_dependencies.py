@@ -25,7 +25,10 @@ BROUGHT_BY = {
 # What a package that we import needs for what we do with it: Starlette for forms.
 IMPORTED_BY_OTHERS = {"python-multipart"}
 # By folder below the package, for what only an extra needs.
-EXTRAS = {"": ("excel", "plot", "polars", "research", "tokens"), "local": ("local",)}
+EXTRAS = {
+    "": ("dask", "excel", "plot", "polars", "research", "tokens"),
+    "local": ("local",),
+}
 
 
 def declared(*extras: str) -> dict[str, str]:

@@ -67,7 +67,8 @@ class ExcelSource:
         try:
             with pd.ExcelFile(path, engine="openpyxl") as book:
                 names = book.sheet_names
-                if sheet not in names and sheet not in (None, *range(len(names))):
+                known = isinstance(sheet, int) and sheet in range(len(names))
+                if sheet is not None and sheet not in names and (not known or sheet is True):
                     raise ConfigurationError(
                         f"{path} has no sheet {sheet!r}, but {', '.join(map(repr, names))}."
                     )

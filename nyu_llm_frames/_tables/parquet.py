@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
+from nyu_llm_frames._shared.local_path import natural_order
 from nyu_llm_frames._tables import pandas_metadata
 from nyu_llm_frames._tables.arrow_rows import ArrowRows, without_duplicates
 from nyu_llm_frames._tables.source import BYTES, ROWS
@@ -48,7 +49,7 @@ class ParquetSource:
                     path, format="parquet", partitioning="hive", exclude_invalid_files=False
                 )
                 schema = dataset.schema
-                for part in sorted(dataset.get_fragments(), key=lambda f: str(f.path)):
+                for part in sorted(dataset.get_fragments(), key=lambda f: natural_order(f.path)):
                     keys = ds.get_partition_keys(part.partition_expression)
                     self._files.append((part.path, keys))
             if not self._files:

@@ -1,8 +1,8 @@
 """The files of hand coding: one for each coder, the design beside them, whole or not there.
 
 Comes in: rows of text. Goes out: .xlsx and CSV files, and the cells that coders left in them as
-text. What a coder wrote is never written over: rows are added below it, and before the file takes
-its place every cell is looked up in it.
+text. What a coder wrote is never written over: rows are added below it, and a file that would lose
+anything does not take its place.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 
 from nyu_llm_frames._sidecar.storage import atomic_path
 from nyu_llm_frames.errors import CodesError, ConfigurationError, SidecarError
-from nyu_llm_frames.research.cell_damage import csv_text, plain_text, storable
+from nyu_llm_frames.research.cell_damage import csv_text, storable
 from nyu_llm_frames.research.coding_sheet import CODE, NOTE, UNIT, Sheet, sheet_of
 
 SUFFIXES = (".xlsx", ".csv")
@@ -286,11 +286,12 @@ def _longer_xlsx(
     from openpyxl.styles import Alignment
     from openpyxl.worksheet.datavalidation import DataValidation
 
+    from nyu_llm_frames.research.workbook_content import lost
+
     book = _book(path)
-    before = _all_cells(book)
     sheet = _sheet_in(book)
     places = {str(cell.value).strip(): cell.column for cell in sheet[1] if cell.value is not None}
-    last = max((r for name, r, _ in before if name == sheet.title), default=1)
+    last = max(c.row for cells in sheet.iter_rows() for c in cells if c.value is not None)
     for number, row in enumerate(rows, start=last + 1):
         for name, column in places.items():
             cell, text = sheet.cell(number, column), row.get(name)
@@ -314,22 +315,12 @@ def _longer_xlsx(
         rule.add(area)
         sheet.add_data_validation(rule)
     book.save(draft)
-    lost = before.items() - _all_cells(_book(draft)).items()
-    if lost:
-        name, place, column = min(lost)[0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        gone = lost(path.read_bytes(), draft.read_bytes())
+    if gone is not None:
         raise CodesError(
-            f"{path} cannot be made longer without losing the cell in row {place}, column {column} "
-            f"of the sheet {name!r}. Save a copy of it without what is special about that cell.",
+            f"{path} cannot be made longer without losing {gone}. Nothing was changed. Keep a copy "
+            "of the file elsewhere, take that out of it, and call again.",
             file=path.name,
-            row=place,
         )
-
-
-def _all_cells(book: Any) -> dict[tuple[str, int, int], str]:
-    return {
-        (sheet.title, cell.row, cell.column): plain_text(str(cell.value))
-        for sheet in book.worksheets
-        for row in sheet.iter_rows()
-        for cell in row
-        if cell.value is not None
-    }

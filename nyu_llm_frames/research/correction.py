@@ -43,6 +43,8 @@ class Correction:
     formula : str
     family : {"ols", "logit"}
     level : float
+    shares : bool
+        Whether the terms are the classes of ``label ~ 1``.
     rows, coded, clusters : int
         Rows; coded ones, or where equal texts are known, coded texts; what counts as independent.
     notes : tuple of str
@@ -56,6 +58,7 @@ class Correction:
     coded: int
     clusters: int
     notes: tuple[str, ...]
+    shares: bool = False
     _most: int = field(repr=False, default=0)
     _fixed: Floats = field(repr=False, default_factory=lambda: np.zeros(0))
     _drawn: Floats = field(repr=False, default_factory=lambda: np.zeros(0))
@@ -173,7 +176,7 @@ def correct(
         notes.append(f"{n_clusters} clusters: too few for these standard errors")
     table = _table(parts, float(level))
     told = f"fewer than {FEW} coded cases of {', '.join(few)}" if few else ""
-    table["note"] = [told if not design.shares or term in few else "" for term in table.index]
+    table["note", ""] = [told if not design.shares or term in few else "" for term in table.index]
     return Correction(
         table=table,
         formula=formula,
@@ -183,6 +186,7 @@ def correct(
         coded=_distinct(coding, coding.coded),
         clusters=n_clusters,
         notes=tuple(notes),
+        shares=design.shares,
         _most=_distinct(coding, np.ones(len(frame), dtype=bool)),
         _fixed=np.array([p["fixed"] for p in parts]),
         _drawn=np.array([p["drawn"] for p in parts]),

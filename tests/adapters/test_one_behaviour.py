@@ -27,7 +27,7 @@ from nyu_llm_frames.errors import (
 TABLE = pa.table({"x": ["a", "b", "a", None], "n": [1, 2, 1, 4]})
 WHOLE = TABLE.slice(0, 3)
 FIELDS = {"kind": ["violent", "drug"], "months": int | None, "is_new": bool}
-REFUSED = rows.pick({"b": rows.says(""), "a": rows.says("yes")})
+REFUSED = rows.pick({"Say b": rows.says(""), "Say a": rows.says("yes")})
 
 
 @pytest.fixture(params=DOORS)

@@ -45,6 +45,11 @@ def table_of(kind: str) -> pa.Table:
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_same_data_makes_the_same_requests(tmp_path: Path, kind: str, name: str) -> None:
     door, table = door_of(name), table_of(kind)
+    if name in POLARS and "float16" in kind:
+        import polars as pl
+
+        if not hasattr(pl, "Float16"):
+            return  # a release that widens them
     if name in OTHERS.get(kind, ()) or (name == "a CSV file" and kind not in AS_CSV):
         return
     if name == "a CSV file":  # an empty text is a missing one there

@@ -138,8 +138,8 @@ def test_a_folder_needs_only_folders_below_it() -> None:
 
 
 def test_the_house_is_small_and_no_two_files_have_one_name() -> None:
-    no_rooms = {"__pycache__", "__init__.py", "py.typed"}
-    tops = [path.name for path in ROOT.iterdir() if path.name not in no_rooms]
+    plumbing = {"__init__.py", "__pycache__", "py.typed"}
+    tops = [path.name for path in ROOT.iterdir() if path.name not in plumbing]
     assert len(tops) <= MOST_NAMES
     files = Counter(path.name for path in ROOT.rglob("*.py") if not path.name.startswith("__"))
     assert not [name for name, n in files.items() if n > 1]

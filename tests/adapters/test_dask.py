@@ -509,7 +509,7 @@ def test_the_verbs_take_a_dask_frame(gateway: StandIn) -> None:
     out = llm.batch(lazy, TEMPLATE, model=MODEL)
     assert isinstance(out, dd.DataFrame)
     assert out.compute()["response"].tolist() == expected(frame)
-    assert llm.estimate(lazy, TEMPLATE, model=MODEL).already_answered == 17
+    assert llm.estimate(lazy, TEMPLATE, model=MODEL).to_pay == 0
 
 
 def test_another_name_for_the_accessor(gateway: StandIn) -> None:

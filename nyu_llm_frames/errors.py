@@ -24,6 +24,9 @@ same facts as attributes. Each class also is the builtin it is a kind of, and ea
     ├── UncertainSubmissionError    RuntimeError     a job may or may not exist
     ├── BatchJobFailedError         RuntimeError     a job ended without any answer
     ├── RunTimeoutError             TimeoutError     `timeout=` is over, the jobs go on
+    │   └── WorkersLostError        ...              Dask has no worker left
+    ├── PartitionError              RuntimeError     a partition of a Dask frame ends its workers
+    │   └── PartitionChangedError   ...              its rows are others than those that were sent
     └── PartialResultError          RuntimeError     some rows have no good answer
 
     PartialResultWarning            UserWarning      the same, as the default warning
@@ -353,6 +356,48 @@ class BatchJobFailedError(_CarriesRun, RuntimeError):
 
 class RunTimeoutError(_CarriesRun, TimeoutError):
     """``timeout=`` seconds of waiting are over; the batch jobs go on at the gateway."""
+
+
+class WorkersLostError(RunTimeoutError):
+    """No worker of the Dask cluster is left, or none came; what was recorded is kept."""
+
+
+class PartitionError(LLMFramesError, RuntimeError):
+    """A partition of a Dask frame cannot be rendered.
+
+    Attributes
+    ----------
+    partition : int or None
+        Its number, from 0, in the frame that the call was made on.
+    """
+
+    def __init__(self, message: str = "", *, partition: int | None = None) -> None:
+        super().__init__(message)
+        self.partition = partition
+
+
+class PartitionChangedError(PartitionError):
+    """A partition of a Dask frame has other rows now than those that were sent.
+
+    Attributes
+    ----------
+    count, rows : int
+        Rows that were never sent, and all rows of the partition.
+    row : Hashable or None
+        Index label of the first of them.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        partition: int | None = None,
+        count: int = 0,
+        rows: int = 0,
+        row: Hashable = None,
+    ) -> None:
+        super().__init__(message, partition=partition)
+        self.count, self.rows, self.row = count, rows, row
 
 
 class PartialResultError(_CarriesRun, RuntimeError):

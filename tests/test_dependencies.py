@@ -25,7 +25,7 @@ BROUGHT_BY = {
 # What a package that we import needs for what we do with it: Starlette for forms.
 IMPORTED_BY_OTHERS = {"python-multipart"}
 # By folder below the package, for what only an extra needs.
-EXTRAS = {"": ("excel", "plot", "research", "tokens"), "local": ("local",)}
+EXTRAS = {"": ("dask", "excel", "plot", "research", "tokens"), "local": ("local",)}
 
 
 def declared(*extras: str) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The same data makes the same requests at every door: frames, parquet, CSV.
+"""The same data makes the same requests at every door: frames, parquet, Feather, CSV.
 
 Comes in: columns of every kind. Goes out: equal ids, and the text that a person would write.
 """
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.feather as feather
 import pyarrow.parquet as pq
 import pytest
 
@@ -95,6 +96,21 @@ def test_a_parquet_file_and_its_frames_make_the_same_requests(tmp_path: Path, ki
     found = of_file(path)
     assert ids_and_prompts(pd.read_parquet(path)) == found
     assert ids_and_prompts(pd.read_parquet(path, dtype_backend="pyarrow")) == found
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_feather_file_and_its_frames_make_the_requests_of_the_parquet_file(
+    tmp_path: Path, kind: str
+) -> None:
+    values, type_ = KINDS[kind]
+    is_choice = pa.types.is_dictionary(type_)
+    array = pa.array(values, type_.value_type if is_choice else type_)
+    table = pa.table({"x": array.dictionary_encode() if is_choice else array})
+    pq.write_table(table, tmp_path / "in.parquet")
+    feather.write_feather(table, str(tmp_path / "in.feather"))
+    found = of_file(tmp_path / "in.feather")
+    assert found == of_file(tmp_path / "in.parquet")
+    assert found == ids_and_prompts(pd.read_feather(tmp_path / "in.feather"))
 
 
 @pytest.mark.parametrize("kind", OF_PANDAS)

@@ -19,7 +19,7 @@ from nyu_llm_frames._jobs import output_reader as _harvest
 from nyu_llm_frames._jobs.output_reader import OutputReader
 from nyu_llm_frames._stages.answers.answer import RANK, Answer
 from nyu_llm_frames._stages.batches.job import Job
-from nyu_llm_frames.errors import GatewayUnavailableError
+from nyu_llm_frames.errors import GatewayError, GatewayUnavailableError
 
 OURS = [f"r-{i:032x}" for i in range(6)]
 
@@ -383,3 +383,93 @@ def test_a_good_row_behind_a_cut_takes_the_place_of_a_failed_one() -> None:
     assert texts == dict.fromkeys(OURS, "stored")
     good = b"".join(line(custom_id, "good", "out") + b"\n" for custom_id in OURS)
     assert judged(good, b"", None, len(OURS), cut=True)[0]  # nothing can be better
+
+
+# --- rows in further files ---------------------------------------------------------------------
+class Bucket(Outputs):
+    """A bucket with files beside the one that the gateway names; what is cut ends with an error."""
+
+    stored_refused = False
+
+    def __init__(self, files: dict[str, bytes], cut: str = "") -> None:
+        super().__init__([b""], 1 << 20)
+        self.files, self.cut = files, cut
+        self.asked: list[str] = []
+
+    def content(self, file_id: str) -> Iterator[bytes]:
+        self.asked.append(name := file_id.removeprefix("gs://b/job/"))
+        if name not in self.files:
+            raise GatewayError("not there", status_code=500)
+        yield self.files[name]
+        if name == self.cut:
+            raise GatewayUnavailableError("cut")
+
+    def stored_bytes(self, file_id: str) -> int | None:
+        return len(self.files.get(file_id.removeprefix("gs://b/job/"), b""))
+
+
+def look_further(bucket: Bucket, counted: int | None) -> tuple[OutputReader, list[str]]:
+    job = msgspec.structs.replace(
+        ended(counted), output_file_id="gs://b/job/predictions.jsonl", status="completed"
+    )
+    harvest, sink = OutputReader(OURS, set), Kept()
+    harvest.read_once(job, bucket, sink)
+    bucket.asked.clear()
+    harvest.read_further_files(job, bucket, sink)
+    return harvest, sorted({answer.custom_id for answer in sink.answers})
+
+
+def of_three(parts: tuple[bytes, bytes, bytes]) -> dict[str, bytes]:
+    return {f"predictions.jsonl-{i:05d}-of-00003": part for i, part in enumerate(parts)}
+
+
+NUMBERED = {
+    "predictions.jsonl": good(OURS[:2]),
+    "predictions_00001.jsonl": good(OURS[2:4]),
+    "predictions_00002.jsonl": good(OURS[4:]),
+}
+COUNTED = of_three((good(OURS[:2]), good(OURS[2:4]), good(OURS[4:])))
+
+
+@pytest.mark.parametrize("files", [NUMBERED, COUNTED])
+@pytest.mark.parametrize("counted", [6, None])
+def test_rows_that_lie_in_further_files_are_found(
+    files: dict[str, bytes], counted: int | None
+) -> None:
+    harvest, found = look_further(Bucket(files), counted)
+    if counted is None and files is NUMBERED:  # the one file came to its end: nothing says more
+        assert found == OURS[:2]
+        return
+    assert found == OURS
+    assert (harvest.unread, harvest.whole, harvest.duplicates) == (0, True, 0)
+
+
+@pytest.mark.parametrize("counted", [6, None])
+def test_a_further_file_that_is_cut_leaves_the_rest_unread(counted: int | None) -> None:
+    files = of_three((good(OURS[:2]), good(OURS[2:3]), good(OURS[4:])))
+    cut = next(name for name in files if "00001-of" in name)
+    harvest, found = look_further(Bucket(files, cut), counted)
+    assert found == [*OURS[:3], *OURS[4:]]
+    assert (harvest.unread, harvest.whole) == (1, False)
+
+
+def test_further_files_of_somebody_else_and_the_same_again_change_nothing() -> None:
+    files = {"predictions.jsonl": good(OURS[:2])}
+    files |= {f"predictions_{i:05d}.jsonl": good(OURS[:2]) for i in range(1, 9)}
+    bucket = Bucket(files)
+    harvest, found = look_further(bucket, 6)
+    assert found == OURS[:2]
+    assert (harvest.unread, harvest.whole) == (4, False)
+    assert len(bucket.asked) == 2
+    other = good([f"r-{i:032x}" for i in range(90, 99)])
+    harvest, found = look_further(Bucket(files | {"predictions_00001.jsonl": other}), 6)
+    assert (found, harvest.orphans, harvest.unread) == (OURS[:2], 0, 4)
+
+
+def test_an_output_that_is_whole_or_whose_files_are_refused_is_not_looked_for_elsewhere() -> None:
+    for counted, refused in ((2, False), (6, True)):
+        bucket = Bucket(NUMBERED)
+        if refused:
+            bucket.stored_refused = True
+        look_further(bucket, counted)
+        assert bucket.asked == []

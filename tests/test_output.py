@@ -204,6 +204,42 @@ def test_the_request_that_a_stored_row_echoes_is_not_kept(kind: str, spoilt: byt
     assert SECRET.encode() not in orphan.raw
 
 
+@settings(max_examples=300, deadline=None)
+@given(
+    st.permutations(["requestId", "status", "request", "response", "processed_time"]),
+    st.sampled_from([(",", ":"), (", ", ": "), (" , ", " : "), (",", ":\t")]),
+    st.sampled_from([{}, ECHO_OF_IT, "", SECRET, None, [SECRET]]),
+    st.sampled_from(["none", "twice", "below", "escaped", "in a text", "in a key", "last"]),
+)
+def test_the_request_is_cut_out_wherever_it_stands_and_nothing_else_is(
+    order: list[str], separators: tuple[str, str], echo: Any, trap: str
+) -> None:
+    answered: dict[str, Any] = {
+        "candidates": [{"content": {"parts": [{"text": "hi"}]}, "finishReason": "STOP"}]
+    }
+    row = {"requestId": "r1", "status": "", "request": echo, "response": answered}
+    row["processed_time"] = "t"
+    if trap == "below":
+        answered["request"] = row["processed_time"] = {"request": "kept"}
+    elif trap == "in a text":
+        row["processed_time"] = '"request":'
+    row = {key: row[key] for key in order}
+    if trap == "in a key":
+        row = {'x,"request': "kept", **row, 'y{"request': "kept"}
+    elif trap == "last":
+        row["z"] = "request"
+    text = json.dumps(row, separators=separators)
+    if trap == "twice":
+        text = json.dumps({"request": SECRET, "a": 1})[:-1] + ", " + text[1:]
+    elif trap == "escaped":
+        text = text.replace('"request"', '"\\u0072equest"', 1)
+    found = answer(text.encode())
+    assert (found.custom_id, found.text) == ("r1", "hi")
+    assert SECRET.encode() not in found.raw
+    expected = {key: value for key, value in json.loads(text).items() if key != "request"}
+    assert json.loads(found.raw) == expected
+
+
 @pytest.mark.parametrize(
     ("response", "status", "error"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import itertools
 import threading
 import time
@@ -118,12 +119,11 @@ def test_words_in_options_stay_in_answers(gateway: StandIn, clock: FakeClock) ->
 
 
 @pytest.mark.parametrize("call", ["retrieve", "list", "output", "content", "upload", "create"])
-def test_nobody_there_is_told_from_no_answer(call: str, tmp_path: Path) -> None:
+def test_nobody_there_is_told_from_no_answer(call: str) -> None:
     """So that a submit that never arrived is made again, and the embedded gateway started."""
-    (tmp_path / "in").write_bytes(b"{}")
     given: dict[str, tuple[Any, ...]] = {
         "list": (),
-        "upload": (tmp_path / "in", "name", "model"),
+        "upload": (io.BytesIO(b"{}"), "name", "model"),
         "create": ("file", "model"),
     }
     gateway = llm.Gateway(api_key="k", bucket="b", base_url="http://127.0.0.1:9/v1")

@@ -244,6 +244,23 @@ def test_a_stored_file_that_is_older_than_the_job_is_read_again(
     assert len(gateway.jobs) == 1
 
 
+@pytest.mark.parametrize("content_fails", [0, -1])
+def test_a_stored_file_in_the_form_of_the_output_gives_the_same_answers(
+    gateway: StandIn, clock: FakeClock, content_fails: int
+) -> None:
+    """As OpenAI's is: the gateway has nothing to convert."""
+
+    def unconverted(n: int, method: str, path: str) -> None:
+        if path.endswith("/content"):
+            job = gateway.jobs[0]
+            job.raw = b"".join(line + b"\n" for _, line in job.lines)
+
+    gateway.on_request, gateway.behaviour.content_fails = unconverted, content_fails
+    assert ask()["response"].tolist() == RIGHT
+    assert gateway.count("output") == bool(content_fails)
+    assert len(gateway.jobs) == 1
+
+
 def test_no_prompt_is_kept_with_the_answers_where_the_stored_file_is_read(
     gateway: StandIn, clock: FakeClock
 ) -> None:

@@ -232,6 +232,7 @@ class Runs(RuleBasedStateMachine):
         return f"host/boot/{next(self.incarnation)}/1"
 
     def _dies(self) -> None:
+        self.world.dead = False
         self.dead.add(self.tokens[self.now])
         self.tokens[self.now] = self._born()
 

@@ -14,8 +14,7 @@ from typing_extensions import TypeVar, Unpack
 
 from nyu_llm_frames._api.research_methods import ResearchMethods
 from nyu_llm_frames._runs.arguments import Common, Template, collect_arguments, expand_signature
-from nyu_llm_frames._tables.open_table import check_kind
-from nyu_llm_frames.errors import ConfigurationError
+from nyu_llm_frames._tables.open_table import library
 
 if TYPE_CHECKING:
     from nyu_llm_frames._api.run import Run
@@ -26,12 +25,13 @@ if TYPE_CHECKING:
 T = TypeVar("T", default=pd.DataFrame)
 
 
-class FrameMethods(ResearchMethods, Generic[T]):
-    """Batch inference for the rows of a table: ``df.llm``."""
+class TableMethods(Generic[T]):
+    """Batch inference for the rows of a table."""
 
-    def __init__(self, frame: T) -> None:
-        check_kind(frame)
-        self._frame = frame
+    def __init__(self, table: T) -> None:
+        if not library(table):
+            raise AttributeError("df.llm works on a DataFrame of pandas or Polars.")
+        self._frame = table
 
     @expand_signature
     def preview(
@@ -68,13 +68,11 @@ class FrameMethods(ResearchMethods, Generic[T]):
         >>> df.llm.preview("Where is {{ city }}?")["messages"].iloc[1]
         [{'role': 'user', 'content': 'Where is Shanghai?'}]
         """
-        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-            raise ConfigurationError(f"n must be a whole number above 0, not {n!r}.")
-        from nyu_llm_frames._runs.prepare import prepare
+        from nyu_llm_frames._runs.prepare import check_count, prepare
         from nyu_llm_frames._runs.preview import preview
 
         arguments = collect_arguments(template, model, common)
-        out: T = preview(prepare(self._frame, arguments, check_columns=False, first=n))
+        out: T = preview(prepare(self._frame, arguments, check_columns=False, first=check_count(n)))
         return out
 
     @expand_signature
@@ -394,3 +392,7 @@ class FrameMethods(ResearchMethods, Generic[T]):
         from nyu_llm_frames._runs.prepare import prepare
 
         return prepare(self._frame, collect_arguments(template, model, common))
+
+
+class FrameMethods(TableMethods[pd.DataFrame], ResearchMethods):
+    """What a pandas frame has: ``df.llm``."""

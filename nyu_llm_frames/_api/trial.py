@@ -23,7 +23,7 @@ from nyu_llm_frames._runs.launch import (
     tell_of_cut_answers,
     tell_unknown_model,
 )
-from nyu_llm_frames._runs.prepare import PreparedCall, prepare
+from nyu_llm_frames._runs.prepare import PreparedCall, check_count, prepare
 from nyu_llm_frames._runs.result import Collected
 from nyu_llm_frames._shared.clock import Clock
 from nyu_llm_frames._sidecar.answer_store import gather
@@ -39,11 +39,9 @@ from nyu_llm_frames.errors import ConfigurationError
 
 def draw(rows: int, n: int, random_state: Any) -> Ints:
     """Draw n of so many rows at random, in their order."""
-    if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
-        raise ConfigurationError(f"n must be a whole number above 0, not {n!r}.")
     every = pd.Series(np.arange(rows))
     try:
-        chosen = every.sample(min(int(n), rows), random_state=random_state)
+        chosen = every.sample(min(check_count(n), rows), random_state=random_state)
     except (ValueError, TypeError):
         raise ConfigurationError(
             f"random_state must be a whole number or a numpy generator, not {random_state!r}."

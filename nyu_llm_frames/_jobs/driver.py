@@ -8,7 +8,7 @@ over, with their answers stored. What to do with a job says `_stages.batches.job
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 
@@ -19,7 +19,7 @@ from nyu_llm_frames._jobs.tracker import JobTracker, driven
 from nyu_llm_frames._shared.wording import count, sentence
 from nyu_llm_frames._stages.batches import job as _jobs
 from nyu_llm_frames._stages.batches import polling as pace
-from nyu_llm_frames._stages.batches.job import Action, Job
+from nyu_llm_frames._stages.batches.job import Job
 from nyu_llm_frames._stages.batches.wire import JobList
 from nyu_llm_frames.errors import (
     AuthenticationError,
@@ -171,11 +171,12 @@ class Driver(threading.local):
         active = [job for job in self._active(every) if job.name not in self._refused_jobs]
         moved = False
         # What is at the gateway first: where the budget is used up nothing more is sent.
-        for job in [*self._uncertain_of_others(every), *_asking(active, "settle")]:
+        uncertain = [job for job in active if job.step == "creating"]
+        for job in [*self._uncertain_of_others(every), *uncertain]:
             moved |= self._took(job, attempt(partial(sending.settle, self.ctx), job))
-        for actions in (("poll", "harvest"), ("upload",)):
-            moved |= self._side_by_side(_asking(active, *actions))
-        for job in _asking(active, "submit"):
+        for steps in (("live", "ended"), ("planned",)):
+            moved |= self._side_by_side([job for job in active if job.step in steps])
+        for job in (job for job in active if job.step == "uploaded"):
             if self._no_budget is not None:
                 break
             moved |= self._took(job, attempt(partial(sending.submit, self.ctx), job))
@@ -184,7 +185,7 @@ class Driver(threading.local):
     def _side_by_side(self, jobs: list[Job]) -> bool:
         """Take the step of some jobs; return whether any moved on."""
         ctx, reader = self.ctx, self._reader
-        if any(job.action == "upload" for job in jobs):
+        if any(job.step == "planned" for job in jobs):
             ctx.connect()  # here: it loads a client, and may lack a key
 
         def act(job: Job) -> Job:
@@ -197,12 +198,12 @@ class Driver(threading.local):
                     return reader.read(job)
 
         found = side_by_side(ctx, jobs, act, _others_go_on)
-        # An error that ends the call comes last: what the others came to is not forgotten.
+        # What ends the call comes last, lest what the others came to is forgotten.
         found.sort(key=lambda one: not isinstance(one[1], Job))
         return sum(self._took(job, after) for job, after in found) > 0
 
     def _took(self, job: Job, after: Job | LLMFramesError) -> bool:
-        """Take note of what came of a job's step; return whether it moved on."""
+        """Take note of what came of a step; return whether the job moved on."""
         match after:
             case Job():
                 stopping = after.step == "live" and after.cancel_requested
@@ -386,10 +387,6 @@ class Driver(threading.local):
                 f"Batch job {adopt} was not made of an input file of an uncertain submit here "
                 f"({', '.join(str(j.input_file_id) for j in uncertain)})."
             )
-
-
-def _asking(jobs: Sequence[Job], *actions: Action) -> list[Job]:
-    return [job for job in jobs if job.action in actions]
 
 
 def _others_go_on(job: Job, e: LLMFramesError) -> bool:

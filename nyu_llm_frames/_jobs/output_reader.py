@@ -9,6 +9,7 @@ what was seen is counted against what the job counts.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import InitVar, dataclass, field
 from typing import Protocol
@@ -31,6 +32,8 @@ _NO_OUTPUT = 500
 # Stored rows repeat the request: of longer ones the gateway's rows are the shorter way.
 _LONG_REQUEST_BYTES = 8192
 _TELLING_ROWS = 2
+# The gateway names one file of a job, always so. Google may have written more beside it.
+_OUTPUT_NAME, _MOST_FILES = "predictions.jsonl", 8
 _RANK = dict(RANK)  # looked up for every row
 
 
@@ -131,6 +134,7 @@ class OutputReader:
     whole: bool = False
     unread: int = 0
     _innocent: set[str] | None = None
+    _told: list[_Reading] = field(default_factory=list)
 
     def __post_init__(self, expected: Iterable[str]) -> None:
         self.places = {custom_id: place for place, custom_id in enumerate(expected)}
@@ -177,8 +181,31 @@ class OutputReader:
         self.orphans = max(r.orphans for r in told)
         self.duplicates = max(r.duplicates for r in told)
         self.whole = any(self._is_whole(reading, job) for reading in readings)
+        self._told = told
         self.unread = 0 if self.whole else self._count_unread(told, job)
         return self.whole and not self.may_repair
+
+    def read_further_files(self, job: Job, streams: Streams, sink: Sink) -> None:
+        """Look for what is unread in files beside the one that the gateway names."""
+        if not self.unread or not job.has_output_file or streams.stored_refused:
+            return
+        beside, ended = self._reading(exact=True), True
+        for series in further_files(str(job.output_file_id)):
+            for file_id in series:
+                before, beside.ended = beside.seen.count(1), False
+                self._read(streams.content(file_id), beside, sink)
+                if beside.seen.count(1) == before:
+                    break  # not there, or the same again
+                ended &= beside.ended
+            if beside.ours:
+                break
+        else:
+            return
+        self.duplicates += beside.duplicates
+        self.orphans += beside.orphans
+        beside.orphans, beside.ended = self.orphans, ended
+        self.unread = self._count_unread([*self._told, beside], job)
+        self.whole = not self.unread and (job.counted is not None or not self.unanswered)
 
     @property
     def may_repair(self) -> bool:
@@ -292,6 +319,23 @@ class OutputReader:
             self.rank[place] = max(self.rank[place], RANK[answer.status])
         self.suspects.clear()
         sink.write(out)
+
+
+def further_files(file_id: str) -> Iterator[Iterator[str]]:
+    """Name the files in which more rows have been reported, in series that end with the first
+    that is not there.
+
+    Examples
+    --------
+    >>> [next(series) for series in further_files("gs://b/predictions.jsonl")][:2]
+    ['gs://b/predictions_00001.jsonl', 'gs://b/predictions.jsonl-00000-of-00002']
+    """
+    stem, name, rest = file_id.rpartition(_OUTPUT_NAME)
+    if not name or rest:
+        return
+    yield (f"{stem}predictions_{number:05d}.jsonl" for number in itertools.count(1))
+    for total in range(2, _MOST_FILES + 1):
+        yield (f"{file_id}-{number:05d}-of-{total:05d}" for number in range(total))
 
 
 def _is_cheaper(job: Job, streams: Streams) -> bool:

@@ -76,6 +76,7 @@ class JobReader:
             over = enough or as_before or self._settled(job)
             if over:
                 self._look_for_mends(harvest, job, writer)
+                harvest.read_further_files(job, ctx.connection, writer)
                 harvest.finish(writer)
             with ctx.locked():
                 fresh = ctx.sidecar.job(job.name)

@@ -35,6 +35,7 @@ TRIAL = "trial-"
 """Names of runs whose answers were bought live, at the live rate."""
 
 _SAMPLE = 300
+_WEIGHED = 65_536
 _MAX_OBSERVED = 50_000
 _COUNTS = ["prompt_tokens", "completion_tokens", "reasoning_tokens"]
 
@@ -159,8 +160,14 @@ def _beside_messages(fields: dict[str, Any]) -> tuple[int | None, float]:
 
 def _weights(requests: Requests, chosen: Ints) -> Weights:
     if not requests.images:
-        fragments = requests.some_fragments(chosen)
-        return _tokens.weigh_fragments(fragments, requests.shape.roles)
+        # In pieces: prompts may lie on disk.
+        pieces = [chosen[i : i + _WEIGHED] for i in range(0, len(chosen), _WEIGHED)] or [chosen]
+        weights = [
+            _tokens.weigh_fragments(requests.some_fragments(piece), requests.shape.roles)
+            for piece in pieces
+        ]
+        parts = [(w.text, w.pictures, w.beyond) for w in weights]
+        return Weights(*map(np.concatenate, zip(*parts, strict=True)))
     each = (requests.messages(chosen[i : i + 1])[0] for i in range(len(chosen)))  # images are large
     return _tokens.as_weights([_tokens.weigh_messages(messages) for messages in each])
 

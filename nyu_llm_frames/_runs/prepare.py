@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from nyu_llm_frames._gateway.gateway import Gateway
@@ -114,6 +115,13 @@ def check_retries(retries: object) -> int:
     if retries is None:
         raise ConfigurationError("retries must be a whole number, not None.")
     return int(retries)  # type: ignore[call-overload, no-any-return]
+
+
+def check_count(n: object) -> int:
+    """Return how many rows are to be shown or asked."""
+    if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
+        raise ConfigurationError(f"n must be a whole number above 0, not {n!r}.")
+    return int(n)
 
 
 def check_endings(wait: object, timeout: object, on_error: object) -> float | None:

@@ -55,5 +55,5 @@ def preview(call: PreparedCall) -> Any:
     messages = [next(given) if one else None for one in arguments.tolist()]
     ids = _columns.text_column(_columns.spread(requests.ids, call.codes))
     shown = pd.Series(messages, dtype=object).array
-    out = call.table.without_columns().with_columns({"custom_id": ids, "messages": shown})
+    out = call.table.beside_labels({"custom_id": ids, "messages": shown})
     return PromptFrame(out) if isinstance(out, pd.DataFrame) else out

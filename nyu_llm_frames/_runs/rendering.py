@@ -101,7 +101,7 @@ def _render(
     kept = np.flatnonzero(~without)
     if any(empty):
         preflight.check_texts(empty, template.roles, Labels(labels, kept))
-    every = pa.concat_arrays(ids) if ids else pa.array([], pa.string())
+    every = _requests.joined_ids(ids)
     messages = pa.chunked_array(parts, pa.large_string())
     return _requests.distinct(every, messages, shape, kept, rows)
 

@@ -99,10 +99,18 @@ class Collected:
     """
 
     def __init__(self, call: PreparedCall, planner: Planner) -> None:
-        self._call = call
-        best = planner.ctx.sidecar.best_answers(call.requests.ids)
-        outcome = outcome_of(best, planner.each_job())
-        self._best = best
+        self._set(call, planner.ctx.sidecar.best_answers(call.requests.ids), planner.each_job())
+
+    @classmethod
+    def of(cls, call: PreparedCall, best: Best, jobs: Iterable[tuple[Job, Ints]]) -> Collected:
+        """Return the same by answers and jobs as they were at some moment; see `outcome_of`."""
+        collected = cls.__new__(cls)
+        collected._set(call, best, jobs)
+        return collected
+
+    def _set(self, call: PreparedCall, best: Best, jobs: Iterable[tuple[Job, Ints]]) -> None:
+        self._call, self._best = call, best
+        outcome = outcome_of(best, jobs)
         if call.arguments.details:  # prices are read only for those who look at them
             outcome = replace(outcome, cost=self._costs[0])
         if call.schema is not None:

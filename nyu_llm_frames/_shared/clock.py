@@ -18,6 +18,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
+from nyu_llm_frames._shared.machine import boot_id, pid_namespace
+
 
 class Clock(Protocol):
     """What a run needs of time, of its process, and of chance."""
@@ -50,16 +52,15 @@ class Clock(Protocol):
 
 
 _PROC = Path("/proc")
-_BOOT_ID = "sys/kernel/random/boot_id"
 
 
 def _boot() -> str:
-    """Name this boot of this machine, or this process where the system does not tell."""
-    try:
-        boot = (_PROC / _BOOT_ID).read_text().strip()
-    except OSError:
-        boot = uuid.uuid4().hex
-    return f"{socket.gethostname()}/{boot}"
+    """Name this boot of this machine, or this process where the system does not tell.
+
+    With a container's own count of processes: from another one nobody can see which of them live.
+    """
+    boot, namespace = boot_id(_PROC) or uuid.uuid4().hex, pid_namespace(_PROC)
+    return f"{socket.gethostname()}/{boot}" + (f":{namespace}" if namespace else "")
 
 
 _BOOT = _boot()
@@ -137,7 +138,7 @@ def process_token() -> str:
 
 
 def is_dead(token: str, proc: Path = _PROC) -> bool:
-    """Whether the process of a token has surely ended. Another host's is never known dead.
+    """Whether the process of a token has surely ended. Another machine's is never known dead.
 
     Where there is no `proc`, boots have no names and processes no start.
     """
@@ -146,10 +147,13 @@ def is_dead(token: str, proc: Path = _PROC) -> bool:
         number = int(pid)
     except ValueError:
         return False
-    if host != socket.gethostname():
-        return False
-    if f"{host}/{boot}" != _BOOT and (proc / _BOOT_ID).exists():
-        return True  # same host, other boot
+    mine = _BOOT.rpartition("/")[2]
+    if boot != mine:
+        if host != socket.gethostname():
+            return False
+        if boot_id(proc):  # same host: its boot before, or another container of this one
+            return boot.partition(":")[0] != mine.partition(":")[0]
+    # Whatever the host is called now: a laptop takes another name on a VPN.
     if start and (proc / "self" / "stat").exists():
         return _started(number, proc) != start
     return not may_live(number)

@@ -58,3 +58,10 @@ def local_path(path: str | Path, what: str, instead: str = "Give a path of this 
         return Path(path).expanduser()
     except RuntimeError as e:  # a user that this machine does not know
         raise ConfigurationError(f"{what} {path}: {e}") from None
+
+
+def natural_order(path: str | Path) -> tuple[list[str | int], str]:
+    """Return the key by which part.2 comes before part.10, as Dask reads the files of a folder."""
+    text = str(path)
+    parts = re.split(r"(\d+)", text)
+    return [int(part) if i % 2 else part for i, part in enumerate(parts)], text

@@ -54,6 +54,7 @@ _GROUP_ROWS, _GROUP_BYTES = 4096, 4 << 20
 _GROUPS_AHEAD = 2
 
 _IDS_AT_ONCE = 1_000_000
+BYTES_OF_32_BITS = 2**31 - 1
 
 
 def name_of(path: Path) -> tuple[int, str]:
@@ -194,7 +195,7 @@ class Best:
 
 def positions(ids: pa.Array | pa.ChunkedArray, among: pa.Array) -> Ints:
     """Return where each id stands in `among`, -1 where it does not."""
-    found = pc.fill_null(pc.index_in(ids, value_set=among), -1)
+    found = pc.fill_null(pc.index_in(ids.cast(among.type), value_set=among), -1)
     if isinstance(found, pa.ChunkedArray):
         found = found.combine_chunks()
     return np.asarray(found.to_numpy(zero_copy_only=False), dtype=np.int64)
@@ -224,7 +225,7 @@ def positions_of_each(
 def _split(
     names: list[T], chunks: list[pa.Array], sizes: list[int], among: pa.Array
 ) -> Iterator[tuple[T, Ints]]:
-    found = positions(pa.chunked_array(chunks, among.type), among)
+    found = positions(pa.chunked_array(chunks, chunks[0].type if chunks else among.type), among)
     return zip(names, np.split(found, np.cumsum(sizes)[:-1]), strict=True)
 
 
@@ -268,6 +269,14 @@ def read_answers(path: Path, columns: Sequence[str]) -> pa.Table:
     return _storage.read_table(path, SCHEMA, columns).replace_schema_metadata(None)
 
 
+def _roomy(table: pa.Table) -> pa.Table:
+    """Let long texts be joined: Arrow's string counts their bytes in 32 bits."""
+    for i, field in enumerate(table.schema):
+        if pa.types.is_string(field.type) and table.column(i).nbytes > BYTES_OF_32_BITS:
+            table = table.set_column(i, field.name, table.column(i).cast(pa.large_string()))
+    return table
+
+
 def gather(best: Best, columns: list[str]) -> pa.Table:
     """Return columns of the best answers, one row per request, null where there is none."""
     parts = []
@@ -291,7 +300,7 @@ def gather(best: Best, columns: list[str]) -> pa.Table:
     if not parts:
         schema = pa.schema([SCHEMA.field(name) for name in columns])
         return pa.table({f.name: pa.nulls(len(where), f.type) for f in schema}, schema=schema)
-    joined = pa.concat_tables(parts)
+    joined = _roomy(pa.concat_tables(parts))
     if size == len(where) and (where == np.arange(size)).all():
         return joined
     return joined.combine_chunks().take(pa.array(where, mask=where < 0))

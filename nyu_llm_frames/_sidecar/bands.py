@@ -7,12 +7,12 @@ files share an id is looked up once, in one sorted pass over all ids.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 
 from nyu_llm_frames._shared.clock import Clock
@@ -38,6 +38,7 @@ def keys(ids: pa.Array) -> Keys:
     """
     if not len(ids):
         return np.zeros(0, np.uint64)
+    ids = ids.cast(pa.string())
     offsets = np.frombuffer(ids.buffers()[1], np.int32, len(ids) + 1, ids.offset * 4)
     data = np.frombuffer(ids.buffers()[2] or b"", np.uint8)
     usual = np.diff(offsets) == _ID_BYTES
@@ -47,8 +48,12 @@ def keys(ids: pa.Array) -> Keys:
     mask = pa.array(usual)
     out[usual] = keys(ids.filter(mask)) if usual.any() else 0
     strange = np.flatnonzero(~usual)
-    out[strange] = pd.util.hash_array(np.array(ids.take(pa.array(strange)).to_pylist(), object))
+    out[strange] = [_digest(text) for text in ids.take(pa.array(strange)).to_pylist()]
     return out
+
+
+def _digest(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest())
 
 
 def _hex_keys(data: np.ndarray[Any, np.dtype[np.uint8]]) -> Keys:

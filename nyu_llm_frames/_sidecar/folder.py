@@ -30,6 +30,8 @@ from nyu_llm_frames._stages.requests.bodies import reads_as_replacement
 from nyu_llm_frames.errors import SidecarError
 
 FOLDERS = ("jobs", "requests", "answers", "runs")
+SPOOL = "spool"
+"""What Dask's workers write for the time of a call."""
 DEFAULT_NAME = "llm_sidecar"
 
 _README = """\
@@ -124,7 +126,7 @@ class Sidecar:
         if self.is_new and create is not None:
             self._make(create)
         self.lock = SidecarLock(self.path, clock)
-        self._jobs: dict[Path, tuple[tuple[int, int, int], Job]] = {}
+        self._jobs: dict[str, tuple[_storage.Stamp, Job]] = {}
         self._ids: dict[str, pa.Array] = {}
         self._best: tuple[pa.Array, tuple[str, ...], _answer_store.Best] | None = None
 
@@ -134,7 +136,7 @@ class Sidecar:
             if path.exists() and not path.is_dir():
                 raise SidecarError(f"{path} is a file, not a folder.", path=str(path))
             strange = path.is_dir() and any(
-                p.name not in (*FOLDERS, "README.txt", ".gitignore")
+                p.name not in (*FOLDERS, SPOOL, "README.txt", ".gitignore")
                 and not p.name.startswith(("lock", "."))
                 for p in path.iterdir()
             )
@@ -160,28 +162,29 @@ class Sidecar:
     # --- jobs -------------------------------------------------------------------------------
     def jobs(self) -> dict[str, Job]:
         """Read all jobs, by name."""
-        out = {}
-        for path in _storage.parquet_files(self.path / "jobs"):
-            out[path.stem] = self._read_job(path)
-        return out
+        return {
+            name: self._read_job(path, stamp)
+            for name, path, stamp in _storage.stamped_files(self.path / "jobs")
+        }
 
     def job(self, name: str) -> Job:
         """Read one job."""
-        return self._read_job(self.path / "jobs" / f"{name}.parquet")
-
-    def _read_job(self, path: Path) -> Job:
+        path = self.path / "jobs" / f"{name}.parquet"
         with _storage.sidecar_errors(path):
-            stat = path.stat()
-        stamp = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
-        known = self._jobs.get(path)
+            stamp = _storage.stamp(path.stat())
+        return self._read_job(str(path), stamp)
+
+    def _read_job(self, name: str, stamp: _storage.Stamp) -> Job:
+        known = self._jobs.get(name)
         if known is not None and known[0] == stamp:
             return known[1]
+        path = Path(name)
         job: Job = _read_record(path, Job)
         problem = _problem_of(job)
         if problem:
             raise _storage.damaged(path, problem)
         job = msgspec.structs.replace(job, error=printable(job.error) if job.error else None)
-        self._jobs[path] = (stamp, job)
+        self._jobs[name] = (stamp, job)
         return job
 
     def save_job(self, job: Job) -> None:
@@ -189,7 +192,7 @@ class Sidecar:
         path = self.path / "jobs" / f"{job.name}.parquet"
         table = pa.Table.from_pylist([msgspec.structs.asdict(job)], schema=_JOB_SCHEMA)
         _storage.write_table(path, table)
-        self._jobs.pop(path, None)
+        self._jobs.pop(str(path), None)
 
     # --- requests ---------------------------------------------------------------------------
     def add_requests(self, name: str, batches: Iterable[tuple[pa.Array, pa.Array]]) -> None:
@@ -197,7 +200,7 @@ class Sidecar:
         _storage.write_batches(
             self._requests(name),
             _REQUESTS,
-            (pa.record_batch([ids, bodies], schema=_REQUESTS) for ids, bodies in batches),
+            (pa.record_batch([ids.cast("string"), bodies], _REQUESTS) for ids, bodies in batches),
         )
 
     def _requests(self, name: str) -> Path:

@@ -7,9 +7,7 @@ see on folders whose locks do not cross the network.
 
 from __future__ import annotations
 
-import json
 import os
-import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,6 +16,7 @@ from filelock import FileLock, Timeout
 
 from nyu_llm_frames._shared.clock import Clock
 from nyu_llm_frames._shared.wording import printable
+from nyu_llm_frames._sidecar.lock_owner import LockOwner, encoded
 from nyu_llm_frames._sidecar.storage import (
     draft_path,
     file_mode,
@@ -30,8 +29,9 @@ from nyu_llm_frames.errors import SidecarError, SidecarLockedError
 
 _LOCK, _OWNER = "lock", "lock.owner"
 _PAUSE_S = 0.05
+_SOON_S, _ASK_S = 2.0, 30.0  # until the scheduler is asked, and until it is asked again
 PATIENCE_S = 600.0
-"""Seconds to wait for another holder: longer than the slowest step, an upload or a submit."""
+"""Seconds to wait for another holder: longer than the slowest step, a submit."""
 
 
 def _file_lock(path: Path) -> FileLock:
@@ -48,14 +48,6 @@ def _acquire(lock: FileLock, timeout: float | None = None) -> None:
         mode = file_mode(path.parent)
         if mode != 0o600:
             path.chmod(mode)
-
-
-def _read_owner(path: Path) -> dict[str, object]:
-    try:
-        owner = json.loads(path.read_text())
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return owner if isinstance(owner, dict) else {}
 
 
 @contextmanager
@@ -93,6 +85,7 @@ class SidecarLock:
 
     def __init__(self, folder: Path, clock: Clock) -> None:
         self._folder, self._clock = folder, clock
+        self._owner, self._removing = folder / _OWNER, folder / f"{_OWNER}.removed"
         self._proved = False
 
     def prove(self) -> None:
@@ -134,7 +127,7 @@ class SidecarLock:
         lock = _file_lock(path)
         try:
             with sidecar_errors(self._folder), suppress(Timeout):
-                lock.acquire()
+                _acquire(lock)
             yield lock.is_locked
         finally:
             if lock.is_locked:
@@ -162,7 +155,7 @@ class SidecarLock:
         self.prove()
         lock = _file_lock(self._folder / _LOCK)
         patience = PATIENCE_S if patience_s is None else min(patience_s, PATIENCE_S)
-        start, told = self._clock.monotonic(), False
+        start, told, ask_at = self._clock.monotonic(), False, _SOON_S
         # An interrupt may come at any point, and whoever keeps its traceback keeps the lock.
         try:
             while True:
@@ -170,10 +163,14 @@ class SidecarLock:
                 if holder is None:
                     break
                 waited = self._clock.monotonic() - start
+                ask = waited >= ask_at
+                ask_at += _ASK_S if ask else 0.0
+                if holder.has_ended(self._me(), ask=ask) and self._remove(holder):
+                    continue
                 if waited >= patience:
                     raise self._locked(holder)
-                if waited > 2 and not told and on_wait is not None:
-                    on_wait(f"waiting for the sidecar's lock, held by {_who(holder)}")
+                if waited > _SOON_S and not told and on_wait is not None:
+                    on_wait(f"waiting for the sidecar's lock, held by {holder}")
                     told = True
                 self._clock.sleep(_PAUSE_S)
             yield
@@ -181,46 +178,44 @@ class SidecarLock:
             if lock.is_locked:
                 self._let_go(lock)
 
+    def _me(self) -> LockOwner:
+        return LockOwner.here(self._clock)
+
     def _let_go(self, lock: FileLock) -> None:
         """Remove the owner record and release the file lock."""
-        owner_path = self._folder / _OWNER
         try:
             with sidecar_errors(self._folder):
-                # Under this host's file lock a record of this host is ours.
-                if _read_owner(owner_path).get("host") == socket.gethostname():
-                    owner_path.unlink(missing_ok=True)
+                # Under this machine's file lock a record of this machine is ours.
+                owner = LockOwner.read(self._owner)
+                if owner is not None and owner.is_here(self._me()):
+                    self._owner.unlink(missing_ok=True)
         finally:
             with sidecar_errors(self._folder):
                 lock.release()
 
-    def _try(self, lock: FileLock) -> dict[str, object] | None:
+    def _try(self, lock: FileLock) -> LockOwner | None:
         """Take both parts, or return what is known of the holder."""
-        owner_path = self._folder / _OWNER
         try:
             _acquire(lock)
         except Timeout:
-            return _read_owner(owner_path)
+            return LockOwner.read(self._owner) or LockOwner()
         except OSError:  # caught here, not around the call: a Timeout is an OSError, too
             with sidecar_errors(self._folder):
                 raise
-        mine = {
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-            "since": self._clock.now().isoformat(timespec="seconds"),
-        }
+        me = self._me()
         for _ in range(2):
             try:
-                self._record(owner_path, json.dumps(mine))
+                self._record(self._owner, encoded(me))
             except FileExistsError:
-                owner = _read_owner(owner_path)
-                if owner.get("host") != mine["host"]:
-                    # Another host's. One that says nothing may be, too: where there are no hard
+                owner = LockOwner.read(self._owner) or LockOwner()
+                if not owner.is_here(me):
+                    # Another machine's. One that says nothing may be, too: where there are no hard
                     # links it is empty for the moment in which it is written.
                     lock.release()
                     return owner
-                # This host's, while we hold this host's file lock: its process is dead.
+                # This machine's, while we hold its file lock: its process is dead.
                 with sidecar_errors(self._folder):
-                    owner_path.unlink(missing_ok=True)
+                    self._owner.unlink(missing_ok=True)
                 continue
             except OSError:
                 lock.release()
@@ -228,7 +223,49 @@ class SidecarLock:
                     raise
             return None
         lock.release()
-        return mine
+        return me
+
+    def holder(self) -> LockOwner | None:
+        """Return who holds the lock by its record; None where there is none."""
+        return LockOwner.read(self._owner)
+
+    def unlock(self, holder: LockOwner) -> None:
+        """Remove the record of a holder that has ended by the user's word.
+
+        Parameters
+        ----------
+        holder : LockOwner
+            As it was shown. Where the record says something else by now, it stays.
+
+        Raises
+        ------
+        SidecarLockedError
+            When a process of this machine holds the lock.
+        """
+        remove(self._removing)  # of one that died while it removed a record
+        if not self._remove(holder):
+            raise self._locked(holder)
+
+    def _remove(self, holder: LockOwner) -> bool:
+        """Remove a record; return False where somebody holds the lock, or removes it as well."""
+        lock = _file_lock(self._folder / _LOCK)
+        try:
+            with sidecar_errors(self._folder):
+                try:
+                    _acquire(lock)
+                    # One at a time, over all machines: who read the old record must not remove
+                    # the new one of somebody who was faster.
+                    self._record(self._removing, encoded(self._me()))
+                except (Timeout, FileExistsError):
+                    return False
+                try:
+                    if self.holder() == holder:
+                        self._owner.unlink(missing_ok=True)
+                finally:
+                    remove(self._removing)
+                return True
+        finally:
+            lock.release()
 
     def _record(self, owner_path: Path, text: str) -> None:
         """Make the owner record, whole from its first moment; FileExistsError if there is one."""
@@ -251,25 +288,16 @@ class SidecarLock:
         finally:
             draft.unlink(missing_ok=True)
 
-    def _locked(self, holder: dict[str, object]) -> SidecarLockedError:
-        host, pid = str(holder.get("host", "")), holder.get("pid")
-        text = f"{self._folder}: the sidecar is locked by {_who(holder)}."
-        way_out = f"has surely ended, delete {self._folder / _OWNER}."
-        if host and host != socket.gethostname():
-            text += f" That is another machine. If process {pid} on {host} {way_out}"
-        elif not host:
-            text += f" It cannot be told which. If nobody works with this sidecar, and it {way_out}"
+    def _locked(self, holder: LockOwner) -> SidecarLockedError:
+        text = f"{self._folder}: the sidecar is locked by {holder}."
+        way_out = f"nyu-llm-frames unlock {self._folder} (it removes {self._owner})."
+        if not holder.host:
+            text += f" It cannot be told which. If nobody works with this sidecar: {way_out}"
+        elif not holder.is_here(self._me()):
+            text += (
+                f" That is another machine. If process {holder.pid} on {printable(holder.host)} "
+                f"has surely ended: {way_out}"
+            )
         return SidecarLockedError(
-            text,
-            path=str(self._folder),
-            host=host,
-            pid=pid if isinstance(pid, int) else 0,
-            since=str(holder.get("since", "")),
+            text, path=str(self._folder), host=holder.host, pid=holder.pid, since=holder.since
         )
-
-
-def _who(holder: dict[str, object]) -> str:
-    if not holder:
-        return "another process"
-    who = f"process {holder.get('pid')} on {holder.get('host')} since {holder.get('since')}"
-    return printable(who)[:300]

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO, TypeAlias, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -34,6 +34,7 @@ from nyu_llm_frames.errors import (
 )
 
 T = TypeVar("T")
+Stamp: TypeAlias = tuple[int, int, int]
 
 FORMAT = 2
 _FORMAT_KEY = b"nyu_llm_frames.format"
@@ -333,6 +334,28 @@ def parquet_files(folder: Path) -> list[Path]:
         return sorted(
             p for p in folder.iterdir() if p.suffix == ".parquet" and not p.name.startswith(".")
         )
+
+
+def stamp(stat: os.stat_result) -> Stamp:
+    """Return what tells two versions of a file apart."""
+    return stat.st_mtime_ns, stat.st_size, stat.st_ino
+
+
+def stamped_files(folder: Path) -> list[tuple[str, str, Stamp]]:
+    """Return the whole files of a folder, by name: name, path, stamp.
+
+    There may be thousands, and a step looks at all of them: so no more is made than that.
+    """
+    suffix = ".parquet"
+    with sidecar_errors(folder):
+        if not folder.is_dir():
+            return []
+        with os.scandir(folder) as entries:
+            return sorted(
+                (entry.name.removesuffix(suffix), entry.path, stamp(entry.stat()))
+                for entry in entries
+                if entry.name.endswith(suffix) and not entry.name.startswith(".")
+            )
 
 
 def remove_drafts(folder: Path) -> None:

@@ -16,7 +16,12 @@ import pyarrow.compute as pc
 from nyu_llm_frames._sidecar.answer_store import positions, positions_of_each
 from nyu_llm_frames._sidecar.folder import Sidecar
 from nyu_llm_frames._stages.batches.job import Job
-from nyu_llm_frames._stages.requests.bodies import LINE_OVERHEAD, BodyShape, first_of_each
+from nyu_llm_frames._stages.requests.bodies import (
+    LINE_OVERHEAD,
+    BodyShape,
+    first_of_each,
+    joined_ids,
+)
 
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -53,7 +58,7 @@ class StoredRequests:
         self._sidecar = sidecar
         self._jobs = [job.name for job in jobs]
         self.shape = BodyShape(jobs[0].model if jobs else "", (), {})
-        ids, rows = [pa.array([], pa.string())], [np.zeros(0, np.int64)]
+        ids, rows = [], [np.zeros(0, np.int64)]
         for name in self._jobs:
             carried = sidecar.request_ids(name)
             chosen = np.arange(len(carried))
@@ -64,7 +69,7 @@ class StoredRequests:
             rows.append(chosen)
         number = np.repeat(np.arange(len(rows)) - 1, [len(part) for part in rows])
         self.ids: pa.Array
-        self.ids, _, first = first_of_each(pa.concat_arrays(ids))
+        self.ids, _, first = first_of_each(joined_ids(ids))
         earlier = ((job, sidecar.request_ids(job.name)) for job in before)
         new = np.ones(len(self.ids), np.bool_)
         for _, at in positions_of_each(earlier, self.ids):

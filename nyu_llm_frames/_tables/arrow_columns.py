@@ -76,8 +76,8 @@ class RowNumbers(Table[pa.Table]):
     def earlier(self, names: Sequence[str]) -> pd.DataFrame:
         return pd.DataFrame(index=range(len(self)))
 
-    def without_columns(self) -> RowNumbers:
-        return self
+    def beside_labels(self, columns: Mapping[str, Any]) -> pa.Table:
+        return arrow_columns(columns)
 
     def with_columns(self, columns: Mapping[str, Any]) -> pa.Table:
         return arrow_columns(columns)

@@ -75,10 +75,18 @@ def read_schema(outcome: Outcome, schema: Schema) -> Outcome:
     )
 
 
+BYTES_OF_32_BITS = 2**31 - 1
+"""So many bytes the texts of one array of Arrow's string may have."""
+
+
 def spread(values: Column, codes: Codes) -> Column:
     """Give every row the value of its request; null where a row has none (code -1)."""
     if len(codes) == len(values) and (codes == np.arange(len(codes))).all():
         return values  # every row has a request of its own
+    if pa.types.is_string(values.type):
+        longest = pc.max(pc.binary_length(values)).as_py() or 0
+        if len(codes) * longest > BYTES_OF_32_BITS:
+            values = values.cast(pa.large_string())
     return values.take(pa.array(codes, mask=codes < 0))
 
 

@@ -14,9 +14,9 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
+from nyu_llm_frames._tables.arrow_rows import without_duplicates
 from nyu_llm_frames._tables.csv_cells import MISSING, Guess, parsed
 from nyu_llm_frames._tables.frame_values import series_to_python
-from nyu_llm_frames._tables.parquet import without_duplicates
 from nyu_llm_frames._tables.source import ROWS
 from nyu_llm_frames._tables.table import Piece
 from nyu_llm_frames.errors import ConfigurationError
@@ -67,7 +67,8 @@ class ExcelSource:
         try:
             with pd.ExcelFile(path, engine="openpyxl") as book:
                 names = book.sheet_names
-                if sheet not in names and sheet not in (None, *range(len(names))):
+                known = isinstance(sheet, int) and sheet in range(len(names))
+                if sheet is not None and sheet not in names and (not known or sheet is True):
                     raise ConfigurationError(
                         f"{path} has no sheet {sheet!r}, but {', '.join(map(repr, names))}."
                     )

@@ -33,7 +33,9 @@ _NOT_IN_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]"
 def _unfit(value: Any) -> str:
     """Say why a cell cannot hold a value; "" where it can."""
     if isinstance(value, str):
-        units = len(value) + sum(char > "\uffff" for char in value)
+        units = len(value)
+        if units > LONGEST_TEXT // 2:  # Excel counts twice what is beyond 16 bits
+            units += sum(char > "\uffff" for char in value)
         if units > LONGEST_TEXT:
             return f"a cell holds {LONGEST_TEXT:,} characters, and the text has {units:,}"
         found = _NOT_IN_XML.search(value)
@@ -46,7 +48,8 @@ def _unfit(value: Any) -> str:
         return "no cell holds infinity"
     if isinstance(value, dt.date) and value.year < 1900:
         return f"a cell holds dates from 1900 on, not {value}"
-    if isinstance(value, dt.datetime | dt.time) and value.microsecond % 1000:
+    rest = value.microsecond % 1000 if isinstance(value, dt.datetime | dt.time) else 0
+    if rest or getattr(value, "nanosecond", 0):
         return f"a cell holds times to the millisecond, not {value}"
     return ""
 
@@ -111,23 +114,27 @@ def write_sheet(
     stored = source.schema().names
     labels = source.labels if isinstance(source, ExcelSource) else stored
     sheet.append(list(map(cell, [*labels, *(name for name in names if name not in stored)])))
-    done = 0
-    for columns in _columns(source):
-        count = len(next(iter(columns.values())))
-        table = take(count)
-        is_new = table[IS_NEW].to_pylist() if IS_NEW in table.column_names else [True] * count
-        for name in names:
-            values = _values(table[name])
-            for row, value in enumerate(values, done):
-                if why := _unfit(value):
-                    raise _cell_error(output, name, row, why, advice)
-            old = columns.get(name, values)
-            columns[name] = [
-                n if here else o for n, here, o in zip(values, is_new, old, strict=True)
-            ]
-        for row_values in zip(*columns.values(), strict=True):
-            sheet.append(list(map(cell, row_values)))
-        done += count
+    try:
+        done = 0
+        for columns in _columns(source):
+            count = len(next(iter(columns.values())))
+            table = take(count)
+            is_new = table[IS_NEW].to_pylist() if IS_NEW in table.column_names else [True] * count
+            for name in names:
+                values = _values(table[name])
+                for row, value in enumerate(values, done):
+                    if why := _unfit(value):
+                        raise _cell_error(output, name, row, why, advice)
+                old = columns.get(name, values)
+                columns[name] = [
+                    n if here else o for n, here, o in zip(values, is_new, old, strict=True)
+                ]
+            for row_values in zip(*columns.values(), strict=True):
+                sheet.append(list(map(cell, row_values)))
+            done += count
+    except BaseException:
+        sheet.close()
+        raise
     book.save(file)
 
 

@@ -69,9 +69,9 @@ class Fill:
             new = pd.Series(values).reset_index(drop=True)
             old = _column(self.earlier, name)
             if old is None:
-                old = pd.Series(new.array[:0].take([-1] * n, allow_fill=True))
-            else:
-                old, new = _alike(old, kept, new)
+                out[name] = new.array.take(np.where(order < n, -1, order - n), allow_fill=True)
+                continue
+            old, new = _alike(old, kept, new)
             out[name] = pd.concat([old, new], ignore_index=True).take(order).array
         return out
 

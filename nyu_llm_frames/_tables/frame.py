@@ -86,8 +86,8 @@ class PandasTable(Table[pd.DataFrame]):
         found.columns = pd.Index(list(at))
         return found
 
-    def without_columns(self) -> PandasTable:
-        return PandasTable(pd.DataFrame(index=self.frame.index))
+    def beside_labels(self, columns: Mapping[str, Any]) -> pd.DataFrame:
+        return PandasTable(pd.DataFrame(index=self.frame.index)).with_columns(columns)
 
     def with_columns(self, columns: Mapping[str, Any]) -> pd.DataFrame:
         out = own_copy(self.frame)

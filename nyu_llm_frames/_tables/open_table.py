@@ -8,22 +8,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
 if TYPE_CHECKING:
     from nyu_llm_frames._tables.table import Table
 
 
-def check_kind(value: object) -> None:
-    """Refuse what is no table.
-
-    Raises
-    ------
-    AttributeError
-        As pandas has it of an accessor.
-    """
-    if not isinstance(value, pd.DataFrame):
-        raise AttributeError("df.llm works on a pandas.DataFrame.")
+def library(value: object) -> str:
+    """Return the library whose frame a value is; "arrow" for what has an Arrow stream, else ""."""
+    if isinstance(value, type):
+        return ""
+    for kind in type(value).__mro__:
+        root = kind.__module__.partition(".")[0]
+        if root in ("pandas", "polars", "dask") and kind.__name__ in ("DataFrame", "LazyFrame"):
+            return root
+    is_column = type(value).__name__ in ("Series", "ChunkedArray", "Array")
+    return "arrow" if hasattr(value, "__arrow_c_stream__") and not is_column else ""
 
 
 def open_rows(value: Any, first: int | None = None) -> tuple[Table, int]:
@@ -31,9 +29,24 @@ def open_rows(value: Any, first: int | None = None) -> tuple[Table, int]:
 
     What is a query or a stream is collected here, once.
     """
-    from nyu_llm_frames._tables.frame import PandasTable
     from nyu_llm_frames._tables.table import Table
 
     if isinstance(value, Table):
         return value, len(value)
-    return PandasTable(value if first is None else value.head(first)), len(value)
+    if library(value) == "pandas":
+        from nyu_llm_frames._tables.frame import PandasTable
+
+        return PandasTable(value if first is None else value.head(first)), len(value)
+    if library(value) == "polars":
+        from nyu_llm_frames._tables.polars_table import LazyTable, PolarsTable, collected
+
+        if type(value).__name__ == "LazyFrame":
+            lazy = LazyTable(collected(value, first))
+            return lazy, len(lazy)
+        return PolarsTable(value if first is None else value.head(first)), value.height
+    import pyarrow as pa
+
+    from nyu_llm_frames._tables.arrow_table import ArrowTable
+
+    table = pa.table(value)
+    return ArrowTable(table if first is None else table.slice(0, first)), table.num_rows

@@ -45,6 +45,14 @@ def index_columns(schema: pa.Schema) -> list[str]:
     return [name for name in told if isinstance(name, str) and name in schema.names]
 
 
+def range_index(schema: pa.Schema) -> tuple[int, int]:
+    """Return start and step of an index that is a range and no column."""
+    for item in () if index_columns(schema) else read(schema).get("index_columns", ()):
+        if isinstance(item, dict) and item.get("kind") == "range" and item.get("step"):
+            return int(item["start"]), int(item["step"])
+    return 0, 1
+
+
 def index_names(schema: pa.Schema) -> list[str]:
     """Return every name under which a level of the index is known, in the file and in pandas."""
     told = read(schema)

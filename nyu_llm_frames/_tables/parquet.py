@@ -10,7 +10,6 @@ import contextlib
 import inspect
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,9 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
+from nyu_llm_frames._shared.local_path import natural_order
 from nyu_llm_frames._tables import pandas_metadata
-from nyu_llm_frames._tables.frame_values import arrow_to_python
+from nyu_llm_frames._tables.arrow_rows import ArrowRows, without_duplicates
 from nyu_llm_frames._tables.source import BYTES, ROWS
 from nyu_llm_frames._tables.table import Piece
 from nyu_llm_frames.errors import ConfigurationError
@@ -49,7 +49,7 @@ class ParquetSource:
                     path, format="parquet", partitioning="hive", exclude_invalid_files=False
                 )
                 schema = dataset.schema
-                for part in sorted(dataset.get_fragments(), key=lambda f: str(f.path)):
+                for part in sorted(dataset.get_fragments(), key=lambda f: natural_order(f.path)):
                     keys = ds.get_partition_keys(part.partition_expression)
                     self._files.append((part.path, keys))
             if not self._files:
@@ -69,49 +69,17 @@ class ParquetSource:
             raise ConfigurationError(f"{path} cannot be read as {self.kind}: {e}") from None
         self._rows_at_once = int(min(ROWS, max(64, BYTES / (size / max(self.rows, 1) + 1))))
         self._schema = without_duplicates(_unified(schema, schemas), path)
-        if pandas_metadata.has_levels(self._schema):
-            raise ConfigurationError(
-                f"{path} has columns of several levels, which a template cannot name. Flatten them "
-                'and write the file again: df.columns = ["_".join(map(str, c)) for c in df.columns]'
-            )
-        self._index = _index(self._schema)
-        self._zones = pandas_metadata.zones(self._schema)
-        self.columns = tuple(n for n in self._schema.names if n not in self._index.columns)
+        self._rows = ArrowRows(self._schema, str(path))
+        self.columns, self.index_names = self._rows.columns, self._rows.index_names
         if not self.columns:
             raise ConfigurationError(
                 f"{path} has no columns. What is in an index alone becomes one by df.reset_index()."
             )
-        self.index_names = tuple(pandas_metadata.index_names(self._schema))
         self.files = [Path(file) for file, _ in self._files]
 
     def pieces(self, columns: Sequence[str], *, index: bool = False) -> Iterator[Piece]:
-        extra = self._index.columns if index else []
-        names = [*columns, *(n for n in extra if n not in columns)]
-        done = 0
-        for batch in map(self._zoned, self._batches(names)):
-            found = {name: self._values(name, batch[name], done) for name in names}
-            values = {name: found[name] for name in columns}
-            labels = self._index.labels(batch.num_rows, done, found) if index else None
-            done += batch.num_rows
-            yield Piece(batch.num_rows, values, labels, done / max(self.rows, 1))
-
-    def _zoned(self, table: pa.Table) -> pa.Table:
-        """Give times the zone that pandas gives them; other writers than pyarrow store UTC."""
-        for name, zone in self._zones.items():
-            if name in table.column_names and pa.types.is_timestamp(table[name].type):
-                zoned = table[name].cast(pa.timestamp(table[name].type.unit, zone))
-                table = table.set_column(table.column_names.index(name), name, zoned)
-        return table
-
-    def _values(self, name: str, column: pa.ChunkedArray, first: int) -> list[object]:
-        try:
-            return arrow_to_python(column)
-        except UnicodeDecodeError as e:
-            row = first + next(i for i, cell in enumerate(column) if not _is_readable(cell))
-            raise ConfigurationError(
-                f"{self.path}, column {name!r}, row {row:,}: the text is not UTF-8 ({e.reason}). "
-                "Write the file again from where it came, read with the encoding that it has."
-            ) from None
+        batches = self._batches(self._rows.names(columns, index))
+        return self._rows.pieces(batches, columns, index, self.rows)
 
     def schema(self) -> pa.Schema:
         return self._schema
@@ -279,42 +247,6 @@ def _common(a: pa.DataType, b: pa.DataType) -> pa.DataType | None:
     return None
 
 
-def _is_readable(cell: pa.Scalar) -> bool:
-    try:
-        cell.as_py()
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-@dataclass(frozen=True, slots=True)
-class _Index:
-    """The row labels that pandas wrote beside the columns, or numbers."""
-
-    columns: list[str]
-    start: int = 0
-    step: int = 1
-
-    def labels(self, rows: int, done: int, found: dict[str, list[object]]) -> list[object]:
-        if not self.columns:
-            return [self.start + (done + i) * self.step for i in range(rows)]
-        levels = [found[name] for name in self.columns]
-        return list(zip(*levels, strict=True)) if len(levels) > 1 else levels[0]
-
-
-def _index(schema: pa.Schema) -> _Index:
-    names = pandas_metadata.index_columns(schema)
-    for item in pandas_metadata.read(schema).get("index_columns", ()):
-        if (
-            not names
-            and isinstance(item, dict)
-            and item.get("kind") == "range"
-            and item.get("step")
-        ):
-            return _Index([], int(item["start"]), int(item["step"]))
-    return _Index(names)
-
-
 def _column(
     found: dict[str, pa.Array], field: pa.Field, constant: dict[str, Any], rows: int
 ) -> pa.Array:
@@ -324,10 +256,3 @@ def _column(
     if field.name in constant:
         return pa.array([constant[field.name]] * rows, field.type)
     return pa.nulls(rows, field.type)
-
-
-def without_duplicates(schema: pa.Schema, path: Path) -> pa.Schema:
-    twice = sorted({n for n in schema.names if schema.names.count(n) > 1})
-    if twice:
-        raise ConfigurationError(f"{path} has {twice[0]!r} as the name of two columns.")
-    return schema

@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeAlias
 
 import pyarrow as pa
 
-from nyu_llm_frames._shared.local_path import local_path
+from nyu_llm_frames._shared.local_path import local_path, natural_order
 from nyu_llm_frames._tables.file_content import (
     EXCEL_FILE,
     FEATHER_FILE,
@@ -153,7 +153,7 @@ def _files_of(folder: Path) -> list[Path]:
     """Return the data of a folder, without what programs leave beside it."""
     return [
         path
-        for path in sorted(folder.rglob("*"))
+        for path in sorted(folder.rglob("*"), key=natural_order)
         if path.is_file()
         and not any(p.startswith((".", "_", "~$")) for p in path.relative_to(folder).parts)
     ]

@@ -101,8 +101,8 @@ class Table(ABC, Generic[T_co]):
         """Return those of some columns that are there, as pandas has them; rows are numbered."""
 
     @abstractmethod
-    def without_columns(self) -> Table[T_co]:
-        """Return the rows with their labels alone."""
+    def beside_labels(self, columns: Mapping[str, Any]) -> T_co:
+        """Return a table of columns alone, under the labels of the rows."""
 
     @abstractmethod
     def with_columns(self, columns: Mapping[str, Any]) -> T_co:

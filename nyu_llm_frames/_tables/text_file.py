@@ -102,7 +102,12 @@ class TextFile:
 def open_text(path: Path) -> Iterator[TextFile]:
     """Open a text file; what is wrong with it while it is read names it."""
     with reading(path), closing(TextFile(path)) as file:
-        yield file
+        try:
+            yield file
+        except ConfigurationError:
+            while path.suffix.lower() in COMPRESSED and file.content.read(1 << 20):
+                pass  # nonsense comes out of a damaged file before its end says that it is one
+            raise
 
 
 @contextmanager

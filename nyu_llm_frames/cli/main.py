@@ -18,7 +18,7 @@ from nyu_llm_frames.cli import (
     show,
 )
 from nyu_llm_frames.cli import (
-    models as prices,
+    price_list as prices,
 )
 from nyu_llm_frames.cli import (
     serve as server,

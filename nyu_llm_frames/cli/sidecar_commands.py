@@ -128,6 +128,32 @@ def resolve(adopt: str | None, resubmit: bool, **given: Any) -> None:
 
 
 @click.command()
+@click.argument("sidecar", type=options.FOLDER, default=Path("llm_sidecar"))
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def unlock(sidecar: Path, yes: bool) -> None:
+    """Show who holds the lock of a sidecar, and take it away from a process that has ended.
+
+    For what another machine left when it was switched off: nobody here can tell whether a process
+    of it still works. If it does, two processes may pay for the same rows. What a dead process of
+    this machine left is removed without this command, and so is what a Slurm job left that is over
+    or was requeued; a process of this machine that holds the lock keeps it (exit code 9).
+    """
+    from nyu_llm_frames._shared.clock import current_clock
+    from nyu_llm_frames._sidecar.folder import Sidecar
+
+    lock = Sidecar(sidecar, current_clock(), create=False).lock
+    holder = lock.holder()
+    if holder is None:
+        click.echo(f"{sidecar} is not locked")
+        return
+    click.echo(f"{sidecar} is locked by {holder}")
+    if not yes:
+        click.confirm("Has that process surely ended?", abort=True)
+    lock.unlock(holder)
+    click.echo("unlocked")
+
+
+@click.command()
 @click.argument("sidecar", type=options.FOLDER)
 @click.argument("path", type=options.ANY)
 @click.option("--prompts", is_flag=True, help="With a table: add the request bodies.")
@@ -182,4 +208,4 @@ def _write(frames: Iterator[pd.DataFrame], path: Path) -> None:
                     writer.write_table(pa.Table.from_pandas(frame, first.schema, False))
 
 
-COMMANDS = (wait, collect, retry, cancel, resolve, export)
+COMMANDS = (wait, collect, retry, cancel, resolve, unlock, export)

@@ -151,6 +151,8 @@ def _write_page(path: Path, every: Sequence[StoredAnswers], whole: Totals) -> No
     sections = [(summary_of(stored), failure_kinds(stored)) for stored in every]
     total = " · ".join(map(click.unstyle, total_lines(whole))) if len(every) > 1 else ""
     text = page(sections, total=total, version=nyu_llm_frames.__version__)
+    if "<svg" not in text and any(stored.jobs() for stored in every):
+        show.note('The page has no plots without: pip install "nyu-llm-frames[plot]"')
     with atomic_file(path.absolute(), 0o666) as file:
         file.write(text.encode())
 

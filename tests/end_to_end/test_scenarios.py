@@ -417,12 +417,23 @@ def test_a_paused_job_is_waited_for_until_the_timeout_and_then_goes_on(
     assert all_right(out, prompts)
 
 
-def test_rows_in_further_output_files_are_named_missing(
+@pytest.mark.parametrize("settings", [{"shards": 3}, {"shards": 3, "shards_counted": True}])
+def test_rows_in_further_output_files_are_found(
+    real_gateway: Harness, prompts: list[str], settings: dict[str, Any]
+) -> None:
+    # The gateway names one output file of a job, whichever are there.
+    real_gateway.reset("happy", **settings)
+    out = ask(real_gateway, prompts, retries=2)
+    assert len(real_gateway.jobs()) == 1
+    assert all_right(out, prompts)
+
+
+def test_rows_in_further_output_files_that_are_refused_are_named_missing(
     real_gateway: Harness, prompts: list[str]
 ) -> None:
-    # The gateway reads one output file of a job. Rows that lie in others are not to be had
-    # through it; they must not end as anything else than missing, with a reason, nor be paid again.
-    real_gateway.reset("happy", shards=2)
+    # Rows that are not to be had must not end as anything else than missing, with a reason, nor be
+    # paid again.
+    real_gateway.reset("happy", shards=2, output_type="application/json")
     out = ask(real_gateway, prompts, retries=2)
     assert len(real_gateway.jobs()) == 1
     assert out["response_error"].dropna().str.contains("counts 100 more").all()
@@ -431,6 +442,34 @@ def test_rows_in_further_output_files_are_named_missing(
     ok = out["response_status"] == "ok"
     texts = [text for text, good in zip(prompts, ok, strict=True) if good]
     assert out["response"][ok].tolist() == [expected_answer(text) for text in texts]
+
+
+def output_name(job: dict[str, Any]) -> str:
+    """Return the name of a job's output object in the bucket."""
+    prefix = job["outputConfig"]["gcsDestination"]["outputUriPrefix"].split("/", 3)[3]
+    return f"{prefix.rstrip('/')}/prediction-model-{job['createTime']}/predictions.jsonl"
+
+
+@pytest.mark.parametrize("output_type", TYPES)
+def test_rows_of_somebody_else_in_the_output_are_counted_and_joined_to_nothing(
+    real_gateway: Harness, prompts: list[str], output_type: str | None
+) -> None:
+    real_gateway.reset("happy", output_type=output_type, running_polls=50)
+    frame = pd.DataFrame({"text": prompts})
+    gateway = llm.Gateway(**real_gateway.settings)
+    run = frame.llm.submit("{{ text }}", model=MODEL, gateway=gateway)
+    while not real_gateway.jobs()[0]["_done"]:
+        run.poll()
+    (job,) = real_gateway.jobs()
+    written = real_gateway.get_object(output_name(job))
+    foreign = written.split(b"\n")[0].replace(b'"requestId": "r-', b'"requestId": "s-')
+    number = job["name"].rsplit("/", 1)[1]
+    real_gateway.set_predictions(number, foreign + b"\n" + written + foreign + b"\n")
+    real_gateway.force_job(number, state="JOB_STATE_SUCCEEDED", ended="now")
+    out = run.wait().result()
+    assert all_right(out, prompts)
+    assert run.status["orphans"].tolist() == [2]
+    assert len(real_gateway.jobs()) == 1
 
 
 def test_cancel_keeps_what_is_there_and_the_next_call_goes_on(

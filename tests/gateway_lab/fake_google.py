@@ -168,6 +168,8 @@ class Job:
         directory = f"{prefix.rstrip('/') + '/' if prefix else ''}prediction-model-{self.created}"
         names = ["000000000000.jsonl" if self.embedding else "predictions.jsonl"]
         names += [f"predictions_{i:05d}.jsonl" for i in range(1, scn["shards"])]
+        if scn["shards_counted"]:
+            names = [f"{names[0]}-{i:05d}-of-{len(names):05d}" for i in range(len(names))]
         eol = b"\r\n" if scn["crlf"] else b"\n"
         first = [True] * len(names)
         with contextlib.ExitStack() as stack:

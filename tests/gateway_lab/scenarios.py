@@ -45,6 +45,7 @@ DEFAULT: dict[str, Any] = {
     "crlf": False,
     "final_newline": True,
     "shards": 1,  # >1: rows spread over predictions_0000N.jsonl + predictions.jsonl
+    "shards_counted": False,  # they are called predictions.jsonl-0000N-of-0000M, all of them
     "bq_import": False,  # enforce the BigQuery-style import rules (whole job FAILED)
     "max_rows": 200_000,  # more input rows than that: the job FAILS (Google's limit)
     # --- the project around the job --------------------------------------------------------

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
+import threading
 import urllib.parse
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -75,12 +76,14 @@ class World:
         self.rush = 0
         self.trouble = 0
         self.crash_at: int | None = None
+        self.dead = False  # until its threads have ended, too
         self.at_effect: Callable[[str], None] | None = None
         self.files: dict[str, bytes] = {}
         self.jobs: list[Job] = []  # everybody's
         self.hidden: dict[str, float] = {}
         self._slow: list[tuple[float, str, str]] = []
         self.submitted: list[str] = []
+        self._lock = threading.Lock()
 
     def reboot(self) -> None:
         """Let the machine start again, which takes longer than any submit is under way."""
@@ -94,11 +97,12 @@ class World:
         """Come by an effect: a point at which the process may die."""
         if self.at_effect is not None:
             self.at_effect(name)
-        if self.crash_at is None:
-            return
-        self.crash_at -= 1
-        if self.crash_at < 0:
-            self.crash_at = None
+        with self._lock:
+            if self.crash_at is not None:
+                self.crash_at -= 1
+                self.dead = self.dead or self.crash_at < 0
+                self.crash_at = None if self.dead else self.crash_at
+        if self.dead:
             raise Crash(name)
 
     # --- jobs -------------------------------------------------------------------------------

@@ -18,8 +18,8 @@ from nyu_llm_frames._stages.answers.classify import MAX_TOKENS_COUNT
 _Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_TOKENS_COUNT)]
 _Counts: TypeAlias = tuple[int | None, int | None, int | None, int | None]
 _NO_COUNTS: _Counts = (None, None, None, None)
-_ECHO, _NO_ECHO = b'"request":', msgspec.Raw(b"")
-_SPACE, _COMMA, _BACKSLASH = b" ,\\"
+_ECHO, _NO_ECHO = b'"request"', msgspec.Raw(b"")
+_COLON, _BACKSLASH = b":\\"
 _FINISHED = frozenset({"STOP", "stop", None})
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
@@ -153,13 +153,11 @@ def _without_echo(line: bytes, size: int) -> bytes | None:
     at = line.rfind(_ECHO)
     if not size or at < 0:
         return None if size or at >= 0 else line
-    start = at + len(_ECHO)
-    if line[start] == _SPACE:
-        start += 1
-    end = start + size
-    if line[end] != _COMMA or line[at - 1] == _BACKSLASH or line.find(_ECHO, 0, at) >= 0:
+    colon = at + len(_ECHO)
+    end = colon + 1 + line.startswith(b" ", colon + 1) + size
+    if line.find(_ECHO, 0, at) >= 0 or line.find(b"{", 1, at) >= 0:
         return None
-    if line.find(b"{", 1, at) >= 0:
+    if line[at - 1] == _BACKSLASH or line[colon] != _COLON or not line.startswith(b",", end):
         return None
     return line[:at] + line[end + 1 :].lstrip()
 

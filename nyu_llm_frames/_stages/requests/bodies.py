@@ -17,7 +17,7 @@ import itertools
 import json
 import math
 import re
-from binascii import hexlify
+from binascii import hexlify, unhexlify
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -81,6 +81,10 @@ def plain_numbers(value: Any, path: str = "params") -> Any:
 def encode(value: Any) -> str:
     """Encode as compact ASCII JSON."""
     return json.dumps(value, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
+
+
+IDS_OF_32_BITS = (2**31 - 1) // 34
+"""So many ids have their bytes counted by the 32-bit offsets of Arrow's string: 63 million."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +167,7 @@ def custom_ids(
         digest = copy()
         digest.update(fragment)
         digests.append(digest.digest())
-    return _named(b"".join(digests))
+    return ids_of_digests(b"".join(digests))
 
 
 def _encoded(fragments: pa.LargeStringArray | Sequence[str]) -> Iterator[bytes | memoryview]:
@@ -176,14 +180,36 @@ def _encoded(fragments: pa.LargeStringArray | Sequence[str]) -> Iterator[bytes |
         yield view[start:stop]
 
 
-def _named(digests: bytes) -> pa.StringArray:
+def ids_of_digests(digests: bytes) -> pa.StringArray:
     """Write 16-byte digests as ids: one pass over all of them."""
     n = len(digests) // 16
     text = np.empty((n, 34), np.uint8)
     text[:, 0], text[:, 1] = ord("r"), ord("-")
     text[:, 2:] = np.frombuffer(hexlify(digests), np.uint8).reshape(n, 32)
-    offsets = np.arange(0, 34 * (n + 1), 34, dtype=np.int32)
-    return pa.StringArray.from_buffers(n, pa.py_buffer(offsets), pa.py_buffer(text))
+    kind = _kind_of_ids(n)
+    width = np.int64 if kind == pa.large_string() else np.int32
+    offsets = np.arange(0, 34 * (n + 1), 34, dtype=width)
+    return pa.Array.from_buffers(kind, n, [None, pa.py_buffer(offsets), pa.py_buffer(text)])
+
+
+def _kind_of_ids(n: int) -> pa.DataType:
+    return pa.string() if n <= IDS_OF_32_BITS else pa.large_string()
+
+
+def joined_ids(parts: Sequence[pa.Array]) -> pa.Array:
+    """Return ids as one array, of large strings where there are too many for Arrow's string."""
+    kind = _kind_of_ids(sum(map(len, parts)))
+    return pa.concat_arrays([pa.array([], kind), *(part.cast(kind) for part in parts)])
+
+
+def raw_digests(ids: pa.StringArray) -> bytes:
+    """Return the 16-byte digests of ids, one after the other."""
+    if not len(ids):
+        return b""
+    _, offsets, data = ids.buffers()
+    where = np.frombuffer(offsets, np.int32, len(ids) + 1, ids.offset * 4)
+    text = np.frombuffer(data, np.uint8)[where[0] : where[-1]].reshape(len(ids), 34)
+    return unhexlify(text[:, 2:].tobytes())
 
 
 @dataclass(frozen=True, slots=True)

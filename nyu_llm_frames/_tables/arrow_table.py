@@ -1,0 +1,85 @@
+"""A table of Arrow, and so whatever has an Arrow stream: DuckDB, pyarrow, ibis.
+
+Comes in: a `pyarrow.Table`. Goes out: the same with new columns; what pandas wrote into its schema
+stays true.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+
+from nyu_llm_frames._stages.requests.bodies import ROWS_AT_ONCE
+from nyu_llm_frames._tables import pandas_metadata
+from nyu_llm_frames._tables.arrow_columns import arrow_columns
+from nyu_llm_frames._tables.arrow_rows import ArrowRows, without_duplicates
+from nyu_llm_frames._tables.table import Ints, Piece, Table
+
+_NULLABLE = {
+    **dict.fromkeys((pa.string(), pa.large_string()), pd.StringDtype()),
+    pa.int64(): pd.Int64Dtype(),
+    pa.float64(): pd.Float64Dtype(),
+    pa.bool_(): pd.BooleanDtype(),
+}
+
+
+class ArrowTable(Table[pa.Table]):
+    """A table of Arrow; what pandas wrote beside its columns counts as its index."""
+
+    def __init__(self, table: pa.Table) -> None:
+        self.table = table
+        self._rows = ArrowRows(without_duplicates(table.schema, "The table"), "The table")
+        self.index_names = self._rows.index_names
+
+    @property
+    def columns(self) -> Sequence[str]:
+        return self._rows.columns
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    def pieces(
+        self, columns: Sequence[Any], *, index: bool = False, rows: int | None = None
+    ) -> Iterator[Piece]:
+        some = self.table.select(self._rows.names(columns, index))
+        size = rows or ROWS_AT_ONCE
+        batches = (some.slice(start, size) for start in range(0, len(self), size))
+        return self._rows.pieces(batches, columns, index, len(self))
+
+    def take(self, rows: Ints) -> ArrowTable:
+        return ArrowTable(self.table.take(pa.array(rows)))
+
+    def earlier(self, names: Sequence[str]) -> pd.DataFrame:
+        return earlier(self.table.select([n for n in names if n in self.columns]))
+
+    def beside_labels(self, columns: Mapping[str, Any]) -> pa.Table:
+        return _beside(self.table.select(self._rows.names((), True)), arrow_columns(columns))
+
+    def with_columns(self, columns: Mapping[str, Any]) -> pa.Table:
+        return _beside(self.table, arrow_columns(columns))
+
+    def with_record(self, table: Any, name: str, record: Mapping[str, Any]) -> Any:
+        told = {**(table.schema.metadata or {}), name.encode(): json.dumps(record).encode()}
+        return table.replace_schema_metadata(told)
+
+
+def _beside(table: pa.Table, new: pa.Table) -> pa.Table:
+    schema = pandas_metadata.joined(table.schema, new.schema)
+    arrays = [new[n] if n in new.column_names else table[n] for n in schema.names]
+    return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def earlier(table: pa.Table) -> pd.DataFrame:
+    """Return columns of an earlier call as pandas has them."""
+
+    def dtype(kind: pa.DataType) -> Any:
+        return pd.ArrowDtype(kind) if pa.types.is_nested(kind) else _NULLABLE.get(kind)
+
+    plain = table.replace_schema_metadata(None)
+    none = pd.DataFrame(index=range(table.num_rows))
+    found: pd.DataFrame = plain.to_pandas(types_mapper=dtype) if plain.num_columns else none
+    return found

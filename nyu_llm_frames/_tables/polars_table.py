@@ -1,0 +1,126 @@
+"""A Polars frame as a table.
+
+Comes in: a `polars.DataFrame`, or a `LazyFrame`, which is collected once. Goes out: the same kind
+with new columns: text as String, choices and statuses as Enum in their order, Int64, Boolean,
+Float64, List and Struct.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+
+from nyu_llm_frames._stages.requests.bodies import ROWS_AT_ONCE
+from nyu_llm_frames._tables.arrow_columns import arrow_columns
+from nyu_llm_frames._tables.arrow_rows import ArrowRows
+from nyu_llm_frames._tables.arrow_table import earlier
+from nyu_llm_frames._tables.table import Ints, Piece, Table
+from nyu_llm_frames.errors import ConfigurationError
+
+_WIDE = {"Int128": "Int64", "UInt128": "UInt64"}
+
+
+class PolarsTable(Table[Any]):
+    """A Polars frame. Its rows have no labels but their numbers."""
+
+    def __init__(self, frame: pl.DataFrame) -> None:
+        self.frame = frame.clone()
+
+    @property
+    def columns(self) -> Sequence[str]:
+        return self.frame.columns
+
+    def __len__(self) -> int:
+        return self.frame.height
+
+    def pieces(
+        self, columns: Sequence[Any], *, index: bool = False, rows: int | None = None
+    ) -> Iterator[Piece]:
+        for name in columns:
+            _check(name, self.frame.schema[name])
+        size, n = rows or ROWS_AT_ONCE, len(self)
+        for start in range(0, n, size):
+            part = self.frame[start : start + size]
+            some = ArrowRows(pa.schema([]), "The frame")
+            for piece in some.pieces([_arrow(part.select(columns))], columns, False, part.height):
+                labels = range(start, start + part.height)
+                numbers: list[object] | None = list(labels) if index else None
+                yield Piece(part.height, piece.values, numbers, (start + part.height) / n, labels)
+
+    def take(self, rows: Ints) -> PolarsTable:
+        return PolarsTable(self.frame[rows] if len(rows) else self.frame.clear())
+
+    def earlier(self, names: Sequence[str]) -> pd.DataFrame:
+        there = [name for name in names if name in self.frame.columns]
+        found = earlier(_arrow(self.frame.select(there)))
+        return found if there else pd.DataFrame(index=range(len(self)))
+
+    def beside_labels(self, columns: Mapping[str, Any]) -> Any:
+        return pl.DataFrame(_series(arrow_columns(columns)))
+
+    def with_columns(self, columns: Mapping[str, Any]) -> Any:
+        return self.frame.with_columns(_series(arrow_columns(columns)))
+
+
+class LazyTable(PolarsTable):
+    """A query of Polars, collected; with new columns it is one again."""
+
+    def take(self, rows: Ints) -> LazyTable:
+        return LazyTable(super().take(rows).frame)
+
+    def with_columns(self, columns: Mapping[str, Any]) -> pl.LazyFrame:
+        out: pl.LazyFrame = super().with_columns(columns).lazy()
+        return out
+
+
+def _check(name: str, kind: Any) -> None:
+    """Refuse cells that Arrow cannot hold as they are.
+
+    Raises
+    ------
+    ConfigurationError
+    """
+    inner = getattr(kind, "inner", None)
+    for below in [inner] if inner else [field.dtype for field in getattr(kind, "fields", ())]:
+        _check(name, below)
+    told = str(kind)
+    if isinstance(kind, pl.Object):
+        raise ConfigurationError(
+            f"The column {name!r} is of Polars' type Object, whose cells are addresses in memory: "
+            "they would be other requests, and paid again, in every process. Turn it into text or "
+            "another type first, as in pl.Series([str(v) for v in cells])."
+        )
+    if told in _WIDE:
+        raise ConfigurationError(
+            f"The column {name!r} is {told}, which Arrow does not have. Cast it first: "
+            f'df.with_columns(pl.col("{name}").cast(pl.{_WIDE[told]})), or to pl.String where the '
+            "numbers are larger."
+        )
+
+
+def _arrow(frame: pl.DataFrame) -> pa.Table:
+    return frame.to_arrow(compat_level=pl.CompatLevel.oldest())
+
+
+def _series(table: pa.Table) -> list[pl.Series]:
+    out = []
+    for name in table.column_names:
+        column = table[name]
+        words = None
+        if pa.types.is_dictionary(column.type):
+            words = column.combine_chunks().dictionary
+            column = column.cast(words.type)
+        series = pl.Series(name, column)
+        is_text = words is not None and series.dtype == pl.String
+        out.append(series.cast(pl.Enum(words.to_pylist())) if is_text and words else series)
+    return out
+
+
+def collected(query: pl.LazyFrame, first: int | None) -> pl.DataFrame:
+    """Run a query, or as much of it as its first rows take."""
+    found: pl.DataFrame = (query if first is None else query.head(first)).collect()
+    return found

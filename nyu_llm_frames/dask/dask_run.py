@@ -1,0 +1,400 @@
+"""One call over a Dask frame: workers render, this process plans and drives, Dask joins later.
+
+Comes in: a Dask frame and the arguments of a call. Goes out: batch jobs, answers in the sidecar,
+and a lazy frame. Planning, driving and reading are the code that serves frames and files; nothing
+that pays runs inside a Dask task.
+"""
+
+from __future__ import annotations
+
+import shutil
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import dask
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from nyu_llm_frames._jobs.context import Context
+from nyu_llm_frames._runs.arguments import Arguments
+from nyu_llm_frames._runs.launch import CallExecution, CallPart, looked_at, sidecar_line
+from nyu_llm_frames._runs.prepare import PreparedCall, check_prompts_differ, compile_call
+from nyu_llm_frames._runs.result import outcome_of
+from nyu_llm_frames._runs.stored_run import StoredRun
+from nyu_llm_frames._runs.summary import failures_text
+from nyu_llm_frames._shared.clock import Clock
+from nyu_llm_frames._shared.progress import Progress, Reporter
+from nyu_llm_frames._shared.stack import users_level
+from nyu_llm_frames._shared.wording import count
+from nyu_llm_frames._sidecar.answer_store import Best
+from nyu_llm_frames._sidecar.bands import LargeSidecar
+from nyu_llm_frames._sidecar.folder import SPOOL, new_name
+from nyu_llm_frames._sidecar.storage import make_folder, sidecar_errors, write_text
+from nyu_llm_frames._stages.answers.answer import NO_FAILURE
+from nyu_llm_frames._stages.batches.job import Job
+from nyu_llm_frames._stages.cost.estimate import Estimate
+from nyu_llm_frames._tables.columns import read_schema, shown_error
+from nyu_llm_frames._tables.frame import PandasTable, missing_value_error
+from nyu_llm_frames.dask.cluster import Cluster
+from nyu_llm_frames.dask.lazy_join import StoredAnswersOf, join_answers
+from nyu_llm_frames.dask.spool_files import (
+    TOKEN,
+    SpooledPartition,
+    read_spooled,
+    spool_partition,
+    spool_path,
+)
+from nyu_llm_frames.dask.spooled_requests import SpooledParts, SpooledRequests
+from nyu_llm_frames.dask.text_cells import check_sampled, suspected_columns
+from nyu_llm_frames.dask.worker_call import WorkerCall
+from nyu_llm_frames.errors import (
+    ConfigurationError,
+    MissingValueError,
+    PartialResultError,
+    PartialResultWarning,
+)
+
+Ints = np.ndarray[Any, np.dtype[np.int64]]
+
+_VALIDATED = 50_000
+_INDEX_NOTE = (
+    "`index` is the label that a row has in its partition; where Dask counts each partition from "
+    "0, rows of several partitions share labels"
+)
+
+
+@dataclass(slots=True)
+class _Ended:
+    """What a call came to."""
+
+    stored: StoredAnswersOf
+    counts: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, tuple[str, str]] = field(default_factory=dict)
+
+
+class DaskCall:
+    """One call of ``ddf.llm``.
+
+    Parameters
+    ----------
+    frame : dask.dataframe.DataFrame
+    arguments : Arguments
+    clock : Clock
+    check_columns : bool
+        Whether new columns must have a place in the frame.
+    timeout : float, optional
+        Seconds without a worker after which it ends.
+    """
+
+    def __init__(
+        self,
+        frame: Any,
+        arguments: Arguments,
+        clock: Clock,
+        *,
+        check_columns: bool = True,
+        timeout: float | None = None,
+    ) -> None:
+        self.frame, self._clock = frame, clock
+        table = PandasTable(frame._meta.iloc[:0])
+        self.head: PreparedCall = compile_call(table, arguments, check_columns=check_columns)
+        if self.head.fills:
+            raise ConfigurationError(
+                "if_exists='fill' is not there for Dask frames. Write the frame as parquet and use "
+                "llm.batch_file, or fill each part in pandas: the sidecar is the same."
+            )
+        if self.head.template.has_object:
+            raise ConfigurationError(
+                "A jinja2.Template object cannot travel to Dask's workers. Give its text: "
+                "template=..., or the path of its file."
+            )
+        self.work = WorkerCall.of(self.head)
+        self._report = Reporter(self.head.options.progress)
+        self._cluster = Cluster(frame, clock, timeout, self._tell)
+        self._timeout = timeout
+
+    def _tell(self, message: str) -> None:
+        self._report(Progress("note", message))
+
+    @property
+    def used(self) -> list[Any]:
+        """The columns that the prompts are made of; rows have to be counted all the same."""
+        wanted, names = set(self.head.used), list(self.frame.columns)
+        return [name for name in names if name in wanted] or names[:1]
+
+    # --- looking ----------------------------------------------------------------------------
+    def first_rows(self, n: int, *, used: bool = False) -> pd.DataFrame:
+        """Return n rows of the first partitions."""
+        from dask.dataframe.methods import concat
+
+        frame = self.frame[self.used] if used else self.frame
+        found: list[pd.DataFrame] = []
+        for number in range(frame.npartitions):
+            left = n - sum(map(len, found))
+            if not left:
+                break
+            # Not `head`, which warns where a partition has fewer rows.
+            (tasks,) = _by_partition(frame.partitions[number])
+            head = dask.delayed(pd.DataFrame.head, pure=True)(tasks, left)
+            found += self._cluster.results([head])
+        return concat(found) if found else frame._meta.iloc[:0]
+
+    def estimate(self, retries: int) -> Estimate:
+        """Estimate what the call would pay; what is written for it is gone afterwards."""
+        path = self.head.sidecar_path
+        with self._spooled() as (folder, partitions):
+            sidecar = LargeSidecar(path, self._clock, create=None)
+            parts = SpooledParts(self.head, folder, partitions, sidecar)
+            ctx = looked_at(self.head, self._clock, sidecar)
+            rows = sum(partition.rows for partition in partitions)
+            execution = CallExecution(self.head, ctx, parts, rows, retries=retries)
+            return execution.estimate()[0]
+
+    # --- answering --------------------------------------------------------------------------
+    def submit(self, retries: int, max_cost: float | None) -> None:
+        """Render, plan, upload and submit."""
+        with self._execution(retries, max_cost) as (execution, _):
+            execution.start()
+
+    def batch(self, wait: bool, retries: int, max_cost: float | None, on_error: str) -> Any:
+        """Render, plan, wait or take one step, and return the lazy frame."""
+        with self._execution(retries, max_cost) as (execution, parts):
+            execution.answer(wait, self._timeout)
+            ended = self._end(execution, parts)
+        return self._told(ended, on_error)
+
+    def result(self) -> Any:
+        """Return the lazy frame of what is there now; asks nobody."""
+        with self._execution(0, None) as (execution, parts):
+            return self._lazy(self._end(execution, parts).stored)
+
+    def _told(self, ended: _Ended, on_error: str) -> Any:
+        frame = self._lazy(ended.stored)
+        text = failures_text(
+            dict(ended.counts), ended.examples, f"{self.head.arguments.output}_error"
+        )
+        if text and on_error == "raise":
+            raise PartialResultError(
+                text, run=self.stored(), frame=frame, counts=dict(ended.counts)
+            )
+        if text:
+            warnings.warn(text, PartialResultWarning, stacklevel=users_level())
+        return frame
+
+    def stored(self) -> StoredRun:
+        """Return what is left to work with: the sidecar."""
+        return StoredRun(self.head.sidecar_path, gateway=self.head.gateway)
+
+    @contextmanager
+    def _execution(
+        self, retries: int, max_cost: float | None
+    ) -> Iterator[tuple[CallExecution, SpooledParts]]:
+        head = self.head
+        self._tell(sidecar_line(head.sidecar_path))
+        for note in head.schema.notes if head.schema else ():
+            self._tell(note)
+        if head.template.uses_index:
+            self._tell(_INDEX_NOTE)
+        try:
+            sidecar = LargeSidecar(head.sidecar_path, self._clock)
+            with self._spooled() as (folder, partitions):
+                parts = SpooledParts(head, folder, partitions, sidecar)
+                ctx = Context(
+                    sidecar, head.gateway, head.options, self._clock, self._report, requests=0
+                )
+                rows = sum(partition.rows for partition in partitions)
+                yield (
+                    CallExecution(
+                        head,
+                        ctx,
+                        parts,
+                        rows,
+                        retries=retries,
+                        max_cost=max_cost,
+                        carried=lambda: replace_retries(self.stored(), retries, max_cost),
+                    ),
+                    parts,
+                )
+        finally:
+            self._report.close()
+
+    # --- rendering on workers ---------------------------------------------------------------
+    @contextmanager
+    def _spooled(self) -> Iterator[tuple[Path, list[SpooledPartition]]]:
+        """Let workers render all partitions into a folder that is gone afterwards."""
+        sidecar = self.head.sidecar_path
+        suspected = suspected_columns(self.frame, self.used)
+        was_there = sidecar.exists()
+        parent = sidecar / SPOOL
+        folder = parent / new_name(self._clock)
+        with sidecar_errors(sidecar):
+            if not was_there:
+                make_folder(sidecar)
+            make_folder(parent)
+            self._remove_left_behind(parent)
+            make_folder(folder)
+        try:
+            token = f"{self._clock.process}\n{self._clock.unique()}"
+            write_text(folder / TOKEN, token)
+            self._cluster.prove(folder, token)
+            yield folder, self._rendered(folder, token, suspected)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError):
+                parent.rmdir()
+                if not was_there:
+                    sidecar.rmdir()
+
+    def _rendered(
+        self, folder: Path, token: str, suspected: Sequence[Any]
+    ) -> list[SpooledPartition]:
+        tasks = _by_partition(self.frame[self.used])
+        self._tell(f"rendering {count(len(tasks), 'partition')}")
+        call = dask.delayed(self.work, pure=True)
+        spool = dask.delayed(spool_partition, pure=False)
+        found: list[SpooledPartition] = self._cluster.results(
+            [
+                spool(task, number, call, folder, token, suspected)
+                for number, task in enumerate(tasks)
+            ]
+        )
+        check_sampled([partition.sampled for partition in found])
+        missing = [partition.missing for partition in found if partition.missing is not None]
+        if missing:
+            raise _missing_in_all(missing)
+        rows = sum(partition.rows for partition in found)
+        check_prompts_differ(self.head, list(self.frame.columns), rows)
+        return found
+
+    def _remove_left_behind(self, parent: Path) -> None:
+        """Remove what calls of dead processes left."""
+        for old in parent.iterdir():
+            with suppress(OSError, UnicodeDecodeError):
+                owner, _, _ = (old / TOKEN).read_text(encoding="utf-8").partition("\n")
+                if self._clock.is_dead(owner):
+                    shutil.rmtree(old, ignore_errors=True)
+
+    # --- the end ----------------------------------------------------------------------------
+    def _end(self, execution: CallExecution, parts: SpooledParts) -> _Ended:
+        """Find where all answers are, and count what became of the rows."""
+        files: dict[str, int] = {}
+        own: dict[tuple[int, int, int], tuple[str, ...]] = {}
+        jobs: dict[str, Job] = {}
+        ended = _Ended(StoredAnswersOf())
+        asked = 0
+        for group in parts.groups():
+            part = parts.part(group)
+            planner = execution.planner(part)
+            requests = part.requests
+            assert isinstance(requests, SpooledRequests)
+            best = execution.ctx.sidecar.best_answers(requests.ids)
+            carried: list[tuple[Job, Ints]] = []
+            if (best.rank < 0).any():
+                lacking = best.rank < 0
+                carried = [(j, at) for j, at in planner.each_job() if lacking[at[at >= 0]].any()]
+                jobs |= {job.name: job for job, _ in carried}
+            names = [path.name for path in best.files]
+            for number, partition in enumerate(group):
+                start, stop = requests.starts[number : number + 2]
+                used = np.unique(best.file[requests.codes[start:stop]])
+                own[partition.content] = tuple(names[i] for i in used.tolist() if i >= 0)
+                files |= dict.fromkeys(own[partition.content], 0)
+                asked += partition.asked
+            self._count(ended, part, best, carried, group, parts)
+        skipped = sum(p.rows - p.asked for p in parts.partitions)
+        if skipped:
+            ended.counts["skipped"] += skipped
+        ordered = sorted(files)
+        numbers = {name: number for number, name in enumerate(ordered)}
+        ended.stored = StoredAnswersOf(
+            tuple(ordered),
+            {content: tuple(numbers[name] for name in found) for content, found in own.items()},
+            tuple(job for _, job in sorted(jobs.items())),
+        )
+        return ended
+
+    def _count(
+        self,
+        ended: _Ended,
+        part: CallPart,
+        best: Best,
+        carried: Sequence[tuple[Job, Ints]],
+        group: Sequence[SpooledPartition],
+        parts: SpooledParts,
+    ) -> None:
+        """Add up the rows of a part by status, with an example of each failure."""
+        requests = part.requests
+        assert isinstance(requests, SpooledRequests)
+        told = [read_spooled(spool_path(parts.folder, p.number), ["rows", "label"]) for p in group]
+        each = np.concatenate([table["rows"].to_numpy() for table in told])
+        rows = np.bincount(requests.codes, weights=each, minlength=len(requests)).astype(np.int64)
+        schema = self.head.schema
+        columns = ["status", "error", *(["text"] if schema else [])]
+        for start in range(0, len(requests), _VALIDATED):
+            stop = min(start + _VALIDATED, len(requests))
+            some = Best(
+                best.files, best.rank[start:stop], best.file[start:stop],
+                best.row[start:stop], best.stored,
+            )  # fmt: skip
+            here = [(job, _within(at, start, stop)) for job, at in carried]
+            outcome = outcome_of(some, here, columns)
+            if schema is not None:
+                outcome = read_schema(outcome, schema)
+            errors: pa.ChunkedArray | None = None
+            for status in set(outcome.status.tolist()):
+                mine = np.flatnonzero(outcome.status == status)
+                ended.counts[status] += int(rows[start + mine].sum())
+                if status not in NO_FAILURE and status not in ended.examples:
+                    errors = shown_error(outcome) if errors is None else errors
+                    place = int(requests.places[start + int(mine[0])])
+                    number = int(np.searchsorted(requests.starts, place, side="right")) - 1
+                    label = told[number]["label"][place - int(requests.starts[number])].as_py()
+                    ended.examples[status] = (label, str(errors[int(mine[0])].as_py()))
+
+    def _lazy(self, stored: StoredAnswersOf) -> Any:
+        """Return the frame whose partitions are joined when they are computed."""
+        meta = join_answers(self.frame._meta.iloc[:0], StoredAnswersOf(), self.work)
+        return self.frame.map_partitions(
+            join_answers,
+            dask.delayed(stored, pure=True),
+            self.work,
+            meta=meta,
+            enforce_metadata=False,
+            align_dataframes=False,
+        )
+
+
+def replace_retries(run: StoredRun, retries: int, max_cost: float | None) -> StoredRun:
+    """Return a run that goes on as the call would have."""
+    run.retries, run.max_cost = retries, max_cost
+    return run
+
+
+def _missing_in_all(errors: Sequence[MissingValueError]) -> MissingValueError:
+    """Count the missing values of all partitions in one error."""
+    counts: Counter[Any] = Counter()
+    for error in errors:
+        counts.update(error.columns)
+    rows = [row for error in errors for row in error.rows]
+    return missing_value_error(rows[:4], counts, has_object=False)
+
+
+def _within(at: Ints, start: int, stop: int) -> Ints:
+    return np.where((at >= start) & (at < stop), at - start, -1)
+
+
+def _by_partition(frame: Any) -> list[Any]:
+    """Return one delayed partition after the other, as they are numbered.
+
+    Without the step of Dask's optimizer that joins neighbours where few columns are read: the
+    join, later, sees all columns and so the partitions themselves.
+    """
+    with dask.config.set({"optimization.tune.active": False}):
+        delayed: list[Any] = frame.to_delayed()
+    return delayed

@@ -1,0 +1,121 @@
+"""The join that Dask runs when somebody computes: answers by the ids of the rows at hand.
+
+Comes in: a partition, and the files of answers as they were when the call ended. Goes out: the
+partition with new columns. Rows are rendered again and looked up by `custom_id`, never by number
+or place: Dask renumbers partitions, and moves rows between them. No HTTP, no lock.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from nyu_llm_frames._runs.result import Collected
+from nyu_llm_frames._sidecar.answer_store import Best, find_best, positions
+from nyu_llm_frames._sidecar.folder import IDS
+from nyu_llm_frames._sidecar.storage import read_table
+from nyu_llm_frames._stages.batches.job import Job
+from nyu_llm_frames._stages.requests.bodies import raw_digests
+from nyu_llm_frames._stages.requests.preflight import shown_label
+from nyu_llm_frames.dask.spool_files import Content, content_of
+from nyu_llm_frames.dask.worker_call import WorkerCall
+from nyu_llm_frames.errors import PartitionChangedError, SidecarError
+
+Ints = np.ndarray[Any, np.dtype[np.int64]]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredAnswersOf:
+    """Where the answers to a call were when it ended; the same for every partition.
+
+    Attributes
+    ----------
+    files : tuple of str
+        Names of the files of answers that hold a best one of this call, the oldest first.
+    own : mapping of tuple of int to tuple of int
+        By what the distinct ids of a partition amount to, those files that hold its answers.
+        Other sets of rows look into all of them.
+    jobs : tuple of Job
+        Jobs that carried requests without an answer, the oldest first.
+    """
+
+    files: tuple[str, ...] = ()
+    own: Mapping[Content, tuple[int, ...]] = field(default_factory=dict)
+    jobs: tuple[Job, ...] = ()
+
+    def __dask_tokenize__(self) -> str:
+        told = repr((self.files, sorted(self.own.items()), self.jobs))
+        return blake2b(told.encode(), digest_size=16).hexdigest()
+
+
+def join_answers(frame: pd.DataFrame, stored: StoredAnswersOf, call: WorkerCall) -> pd.DataFrame:
+    """Return a partition with its new columns; of no rows, the columns with their types.
+
+    Raises
+    ------
+    PartitionChangedError
+        Rows that were never sent.
+    SidecarError
+        The files of answers cannot be read here.
+    """
+    prepared = call.render(frame, with_schema=True)
+    requests = prepared.requests
+    chosen = stored.own.get(content_of(raw_digests(requests.ids)))
+    names: Sequence[str] = stored.files if len(requests) else ()
+    if chosen is not None:
+        names = [stored.files[number] for number in chosen]
+    try:
+        best = find_best(call.sidecar / "answers", requests.ids, _paths(call, names))
+        jobs = _jobs(best, requests.ids, stored, call.sidecar)
+    except SidecarError as e:
+        raise SidecarError(f"{e} (on {socket.gethostname()})", path=e.path) from None
+    _refuse_others(best, jobs, frame.index, requests.codes)
+    joined: pd.DataFrame = Collected.of(prepared, best, jobs).frame
+    return joined
+
+
+def _paths(call: WorkerCall, names: Sequence[str]) -> list[Path]:
+    return [call.sidecar / "answers" / name for name in names]
+
+
+def _jobs(
+    best: Best, ids: pa.Array, stored: StoredAnswersOf, sidecar: Path
+) -> list[tuple[Job, Ints]]:
+    """Return the jobs that carried what has no answer, and where their requests stand."""
+    if (best.rank >= 0).all():
+        return []
+    found = []
+    for job in stored.jobs:
+        carried = read_table(sidecar / "requests" / f"{job.name}.parquet", IDS)["custom_id"]
+        found.append((job, positions(carried, ids)))
+    return found
+
+
+def _refuse_others(
+    best: Best, jobs: Sequence[tuple[Job, Ints]], index: pd.Index, codes: Ints
+) -> None:
+    """Refuse rows whose requests were neither answered nor sent."""
+    known = best.rank >= 0
+    for _, at in jobs:
+        known[at[at >= 0]] = True
+    if known.all():
+        return
+    others = np.flatnonzero((codes >= 0) & ~known[codes])
+    row = shown_label(index[int(others[0])])
+    raise PartitionChangedError(
+        f"{len(others):,} of {len(codes):,} rows of a partition are others than when the call was "
+        f"made, first row {row!r}: they were never sent, and have no answers. A frame that comes "
+        "out otherwise each time (random numbers, a file that is written to, a time of now) needs "
+        "ddf.persist(), or to be written and read again, before ddf.llm.batch.",
+        count=len(others),
+        rows=len(codes),
+        row=row,
+    )

@@ -1,0 +1,120 @@
+"""What a worker needs of a call: the compiled prompt, who answers, and how columns are made.
+
+Comes in: a prepared call. Goes out: a `WorkerCall` that pickles without gateway, options and key,
+and renders the rows of a partition to the very requests that a frame of them would have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass, replace
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from nyu_llm_frames._runs.arguments import Arguments
+from nyu_llm_frames._runs.prepare import PreparedCall
+from nyu_llm_frames._runs.rendering import render
+from nyu_llm_frames._shared.options import Options
+from nyu_llm_frames._stages.prompts.template import PromptTemplate
+from nyu_llm_frames._stages.requests.bodies import BodyShape, encode, no_requests
+from nyu_llm_frames._tables.frame import PandasTable
+
+
+@dataclass(frozen=True, slots=True)
+class _Realm:
+    """What rendering needs of a gateway."""
+
+    realm: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerCall:
+    """A compiled call, without anything that is nobody else's business.
+
+    Attributes
+    ----------
+    template : PromptTemplate
+        Pickles as its text.
+    images : tuple of Hashable
+        Columns of images.
+    shape : BodyShape
+    realm : str
+        Who answers.
+    arguments : Arguments
+        Those that say how rows are rendered and columns are called; no gateway. The schema is as
+        it was given: what pydantic makes of it does not travel.
+    options : Options
+        Those that hold for rows.
+    sidecar : Path
+    """
+
+    template: PromptTemplate
+    images: tuple[Hashable, ...]
+    shape: BodyShape
+    realm: str
+    arguments: Arguments
+    options: Options
+    sidecar: Path
+
+    @classmethod
+    def of(cls, call: PreparedCall) -> WorkerCall:
+        """Return what workers get of a call."""
+        given = call.arguments
+        arguments = Arguments(
+            template="",
+            model=given.model,
+            schema=given.schema,
+            output=given.output,
+            prefix=given.prefix,
+            if_exists=given.if_exists,
+            details=given.details,
+            missing=given.missing,
+        )
+        options = Options(
+            max_bytes_per_file=call.options.max_bytes_per_file,
+            images_root=call.options.images_root,
+        )
+        shape, realm = call.requests.shape, call.gateway.realm
+        path = call.sidecar_path
+        return cls(call.template, call.images, shape, realm, arguments, options, path)
+
+    def render(self, frame: pd.DataFrame, *, with_schema: bool = False) -> PreparedCall:
+        """Render the rows of a partition.
+
+        Raises
+        ------
+        LLMFramesError
+            As `prepare` says it of a frame.
+        """
+        schema = None
+        if with_schema and self.arguments.schema is not None:
+            from nyu_llm_frames._stages.schema.schema import compile_schema
+
+            schema = compile_schema(self.arguments.schema)
+        table = PandasTable(frame)
+        gateway: Any = _Realm(self.realm)
+        call = PreparedCall(
+            self.arguments, table, self.template, self.images, schema,
+            no_requests(self.shape, images=bool(self.images)),
+            gateway, self.options, self.sidecar,
+        )  # fmt: skip
+        pieces = table.pieces(
+            call.used, index=self.template.uses_index, rows=len(table) if self.images else None
+        )
+        return replace(call, requests=render(call, pieces))
+
+    def __dask_tokenize__(self) -> str:
+        """Name all that decides what comes out of a partition, the same in every process."""
+        given = self.arguments
+        told: list[Any] = [
+            self.realm,
+            self.shape.canonical,
+            [[message.role, message.source] for message in self.template.sources],
+            [repr(name) for name in (*self.template.columns, None, *self.images)],
+            [given.output, given.prefix, given.if_exists, given.details, given.missing],
+            str(self.sidecar),
+        ]
+        return blake2b(encode(told).encode(), digest_size=16).hexdigest()

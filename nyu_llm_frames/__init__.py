@@ -10,7 +10,6 @@ Importing registers ``df.llm`` on every `pandas.DataFrame`.
 
 import importlib as _importlib
 import sys as _sys
-import warnings as _warnings
 from pathlib import Path as _Path
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 
@@ -23,6 +22,7 @@ if _TYPE_CHECKING:
     from nyu_llm_frames._api.register import register
     from nyu_llm_frames._api.run import Run
     from nyu_llm_frames._api.sample import sample
+    from nyu_llm_frames._api.verbs import batch, estimate, preview, submit, trial
     from nyu_llm_frames._gateway.gateway import Gateway
     from nyu_llm_frames._shared.options import set_options
     from nyu_llm_frames._shared.progress import Progress
@@ -37,12 +37,17 @@ _LATER = {
     "Gateway": "_gateway.gateway",
     "Progress": "_shared.progress",
     "Run": "_api.run",
+    "batch": "_api.verbs",
     "batch_file": "_api.files",
+    "estimate": "_api.verbs",
     "open_sidecar": "_api.open_sidecar",
+    "preview": "_api.verbs",
     "read_output": "_api.files",
     "register": "_api.register",
     "sample": "_api.sample",
     "set_options": "_shared.options",
+    "submit": "_api.verbs",
+    "trial": "_api.verbs",
 }
 
 __all__ = [
@@ -51,13 +56,18 @@ __all__ = [
     "Gateway",
     "Progress",
     "Run",
+    "batch",
     "batch_file",
     "errors",
+    "estimate",
     "open_sidecar",
+    "preview",
     "read_output",
     "register",
     "sample",
     "set_options",
+    "submit",
+    "trial",
 ]
 
 
@@ -76,19 +86,9 @@ def __dir__() -> list[str]:
 
 
 def _register() -> None:
-    import pandas as pd
+    from nyu_llm_frames._api.register import claim
 
-    from nyu_llm_frames._api.accessor import FrameMethods
-    from nyu_llm_frames._api.register import register
-
-    if getattr(pd.DataFrame, "llm", FrameMethods) is FrameMethods:
-        register("llm")
-    else:
-        _warnings.warn(
-            "df.llm belongs to another package here; choose another name: "
-            'nyu_llm_frames.register("batches")',
-            stacklevel=3,
-        )
+    claim("pandas")
 
 
 # No user's code runs in the command's own process, so nobody there writes `df.llm`, and its help

@@ -37,10 +37,13 @@ same facts as attributes. Each class also is the builtin it is a kind of, and ea
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     import pandas as pd
+
+_NONE: Mapping[Any, Any] = MappingProxyType({})
 
 
 class ResumableRun(Protocol):
@@ -56,13 +59,18 @@ class ResumableRun(Protocol):
 class LLMFramesError(Exception):
     """Base of all errors of this package.
 
-    Context travels as attributes. Constructors take the message first and everything else by
-    keyword with a default, so that the inherited ``__reduce__`` (message, then ``__dict__``)
-    pickles every subclass.
+    Context travels as attributes, which each class declares with their defaults. Constructors take
+    the message first and these by keyword, so that every subclass pickles.
     """
 
-    def __init__(self, message: str = "") -> None:
+    def __init__(self, message: str = "", **context: Any) -> None:
         super().__init__(message)
+        for name, value in context.items():
+            if not hasattr(type(self), name):
+                raise TypeError(f"{type(self).__name__} has no {name!r}.")
+            if isinstance(value, Mapping):
+                value = dict(value)
+            setattr(self, name, tuple(value) if isinstance(value, list) else value)
 
     @property
     def message(self) -> str:
@@ -71,6 +79,11 @@ class LLMFramesError(Exception):
 
     def __str__(self) -> str:
         return self.message  # KeyError would print its repr, OSError its errno
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A run and a frame stay in their process. Without this method Dask would not use __init__.
+        state = {k: v for k, v in self.__dict__.items() if k not in ("run", "frame")}
+        return type(self), self.args, state
 
 
 class ConfigurationError(LLMFramesError, ValueError):
@@ -94,16 +107,9 @@ class TemplateError(LLMFramesError, ValueError):
         Line of the template, counted from 1.
     """
 
-    def __init__(
-        self,
-        message: str = "",
-        *,
-        row: Hashable = None,
-        position: int | None = None,
-        line: int | None = None,
-    ) -> None:
-        super().__init__(message)
-        self.row, self.position, self.line = row, position, line
+    row: Hashable = None
+    position: int | None = None
+    line: int | None = None
 
 
 class MissingColumnError(TemplateError, KeyError):
@@ -117,11 +123,8 @@ class MissingColumnError(TemplateError, KeyError):
         The columns there are, the nearest first.
     """
 
-    def __init__(
-        self, message: str = "", *, column: Hashable = "", available: Sequence[Hashable] = ()
-    ) -> None:
-        super().__init__(message)
-        self.column, self.available = column, tuple(available)
+    column: Hashable = ""
+    available: Sequence[Hashable] = ()
 
 
 class MissingValueError(LLMFramesError, ValueError):
@@ -135,23 +138,14 @@ class MissingValueError(LLMFramesError, ValueError):
         Index labels of the first rows concerned.
     """
 
-    def __init__(
-        self,
-        message: str = "",
-        *,
-        columns: Mapping[Hashable, int] | None = None,
-        rows: Sequence[Hashable] = (),
-    ) -> None:
-        super().__init__(message)
-        self.columns, self.rows = dict(columns or {}), tuple(rows)
+    columns: Mapping[Hashable, int] = _NONE
+    rows: Sequence[Hashable] = ()
 
 
 class ColumnExistsError(LLMFramesError, ValueError):
     """Output columns, `columns`, are already in the frame."""
 
-    def __init__(self, message: str = "", *, columns: Sequence[str] = ()) -> None:
-        super().__init__(message)
-        self.columns = tuple(columns)
+    columns: Sequence[str] = ()
 
 
 class RequestError(LLMFramesError, ValueError):
@@ -165,17 +159,14 @@ class RequestError(LLMFramesError, ValueError):
         Number of rows concerned.
     """
 
-    def __init__(self, message: str = "", *, row: Hashable = None, count: int = 1) -> None:
-        super().__init__(message)
-        self.row, self.count = row, count
+    row: Hashable = None
+    count: int = 1
 
 
 class SchemaError(LLMFramesError, ValueError):
     """A schema that cannot be sent or turned into columns; `path` says where, as ``$.kind``."""
 
-    def __init__(self, message: str = "", *, path: str = "$") -> None:
-        super().__init__(message)
-        self.path = path
+    path: str = "$"
 
 
 class CodesError(LLMFramesError, ValueError):
@@ -187,19 +178,15 @@ class CodesError(LLMFramesError, ValueError):
         Name of the file, its row (in a frame: the index label) and the unit concerned.
     """
 
-    def __init__(
-        self, message: str = "", *, file: str = "", row: Hashable = None, unit: str = ""
-    ) -> None:
-        super().__init__(message)
-        self.file, self.row, self.unit = file, row, unit
+    path: str = ""
+    row: Hashable = None
+    unit: str = ""
 
 
 class SidecarError(LLMFramesError, OSError):
     """The sidecar folder, its attribute `path`, cannot be read or written."""
 
-    def __init__(self, message: str = "", *, path: str = "") -> None:
-        super().__init__(message)
-        self.path = path
+    path: str = ""
 
 
 class SidecarVersionError(SidecarError):
@@ -219,11 +206,9 @@ class SidecarLockedError(SidecarError, TimeoutError):
         Who, and since when (UTC, ISO 8601).
     """
 
-    def __init__(
-        self, message: str = "", *, path: str = "", host: str = "", pid: int = 0, since: str = ""
-    ) -> None:
-        super().__init__(message, path=path)
-        self.host, self.pid, self.since = host, pid, since
+    host: str = ""
+    pid: int = 0
+    since: str = ""
 
 
 class GatewayError(LLMFramesError, RuntimeError):
@@ -237,11 +222,8 @@ class GatewayError(LLMFramesError, RuntimeError):
         The beginning of what came back.
     """
 
-    def __init__(
-        self, message: str = "", *, status_code: int | None = None, body: str = ""
-    ) -> None:
-        super().__init__(message)
-        self.status_code, self.body = status_code, body
+    status_code: int | None = None
+    body: str = ""
 
 
 class AuthenticationError(GatewayError, PermissionError):
@@ -270,13 +252,7 @@ class _CarriesRun(LLMFramesError):
     ``cancel``, ``resolve``, ``failures``.
     """
 
-    def __init__(self, message: str = "", *, run: ResumableRun | None = None) -> None:
-        super().__init__(message)
-        self.run = run
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        state = {k: v for k, v in self.__dict__.items() if k not in ("run", "frame")}
-        return type(self), self.args, {**state, "run": None}
+    run: ResumableRun | None = None
 
 
 class BudgetError(_CarriesRun, RuntimeError):
@@ -293,17 +269,9 @@ class BudgetError(_CarriesRun, RuntimeError):
         Where the gateway says it.
     """
 
-    def __init__(
-        self,
-        message: str = "",
-        *,
-        max_cost: float | None = None,
-        upper: float | None = None,
-        status_code: int | None = None,
-        run: ResumableRun | None = None,
-    ) -> None:
-        super().__init__(message, run=run)
-        self.max_cost, self.upper, self.status_code = max_cost, upper, status_code
+    max_cost: float | None = None
+    upper: float | None = None
+    status_code: int | None = None
 
 
 class UncertainSubmissionError(_CarriesRun, RuntimeError):
@@ -321,16 +289,8 @@ class UncertainSubmissionError(_CarriesRun, RuntimeError):
         What to look for in the provider's own list of jobs.
     """
 
-    def __init__(
-        self,
-        message: str = "",
-        *,
-        run: ResumableRun | None = None,
-        job: str = "",
-        input_file_id: str = "",
-    ) -> None:
-        super().__init__(message, run=run)
-        self.job, self.input_file_id = job, input_file_id
+    job: str = ""
+    input_file_id: str = ""
 
 
 class BatchJobFailedError(_CarriesRun, RuntimeError):
@@ -343,15 +303,7 @@ class BatchJobFailedError(_CarriesRun, RuntimeError):
         The gateway's message per batch job id.
     """
 
-    def __init__(
-        self,
-        message: str = "",
-        *,
-        run: ResumableRun | None = None,
-        jobs: Mapping[str, str] | None = None,
-    ) -> None:
-        super().__init__(message, run=run)
-        self.jobs = dict(jobs or {})
+    jobs: Mapping[str, str] = _NONE
 
 
 class RunTimeoutError(_CarriesRun, TimeoutError):
@@ -371,9 +323,7 @@ class PartitionError(LLMFramesError, RuntimeError):
         Its number, from 0, in the frame that the call was made on.
     """
 
-    def __init__(self, message: str = "", *, partition: int | None = None) -> None:
-        super().__init__(message)
-        self.partition = partition
+    partition: int | None = None
 
 
 class PartitionChangedError(PartitionError):
@@ -387,17 +337,9 @@ class PartitionChangedError(PartitionError):
         Index label of the first of them.
     """
 
-    def __init__(
-        self,
-        message: str = "",
-        *,
-        partition: int | None = None,
-        count: int = 0,
-        rows: int = 0,
-        row: Hashable = None,
-    ) -> None:
-        super().__init__(message, partition=partition)
-        self.count, self.rows, self.row = count, rows, row
+    count: int = 0
+    rows: int = 0
+    row: Hashable = None
 
 
 class PartialResultError(_CarriesRun, RuntimeError):
@@ -412,16 +354,8 @@ class PartialResultError(_CarriesRun, RuntimeError):
         Rows per status.
     """
 
-    def __init__(
-        self,
-        message: str = "",
-        *,
-        run: ResumableRun | None = None,
-        frame: pd.DataFrame | None = None,
-        counts: Mapping[str, int] | None = None,
-    ) -> None:
-        super().__init__(message, run=run)
-        self.frame, self.counts = frame, dict(counts or {})
+    frame: pd.DataFrame | None = None
+    counts: Mapping[str, int] = _NONE
 
 
 class PartialResultWarning(UserWarning):

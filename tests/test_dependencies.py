@@ -25,7 +25,10 @@ BROUGHT_BY = {
 # What a package that we import needs for what we do with it: Starlette for forms.
 IMPORTED_BY_OTHERS = {"python-multipart"}
 # By folder below the package, for what only an extra needs.
-EXTRAS = {"": ("dask", "excel", "plot", "research", "tokens"), "local": ("local",)}
+EXTRAS = {
+    "": ("dask", "excel", "plot", "polars", "research", "tokens"),
+    "local": ("local",),
+}
 
 
 def declared(*extras: str) -> dict[str, str]:
@@ -41,6 +44,8 @@ def declared(*extras: str) -> dict[str, str]:
 def imported(folder: Path) -> dict[str, str]:
     """Return the packages that the files of a folder import, each with one file that does."""
     own = {path.stem for path in folder.rglob("*.py")} | {p.name for p in folder.rglob("*")}
+    if folder.is_relative_to(PACKAGE):
+        own = set()  # there, what is ours begins with the package's name
     out = {}
     for path in folder.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

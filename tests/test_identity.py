@@ -137,7 +137,7 @@ def test_messages_are_encoded_as_json_encodes_them(texts: list[str]) -> None:
 def test_bodies_are_those_of_the_positions(positions: list[int]) -> None:
     shape = BodyShape("m", ("user",), {})
     texts = [f"text {i}" for i in range(6)]
-    half = [fragments(("user",), [texts[:3]]), fragments(("user",), [texts[3:]])]
+    half = [fragments(("user",), [some]) for some in (texts[:3], [], texts[3:])]
     ids = custom_ids("@v", shape, pa.concat_arrays(half))
     requests = distinct(ids, pa.chunked_array(half), shape, np.arange(6), 6)
     made = requests.bodies(np.array(positions, np.int64)).to_pylist()

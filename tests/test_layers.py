@@ -38,6 +38,7 @@ FLOORS = (
     "research",
     "_api",
     "dask",
+    "polars",
     "",
     "cli",
 )
@@ -137,7 +138,8 @@ def test_a_folder_needs_only_folders_below_it() -> None:
 
 
 def test_the_house_is_small_and_no_two_files_have_one_name() -> None:
-    tops = [path.name for path in ROOT.iterdir() if path.name != "__pycache__"]
+    plumbing = {"__init__.py", "__pycache__", "py.typed"}
+    tops = [path.name for path in ROOT.iterdir() if path.name not in plumbing]
     assert len(tops) <= MOST_NAMES
     files = Counter(path.name for path in ROOT.rglob("*.py") if not path.name.startswith("__"))
     assert not [name for name, n in files.items() if n > 1]
@@ -187,7 +189,7 @@ def test_a_dataframe_library_appears_only_at_the_ends() -> None:
         for module in sources()
         if {name.partition(".")[0] for name in foreign_imports(module)} & FRAME_LIBRARIES
     }
-    above = {"_tables", "_runs", "research", "_api", "dask", "", "cli"}
+    above = {"_tables", "_runs", "research", "_api", "dask", "polars", "", "cli"}
     inside = {module for module in users if folder(module) not in above}
     assert inside == MAKES_COLUMNS
 

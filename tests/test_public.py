@@ -370,3 +370,26 @@ def test_a_truncated_answer_warns_by_name(gateway: StandIn) -> None:
     gateway.behaviour.row = rows.truncated
     with pytest.warns(PartialResultWarning, match="3 truncated .*max_tokens"):
         DF.llm.batch("{{ x }}", model=MODEL)
+
+
+# --- errors -----------------------------------------------------------------------------------
+ERRORS = [e for e in vars(llm.errors).values() if isinstance(e, type) and issubclass(e, Exception)]
+ERRORS = [e for e in ERRORS if issubclass(e, llm.errors.LLMFramesError) and "_" not in e.__name__]
+
+
+@pytest.mark.parametrize("kind", ERRORS)
+def test_every_error_travels_with_its_context(kind: type[llm.errors.LLMFramesError]) -> None:
+    names = [n for base in kind.__mro__ for n in getattr(base, "__annotations__", ())]
+    given = {name: {"a": 1} if name in ("jobs", "counts", "columns") else "b" for name in names}
+    error = kind("what happened", **given)
+    there = pickle.loads(pickle.dumps(error))
+    assert type(there) is kind
+    assert str(there) == str(error) == "what happened"
+    stay = {"run", "frame"}  # they do not leave their process
+    assert {n: getattr(there, n) for n in names if n not in stay} == {
+        n: v for n, v in given.items() if n not in stay
+    }
+    assert all(getattr(there, n) is None for n in stay.intersection(names))
+    assert [getattr(kind(), n) for n in names] == [getattr(kind, n) for n in names]
+    with pytest.raises(TypeError, match="has no 'colour'"):
+        kind("x", colour="red")

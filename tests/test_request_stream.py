@@ -39,6 +39,7 @@ def test_it_is_the_request_lines(
     sidecar, size, lines = stored(tmp_path_factory.mktemp("s") / "s", bodies)
     with sidecar.request_file("job", size) as file:
         assert file.seek(0, os.SEEK_END) == size == len(lines)
+        assert file.seek(size) == size
         assert file.read() == b""
         for n in sizes:  # begun, left and begun again
             file.seek(0)

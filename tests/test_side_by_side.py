@@ -170,6 +170,15 @@ def test_an_upload_that_is_repeated_is_whole_and_has_another_name(stand_in: Stan
     assert batch(TEXTS[:1])["response"].tolist() == [answer(TEXTS[0])]
     assert len(stand_in.uploads) == 3
     assert len(set(stand_in.uploads.values())) == 1
+    sent = [
+        h
+        for h, (_, path) in zip(stand_in.headers, stand_in.log, strict=True)
+        if path == "/v1/files"
+    ]
+    sizes = {int(headers["content-length"]) for headers in sent}  # proxies may want to know it
+    (content,) = set(stand_in.uploads.values())
+    assert len(content) < sizes.pop() < len(content) + 1000
+    assert not sizes
     once(stand_in, TEXTS[:1])
     assert [p.name for p in SIDECAR.rglob("*.jsonl*")] == []
 

@@ -254,7 +254,7 @@ def test_a_listed_model_costs_what_an_estimate_says(run: Run) -> None:
 def test_help_of_batch_is_in_groups_and_ends_with_an_example(run: Run) -> None:
     shown = run("batch", "--help").stdout
     titles = re.findall(r"^(\w[\w ]*):$", shown, re.MULTILINE)
-    assert titles == ["Prompt", "Model", "New columns", "Run", "Gateway", "Options"]
+    assert titles == ["Input", "Prompt", "Model", "New columns", "Run", "Gateway", "Options"]
     assert "--if-exists fill --max-tokens" in shown
     for hidden in ("--upstream", "--gguf", "--answers", "--data "):
         assert hidden not in shown

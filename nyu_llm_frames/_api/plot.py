@@ -82,7 +82,8 @@ def _jobs(ax: Any, summary: Summary) -> None:
     ax.xaxis.set_major_locator(locator)
     ax.xaxis.set_major_formatter(dates.ConciseDateFormatter(locator))
     low, high = ax.get_xlim()
-    ax.set_xlim(low, high + 0.6 * (high - low))  # room for the words behind the bars
+    room = max(high - low, 1 / 86_400)  # days: at least a second, or no ticks are found
+    ax.set_xlim(low, low + 1.6 * room)  # room for the words behind the bars
 
 
 def _statuses(ax: Any, summary: Summary) -> None:

@@ -1,16 +1,44 @@
-"""`register`: the accessor under a name, where pandas has it not already.
+"""`register`: the accessor under a name, where a library has it not already.
 
-Comes in: a name. Goes out: ``df.<name>``, and what to write instead at a Series and at groups.
+Comes in: a name. Goes out: ``df.<name>`` of every library that was imported, and what to write
+instead at a Series and at groups.
 """
 
 from __future__ import annotations
 
+import sys
+import warnings
+from collections.abc import Callable
 from typing import Any
 
-import pandas as pd
-
-from nyu_llm_frames._api.accessor import FrameMethods
+from nyu_llm_frames._api.accessor import FrameMethods, TableMethods
+from nyu_llm_frames._shared.stack import users_level
 from nyu_llm_frames.errors import ConfigurationError
+
+Place = tuple[Any, Any, Callable[[Any], Any]]
+"""A class of frames, what it gets, and the library's own way to give it."""
+
+
+def _pandas(name: str) -> list[Place]:
+    import pandas as pd
+
+    def add(methods: Any) -> None:
+        pd.api.extensions.register_dataframe_accessor(name)(methods)
+
+    return [(pd.DataFrame, FrameMethods, add)]
+
+
+def _polars(name: str) -> list[Place]:
+    import polars as pl
+
+    return [
+        (pl.DataFrame, TableMethods, pl.api.register_dataframe_namespace(name)),
+        (pl.LazyFrame, TableMethods, pl.api.register_lazyframe_namespace(name)),
+    ]
+
+
+PLACES: dict[str, Callable[[str], list[Place]]] = {"pandas": _pandas, "polars": _polars}
+"""The places of each library; another adapter adds its own."""
 
 
 def register(name: str = "llm") -> None:
@@ -20,18 +48,53 @@ def register(name: str = "llm") -> None:
     Parameters
     ----------
     name : str
-        As ``df.<name>``.
+        As ``df.<name>``, on the frames of every library that was imported.
     """
     if not isinstance(name, str) or not name.isidentifier():
         raise ConfigurationError(f"name must be a Python name, not {name!r}.")
-    taken = getattr(pd.DataFrame, name, None)
-    if taken is not None and taken is not FrameMethods:
-        raise ConfigurationError(
-            f"pandas.DataFrame has {name!r} already. Choose another name: "
-            'nyu_llm_frames.register("batches")'
+    libraries = [library for library in PLACES if library in sys.modules]
+    for library in libraries:
+        taken = _taken(library, name)
+        if taken:
+            raise ConfigurationError(
+                f"{taken} has {name!r} already. Choose another name: "
+                'nyu_llm_frames.register("batches")'
+            )
+    for library in libraries:
+        _add(library, name)
+
+
+def claim(library: str) -> None:
+    """Register ``df.llm`` on one library, or warn where it is another package's."""
+    if _taken(library, "llm"):
+        warnings.warn(
+            f"df.llm of {library} belongs to another package here; choose another name: "
+            'nyu_llm_frames.register("batches")',
+            stacklevel=users_level(),
         )
-    if taken is None:
-        pd.api.extensions.register_dataframe_accessor(name)(FrameMethods)
+    else:
+        _add(library, "llm")
+
+
+def _taken(library: str, name: str) -> str:
+    """Return the class that has something else under a name; "" where there is none."""
+    for kind, methods, _ in PLACES[library](name):
+        if getattr(kind, name, methods) is not methods:
+            return f"{library}.{kind.__name__}"
+    return ""
+
+
+def _add(library: str, name: str) -> None:
+    for kind, methods, add in PLACES[library](name):
+        if not hasattr(kind, name):
+            add(methods)
+    if library == "pandas":
+        _add_hints(name)
+
+
+def _add_hints(name: str) -> None:
+    import pandas as pd
+
     for kind, hint in (
         (pd.Series, _SeriesHint(name)),
         (pd.api.typing.DataFrameGroupBy, _GroupsHint(name)),

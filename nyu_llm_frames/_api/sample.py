@@ -48,5 +48,9 @@ def sample(name: Name = "offenses") -> pd.DataFrame:
     if name not in get_args(Name):
         raise ConfigurationError(f'There is a sample "offenses" and "speeches", but not {name!r}.')
     file = {"offenses": "commutations_sample.csv", "speeches": "speeches_sample.csv"}[name]
-    with resources.files("nyu_llm_frames").joinpath("data", file).open(encoding="utf-8") as lines:
+    with (
+        resources.files("nyu_llm_frames")
+        .joinpath("_api", "data", file)
+        .open(encoding="utf-8") as lines
+    ):
         return pd.read_csv(lines)

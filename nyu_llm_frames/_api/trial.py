@@ -53,7 +53,7 @@ def trial(frame: Any, arguments: Arguments, *, n: int, random_state: Any, clock:
     """Answer n rows now. See `FrameMethods.trial`."""
     draw(0, n, random_state)  # what cannot be drawn is said first
     whole = prepare(frame, arguments)  # every row is checked, and the projection needs them all
-    drawn = whole.table.take(draw(len(whole.table), n, random_state))
+    drawn = whole.table.in_memory().take(draw(len(whole.table), n, random_state))
     part = prepare(drawn, arguments)
     ctx = opened(part, clock)
     execution = CallExecution(part, ctx, kind=TRIAL)

@@ -290,6 +290,7 @@ class Connection:
     def upload(self, file: BinaryIO, file_name: str, model: str) -> str:
         """Upload an open file, piece by piece, under a name of its own; return the file's id."""
         what, size, left = "Uploading the request file", file.seek(0, os.SEEK_END), self.left_s()
+        file.seek(0)
         seconds = _UPLOAD_S + size / _SLOW
         if left is not None:
             seconds = min(max(left, _SHORTEST_UPLOAD_S + size / _FAST), seconds)

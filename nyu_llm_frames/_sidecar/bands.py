@@ -184,7 +184,7 @@ class SidecarSlice(Sidecar):
         super().__init__(whole.path, whole._clock, create=None)
         self.is_new = whole.is_new
         self.lock = whole.lock
-        self._jobs = whole._jobs
+        self._jobs, self._dropped = whole._jobs, whole._dropped
         self._whole, self._sees = whole, sees
 
     def request_ids(self, name: str) -> pa.Array:

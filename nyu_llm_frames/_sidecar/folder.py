@@ -128,6 +128,7 @@ class Sidecar:
         self.lock = SidecarLock(self.path, clock)
         self._jobs: dict[str, tuple[_storage.Stamp, Job]] = {}
         self._ids: dict[str, pa.Array] = {}
+        self._dropped: set[str] = set()
         self._best: tuple[pa.Array, tuple[str, ...], _answer_store.Best] | None = None
 
     def _make(self, create: bool) -> None:
@@ -216,9 +217,13 @@ class Sidecar:
         return self._ids[name]
 
     def has_bodies(self, name: str) -> bool:
-        """Whether the prompts of a job are still here."""
-        with _storage.reading(self._requests(name)) as file:
-            return "body" in file.schema_arrow.names
+        """Whether the prompts of a job are still here; once gone, they do not come back."""
+        if name not in self._dropped:
+            with _storage.reading(self._requests(name)) as file:
+                if "body" in file.schema_arrow.names:
+                    return True
+            self._dropped.add(name)
+        return False
 
     def bodies(self, name: str) -> pa.Array:
         """Return the bodies that a job carries, in the order of its ids."""
@@ -291,9 +296,12 @@ class Sidecar:
 
     def who_ran(self, name: str) -> str:
         """Return the user who made a run, by the owner of its record; "" where nobody knows."""
+        path = self.path / "runs" / f"{name}.parquet"
         try:
-            return (self.path / "runs" / f"{name}.parquet").owner()
-        except (OSError, KeyError, NotImplementedError):
+            return path.owner()
+        except KeyError:  # a number without a name, as in containers
+            return str(path.stat().st_uid)
+        except (OSError, NotImplementedError):
             return ""
 
     def tidy(self) -> None:

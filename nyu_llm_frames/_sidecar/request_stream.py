@@ -49,15 +49,14 @@ class RequestStream(io.RawIOBase):
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """Go to the start or to the end; there is no other place."""
-        if offset or whence not in (os.SEEK_SET, os.SEEK_END):
+        at = {os.SEEK_SET: 0, os.SEEK_END: self._size}.get(whence, -1) + offset
+        if at not in (0, self._size):
             raise io.UnsupportedOperation("a stream of requests is read from its start")
         self._blocks.close()
-        self._block, self._at = memoryview(b""), 0
-        if whence == os.SEEK_END:
-            self._at = self._size
-        else:
+        self._block, self._at = memoryview(b""), at
+        if at == 0:
             self._blocks = self._read_blocks()
-        return self._at
+        return at
 
     def readinto(self, buffer: Any) -> int:
         while not self._block:

@@ -16,14 +16,30 @@ import pyarrow as pa
 
 from nyu_llm_frames._tables.table import Ints, Piece, Table
 
+_MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+
 
 def arrow_columns(columns: Mapping[str, Any]) -> pa.Table:
     """Return new columns as a table of Arrow."""
     made = {}
     for name, values in columns.items():
-        is_choice = isinstance(values, pd.Categorical) and _is_mixed(values)
-        made[name] = _as_text(values) if is_choice else values
+        if isinstance(values, pd.Categorical) and _is_mixed(values):
+            values = _as_text(values)
+        elif pd.api.types.is_object_dtype(values):
+            values = _messages(values)
+        made[name] = values
     return pa.Table.from_pandas(pd.DataFrame(made), preserve_index=False)
+
+
+def _messages(values: Sequence[Any]) -> Any:
+    """Write messages as structs of text; a content that has images is JSON."""
+
+    def plain(message: dict[str, Any]) -> dict[str, str]:
+        text = message["content"]
+        return {**message, "content": text if isinstance(text, str) else json.dumps(text)}
+
+    rows = [None if found is None else list(map(plain, found)) for found in values]
+    return pd.array(pa.array(rows, _MESSAGES), dtype=pd.ArrowDtype(_MESSAGES))
 
 
 def _is_mixed(column: pd.Categorical) -> bool:

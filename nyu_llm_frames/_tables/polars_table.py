@@ -14,6 +14,8 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 
+from nyu_llm_frames._shared.options import current
+from nyu_llm_frames._shared.progress import Progress, Reporter
 from nyu_llm_frames._stages.requests.bodies import ROWS_AT_ONCE
 from nyu_llm_frames._tables.arrow_columns import arrow_columns
 from nyu_llm_frames._tables.arrow_rows import ArrowRows
@@ -69,6 +71,9 @@ class PolarsTable(Table[Any]):
 class LazyTable(PolarsTable):
     """A query of Polars, collected; with new columns it is one again."""
 
+    def in_memory(self) -> PolarsTable:
+        return PolarsTable(self.frame)
+
     def take(self, rows: Ints) -> LazyTable:
         return LazyTable(super().take(rows).frame)
 
@@ -121,6 +126,8 @@ def _series(table: pa.Table) -> list[pl.Series]:
 
 
 def collected(query: pl.LazyFrame, first: int | None) -> pl.DataFrame:
-    """Run a query, or as much of it as its first rows take."""
-    found: pl.DataFrame = (query if first is None else query.head(first)).collect()
-    return found
+    """Run a query now, and say so; or as much of it as its first rows take."""
+    if first is not None:
+        return query.head(first).collect()
+    Reporter(current().progress)(Progress("note", "collecting the LazyFrame now"))
+    return query.collect()

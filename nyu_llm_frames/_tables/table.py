@@ -114,6 +114,10 @@ class Table(ABC, Generic[T_co]):
             As pandas has them: `columns.answer_columns` makes them. By position.
         """
 
+    def in_memory(self) -> Table[Any]:
+        """Return the rows as no query."""
+        return self
+
     def with_record(self, table: Any, name: str, record: Mapping[str, Any]) -> Any:
         """Keep a record with a table that came from here, where its library has a place for it."""
         return table

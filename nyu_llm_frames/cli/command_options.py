@@ -41,7 +41,9 @@ FOLDER = _Path(file_okay=False, path_type=Path)
 _LOCAL = ("upstream", "answers", "gguf", "data")
 
 
-_GROUPS = ("Prompt", "Model", "New columns", "Run", "Embedded gateway", "Gateway", "Options")
+_GROUPS = (
+    "Input", "Prompt", "Model", "New columns", "Run", "Embedded gateway", "Gateway", "Options"
+)  # fmt: skip
 
 
 class Grouped(click.Command):

@@ -1,7 +1,117 @@
-"""Dask frames, past one machine: importing this registers ``ddf.llm``."""
+"""Dask frames: importing this registers ``ddf.llm``, for tables past one machine.
 
-from dask.dataframe.extensions import register_dataframe_accessor
+The same verbs, arguments, requests and ids as ``df.llm``, so that what was paid from pandas,
+Polars or a file is not paid again from here, nor the other way round. Needs
+``pip install "nyu-llm-frames[dask]"``, also where the workers run.
 
+>>> import dask.dataframe as dd, nyu_llm_frames.dask
+>>> ddf = dd.read_parquet("/scratch/you/offenses/")          # doctest: +SKIP
+>>> ddf.llm.estimate("Which drug? {{ offense }}",
+...                  model="gemini-3-flash-preview")          # doctest: +SKIP
+>>> out = ddf.llm.batch("Which drug? {{ offense }}", model="gemini-3-flash-preview",
+...                     sidecar="/archive/you/offenses.llm")  # doctest: +SKIP
+>>> out.to_parquet("/scratch/you/answers/")                   # doctest: +SKIP
+
+How it works
+------------
+Workers render the prompts into a spool on the sidecar's folder, which every machine has to share.
+The process that makes the call, the coordinator, plans on ids alone, uploads, submits, polls and
+reads outputs. No worker is needed meanwhile, and nothing that pays runs inside a Dask task: Dask
+may run any task again. The frame that comes back is lazy. Each partition is joined when it is
+computed: its rows are rendered once more, and answers are looked up by the ids of these very rows,
+wherever Dask has moved them. Computing needs neither network nor lock. It is a snapshot: answers
+that come later are seen by the next call.
+
+A worker or a coordinator may die at any moment: make the same call again. Where rows come out
+otherwise each time (random numbers, a file that is written to), ``ddf.persist()`` or write them
+first; else `PartitionChangedError` says so, and no cell is wrong.
+
+Cells that are lists, dicts or bytes become text in ``dd.from_pandas`` unless the frame is made
+under ``dask.config.set({"dataframe.convert-string": False})``; an error says so. ``index`` in a
+template is the row's label in its partition.
+
+When it is worth it
+-------------------
+Rarely: a frame of a million rows takes a minute of one core, and `batch_file` takes files of any
+size in memory that does not grow. Use Dask where the table is already one, where making the rows
+(parsing, joining, extracting text) needs many cores, or where it does not fit on one machine.
+
+Large jobs, on paper
+--------------------
+For 150 tokens in and 60 out, at batch rates, by model:
+
+=============  ========================  ================================
+rows           10 million                1 billion
+=============  ========================  ================================
+money          $195 to $1,275            $19,500 to $127,500
+batch jobs     50 to 80                  5,000 of 200,000 requests
+Vertex         1 to 4 days               weeks
+sidecar        10 GB, 7 GB of it sent    1 TB
+our CPU        5 minutes                 8 core-hours
+=============  ========================  ================================
+
+So money comes first, then Vertex's time, then the disk: ``/scratch`` at NYU is purged after 60 days
+without access. Keep the sidecar elsewhere, or nothing is known any more of what was paid. Begin
+with ``ddf.llm.trial`` and ``max_cost=``.
+
+On NYU's cluster
+----------------
+One small job is the coordinator; dask-jobqueue starts workers as jobs of their own and replaces
+those that are preempted. This was tried with workers killed and away on one machine, not under
+Slurm itself. ``coordinator.sbatch``::
+
+    #!/bin/bash
+    #SBATCH --account=YOUR_ACCOUNT
+    #SBATCH --time=4-00:00:00 --cpus-per-task=2 --mem=8G
+    #SBATCH --requeue                # preempted: it begins again, and the same call goes on
+    #SBATCH --open-mode=append
+    export PORTKEY_API_KEY=$(cat ~/.portkey_key) NYU_LLM_BUCKET=your-bucket
+    python offenses.py
+
+``offenses.py``::
+
+    import dask.dataframe as dd
+    from dask_jobqueue import SLURMCluster
+    from distributed import Client
+    import nyu_llm_frames.dask
+
+    if __name__ == "__main__":
+        cluster = SLURMCluster(account="YOUR_ACCOUNT", cores=4, processes=4, memory="16GB",
+                               walltime="01:00:00", job_extra_directives=["--requeue"],
+                               local_directory="/tmp")
+        cluster.adapt(minimum=0, maximum=40)
+        client = Client(cluster)
+        ddf = dd.read_parquet("/scratch/you/offenses/")
+        out = ddf.llm.batch("Which drug? {{ offense }}", model="gemini-3-flash-preview",
+                            sidecar="/archive/you/offenses.llm", max_cost=500, timeout=300_000)
+        out.to_parquet("/scratch/you/answers/")
+
+One coordinator at a time for one sidecar. Workers get the compiled prompt and the name of the
+provider, never the key: export it for the coordinator alone. Compute nodes need no way to the
+internet; the coordinator's does.
+"""
+
+from nyu_llm_frames.errors import ConfigurationError
+
+try:
+    import dask.dataframe
+    import distributed  # noqa: F401
+except ImportError as e:
+    raise ConfigurationError(
+        f'Dask cannot be imported ({e}): pip install "nyu-llm-frames[dask]".'
+    ) from None
+
+from nyu_llm_frames._api.register import PLACES, Place, claim
+from nyu_llm_frames._api.verbs import METHODS
 from nyu_llm_frames.dask.dask_methods import DaskMethods
 
-register_dataframe_accessor("llm")(DaskMethods)
+
+def _places(name: str) -> list[Place]:
+    from dask.dataframe.extensions import register_dataframe_accessor
+
+    return [(dask.dataframe.DataFrame, DaskMethods, register_dataframe_accessor(name))]
+
+
+METHODS["dask"] = DaskMethods
+PLACES["dask"] = _places
+claim("dask")

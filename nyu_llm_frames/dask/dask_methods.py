@@ -100,7 +100,8 @@ class DaskMethods:
 
         arguments, clock = collect_arguments(template, model, common), current_clock()
         rows = DaskCall(self._frame, arguments, clock).first_rows(n)
-        return trial(rows, arguments, n=n, random_state=None, clock=clock)
+        tried: pd.DataFrame = trial(rows, arguments, n=n, random_state=None, clock=clock)
+        return tried
 
     @expand_signature
     def estimate(

@@ -12,45 +12,37 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import dask
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 
 from nyu_llm_frames._jobs.context import Context
 from nyu_llm_frames._runs.arguments import Arguments
-from nyu_llm_frames._runs.launch import CallExecution, CallPart, looked_at, sidecar_line
+from nyu_llm_frames._runs.launch import CallExecution, looked_at, sidecar_line
 from nyu_llm_frames._runs.prepare import PreparedCall, check_prompts_differ, compile_call
-from nyu_llm_frames._runs.result import outcome_of
 from nyu_llm_frames._runs.stored_run import StoredRun
 from nyu_llm_frames._runs.summary import failures_text
 from nyu_llm_frames._shared.clock import Clock
 from nyu_llm_frames._shared.progress import Progress, Reporter
 from nyu_llm_frames._shared.stack import users_level
 from nyu_llm_frames._shared.wording import count
-from nyu_llm_frames._sidecar.answer_store import Best
 from nyu_llm_frames._sidecar.bands import LargeSidecar
 from nyu_llm_frames._sidecar.folder import SPOOL, new_name
 from nyu_llm_frames._sidecar.storage import make_folder, sidecar_errors, write_text
-from nyu_llm_frames._stages.answers.answer import NO_FAILURE
-from nyu_llm_frames._stages.batches.job import Job
 from nyu_llm_frames._stages.cost.estimate import Estimate
-from nyu_llm_frames._tables.columns import read_schema, shown_error
 from nyu_llm_frames._tables.frame import PandasTable, missing_value_error
 from nyu_llm_frames.dask.cluster import Cluster
+from nyu_llm_frames.dask.ended_call import EndedCall, end_of
 from nyu_llm_frames.dask.lazy_join import StoredAnswersOf, join_answers
 from nyu_llm_frames.dask.spool_files import (
     TOKEN,
     SpooledPartition,
-    read_spooled,
     spool_partition,
-    spool_path,
 )
-from nyu_llm_frames.dask.spooled_requests import SpooledParts, SpooledRequests
+from nyu_llm_frames.dask.spooled_requests import SpooledParts
 from nyu_llm_frames.dask.text_cells import check_sampled, suspected_columns
 from nyu_llm_frames.dask.worker_call import WorkerCall
 from nyu_llm_frames.errors import (
@@ -67,15 +59,6 @@ _INDEX_NOTE = (
     "`index` is the label that a row has in its partition; where Dask counts each partition from "
     "0, rows of several partitions share labels"
 )
-
-
-@dataclass(slots=True)
-class _Ended:
-    """What a call came to."""
-
-    stored: StoredAnswersOf
-    counts: Counter[str] = field(default_factory=Counter)
-    examples: dict[str, tuple[str, str]] = field(default_factory=dict)
 
 
 class DaskCall:
@@ -143,7 +126,8 @@ class DaskCall:
             (tasks,) = _by_partition(frame.partitions[number])
             head = dask.delayed(pd.DataFrame.head, pure=True)(tasks, left)
             found += self._cluster.results([head])
-        return concat(found) if found else frame._meta.iloc[:0]
+        rows: pd.DataFrame = concat(found) if found else frame._meta.iloc[:0]
+        return rows
 
     def estimate(self, retries: int) -> Estimate:
         """Estimate what the call would pay; what is written for it is gone afterwards."""
@@ -166,15 +150,15 @@ class DaskCall:
         """Render, plan, wait or take one step, and return the lazy frame."""
         with self._execution(retries, max_cost) as (execution, parts):
             execution.answer(wait, self._timeout)
-            ended = self._end(execution, parts)
+            ended = end_of(execution, parts)
         return self._told(ended, on_error)
 
     def result(self) -> Any:
         """Return the lazy frame of what is there now; asks nobody."""
         with self._execution(0, None) as (execution, parts):
-            return self._lazy(self._end(execution, parts).stored)
+            return self._lazy(end_of(execution, parts).stored)
 
-    def _told(self, ended: _Ended, on_error: str) -> Any:
+    def _told(self, ended: EndedCall, on_error: str) -> Any:
         frame = self._lazy(ended.stored)
         text = failures_text(
             dict(ended.counts), ended.examples, f"{self.head.arguments.output}_error"
@@ -280,83 +264,6 @@ class DaskCall:
                 if self._clock.is_dead(owner):
                     shutil.rmtree(old, ignore_errors=True)
 
-    # --- the end ----------------------------------------------------------------------------
-    def _end(self, execution: CallExecution, parts: SpooledParts) -> _Ended:
-        """Find where all answers are, and count what became of the rows."""
-        files: dict[str, int] = {}
-        own: dict[tuple[int, int, int], tuple[str, ...]] = {}
-        jobs: dict[str, Job] = {}
-        ended = _Ended(StoredAnswersOf())
-        asked = 0
-        for group in parts.groups():
-            part = parts.part(group)
-            planner = execution.planner(part)
-            requests = part.requests
-            assert isinstance(requests, SpooledRequests)
-            best = execution.ctx.sidecar.best_answers(requests.ids)
-            carried: list[tuple[Job, Ints]] = []
-            if (best.rank < 0).any():
-                lacking = best.rank < 0
-                carried = [(j, at) for j, at in planner.each_job() if lacking[at[at >= 0]].any()]
-                jobs |= {job.name: job for job, _ in carried}
-            names = [path.name for path in best.files]
-            for number, partition in enumerate(group):
-                start, stop = requests.starts[number : number + 2]
-                used = np.unique(best.file[requests.codes[start:stop]])
-                own[partition.content] = tuple(names[i] for i in used.tolist() if i >= 0)
-                files |= dict.fromkeys(own[partition.content], 0)
-                asked += partition.asked
-            self._count(ended, part, best, carried, group, parts)
-        skipped = sum(p.rows - p.asked for p in parts.partitions)
-        if skipped:
-            ended.counts["skipped"] += skipped
-        ordered = sorted(files)
-        numbers = {name: number for number, name in enumerate(ordered)}
-        ended.stored = StoredAnswersOf(
-            tuple(ordered),
-            {content: tuple(numbers[name] for name in found) for content, found in own.items()},
-            tuple(job for _, job in sorted(jobs.items())),
-        )
-        return ended
-
-    def _count(
-        self,
-        ended: _Ended,
-        part: CallPart,
-        best: Best,
-        carried: Sequence[tuple[Job, Ints]],
-        group: Sequence[SpooledPartition],
-        parts: SpooledParts,
-    ) -> None:
-        """Add up the rows of a part by status, with an example of each failure."""
-        requests = part.requests
-        assert isinstance(requests, SpooledRequests)
-        told = [read_spooled(spool_path(parts.folder, p.number), ["rows", "label"]) for p in group]
-        each = np.concatenate([table["rows"].to_numpy() for table in told])
-        rows = np.bincount(requests.codes, weights=each, minlength=len(requests)).astype(np.int64)
-        schema = self.head.schema
-        columns = ["status", "error", *(["text"] if schema else [])]
-        for start in range(0, len(requests), _VALIDATED):
-            stop = min(start + _VALIDATED, len(requests))
-            some = Best(
-                best.files, best.rank[start:stop], best.file[start:stop],
-                best.row[start:stop], best.stored,
-            )  # fmt: skip
-            here = [(job, _within(at, start, stop)) for job, at in carried]
-            outcome = outcome_of(some, here, columns)
-            if schema is not None:
-                outcome = read_schema(outcome, schema)
-            errors: pa.ChunkedArray | None = None
-            for status in set(outcome.status.tolist()):
-                mine = np.flatnonzero(outcome.status == status)
-                ended.counts[status] += int(rows[start + mine].sum())
-                if status not in NO_FAILURE and status not in ended.examples:
-                    errors = shown_error(outcome) if errors is None else errors
-                    place = int(requests.places[start + int(mine[0])])
-                    number = int(np.searchsorted(requests.starts, place, side="right")) - 1
-                    label = told[number]["label"][place - int(requests.starts[number])].as_py()
-                    ended.examples[status] = (label, str(errors[int(mine[0])].as_py()))
-
     def _lazy(self, stored: StoredAnswersOf) -> Any:
         """Return the frame whose partitions are joined when they are computed."""
         meta = join_answers(self.frame._meta.iloc[:0], StoredAnswersOf(), self.work)
@@ -383,10 +290,6 @@ def _missing_in_all(errors: Sequence[MissingValueError]) -> MissingValueError:
         counts.update(error.columns)
     rows = [row for error in errors for row in error.rows]
     return missing_value_error(rows[:4], counts, has_object=False)
-
-
-def _within(at: Ints, start: int, stop: int) -> Ints:
-    return np.where((at >= start) & (at < stop), at - start, -1)
 
 
 def _by_partition(frame: Any) -> list[Any]:

@@ -7,6 +7,7 @@ several partitions have belongs to the first.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -67,7 +68,7 @@ class SpooledRequests(Requests):
         sorted_places = places[order]
         parts: list[pa.Array] = []
         bounds = np.searchsorted(sorted_places, self.starts)
-        for number, (low, high) in enumerate(zip(bounds[:-1], bounds[1:], strict=True)):
+        for number, (low, high) in enumerate(itertools.pairwise(bounds.tolist())):
             if low < high:
                 rows = sorted_places[low:high] - self.starts[number]
                 parts += read_fragments(self.paths[number], rows)

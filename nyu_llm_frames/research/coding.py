@@ -111,7 +111,7 @@ def read_coding(
     units = None
     if f"{truth}_unit" in frame.columns:
         named = column(frame, f"{truth}_unit")
-        units = np.asarray(pd.factorize(named, sort=True)[0], dtype=np.int64)
+        units = np.asarray(pd.factorize(named)[0], dtype=np.int64)
         alone = units < 0  # not drawn: each row by itself
         units[alone] = units.max(initial=-1) + 1 + np.arange(int(alone.sum()))
     return Coding(coded, drawn, probability, strata, units)

@@ -82,6 +82,8 @@ def _is_bool(values: pd.Series[Any]) -> bool:
 
 def _numbers(values: pd.Series[Any]) -> Floats:
     """Return numbers, or true and false as 1 and 0."""
+    if _is_numeric(values):
+        return values.to_numpy(dtype=np.float64, na_value=np.nan, copy=True)
     words = {"true": 1.0, "false": 0.0}
     cells = [words.get(v.casefold(), v) if isinstance(v, str) else v for v in values]
     try:

@@ -150,7 +150,7 @@ def _newton(start: Floats, step: Any) -> Floats:
         beta, size = np.asarray(trial), now
         if np.abs(factor * move).max(initial=0) <= _TOLERANCE * (1 + np.abs(beta).max(initial=0)):
             return beta
-        if before <= _SOLVED * first and np.abs(move).max(initial=0) > 0.1 * np.abs(beta).max():
+        if before <= _SOLVED * first and np.abs(move).max(initial=0) > 0.01 * np.abs(beta).max():
             raise NoSolution
     if size > _SOLVED * first:
         raise NoSolution

@@ -1,4 +1,4 @@
-"""`ddf.llm`: the same requests as a pandas frame, and right answers in every slice of the result."""
+"""`ddf.llm`: the requests of a pandas frame, and right answers in every slice of the result."""
 
 from __future__ import annotations
 
@@ -369,7 +369,7 @@ def test_a_template_object_is_refused(gateway: StandIn) -> None:
         jinja2.Template("{{ q }}"),
         [{"role": "user", "content": jinja2.Template("{{ q }}")}],
     ):
-        with pytest.raises(llm.errors.ConfigurationError, match="cannot travel.*Give its text"):
+        with pytest.raises(llm.errors.ConfigurationError, match=r"cannot travel.*Give its text"):
             batch(lazy, template=given)
 
 
@@ -391,11 +391,8 @@ def test_a_partition_whose_rows_became_others_is_an_error(gateway: StandIn) -> N
     world["q"] = "after"
     with pytest.raises(llm.errors.PartitionChangedError, match=r"persist\(\)") as error:
         out.compute()
-    assert (error.value.count, error.value.rows, error.value.row) in {
-        (1, 8, 4),
-        (2, 8, 16),
-        (1, 8, 40),
-    }
+    told = (error.value.count, error.value.rows, error.value.row)
+    assert told in {(1, 8, 4), (2, 8, 16), (1, 8, 40)}
     again = pickle.loads(pickle.dumps(error.value))
     assert (str(again), again.count, again.row) == (
         str(error.value), error.value.count, error.value.row
@@ -503,3 +500,29 @@ def test_the_lazy_frame_has_the_same_name_at_every_call(gateway: StandIn) -> Non
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", llm.errors.PartialResultWarning)
         assert batch(lazy)._name != batch(lazy, output="other")._name
+
+
+# --- at the door ------------------------------------------------------------------------------
+def test_the_verbs_take_a_dask_frame(gateway: StandIn) -> None:
+    frame = frame_of()
+    lazy = dd.from_pandas(frame, npartitions=3)
+    out = llm.batch(lazy, TEMPLATE, model=MODEL)
+    assert isinstance(out, dd.DataFrame)
+    assert out.compute()["response"].tolist() == expected(frame)
+    assert llm.estimate(lazy, TEMPLATE, model=MODEL).already_answered == 17
+
+
+def test_another_name_for_the_accessor(gateway: StandIn) -> None:
+    llm.register("batches")
+    try:
+        lazy: Any = dd.from_pandas(frame_of(), npartitions=3)
+        assert lazy.batches.preview(TEMPLATE, n=2)["custom_id"].notna().all()
+    finally:
+        for kind in (pd.DataFrame, dd.DataFrame):
+            del kind.batches  # type: ignore[attr-defined]
+
+
+def test_filling_is_said_not_to_be_there(gateway: StandIn) -> None:
+    lazy = dd.from_pandas(frame_of(), npartitions=3)
+    with pytest.raises(llm.errors.ConfigurationError, match="batch_file"):
+        batch(lazy, if_exists="fill")

@@ -90,7 +90,7 @@ def measure(folder: Path, answers: int, command: str) -> None:
     code = "from nyu_llm_frames.cli import main; main()"
     start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     run = subprocess.run(
-        [sys.executable, "-c", _PEAK.format(code=code), command, str(folder), "--json"],
+        [sys.executable, "-c", _PEAK.format(code=code), *command.split(), str(folder), "--json"],
         capture_output=True,
         text=True,
         check=False,
@@ -103,7 +103,7 @@ def measure(folder: Path, answers: int, command: str) -> None:
     else:
         assert len(json.loads(run.stdout)) == bad, run.stderr
     peak = int(run.stderr.rpartition("peak ")[2]) / 1024
-    print(f"{answers:>12,} {command:>9}: {cpu:6.1f} s of CPU, {wall:6.1f} s, {peak:5.0f} MB")
+    print(f"{answers:>12,} {command:>14}: {cpu:6.1f} s of CPU, {wall:6.1f} s, {peak:5.0f} MB")
 
 
 _PEAK = """
@@ -125,7 +125,7 @@ def main() -> None:
         folder = base / f"{answers}.llm"
         if not folder.exists():
             make(folder, answers)
-        for command in ("status", "failures"):
+        for command in ("status", "failures --all"):
             measure(folder, answers, command)
     if given.folder is None:
         shutil.rmtree(base)

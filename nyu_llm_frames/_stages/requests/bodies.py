@@ -241,9 +241,17 @@ class Requests:
     def some_fragments(self, positions: Positions) -> pa.ChunkedArray:
         """Return the messages of some requests; neighbours are not copied."""
         n = len(positions)
-        if n and positions[-1] - positions[0] == n - 1 and (np.diff(positions) == 1).all():
-            return self.fragments.slice(int(positions[0]), n)
-        return self.fragments.take(pa.array(positions))
+        if not n or (positions[-1] - positions[0] == n - 1 and (np.diff(positions) == 1).all()):
+            return self.fragments.slice(int(positions[0]) if n else 0, n)
+        # Chunk by chunk: pyarrow would first copy all of them into one.
+        starts = np.cumsum([0, *map(len, self.fragments.chunks)])
+        chunks = np.searchsorted(starts, positions, side="right") - 1
+        edges = [0, *(np.flatnonzero(np.diff(chunks)) + 1).tolist(), n]
+        parts = [
+            self.fragments.chunk(int(chunks[a])).take(pa.array(positions[a:b] - starts[chunks[a]]))
+            for a, b in itertools.pairwise(edges)
+        ]
+        return pa.chunked_array(parts, self.fragments.type)
 
     def messages(self, positions: Positions) -> list[list[dict[str, Any]]]:
         """Return the messages of some requests as they are sent."""

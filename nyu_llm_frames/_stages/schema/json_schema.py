@@ -83,19 +83,20 @@ def refuse_malformed(schema: Mapping[str, Any]) -> None:
     """Raise where a keyword has a value that the draft does not know."""
     try:
         meta.validate({**schema, "$schema": _DRAFT})
-    except ValidationError as error:
-        places = list(error.instance_path)
-        path = _schema_path(places)
-        keyword = f"{places[-1]}: " if places else ""
-        raise SchemaError(
-            f"{path}: {keyword}{error.message}; correct the JSON Schema", path=path
-        ) from None
+        return
+    except ValidationError as e:
+        error = e  # raised below: Dask pickles what an error came from, and this does not come back
+    places = list(error.instance_path)
+    path = _schema_path(places)
+    keyword = f"{places[-1]}: " if places else ""
+    raise SchemaError(f"{path}: {keyword}{error.message}; correct the JSON Schema", path=path)
 
 
 def compile_check(schema: Mapping[str, Any]) -> Callable[[Any], tuple[list[Any], str] | None]:
     """Compile a schema into a function from a value to (place, what is wrong), or None."""
     # RFC 3339 wants an offset in every time; answers are asked for without one.
     formats = {"date-time": _reads(to_datetime), "time": _reads(dt.time.fromisoformat)}
+    refused = None
     try:
         validator = Draft202012Validator(
             dict(schema),
@@ -104,9 +105,11 @@ def compile_check(schema: Mapping[str, Any]) -> Callable[[Any], tuple[list[Any],
             mask="the value",
             retriever=_no_download,
         )
-    except ValidationError as error:  # a pattern, or a reference where nothing is sent
-        path = _schema_path(list(error.instance_path))
-        raise SchemaError(f"{path}: {error.message}; correct the JSON Schema", path=path) from None
+    except ValidationError as e:  # a pattern, or a reference where nothing is sent
+        refused = e
+    if refused is not None:
+        path = _schema_path(list(refused.instance_path))
+        raise SchemaError(f"{path}: {refused.message}; correct the JSON Schema", path=path)
 
     def check(value: Any) -> tuple[list[Any], str] | None:
         error = next(validator.iter_errors(value), None)

@@ -1,0 +1,317 @@
+"""`df.llm.correct`: three estimates side by side, and what cannot be estimated is named."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from nyu_llm_frames.errors import (
+    CodesError,
+    ConfigurationError,
+    LLMFramesError,
+    MissingColumnError,
+    MissingValueError,
+)
+
+TRUTH = {"label": "code"}
+WHICH = ("naive", "human", "corrected")
+
+
+def posts(n: int = 4000, coded: int = 400, seed: int = 0) -> pd.DataFrame:
+    """Rows whose label the model gets wrong more often where x is large."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=n)
+    true = rng.random(n) < 1 / (1 + np.exp(-x))
+    wrong = rng.random(n) < 0.3 / (1 + np.exp(-2 * x))
+    frame = pd.DataFrame({"x": x, "group": rng.choice(list("abc"), n)})
+    frame["true"], frame["label"] = true.astype(int), np.where(wrong, ~true, true).astype(int)
+    frame["y"] = 1 + 0.5 * true + 0.2 * x + rng.normal(size=n)
+    drawn = np.isin(np.arange(n), rng.choice(n, coded, replace=False))
+    frame["code"] = frame["true"].where(drawn)
+    frame["code_pi"] = np.where(drawn, coded / n, np.nan)
+    return frame
+
+
+def words(frame: pd.DataFrame) -> pd.DataFrame:
+    """The same with labels that are words."""
+    names = {0: "neg", 1: "pos"}
+    return frame.assign(label=frame["label"].map(names), code=frame["code"].map(names))
+
+
+# --- estimates --------------------------------------------------------------------------------
+def test_the_three_estimates_stand_together() -> None:
+    table = posts().llm.correct("label ~ x", truth=TRUTH, family="logit").table
+    assert table.index.tolist() == ["Intercept", "x"]
+    assert table.columns.get_level_values(0).unique().tolist() == [*WHICH, "lambda", "note"]
+    for which in WHICH:
+        assert table[which].columns.tolist() == ["estimate", "se", "low", "high", "p"]
+    assert table["lambda"].between(0, 1).all()
+    corrected = table["corrected"].loc["x"]
+    assert corrected["low"] < 1 < corrected["high"]
+    assert table["naive"].loc["x", "high"] < 1
+    assert (table["corrected"]["se"] < table["human"]["se"]).all()
+
+
+def test_naive_and_human_are_what_statsmodels_says() -> None:
+    api = pytest.importorskip("statsmodels.api")
+    frame = posts()
+    frame["code_pi"] = np.where(frame["code"].notna(), np.where(frame["x"] > 0, 0.1, 0.05), np.nan)
+    coded = frame.dropna(subset="code")
+    for family, kind in (("ols", api.families.Gaussian()), ("logit", api.families.Binomial())):
+        found = frame.llm.correct("label ~ x", truth=TRUTH, family=family).table  # type: ignore[arg-type]
+        every = api.GLM(frame["label"], api.add_constant(frame["x"]), family=kind)
+        few = api.GLM(
+            coded["code"], api.add_constant(coded["x"]), family=kind,
+            freq_weights=1 / coded["code_pi"],
+        )  # fmt: skip
+        naive = every.fit(cov_type="HC0", tol=1e-12)
+        np.testing.assert_allclose(found["naive"]["estimate"], naive.params, rtol=1e-8)
+        np.testing.assert_allclose(found["naive"]["se"], naive.bse, rtol=1e-7)
+        np.testing.assert_allclose(found["naive"]["p"], naive.pvalues, atol=1e-9)
+        np.testing.assert_allclose(found["human"]["estimate"], few.fit(tol=1e-12).params, rtol=1e-7)
+
+
+def test_clusters_are_what_statsmodels_says() -> None:
+    api = pytest.importorskip("statsmodels.api")
+    frame = posts().assign(author=lambda f: (f.index // 7).astype(str))
+    found = frame.llm.correct("label ~ x", truth=TRUTH, cluster="author")
+    groups = pd.factorize(frame["author"])[0]
+    naive = api.OLS(frame["label"], api.add_constant(frame["x"])).fit(
+        cov_type="cluster", cov_kwds={"groups": groups, "use_correction": False}
+    )
+    np.testing.assert_allclose(found.table["naive"]["se"], naive.bse, rtol=1e-8)
+    assert found.clusters == len(np.unique(groups))
+
+
+def test_a_proportion_by_hand() -> None:
+    frame = posts()
+    n, coded = len(frame), frame.dropna(subset="code")
+    row = frame.llm.correct("label ~ 1", truth=TRUTH, tune=False).table.loc["Intercept"]
+    shift = (coded["code"] - coded["label"]).mean()
+    assert row["corrected", "estimate"] == pytest.approx(frame["label"].mean() + shift)
+    pi = len(coded) / n
+    each = np.array(frame["label"] - row["corrected", "estimate"])
+    each[frame["code"].notna()] += (coded["code"] - coded["label"]) / pi
+    assert row["corrected", "se"] == pytest.approx(np.sqrt((each**2).sum()) / n)
+    assert row["lambda", ""] == 1
+
+
+def test_lambda_makes_the_variance_least() -> None:
+    frame = posts()
+    tuned = frame.llm.correct("label ~ x", truth=TRUTH, tune=True).table["corrected"]["se"]
+    for tune in (False,):
+        other = frame.llm.correct("label ~ x", truth=TRUTH, tune=tune).table["corrected"]["se"]
+        assert (tuned <= other + 1e-6).all()
+    human = frame.llm.correct("label ~ x", truth=TRUTH).table["human"]["se"]
+    assert (tuned <= human + 1e-6).all()
+
+
+def test_labels_that_are_the_codes_need_no_correction() -> None:
+    frame = posts().assign(label=lambda f: f["true"])
+    table = frame.llm.correct("label ~ x", truth=TRUTH, tune=False).table
+    np.testing.assert_allclose(table["naive"]["estimate"], table["corrected"]["estimate"])
+    np.testing.assert_allclose(table["naive"]["se"], table["corrected"]["se"])
+
+
+def test_lambda_is_one_unless_every_class_has_twenty_codes() -> None:
+    few = posts(coded=30)
+    found = few.llm.correct("label ~ x", truth=TRUTH)
+    assert (found.table["lambda"] == 1).all()
+    assert any("lambda is 1" in note for note in found.notes)
+    assert (posts().llm.correct("label ~ x", truth=TRUTH).table["lambda"] < 1).all()
+
+
+def test_few_codes_of_a_class_are_a_warning_in_table_and_repr() -> None:
+    frame = posts(coded=12)
+    found = frame.llm.correct("label ~ 1", truth=TRUTH)
+    assert found.table["note", ""].str.startswith("fewer than 10 coded cases").all()
+    assert "fewer than 10 coded cases" in repr(found)
+    assert "fewer than 10 coded cases" in found._repr_html_()
+
+
+# --- labels -----------------------------------------------------------------------------------
+def test_words_and_numbers_say_the_same() -> None:
+    frame = posts()
+    numbers = frame.llm.correct("label ~ x", truth=TRUTH, family="logit")
+    texts = words(frame).llm.correct("label ~ x", truth=TRUTH, family="logit")
+    assert "outcome: label is 'pos'" in texts.notes
+    pd.testing.assert_frame_equal(numbers.table, texts.table)
+    booleans = frame.assign(
+        label=frame["label"] == 1, code=frame["code"].map({1: "TRUE", 0: "FALSE"})
+    )
+    found = booleans.llm.correct("label ~ x", truth=TRUTH, family="logit")
+    pd.testing.assert_frame_equal(numbers.table, found.table)
+    written = words(frame).llm.correct("I(label == 'pos') ~ x", truth=TRUTH, family="logit")
+    pd.testing.assert_frame_equal(numbers.table, written.table)
+
+
+def test_a_covariate_of_words_is_one_of_numbers() -> None:
+    frame = posts()
+    numbers = frame.llm.correct("y ~ label + x", truth=TRUTH).table
+    texts = words(frame).llm.correct("y ~ label + x", truth=TRUTH).table
+    assert texts.index.tolist() == ["Intercept", "label[T.pos]", "x"]
+    np.testing.assert_allclose(
+        texts["corrected"], numbers.loc[["Intercept", "label", "x"], "corrected"]
+    )
+
+
+def test_categories_give_the_share_of_each_class() -> None:
+    frame = words(posts())
+    found = frame.llm.correct("label ~ 1", truth=TRUTH)
+    assert found.shares
+    assert found.table.index.tolist() == ["neg", "pos"]
+    numbers = posts().llm.correct("label ~ 1", truth=TRUTH).table
+    np.testing.assert_allclose(
+        found.table.loc["pos", "corrected"], numbers.loc["Intercept", "corrected"]
+    )
+    assert found.table["corrected"]["estimate"].sum() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("as_words", [True, False])
+def test_a_missing_answer_is_a_class_of_its_own(as_words: bool) -> None:
+    frame = posts(coded=800)
+    rng = np.random.default_rng(1)
+    # The model refuses where the truth is 1: to drop these rows would make 1 rare.
+    refused = (frame["true"] == 1) & (rng.random(len(frame)) < 0.4)
+    frame["label"] = frame["label"].astype(float).mask(refused)
+    if as_words:
+        frame = words(frame)
+    found = frame.llm.correct("label ~ 1", truth=TRUTH)
+    true = float(frame["true"].mean())
+    row = found.table.loc["pos" if as_words else "Intercept", "corrected"]
+    assert row["low"] <= true <= row["high"]
+    assert any(f"{refused.sum():,} rows without an answer" in note for note in found.notes)
+    if as_words:
+        assert found.table["naive"]["estimate"].sum() == pytest.approx(1)
+        missing = found.table.loc["(unanswered)"]
+        assert missing["naive", "estimate"] == pytest.approx(refused.mean())
+        assert missing["corrected", "estimate"] == 0
+    slope = frame.llm.correct("y ~ label + x", truth=TRUTH).table["corrected"].iloc[1]
+    assert slope["low"] <= 0.5 <= slope["high"]
+
+
+def test_missing_categories_are_no_reference_class() -> None:
+    frame = posts()
+    frame.loc[::5, "group"] = None
+    table = frame.llm.correct("label ~ group", truth=TRUTH).table
+    assert table.index.tolist() == ["Intercept", "group[T.b]", "group[T.c]", "group[T.(missing)]"]
+    with pytest.raises(MissingValueError, match=r"'x' of the formula has 2 missing numbers") as e:
+        frame.assign(x=frame["x"].mask(frame.index < 2)).llm.correct("label ~ x", truth=TRUTH)
+    assert e.value.columns == {"x": 2}
+
+
+def test_rows_with_one_text_are_one_cluster() -> None:
+    frame = posts(1000, 200).assign(code_unit=lambda f: "u" + f.index.astype(str))
+    twice = pd.concat([frame, frame], ignore_index=True)
+    once = frame.llm.correct("label ~ x", truth=TRUTH)
+    found = twice.llm.correct("label ~ x", truth=TRUTH)
+    for which in WHICH:
+        np.testing.assert_allclose(found.table[which], once.table[which], rtol=1e-6, atol=1e-12)
+    assert (found.coded, found.clusters, found.rows) == (200, 1000, 2000)
+    np.testing.assert_allclose(found.with_codes(500), once.with_codes(500), rtol=1e-6)
+
+
+def test_codes_for_developing_do_not_correct() -> None:
+    frame = posts()
+    dev = frame["code"].notna() & (frame.index % 2 == 0)
+    frame["code_use"] = np.where(frame["code"].isna(), None, np.where(dev, "dev", "test"))
+    found = frame.llm.correct("label ~ x", truth=TRUTH)
+    assert found.coded == int((frame["code"].notna() & ~dev).sum())
+
+
+def test_nothing_depends_on_the_order_of_rows() -> None:
+    frame = words(posts())
+    shuffled = frame.sample(frac=1, random_state=1)
+    one = frame.llm.correct("label ~ x + group", truth=TRUTH, family="logit").table
+    two = shuffled.llm.correct("label ~ x + group", truth=TRUTH, family="logit").table
+    pd.testing.assert_frame_equal(one, two, rtol=1e-7)
+
+
+def test_more_codes_give_the_standard_error_that_was_expected() -> None:
+    few, many = posts(20_000, 300, seed=3), posts(20_000, 2_000, seed=3)
+    found = few.llm.correct("label ~ x", truth=TRUTH)
+    expected = found.with_codes(2_000)
+    seen = many.llm.correct("label ~ x", truth=TRUTH).table
+    np.testing.assert_allclose(expected["corrected"], seen["corrected"]["se"], rtol=0.15)
+    np.testing.assert_allclose(expected["human"], seen["human"]["se"], rtol=0.25)
+    now = found.with_codes(300)
+    np.testing.assert_allclose(now["corrected"], found.table["corrected"]["se"])
+    for n in (0, 20_001, True, 2.5):
+        with pytest.raises(ConfigurationError, match="n must be between 1 and the 20,000"):
+            found.with_codes(n)  # type: ignore[arg-type]
+
+
+# --- errors -----------------------------------------------------------------------------------
+def test_a_sample_without_probabilities_cannot_be_corrected() -> None:
+    with pytest.raises(CodesError) as e:
+        posts().drop(columns="code_pi").llm.correct("label ~ 1", truth=TRUTH)
+    assert "a sample picked by hand cannot be corrected" in str(e.value)
+    assert "if it was a simple random sample say pi=n/N, here pi=400/4000" in str(e.value)
+
+
+def test_a_sampled_row_without_a_settled_code_is_named() -> None:
+    frame = posts()
+    row = frame["code"].first_valid_index()
+    frame.loc[row, "code"] = np.nan
+    with pytest.raises(CodesError, match=f"1 sampled row without a settled code.*row {row}") as e:
+        frame.llm.correct("label ~ 1", truth=TRUTH)
+    assert e.value.row == row
+
+
+def broken(**columns: Any) -> pd.DataFrame:
+    return posts().assign(**columns)
+
+
+@pytest.mark.parametrize(
+    ("frame", "arguments", "said"),
+    [
+        (broken(code_pi=0.0), {}, "a probability pi of 0 or below"),
+        (broken(code_pi=2.0), {}, "a probability pi above 1"),
+        (broken(code=np.nan, code_pi=0.1), {}, "No row has a hand code"),
+        (broken(x2=lambda f: 2 * f["x"]), {"formula": "label ~ x + x2"},
+         "the term 'x2' is a combination of x"),
+        (broken(flag=lambda f: (f.index == 0) * 1.0), {"formula": "label ~ flag"}, "'flag' is"),
+        (broken(same=lambda f: f["true"]), {"formula": "label ~ same", "family": "logit"},
+         "Separation: the term 'same' tells"),
+        (broken(code=lambda f: f["code"] * 0), {"formula": "label ~ x", "family": "logit"},
+         "the outcome is 0 in every coded row"),
+        (broken(), {"formula": "label ~ nope"}, "no column 'nope'"),
+        (broken(), {"formula": "label ~ x +"}, "cannot be read"),
+        (broken(), {"formula": "x"}, "has no outcome"),
+        (broken(), {"formula": "y ~ x"}, "does not name"),
+        (broken(), {"formula": "y ~ label", "family": "logit"}, "of a logit is 0 or 1"),
+        (broken(label=["a", "b", "c", "d"] * 1000), {"formula": "label ~ x"}, "must hold|has"),
+        (broken(), {"truth": {}}, "truth must be a dict"),
+        (broken(), {"truth": {"label": "nope"}}, "no column 'nope'"),
+        (broken(), {"family": "probit"}, "family must be"),
+        (broken(), {"tune": "no"}, "tune must be"),
+        (broken(), {"cluster": "nope"}, "no column 'nope' for cluster="),
+        (broken(), {"level": 2}, "level must be"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_estimated_is_named(
+    frame: pd.DataFrame, arguments: dict[str, Any], said: str
+) -> None:
+    given = {"formula": "label ~ 1", "truth": TRUTH, **arguments}
+    with pytest.raises(LLMFramesError, match=said) as e:
+        frame.llm.correct(given.pop("formula"), **given)
+    assert isinstance(e.value, CodesError | ConfigurationError | MissingColumnError)
+
+
+def test_a_code_that_the_model_never_gave_is_no_row_of_zeros() -> None:
+    frame = posts()
+    frame["label"] += 1.0
+    frame["code"] = (frame["code"] + 1.0).mask(frame["code"].notna() & (frame.index % 9 == 0), 3.0)
+    with pytest.raises(CodesError, match=r"that the model never gave.*3\.0"):
+        frame.llm.correct("y ~ C(label)", truth=TRUTH)
+
+
+def test_a_class_that_was_never_coded_counts_by_no_label() -> None:
+    frame = words(posts())
+    frame.loc[frame["code"].isna() & (frame.index % 50 == 0), "label"] = "odd"
+    found = frame.llm.correct("y ~ label", truth=TRUTH)
+    assert found.table.index.tolist() == ["Intercept", "label[T.pos]"]
+    assert any(note.startswith("odd of label has no coded row") for note in found.notes)

@@ -138,7 +138,7 @@ def test_a_study_goes_from_the_sample_to_the_corrected_numbers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     notebook = execute("06_evaluate", tmp_path, monkeypatch)
-    assert "600 to pay" in cell_with(notebook, "ask = {")
+    assert "600 to pay" in cell_with(notebook, '"sidecar": "evaluate.llm"')
     assert "of 260 units" in cell_with(notebook, "def fill_in")
     assert "of which 200 coded" in cell_with(notebook, "report = df.llm.evaluate")
     assert "60 to pay" in cell_with(notebook, "three_choices = {")

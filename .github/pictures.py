@@ -7,6 +7,7 @@ Needs `pip install -e ".[local,plot]"` and Chromium. Writes `.github/*.svg` and 
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import re
@@ -20,9 +21,9 @@ import nyu_llm_frames as llm
 
 HERE = Path(__file__).parent
 COMMAND = (
-    "nyu-llm-frames batch offenses.csv --out answered.csv \\\n"
-    '    --prompt "Which drug is the offense about? {{ offense }}" \\\n'
-    "    --model gemini-3-flash-preview"
+    "nyu-llm-frames batch offenses.csv --out answered.csv --schema drug.json \\\n"
+    '    --prompt "Which drug is the offense about? Reply with JSON. {{ offense }}" \\\n'
+    "    --model gemini-3-flash-preview --max-tokens 32"
 )
 TEMPLATE = "Which drug is the offense about? Reply with JSON.\n{{ offense }}"
 DRUGS = ["cocaine", "heroin", "marijuana", "methamphetamine"]
@@ -146,6 +147,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         llm.sample().head(18).to_csv(folder / "offenses.csv", index=False)
+        (folder / "drug.json").write_text(json.dumps({"drug": DRUGS}))
         session, html = terminal(folder), card(folder)
         for theme, colors in THEMES.items():
             (HERE / f"terminal-{theme}.svg").write_text(svg(session, colors))

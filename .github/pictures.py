@@ -12,6 +12,7 @@ import os
 import pty
 import re
 import select
+import signal
 import subprocess
 import tempfile
 from html import escape
@@ -41,7 +42,8 @@ def typed(command: str, folder: Path, until: str = "") -> list[str]:
     process = subprocess.Popen(
         ["bash", "-c", f"stty cols {COLUMNS}; exec {command} --gateway local"],
         cwd=folder, stdin=slave, stdout=slave, stderr=slave, env=environment,
-        start_new_session=True, preexec_fn=lambda: os.system("true"),
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     os.close(slave)
     shown = ""
@@ -53,7 +55,7 @@ def typed(command: str, folder: Path, until: str = "") -> list[str]:
                 break
         if until and until in shown:
             until = ""
-            process.send_signal(2)
+            process.send_signal(signal.SIGINT)
     os.close(master)
     return on_screen(shown)
 

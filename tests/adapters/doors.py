@@ -78,6 +78,8 @@ def values_of(table: Any) -> Values:
         table = pd.read_csv(table) if table.suffix == ".csv" else pq.read_table(table)
     if type(table).__name__ == "LazyFrame":
         table = table.collect()
+    if type(table).__module__.startswith("dask."):
+        table = table.compute(scheduler="sync")
     if isinstance(table, pa.Table):
         found: Mapping[str, list[Any]] = table.to_pydict()
     elif isinstance(table, pd.DataFrame):
@@ -105,6 +107,14 @@ def _duckdb(table: pa.Table, folder: Path) -> Any:
     return duckdb.connect().from_arrow(table)
 
 
+def _dask(table: pa.Table, folder: Path) -> Any:
+    import dask.dataframe as dd
+
+    for number, half in enumerate((table.slice(0, 2), table.slice(2))):
+        pq.write_table(half, folder / f"part.{number}.parquet")
+    return dd.read_parquet(str(folder / "part.*.parquet"))
+
+
 def _parquet(table: pa.Table, folder: Path) -> Path:
     pq.write_table(table, folder / "in.parquet")
     return folder / "in.parquet"
@@ -125,6 +135,7 @@ DOORS = {
     "Arrow": Door(lambda table, _: table, "Table"),
     "a stream of Arrow": Door(lambda table, _: Stream(table), "Table"),
     "DuckDB": Door(_duckdb, "Table", "duckdb"),
+    "Dask": Door(_dask, "DataFrame", "dask"),
     "a parquet file": Door(_parquet, "PosixPath"),
     "a CSV file": Door(_csv, "PosixPath"),
 }

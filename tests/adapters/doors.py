@@ -78,8 +78,8 @@ def values_of(table: Any) -> Values:
         table = pd.read_csv(table) if table.suffix == ".csv" else pq.read_table(table)
     if type(table).__name__ == "LazyFrame":
         table = table.collect()
-    if type(table).__module__.startswith("dask"):
-        table = table.compute(scheduler="threads")
+    if type(table).__module__.startswith("dask."):
+        table = table.compute(scheduler="sync")
     if isinstance(table, pa.Table):
         found: Mapping[str, list[Any]] = table.to_pydict()
     elif isinstance(table, pd.DataFrame):
@@ -108,11 +108,11 @@ def _duckdb(table: pa.Table, folder: Path) -> Any:
 
 
 def _dask(table: pa.Table, folder: Path) -> Any:
-    import dask
     import dask.dataframe as dd
 
-    with dask.config.set({"dataframe.convert-string": False}):  # lists would become text
-        return dd.from_pandas(table.to_pandas(), npartitions=2)
+    for number, half in enumerate((table.slice(0, 2), table.slice(2))):
+        pq.write_table(half, folder / f"part.{number}.parquet")
+    return dd.read_parquet(str(folder / "part.*.parquet"))
 
 
 def _parquet(table: pa.Table, folder: Path) -> Path:

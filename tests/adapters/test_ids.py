@@ -16,6 +16,9 @@ from support.stand_in import StandIn
 import nyu_llm_frames as llm
 from nyu_llm_frames.errors import ConfigurationError
 
+# Dask itself still calls pandas so.
+pytestmark = pytest.mark.filterwarnings("ignore:The inplace keyword:DeprecationWarning")
+
 TEMPLATE = "x: {% if x is none %}-{% else %}{{ x }}{% endif %}"
 POLARS = {"Polars", "a query of Polars"}
 # What a library makes of these before we see them is something else, or nothing.

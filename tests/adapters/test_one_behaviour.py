@@ -24,6 +24,9 @@ from nyu_llm_frames.errors import (
     TemplateError,
 )
 
+# Dask itself still calls pandas so.
+pytestmark = pytest.mark.filterwarnings("ignore:The inplace keyword:DeprecationWarning")
+
 TABLE = pa.table({"x": ["a", "b", "a", None], "n": [1, 2, 1, 4]})
 WHOLE = TABLE.slice(0, 3)
 FIELDS = {"kind": ["violent", "drug"], "months": int | None, "is_new": bool}

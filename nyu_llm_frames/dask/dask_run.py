@@ -24,7 +24,7 @@ from nyu_llm_frames._runs.arguments import Arguments
 from nyu_llm_frames._runs.launch import CallExecution, looked_at, sidecar_line
 from nyu_llm_frames._runs.prepare import PreparedCall, check_prompts_differ, compile_call
 from nyu_llm_frames._runs.stored_run import StoredRun
-from nyu_llm_frames._runs.summary import failures_text
+from nyu_llm_frames._runs.summary import ending, failures_text
 from nyu_llm_frames._shared.clock import Clock
 from nyu_llm_frames._shared.progress import Progress, Reporter
 from nyu_llm_frames._shared.stack import users_level
@@ -36,7 +36,7 @@ from nyu_llm_frames._stages.cost.estimate import Estimate
 from nyu_llm_frames._tables.columns import new_names
 from nyu_llm_frames._tables.frame import PandasTable, missing_value_error
 from nyu_llm_frames.dask.cluster import Cluster
-from nyu_llm_frames.dask.ended_call import EndedCall, end_of
+from nyu_llm_frames.dask.ended_call import EndedCall, cost_of, end_of
 from nyu_llm_frames.dask.lazy_join import StoredAnswersOf, join_answers
 from nyu_llm_frames.dask.spool_files import (
     TOKEN,
@@ -156,6 +156,9 @@ class DaskCall:
         with self._execution(retries, max_cost) as (execution, parts):
             execution.answer(wait, self._timeout)
             ended = end_of(execution, parts)
+            if self._report.listens:
+                message = ending(ended.counts, cost_of(execution))
+                self._report(Progress("done", message))
         return self._told(ended, on_error)
 
     def result(self, *, failures: bool = False) -> Any:

@@ -14,7 +14,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from nyu_llm_frames._runs.estimating import answer_costs
 from nyu_llm_frames._runs.launch import CallExecution, CallPart
 from nyu_llm_frames._runs.result import outcome_of
 from nyu_llm_frames._sidecar.answer_store import Best
@@ -83,6 +85,19 @@ def end_of(execution: CallExecution, parts: SpooledParts) -> EndedCall:
         tuple(job for _, job in sorted(jobs.items())),
     )
     return ended
+
+
+def cost_of(execution: CallExecution) -> float | None:
+    """Return what the answers cost in US dollars, each once; None where a price is not known."""
+    cost = 0.0
+    realm = execution.ctx.gateway.realm
+    for part in execution.parts():
+        best = execution.ctx.sidecar.best_answers(part.requests.ids)
+        costs, unpriced = answer_costs(best, realm, part.call.arguments.model)
+        if unpriced:
+            return None
+        cost += float(pc.sum(costs).as_py() or 0.0)
+    return cost
 
 
 def _count(

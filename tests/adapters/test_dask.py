@@ -503,6 +503,20 @@ def test_the_lazy_frame_has_the_same_name_at_every_call(gateway: StandIn) -> Non
         assert batch(lazy)._name != batch(lazy, output="other")._name
 
 
+@pytest.mark.parametrize("at_once", [7, 1_000_000])
+def test_call_ends_with_the_line_that_it_ends_with_in_pandas(
+    gateway: StandIn, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    monkeypatch.setattr(spooled_requests, "AT_ONCE", at_once)
+    told: list[llm.Progress] = []
+    with llm.set_options(progress=told.append):
+        batch(dd.from_pandas(frame_of(), npartitions=5))
+        batch(frame_of())
+    lazy, theirs = [progress.message for progress in told if progress.phase == "done"]
+    assert lazy == theirs
+    assert lazy.startswith("done: 24 rows (24 ok); cost $0.0")
+
+
 # --- at the door ------------------------------------------------------------------------------
 def test_the_verbs_take_a_dask_frame(gateway: StandIn) -> None:
     frame = frame_of()

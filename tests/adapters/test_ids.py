@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,32 @@ def test_rows_without_labels_are_numbered_from_0(tmp_path: Path) -> None:
     for door in here().values():
         found = door.requests(door.opened(table, tmp_path), "{{ index }} {{ x }}")
         assert [messages[0]["content"] for _, messages in found] == ["0 a", "1 b"]
+
+
+def test_a_template_may_name_no_column_but_the_number_of_the_row(tmp_path: Path) -> None:
+    table = pa.table({"x": ["a", "b"]})
+    for door in here().values():
+        found = door.requests(door.opened(table, tmp_path), "row {{ index }}")
+        assert [messages[0]["content"] for _, messages in found] == ["row 0", "row 1"]
+
+
+def test_a_stream_that_is_no_table_is_refused() -> None:
+    class Column:
+        def __arrow_c_stream__(self, requested_schema: Any = None) -> Any:
+            return pa.chunked_array([[1]]).__arrow_c_stream__(requested_schema)
+
+    with pytest.raises(ConfigurationError, match="stream of a Column gives is no table"):
+        llm.preview(Column(), "{{ x }}")
+
+
+def test_images_of_a_frame_of_polars_are_those_of_pandas() -> None:
+    pl = pytest.importorskip("polars")
+    frame = pd.DataFrame({"x": ["a"], "at": ["gs://b/c.png"]})
+    expected = llm.preview(frame, "{{ x }}", images="at")
+    shown = llm.preview(pl.DataFrame(frame.to_dict("list")), "{{ x }}", images="at")
+    assert shown["custom_id"].to_list() == expected["custom_id"].tolist()
+    content = json.loads(shown["messages"][0][0]["content"])
+    assert content == expected["messages"].iloc[0][0]["content"]
 
 
 def test_an_index_that_pandas_wrote_beside_the_columns_counts() -> None:

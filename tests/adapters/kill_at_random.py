@@ -108,6 +108,7 @@ def main() -> None:
         ) as cluster,
         Client(cluster) as client,
     ):  # fmt: skip
+        assert zygote.run("os:getpid").wait(300) == 0  # everything is imported
         while time.monotonic() < end:
             folder = Path(name) / str(counts["rounds"])
             folder.mkdir()

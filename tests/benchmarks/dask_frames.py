@@ -62,7 +62,12 @@ def measure(rows: int, workers: int, folder: Path) -> str:
         source.mkdir()
         subprocess.run([sys.executable, __file__, "--make", str(rows), str(source)], check=True)
     gateway = InProcess(api_key="none", bucket="none")
-    call: dict[str, Any] = {"model": MODEL, "max_tokens": 2048, "gateway": gateway}
+    call: dict[str, Any] = {
+        "model": MODEL,
+        "max_tokens": 2048,
+        "gateway": gateway,
+        "thinking": "low",
+    }
     with (
         tempfile.TemporaryDirectory(dir=folder) as work,
         LocalCluster(

@@ -7,10 +7,12 @@ Needs `pip install -e ".[local,plot]"` and Chromium. Writes `.github/*.svg` and 
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import re
 import select
+import signal
 import subprocess
 import tempfile
 from html import escape
@@ -20,9 +22,9 @@ import nyu_llm_frames as llm
 
 HERE = Path(__file__).parent
 COMMAND = (
-    "nyu-llm-frames batch offenses.csv --out answered.csv \\\n"
-    '    --prompt "Which drug is the offense about? {{ offense }}" \\\n'
-    "    --model gemini-3-flash-preview"
+    "nyu-llm-frames batch offenses.csv --out answered.csv --schema drug.json \\\n"
+    '    --prompt "Which drug is the offense about? Reply with JSON. {{ offense }}" \\\n'
+    "    --model gemini-3-flash-preview --max-tokens 32"
 )
 TEMPLATE = "Which drug is the offense about? Reply with JSON.\n{{ offense }}"
 DRUGS = ["cocaine", "heroin", "marijuana", "methamphetamine"]
@@ -40,7 +42,8 @@ def typed(command: str, folder: Path, until: str = "") -> list[str]:
     process = subprocess.Popen(
         ["bash", "-c", f"stty cols {COLUMNS}; exec {command} --gateway local"],
         cwd=folder, stdin=slave, stdout=slave, stderr=slave, env=environment,
-        start_new_session=True, preexec_fn=lambda: os.system("true"),
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     os.close(slave)
     shown = ""
@@ -52,7 +55,7 @@ def typed(command: str, folder: Path, until: str = "") -> list[str]:
                 break
         if until and until in shown:
             until = ""
-            process.send_signal(2)
+            process.send_signal(signal.SIGINT)
     os.close(master)
     return on_screen(shown)
 
@@ -146,6 +149,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         llm.sample().head(18).to_csv(folder / "offenses.csv", index=False)
+        (folder / "drug.json").write_text(json.dumps({"drug": DRUGS}))
         session, html = terminal(folder), card(folder)
         for theme, colors in THEMES.items():
             (HERE / f"terminal-{theme}.svg").write_text(svg(session, colors))

@@ -178,7 +178,7 @@ class CodesError(LLMFramesError, ValueError):
         Name of the file, its row (in a frame: the index label) and the unit concerned.
     """
 
-    path: str = ""
+    file: str = ""
     row: Hashable = None
     unit: str = ""
 

@@ -88,6 +88,23 @@ def test_no_wait_says_pending_until_it_is_done(run: Run, stand_in: StandIn) -> N
     assert len(stand_in.jobs) == 1
 
 
+def test_a_quiet_step_that_changes_nothing_prints_nothing(run: Run, stand_in: StandIn) -> None:
+    stand_in.behaviour.running_polls = -1
+    stand_in.behaviour.row = rows.pick({"Say c": rows.blocked})
+    step = ("-q", *BATCH, "--no-wait")
+    first = run(*step, code=exits.PENDING)
+    assert first.stdout
+    run(*step, code=exits.PENDING)  # from queued to running
+    again = run(*step, code=exits.PENDING)
+    assert (again.stdout, again.stderr) == ("", "")
+    stand_in.finish()
+    ended = run(*step, code=exits.NO_GOOD_ANSWER)
+    assert "ok" in ended.stdout
+    assert "Warning" in ended.stderr
+    again = run(*step, code=exits.NO_GOOD_ANSWER)
+    assert (again.stdout, again.stderr) == ("", "")
+
+
 def test_one_row_is_told_in_the_singular(run: Run) -> None:
     Path("in.csv").write_text("id,text\n1,c\n")
     result = run(*BATCH)

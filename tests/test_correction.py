@@ -165,7 +165,7 @@ def test_categories_give_the_share_of_each_class() -> None:
     assert found.table.index.tolist() == ["neg", "pos"]
     numbers = posts().llm.correct("label ~ 1", truth=TRUTH).table
     np.testing.assert_allclose(
-        found.table.loc["pos", "corrected"], numbers.loc["Intercept", "corrected"]
+        found.table["corrected"].loc["pos"], numbers["corrected"].loc["Intercept"]
     )
     assert found.table["corrected"]["estimate"].sum() == pytest.approx(1)
 

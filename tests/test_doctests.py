@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import importlib.util
 import pkgutil
 
 import pytest
@@ -12,9 +13,11 @@ import nyu_llm_frames
 
 
 def with_examples() -> list[str]:
-    """Return the modules that show examples; the embedded server's need its extra."""
+    """Return the modules that show examples; those of an extra need it."""
     every = pkgutil.walk_packages(nyu_llm_frames.__path__, "nyu_llm_frames.")
     names = [found.name for found in every if found.name.split(".")[1] not in ("local", "cli")]
+    if importlib.util.find_spec("polars") is None:
+        names = [name for name in names if not name.rpartition(".")[2].startswith("polars")]
     finder = doctest.DocTestFinder()
     return [
         name

@@ -338,10 +338,12 @@ def test_other_shown_columns_and_lost_designs_need_another_folder() -> None:
 
 def test_a_third_coder_and_a_fourth_label_may_come_later() -> None:
     make("codes", labels=LABELS[:2])
+    before = frame().llm.from_codes("codes")
     make("codes", n=14, labels=LABELS, coders=("c",))
     assert all(len(units_of(Path(f"codes/codes_{c}.csv"))) == 14 for c in "abc")
     unit = units_of(Path("codes/codes_a.csv"))[0]
     fill(Path("codes/codes_a.csv"), {unit: "positive"})
+    assert list(before.llm.from_codes("codes")["code_c"].dropna()) == []
     out = frame().llm.from_codes("codes")
     assert list(out.columns[-8:]) == [
         "code", "code_a", "code_b", "code_c", "code_pi", "code_stratum", "code_use", "code_unit",
@@ -563,10 +565,17 @@ def test_files_that_are_none_are_told() -> None:
         frame().llm.from_codes("plain")
 
 
+def test_a_folder_that_cannot_be_made_is_told() -> None:
+    Path("file").write_text("x")
+    for folder, told in (("file", "is a file"), ("file/codes", "cannot be made")):
+        with pytest.raises(CodesError, match=told):
+            make(folder)
+
+
 def test_columns_that_are_somebody_elses_are_not_replaced() -> None:
     make("codes")
     df = frame().assign(code="mine")
-    with pytest.raises(ColumnExistsError, match="already has 'code'"):
+    with pytest.raises(ColumnExistsError, match=r"already has 'code', .* with output="):
         df.llm.from_codes("codes")
     out = df.llm.from_codes("codes", output="human")
     assert out.llm.from_codes("codes", output="human").equals(out)

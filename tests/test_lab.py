@@ -56,7 +56,6 @@ def test_a_shared_sidecar_is_the_groups_with_all_that_is_in_it(
     assert {n: oct(m) for n, m in modes.items() if n not in folders and m != 0o660} == {}
     for name in ("lock", "lock.owner", "README.txt"):
         assert name in modes
-    assert any(".jsonl." in name for name in modes)  # the request file, while it is sent
     assert "you and your group" in (tmp_path / "s" / "README.txt").read_text()
 
 

@@ -87,6 +87,7 @@ def test_classes(cells: list[tuple[int, int, float]], weighted: bool) -> None:
     assert (found.classes["note"][never] == "never seen in truth").all()
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # statsmodels: a variance of rounded -0
 @settings(max_examples=30)
 @given(rows)
 def test_standard_error_of_kappa(cells: list[tuple[int, int, float]]) -> None:

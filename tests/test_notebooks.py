@@ -11,6 +11,7 @@ import importlib.util
 import json
 import os
 import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ NAMES = (
     "03_extract_offenses",
     "04_reproduce",
     "05_larger",
+    "06_evaluate",
 )
 ECHO = 'llm.set_options(gateway=llm.Gateway.local(answers="echo"))'
 NEEDED = ("nbclient", "nbformat", "ipykernel", "matplotlib", "starlette", "uvicorn", "platformdirs")
@@ -78,7 +80,8 @@ def execute(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     import nbformat
     from nbclient import NotebookClient
 
-    (folder / "notebooks").mkdir()
+    # What is there without the rest of the repository: the notebooks and their data.
+    shutil.copytree(ROOT / "notebooks/data", folder / "notebooks/data")
     # The package under test, also where it is not installed; no window, fonts scanned once.
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
@@ -168,6 +171,20 @@ def test_larger_tables_find_their_answers_at_every_door_and_pay_at_the_first(
         assert "uploading" not in shown
     assert re.search(r"to pay +0\n", cell_with(notebook, "ddf.llm.estimate"))
     assert cell_with(notebook, "jobs()").count("completed") == 2  # one job; text and HTML
+
+
+@executes
+def test_a_study_goes_from_the_sample_to_the_corrected_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notebook = execute("06_evaluate", tmp_path, monkeypatch)
+    assert "600 to pay" in cell_with(notebook, '"sidecar": "evaluate.llm"')
+    assert "of 260 units" in cell_with(notebook, "def fill_in")
+    assert "of which 200 coded" in cell_with(notebook, "report = df.llm.evaluate")
+    assert "60 to pay" in cell_with(notebook, "three_choices = {")
+    assert "0.323" in cell_with(notebook, "share = df.llm.correct")  # the truth, in the data
+    assert "60 already answered; 540 to pay" in cell_with(notebook, "worse = df.llm.correct")
+    assert pictures(notebook) == 4
 
 
 @every_notebook

@@ -69,8 +69,7 @@ def test_a_correction_reads_as_text() -> None:
         "Estimates (standard errors)\n"
         "                     naive      naive 95 %          human      human 95 %      corrected  "
         "corrected 95 %      p lambda\n"
-        "  term                                                                                    "
-        "                          \n"
+        "  term\n"
         "  Intercept  0.750 (0.022)  [0.708, 0.792]  0.500 (0.050)  [0.402, 0.598]  0.500 (0.045)  "
         "[0.412, 0.588]  <.001   0.50"
     )

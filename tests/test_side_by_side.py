@@ -183,6 +183,15 @@ def test_an_upload_that_is_repeated_is_whole_and_has_another_name(stand_in: Stan
     assert [p.name for p in SIDECAR.rglob("*.jsonl*")] == []
 
 
+@pytest.fixture
+def _interrupts() -> Iterator[None]:
+    """Let SIGINT interrupt; a shell that starts the tests in the background has it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_interrupts")
 def test_an_interrupt_ends_the_call_while_uploads_hang(stand_in: StandIn) -> None:
     held = [stand_in.script.add("upload", "hold") for _ in range(AT_ONCE)]
     main = threading.get_ident()

@@ -41,6 +41,8 @@ class FileResult:
         What kept a step without waiting from going on: the gateway was not reached. Else "".
     cost : float or None
         US dollars by the answers' own usage; None where no price is known.
+    changed : bool
+        Whether this call did more than an earlier one: a batch job went on, or the output is new.
     """
 
     output: Path
@@ -50,6 +52,7 @@ class FileResult:
     counts: dict[str, int] = field(default_factory=dict)
     trouble: str = ""
     cost: float | None = None
+    changed: bool = True
 
     def __repr__(self) -> str:
         told = ", ".join(f"{n:,} {s}" for s, n in sorted(self.counts.items(), key=lambda x: -x[1]))
@@ -92,6 +95,7 @@ def run_file(
         arguments = replace(arguments, sidecar=sidecar)
     check_outside(sidecar_path(arguments, options), source, "sidecar")
     attempts, limit = check_retries(retries), check_max_cost(max_cost, options.max_cost)
+    is_new = not target.exists()
     whole = FileRun(source, target, arguments, attempts, limit, current_clock())
     with closing(whole) as run:
         run.answer(wait, seconds)
@@ -106,10 +110,11 @@ def run_file(
             counts,
             trouble,
             run.cost,
+            changed=is_new or execution.changed,
         )
     text = failures_text(counts, examples, f"{arguments.output}_error of {result.output}")
     if text and on_error == "raise":
         raise PartialResultError(text, run=run.stored(), counts=result.counts)
-    if text:
+    if text and (result.changed or options.progress is not False):  # once is enough for cron
         warnings.warn(text, PartialResultWarning, stacklevel=users_level())
     return result

@@ -18,6 +18,7 @@ from nyu_llm_frames._tables.open_table import library
 from nyu_llm_frames.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    import dask.dataframe as dd
     import pandas as pd
     import polars as pl
     import pyarrow as pa
@@ -127,6 +128,10 @@ def preview(table: Frame, template: Template, **arguments: Unpack[PreviewArgumen
 def preview(
     table: ArrowStream, template: Template, **arguments: Unpack[PreviewArguments]
 ) -> pa.Table: ...
+@overload
+def preview(
+    table: dd.DataFrame, template: Template, **arguments: Unpack[PreviewArguments]
+) -> pd.DataFrame: ...
 @_as_method
 def preview(table: Any, *args: Any, **arguments: Any) -> Any:
     return methods_of(table).preview(*args, **arguments)
@@ -139,6 +144,10 @@ def estimate(
 @overload
 def estimate(
     table: ArrowStream, template: Template, **arguments: Unpack[EstimateArguments]
+) -> Estimate: ...
+@overload
+def estimate(
+    table: dd.DataFrame, template: Template, **arguments: Unpack[EstimateArguments]
 ) -> Estimate: ...
 @_as_method
 def estimate(table: Any, *args: Any, **arguments: Any) -> Any:
@@ -155,6 +164,10 @@ def trial(table: Frame, template: Template, **arguments: Unpack[TrialArguments])
 def trial(
     table: ArrowStream, template: Template, **arguments: Unpack[TrialArguments]
 ) -> pa.Table: ...
+@overload
+def trial(
+    table: dd.DataFrame, template: Template, **arguments: Unpack[TrialArguments]
+) -> pd.DataFrame: ...
 @_as_method
 def trial(table: Any, *args: Any, **arguments: Any) -> Any:
     return methods_of(table).trial(*args, **arguments)
@@ -168,6 +181,10 @@ def submit(
 def submit(
     table: ArrowStream, template: Template, **arguments: Unpack[SubmitArguments]
 ) -> Run[pa.Table]: ...
+@overload
+def submit(
+    table: dd.DataFrame, template: Template, **arguments: Unpack[SubmitArguments]
+) -> Any: ...
 @_as_method
 def submit(table: Any, *args: Any, **arguments: Any) -> Any:
     return methods_of(table).submit(*args, **arguments)
@@ -179,6 +196,10 @@ def batch(table: Frame, template: Template, **arguments: Unpack[BatchArguments])
 def batch(
     table: ArrowStream, template: Template, **arguments: Unpack[BatchArguments]
 ) -> pa.Table: ...
+@overload
+def batch(
+    table: dd.DataFrame, template: Template, **arguments: Unpack[BatchArguments]
+) -> dd.DataFrame: ...
 @_as_method
 def batch(table: Any, *args: Any, **arguments: Any) -> Any:
     return methods_of(table).batch(*args, **arguments)

@@ -52,7 +52,7 @@ class Driver(threading.local):
         self._refused_jobs: dict[str, GatewayError] = {}
         self._idle = 0
         self._since: float | None = None
-        self._changed_at = ctx.clock.monotonic()
+        self._changed_at, self.changed = ctx.clock.monotonic(), False
 
     @contextmanager
     def driving(self, timeout: float | None = None, *, polls: bool = False) -> Iterator[None]:
@@ -210,7 +210,7 @@ class Driver(threading.local):
                 if job.action == "poll" and stopping and after.status != "cancelling":
                     self._cancel_again(str(after.batch_id))  # it was not there, or did not hear
                 if after.step != job.step or after.status != job.status:
-                    self._changed_at = self.ctx.clock.monotonic()
+                    self._changed_at, self.changed = self.ctx.clock.monotonic(), True
                 self.tracker.ended(after)
                 return after.step != job.step
             case GatewayUnavailableError():

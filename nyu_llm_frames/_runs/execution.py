@@ -96,6 +96,11 @@ class Execution(ABC, Generic[P]):
         """What kept the last step from going on: the gateway was not reached. Else ""."""
         return str(self._driver.trouble or "")
 
+    @property
+    def changed(self) -> bool:
+        """Whether any batch job went on since the run was opened."""
+        return self._driver.changed
+
     def planner(self, part: P) -> Planner:
         """Return what decides for the requests of a part."""
         if part.planner is None:

@@ -45,7 +45,9 @@ class ArrowTable(Table[pa.Table]):
     def pieces(
         self, columns: Sequence[Any], *, index: bool = False, rows: int | None = None
     ) -> Iterator[Piece]:
-        some = self.table.select(self._rows.names(columns, index))
+        # At least one column: a slice of none has as many rows as were asked for.
+        names = self._rows.names(columns, index) or self.table.column_names[:1]
+        some = self.table.select(names)
         size = rows or ROWS_AT_ONCE
         batches = (some.slice(start, size) for start in range(0, len(self), size))
         return self._rows.pieces(batches, columns, index, len(self))

@@ -8,8 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from nyu_llm_frames.errors import ConfigurationError
+
 if TYPE_CHECKING:
     from nyu_llm_frames._tables.table import Table
+
+
+_COLUMNS = ("Array", "ChunkedArray", "Series")  # have a stream, too, but are no tables
 
 
 def library(value: object) -> str:
@@ -20,7 +25,7 @@ def library(value: object) -> str:
         root = kind.__module__.partition(".")[0]
         if root in ("pandas", "polars", "dask") and kind.__name__ in ("DataFrame", "LazyFrame"):
             return root
-    is_column = type(value).__name__ in ("Series", "ChunkedArray", "Array")
+    is_column = any(kind.__name__ in _COLUMNS for kind in type(value).__mro__)
     return "arrow" if hasattr(value, "__arrow_c_stream__") and not is_column else ""
 
 
@@ -48,5 +53,10 @@ def open_rows(value: Any, first: int | None = None) -> tuple[Table, int]:
 
     from nyu_llm_frames._tables.arrow_table import ArrowTable
 
-    table = pa.table(value)
+    try:
+        table = pa.table(value)
+    except (pa.ArrowException, TypeError) as e:
+        raise ConfigurationError(
+            f"What the Arrow stream of a {type(value).__name__} gives is no table: {e}"
+        ) from None
     return ArrowTable(table if first is None else table.slice(0, first)), table.num_rows

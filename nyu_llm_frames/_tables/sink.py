@@ -79,7 +79,9 @@ def is_typed(output: Path) -> bool:
 def joins_types(source: Source, output: Path) -> bool:
     """Whether cells of the input and new ones in one column have to be of one type."""
     suffix = text_suffix(output)
-    return suffix != _EXCEL and not _is_copied(source, suffix)
+    if suffix in CSV_DELIMITERS or suffix in JSON_LINES:
+        return not _is_copied(source, suffix)
+    return suffix != _EXCEL
 
 
 def _is_copied(source: Source, suffix: str) -> bool:

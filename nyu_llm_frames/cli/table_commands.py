@@ -87,12 +87,12 @@ def batch(
         )
     if json_:
         show.as_json(asdict(result))
-    else:
+    elif result.changed or current().progress is not False:  # with -q only what is new: for cron
         cost = "unknown" if result.cost is None else dollars(result.cost)
         rows = f"{count(result.rows, 'row')}: {show.counts(result.counts)}"
         click.echo(f"{result.output}: {rows}; cost {cost}")
-        if result.trouble and current().progress is False:  # else it was told already
-            show.note(result.trouble)
+    if result.trouble and not json_ and current().progress is False:  # else it was said already
+        show.note(result.trouble)
     raise click.exceptions.Exit(exits.of_statuses(result.counts, result.trouble))
 
 

@@ -33,6 +33,7 @@ from nyu_llm_frames._sidecar.bands import LargeSidecar
 from nyu_llm_frames._sidecar.folder import SPOOL, new_name
 from nyu_llm_frames._sidecar.storage import make_folder, sidecar_errors, write_text
 from nyu_llm_frames._stages.cost.estimate import Estimate
+from nyu_llm_frames._tables.columns import new_names
 from nyu_llm_frames._tables.frame import PandasTable, missing_value_error
 from nyu_llm_frames.dask.cluster import Cluster
 from nyu_llm_frames.dask.ended_call import EndedCall, cost_of, end_of
@@ -87,11 +88,6 @@ class DaskCall:
         self.frame, self._clock = frame, clock
         table = PandasTable(frame._meta.iloc[:0])
         self.head: PreparedCall = compile_call(table, arguments, check_columns=check_columns)
-        if self.head.fills:
-            raise ConfigurationError(
-                "if_exists='fill' is not there for Dask frames. Write the frame as parquet and use "
-                "llm.batch_file, or fill each part in pandas: the sidecar is the same."
-            )
         if self.head.template.has_object:
             raise ConfigurationError(
                 "A jinja2.Template object cannot travel to Dask's workers. Give its text: "
@@ -109,7 +105,16 @@ class DaskCall:
     def used(self) -> list[Any]:
         """The columns that the prompts are made of; rows have to be counted all the same."""
         wanted, names = set(self.head.used), list(self.frame.columns)
+        if self.head.fills:  # what says which rows lack a good answer, and whether types fit
+            wanted |= set(self._ours)
         return [name for name in names if name in wanted] or names[:1]
+
+    @property
+    def _ours(self) -> list[str]:
+        """The names of all columns that a call like this one makes."""
+        given, schema = self.head.arguments, self.head.schema
+        fields = None if schema is None else [field.name for field in schema.fields]
+        return new_names(given.output, fields, prefix=given.prefix, details=True)
 
     # --- looking ----------------------------------------------------------------------------
     def first_rows(self, n: int, *, used: bool = False) -> pd.DataFrame:
@@ -156,10 +161,14 @@ class DaskCall:
                 self._report(Progress("done", message))
         return self._told(ended, on_error)
 
-    def result(self) -> Any:
+    def result(self, *, failures: bool = False) -> Any:
         """Return the lazy frame of what is there now; asks nobody."""
+        return self._lazy(self.now().stored, failures=failures)
+
+    def now(self) -> EndedCall:
+        """Look at what is there now."""
         with self._execution(0, None) as (execution, parts):
-            return self._lazy(end_of(execution, parts).stored)
+            return end_of(execution, parts)
 
     def _told(self, ended: EndedCall, on_error: str) -> Any:
         frame = self._lazy(ended.stored)
@@ -267,13 +276,19 @@ class DaskCall:
                 if self._clock.is_dead(owner):
                     shutil.rmtree(old, ignore_errors=True)
 
-    def _lazy(self, stored: StoredAnswersOf) -> Any:
+    def _lazy(self, stored: StoredAnswersOf, *, failures: bool = False) -> Any:
         """Return the frame whose partitions are joined when they are computed."""
-        meta = join_answers(self.frame._meta.iloc[:0], StoredAnswersOf(), self.work)
+        empty = self.frame._meta.iloc[:0]
+        meta = join_answers(empty, StoredAnswersOf(), self.work, failures=failures)
+        dtypes = None
+        if self.head.fills and not failures:
+            dtypes = {name: meta.dtypes[name] for name in self._ours if name in meta.columns}
         return self.frame.map_partitions(
             join_answers,
             dask.delayed(stored, pure=True),
             self.work,
+            dtypes,
+            failures=failures,
             meta=meta,
             enforce_metadata=False,
             align_dataframes=False,

@@ -74,9 +74,9 @@ def end_of(execution: CallExecution, parts: SpooledParts) -> EndedCall:
             own[partition.content] = tuple(names[i] for i in used.tolist() if i >= 0)
             files |= dict.fromkeys(own[partition.content], 0)
         _count(ended, part, best, carried, group, parts.folder)
-    skipped = sum(p.rows - p.asked for p in parts.partitions)
-    if skipped:
-        ended.counts["skipped"] += skipped
+    kept = sum(p.kept for p in parts.partitions)
+    skipped = sum(p.rows - p.asked - p.kept for p in parts.partitions)
+    ended.counts += Counter(ok=kept, skipped=skipped)
     ordered = sorted(files)
     numbers = {name: number for number, name in enumerate(ordered)}
     ended.stored = StoredAnswersOf(

@@ -8,7 +8,7 @@ or place: Dask renumbers partitions, and moves rows between them. No HTTP, no lo
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
@@ -24,10 +24,10 @@ from nyu_llm_frames._sidecar.folder import IDS
 from nyu_llm_frames._sidecar.storage import read_table
 from nyu_llm_frames._stages.batches.job import Job
 from nyu_llm_frames._stages.requests.bodies import raw_digests
-from nyu_llm_frames._stages.requests.preflight import shown_label
+from nyu_llm_frames._tables.table import Table
 from nyu_llm_frames.dask.spool_files import Content, content_of
 from nyu_llm_frames.dask.worker_call import WorkerCall
-from nyu_llm_frames.errors import PartitionChangedError, SidecarError
+from nyu_llm_frames.errors import ConfigurationError, PartitionChangedError, SidecarError
 
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -56,8 +56,25 @@ class StoredAnswersOf:
         return blake2b(told.encode(), digest_size=16).hexdigest()
 
 
-def join_answers(frame: pd.DataFrame, stored: StoredAnswersOf, call: WorkerCall) -> pd.DataFrame:
+def join_answers(
+    frame: pd.DataFrame,
+    stored: StoredAnswersOf,
+    call: WorkerCall,
+    dtypes: Mapping[Hashable, Any] | None = None,
+    *,
+    failures: bool = False,
+) -> pd.DataFrame:
     """Return a partition with its new columns; of no rows, the columns with their types.
+
+    Parameters
+    ----------
+    frame : pandas.DataFrame
+    stored : StoredAnswersOf
+    call : WorkerCall
+    dtypes : mapping of Hashable to dtype, optional
+        Of columns that are filled: what was promised.
+    failures : bool
+        Whether to return the rows without a good answer alone, with ``status`` and ``error``.
 
     Raises
     ------
@@ -77,8 +94,16 @@ def join_answers(frame: pd.DataFrame, stored: StoredAnswersOf, call: WorkerCall)
         jobs = _jobs(best, requests.ids, stored, call.sidecar)
     except SidecarError as e:
         raise SidecarError(f"{e} (on {socket.gethostname()})", path=e.path) from None
-    _refuse_others(best, jobs, frame.index, requests.codes)
-    joined: pd.DataFrame = Collected.of(prepared, best, jobs).frame
+    _refuse_others(best, jobs, prepared.table, requests.codes)
+    collected = Collected.of(prepared, best, jobs)
+    joined: pd.DataFrame = collected.failures if failures else collected.frame
+    for name, dtype in (dtypes or {}).items():
+        if joined[name].dtype != dtype:
+            raise ConfigurationError(
+                f"if_exists='fill': the column {name!r} is {dtype} and cannot hold what is new "
+                f"beside it, which is {joined[name].dtype}. Convert it first (ddf.astype), or use "
+                'if_exists="replace": nothing is paid again.'
+            )
     return joined
 
 
@@ -99,9 +124,7 @@ def _jobs(
     return found
 
 
-def _refuse_others(
-    best: Best, jobs: Sequence[tuple[Job, Ints]], index: pd.Index, codes: Ints
-) -> None:
+def _refuse_others(best: Best, jobs: Sequence[tuple[Job, Ints]], table: Table, codes: Ints) -> None:
     """Refuse rows whose requests were neither answered nor sent."""
     known = best.rank >= 0
     for _, at in jobs:
@@ -109,7 +132,7 @@ def _refuse_others(
     if known.all():
         return
     others = np.flatnonzero((codes >= 0) & ~known[codes])
-    row = shown_label(index[int(others[0])])
+    row = table.label(int(others[0]))
     raise PartitionChangedError(
         f"{len(others):,} of {len(codes):,} rows of a partition are others than when the call was "
         f"made, first row {row!r}: they were never sent, and have no answers. A frame that comes "

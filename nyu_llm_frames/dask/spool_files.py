@@ -8,7 +8,7 @@ Dask itself travel counts and the names of files.
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +20,6 @@ import pyarrow as pa
 
 from nyu_llm_frames._sidecar.storage import atomic_path
 from nyu_llm_frames._stages.requests.bodies import Requests, ids_of_digests, raw_digests
-from nyu_llm_frames._stages.requests.preflight import shown_label
 from nyu_llm_frames.dask.text_cells import Sampled, sample
 from nyu_llm_frames.dask.worker_call import WorkerCall
 from nyu_llm_frames.errors import MissingValueError, SidecarError
@@ -49,8 +48,9 @@ class SpooledPartition:
     Attributes
     ----------
     number : int
-    rows, asked, requests : int
-        All rows; those that are not skipped; their distinct requests.
+    rows, asked, kept, requests : int
+        All rows; those that are neither skipped nor kept; those that are kept, since they have a
+        good answer from before; distinct requests.
     content : tuple of int
         As `content_of` says it.
     missing : MissingValueError or None
@@ -62,6 +62,7 @@ class SpooledPartition:
     number: int
     rows: int
     asked: int = 0
+    kept: int = 0
     requests: int = 0
     content: Content = (0, 0, 0)
     missing: MissingValueError | None = None
@@ -128,24 +129,33 @@ def spool_partition(
         raise unshared(folder, host)
     sampled = sample(frame, suspected)
     try:
-        requests = call.render(frame).requests
+        prepared = call.render(frame)
     except MissingValueError as e:
         return SpooledPartition(number, len(frame), missing=e, sampled=sampled)
+    requests = prepared.requests
     digests = raw_digests(requests.ids)
     if len(requests):
         with _named_host(host):
-            _write(spool_path(folder, number), requests, digests, frame.index)
-    asked = int((requests.codes >= 0).sum())
-    content = content_of(digests)
-    return SpooledPartition(number, len(frame), asked, len(requests), content, None, sampled)
+            _write(spool_path(folder, number), requests, digests, prepared.table.label)
+    return SpooledPartition(
+        number,
+        len(frame),
+        asked=int((requests.codes >= 0).sum()),
+        kept=prepared.kept,
+        requests=len(requests),
+        content=content_of(digests),
+        sampled=sampled,
+    )
 
 
-def _write(path: Path, requests: Requests, digests: bytes, index: pd.Index) -> None:
+def _write(
+    path: Path, requests: Requests, digests: bytes, label: Callable[[int], Hashable]
+) -> None:
     m = len(requests)
     asked = np.flatnonzero(requests.codes >= 0)
     first = np.empty(m, np.int64)
     first[requests.codes[asked][::-1]] = asked[::-1]
-    labels = [repr(shown_label(label)) for label in index.take(first).tolist()]
+    labels = [repr(label(row)) for row in first.tolist()]
     ids = pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), m, [None, pa.py_buffer(digests)])
     table = pa.Table.from_arrays(
         [

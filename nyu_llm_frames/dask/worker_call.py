@@ -20,6 +20,8 @@ from nyu_llm_frames._runs.rendering import render
 from nyu_llm_frames._shared.options import Options
 from nyu_llm_frames._stages.prompts.template import PromptTemplate
 from nyu_llm_frames._stages.requests.bodies import BodyShape, encode, no_requests
+from nyu_llm_frames._tables import filling
+from nyu_llm_frames._tables.columns import new_names
 from nyu_llm_frames._tables.frame import PandasTable
 
 
@@ -90,7 +92,8 @@ class WorkerCall:
             As `prepare` says it of a frame.
         """
         schema = None
-        if with_schema and self.arguments.schema is not None:
+        fills = self.arguments.if_exists == "fill"
+        if (with_schema or fills) and self.arguments.schema is not None:
             from nyu_llm_frames._stages.schema.schema import compile_schema
 
             schema = compile_schema(self.arguments.schema)
@@ -101,10 +104,25 @@ class WorkerCall:
             no_requests(self.shape, images=bool(self.images)),
             gateway, self.options, self.sidecar,
         )  # fmt: skip
+        if fills:
+            call, table = self._lacking(call, table)
         pieces = table.pieces(
             call.used, index=self.template.uses_index, rows=len(table) if self.images else None
         )
         return replace(call, requests=render(call, pieces))
+
+    def _lacking(self, call: PreparedCall, whole: PandasTable) -> tuple[PreparedCall, PandasTable]:
+        """Choose the rows without a good answer, as `prepare` does of a frame."""
+        given = self.arguments
+        fields = None if call.schema is None else [field.name for field in call.schema.fields]
+        ours = new_names(given.output, fields, prefix=given.prefix, details=True)
+        fill = call.lacking(whole.earlier(ours))
+        filling.check_types(
+            fill, whole.label, given.output, call.schema,
+            prefix=given.prefix, details=given.details,
+        )  # fmt: skip
+        table = whole.take(fill.rows)
+        return replace(call, fill=fill, whole=whole, table=table), table
 
     def __dask_tokenize__(self) -> str:
         """Name all that decides what comes out of a partition, the same in every process."""

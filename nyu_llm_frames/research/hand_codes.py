@@ -17,7 +17,12 @@ import pandas as pd
 from nyu_llm_frames._shared.local_path import local_path
 from nyu_llm_frames._stages.requests.preflight import shown_label
 from nyu_llm_frames._tables.frame import PandasTable, check_new_columns, column_values
-from nyu_llm_frames.errors import CodesError, CodesWarning, ConfigurationError
+from nyu_llm_frames.errors import (
+    CodesError,
+    CodesWarning,
+    ColumnExistsError,
+    ConfigurationError,
+)
 from nyu_llm_frames.research import coding_arguments as arguments
 from nyu_llm_frames.research import coding_files as files
 from nyu_llm_frames.research import coding_sheet as sheets
@@ -116,9 +121,15 @@ def from_codes(
     if missing:
         raise arguments.no_column("The coders were shown", missing[0], list(frame.columns))
     names = [output, *(f"{output}_{c}" for c in coding.coders)]
-    names += [f"{output}_{word}" for word in ("pi", "stratum", "use", "unit")]
-    there = {name for name in names if name in columns}
-    check_new_columns(PandasTable(frame), names, "replace" if there == set(names) else "error")
+    of_design = [f"{output}_{word}" for word in ("pi", "stratum", "use", "unit")]
+    there = [name for name in (*names, *of_design) if name in columns]
+    if there and not {output, *of_design} <= set(there):
+        raise ColumnExistsError(
+            f"The frame already has {', '.join(map(repr, there))}, which no earlier from_codes "
+            "made. Choose another name with output=.",
+            columns=there,
+        )
+    check_new_columns(PandasTable(frame), [*names, *of_design], "replace")
 
     texts = _texts(frame, [columns[name] for name in coding.show])
     units = unit_ids(texts)
@@ -292,7 +303,10 @@ def _write(
             )
         if path.exists() and lacking[path]:
             files.check_closed(path)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise CodesError(f"{folder} cannot be made: {e.strerror or e}.", file=DESIGN) from None
     write_design(folder, design)
     for path, units in lacking.items():
         rows = [_row(coding, unit, cells[unit]) for unit in units]

@@ -200,6 +200,8 @@ def as_numbers(values: pd.Series[Any]) -> np.ndarray[Any, np.dtype[np.float64]]:
     CodesError
         When a cell is no number.
     """
+    if pd.api.types.is_numeric_dtype(values.dtype):
+        return values.to_numpy(dtype=np.float64, na_value=np.nan)
     try:
         found = pd.to_numeric(values.astype(object).where(values.notna(), None))
     except (ValueError, TypeError):

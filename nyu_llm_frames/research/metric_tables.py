@@ -317,15 +317,12 @@ def _spearman_row(
         low, high, left = percentiles(spearman_resampled(sample, resamples, seed), level)
         note = f"{left:,} of {resamples:,} resamples have no value and are left out" if left else ""
         return Row(estimate, low, high, "bootstrap", n, note)
-    moved = (weight * spearman_influence(a, b, weight) / weight.sum())[:, None]
-    own = of_rows(moved, strata, units)
-    sums = own.dense[:, 0]
-    variance = 0.0
-    for h in np.unique(own.strata):
-        inside = own.strata == h
-        counts = own.counts[inside]
-        mean = (counts @ sums[inside]) / counts.sum()
-        variance += float(counts @ (sums[inside] - mean) ** 2)
+    moved = weight * spearman_influence(a, b, weight) / weight.sum()
+    if units is not None and not alone:
+        _, first, unit = np.unique(units, return_index=True, return_inverse=True)
+        moved, strata = np.bincount(unit, moved), strata[first]
+    inside = [moved[strata == h] for h in np.unique(strata)]
+    variance = sum(float(((v - v.mean()) ** 2).sum()) for v in inside)
     half = critical_value(level) * math.sqrt(variance) / max(1 - estimate**2, 1e-12)
     z = math.atanh(min(max(estimate, -1 + 1e-15), 1 - 1e-15))
     return Row(estimate, math.tanh(z - half), math.tanh(z + half), "normal, Fisher's z", n)

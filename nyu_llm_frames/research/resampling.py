@@ -52,9 +52,9 @@ class Sample:
     @property
     def dense(self) -> Floats:
         """Contributions as a matrix, m x q."""
-        out = np.zeros((len(self.counts), self.size))
-        np.add.at(out, (self.pattern, self.cell), self.value)
-        return out
+        m = len(self.counts)
+        flat = np.bincount(self.pattern * self.size + self.cell, self.value, m * self.size)
+        return np.asarray(flat, dtype=np.float64).reshape(m, self.size)
 
     def sums(self) -> Floats:
         """Return the sums of what was observed; length q."""

@@ -47,7 +47,7 @@ class Card:
         lines = [self.title, *(f"  {name:<12} {value}" for name, value in self.facts)]
         for heading, table in self.tables:
             lines += ["", *([heading] if heading else [])]
-            lines += ["  " + line for line in _head(table).to_string().splitlines()]
+            lines += ["  " + line.rstrip() for line in _head(table).to_string().splitlines()]
             if len(table) > _MOST_ROWS:
                 lines.append(f"  ... {len(table) - _MOST_ROWS:,} more")
         if self.notes:

@@ -523,7 +523,7 @@ def test_the_verbs_take_a_dask_frame(gateway: StandIn) -> None:
     out = llm.batch(lazy, TEMPLATE, model=MODEL)
     assert isinstance(out, dd.DataFrame)
     assert out.compute()["response"].tolist() == expected(frame)
-    assert llm.estimate(lazy, TEMPLATE, model=MODEL).already_answered == 17
+    assert llm.estimate(lazy, TEMPLATE, model=MODEL).to_pay == 0
 
 
 def test_another_name_for_the_accessor(gateway: StandIn) -> None:
@@ -536,7 +536,17 @@ def test_another_name_for_the_accessor(gateway: StandIn) -> None:
             del kind.batches  # type: ignore[attr-defined]
 
 
-def test_filling_is_said_not_to_be_there(gateway: StandIn) -> None:
-    lazy = dd.from_pandas(frame_of(), npartitions=3)
-    with pytest.raises(llm.errors.ConfigurationError, match="batch_file"):
-        batch(lazy, if_exists="fill")
+def test_filling_asks_only_the_rows_that_lack_an_answer(gateway: StandIn) -> None:
+    gateway.behaviour.row = rows.pick({"Which drug? offense 5": rows.blocked})
+    frame = frame_of()
+    lazy = dd.from_pandas(frame, npartitions=4)
+    with pytest.warns(llm.errors.PartialResultWarning):
+        out = batch(lazy, details=True)
+    gateway.behaviour.row = rows.good
+    filled = batch(out, if_exists="fill", max_tokens=9)
+    assert [len(job.custom_ids) for job in gateway.jobs] == [17, 1]
+    found = filled.compute()
+    assert found["response"].tolist() == expected(frame)
+    assert found.dtypes.equals(filled.dtypes)
+    assert batch(filled, if_exists="fill").compute()["response"].tolist() == expected(frame)
+    assert len(gateway.jobs) == 2

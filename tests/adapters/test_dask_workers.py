@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import pickle
 import re
@@ -9,7 +10,6 @@ import signal
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -96,13 +96,17 @@ def killing_in(place: str, once: Once) -> None:
     setattr(module, name, acts)
 
 
-@contextmanager
-def new_workers(client: Client) -> Iterator[None]:
-    """Afterwards, workers without what was changed in them."""
-    try:
-        yield
-    finally:
-        client.restart(timeout=120)
+def nothing(folder: Path) -> tuple[str, str]:
+    return "node-17", ""
+
+
+def go_blind(name: str, blind: bool) -> None:
+    """Let a process see nothing of the coordinator's token, or see again."""
+    module: Any = importlib.import_module(name)
+    if blind:
+        module.told, module.read_token = module.read_token, nothing
+    else:
+        module.read_token = module.told
 
 
 @pytest.mark.parametrize("place", ["render", "write", "join"])
@@ -111,7 +115,7 @@ def test_a_worker_that_dies_repeats_its_work_and_nothing_is_paid_twice(
 ) -> None:
     frame = frame_of(place)
     once = Once(tmp_path)
-    with new_workers(cluster), llm.set_options(max_requests_per_file=6):
+    with llm.set_options(max_requests_per_file=6):
         cluster.run(killing_in, place, once)
         out = dd.from_pandas(frame, npartitions=PARTITIONS).llm.batch("{{ q }}", model=MODEL)
         found = out.compute()
@@ -185,32 +189,21 @@ def test_without_workers_the_call_ends_and_its_repetition_goes_on(
 def test_a_folder_that_a_worker_does_not_see_is_an_error_with_its_host(
     cluster: Client, gateway: StandIn
 ) -> None:
-    def blind() -> None:
-        from nyu_llm_frames.dask import spool_files as files
-
-        def nothing(folder: Path) -> tuple[str, str]:
-            return "node-17", ""
-
-        files.read_token = nothing
-
-    import nyu_llm_frames.dask.cluster as ours
-
-    told = spool_files.read_token
-    ours.read_token = _sees_nothing
-    try:
-        with pytest.raises(llm.errors.SidecarError, match=r"worker on node-17 does not see"):
-            dd.from_pandas(frame_of("far"), npartitions=2).llm.batch("{{ q }}", model=MODEL)
-    finally:
-        ours.read_token = told
-    with new_workers(cluster):
-        cluster.run(blind)  # and where the worker came later: its tasks look for themselves
-        with pytest.raises(llm.errors.SidecarError, match=r"worker on node-17 does not see"):
-            dd.from_pandas(frame_of("far"), npartitions=2).llm.batch("{{ q }}", model=MODEL)
+    lazy = dd.from_pandas(frame_of("far"), npartitions=2)
+    # What the coordinator asks every worker, and what each task looks at for itself: a worker may
+    # have come later.
+    for go in (
+        lambda blind: go_blind("nyu_llm_frames.dask.cluster", blind),
+        lambda blind: cluster.run(go_blind, "nyu_llm_frames.dask.spool_files", blind),
+    ):
+        go(True)
+        try:
+            with pytest.raises(llm.errors.SidecarError, match="worker on node-17 does not see"):
+                lazy.llm.batch("{{ q }}", model=MODEL)
+        finally:
+            go(False)
     assert not gateway.log
-
-
-def _sees_nothing(folder: Path) -> tuple[str, str]:
-    return "node-17", ""
+    assert lazy.llm.batch("{{ q }}", model=MODEL).compute()["response"].notna().all()
 
 
 def test_errors_of_rows_come_from_workers_as_they_are(cluster: Client, gateway: StandIn) -> None:

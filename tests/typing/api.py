@@ -6,6 +6,7 @@ an error, too).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, assert_type
 
@@ -108,10 +109,10 @@ except errors.UncertainSubmissionError as e:
     assert_type(e.run, errors.ResumableRun | None)
     assert_type(e.input_file_id, str)
 except errors.BatchJobFailedError as e:
-    assert_type(e.jobs, dict[str, str])
+    assert_type(e.jobs, Mapping[str, str])
 except errors.PartialResultError as e:
     assert_type(e.frame, pd.DataFrame | None)
-    assert_type(e.counts, dict[str, int])
+    assert_type(e.counts, Mapping[str, int])
 except errors.GatewayError as e:
     assert_type(e.status_code, int | None)
 except TimeoutError:

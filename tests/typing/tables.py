@@ -1,12 +1,14 @@
 """The verbs of every kind of table, as a person uses them. Only type-checked, never run.
 
 Checked by mypy and by pyright, with all extras installed: what comes back is of the same kind.
+mypy is told to skip Dask, and so cannot say what is no table.
 """
 
 from __future__ import annotations
 
 from typing import Any, assert_type
 
+import dask.dataframe as dd
 import pandas as pd
 import polars as pl
 
@@ -33,6 +35,15 @@ assert_type(llm.batch(polars, "{{ x }}", model="m"), pl.DataFrame)
 assert_type(llm.batch(lazy, "{{ x }}", model="m"), pl.LazyFrame)
 assert_type(llm.batch(Own(), "{{ x }}", model="m"), Own)
 llm.batch(Stream(), "{{ x }}", model="m")
+
+
+def of_dask(ddf: dd.DataFrame) -> dd.DataFrame:
+    shown: pd.DataFrame = llm.preview(ddf, "{{ x }}")
+    shown.info()
+    assert_type(llm.estimate(ddf, "{{ x }}", model="m"), Estimate)
+    return llm.batch(ddf, "{{ x }}", model="m")
+
+
 llm.batch(
     polars,
     template="{{ x }}",
@@ -59,7 +70,7 @@ assert_type(llm.submit(pandas, "{{ x }}", model="m"), Run[pd.DataFrame])
 assert_type(llm.submit(pandas, "{{ x }}", model="m").result(), pd.DataFrame)
 assert_type(llm.submit(lazy, "{{ x }}", model="m", max_cost=2).result(), pl.LazyFrame)
 
-llm.batch([1], "{{ x }}", model="m")  # type: ignore[call-overload] # pyright: ignore
+llm.batch([1], "{{ x }}", model="m")  # pyright: ignore
 llm.batch(polars, "{{ x }}")  # type: ignore[call-overload] # pyright: ignore
 llm.batch(polars, "{{ x }}", model="m", temprature=1)  # type: ignore[call-overload] # pyright: ignore
 llm.preview(pandas, "{{ x }}", wait=True)  # type: ignore[call-overload] # pyright: ignore

@@ -1,0 +1,128 @@
+"""A Dask frame on one and on two workers of this machine.
+
+    python tests/benchmarks/dask_frames.py [--rows 100000 1000000] [--workers 1 2]
+
+Answers are checked first, against the prompts that were sent. Rendering is timed alone (rows to
+spool files, by the workers), then planning and writing request files (by the coordinator, with a
+gateway in this process), and the join. Memory is the peak of each process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import dask.dataframe as dd
+from distributed import Client, LocalCluster
+from frames import CONNECTION, MODEL, TEMPLATE, InProcess, frame
+
+import nyu_llm_frames as llm
+import nyu_llm_frames.dask
+from nyu_llm_frames._runs.arguments import Arguments
+from nyu_llm_frames._shared.clock import current_clock
+from nyu_llm_frames.dask.dask_run import DaskCall
+
+PER_PARTITION = 25_000
+assert nyu_llm_frames.dask
+
+
+def make(rows: int, folder: Path) -> None:
+    """Write the input, in a process of its own: its memory is not what is measured."""
+    whole = frame(rows)
+    for number, start in enumerate(range(0, rows, PER_PARTITION)):
+        part = whole.iloc[start : start + PER_PARTITION]
+        part.to_parquet(folder / f"part.{number:04d}.parquet")
+
+
+def peak_mb() -> float:
+    """Return the peak memory of this process."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def check(part: Any) -> Any:
+    """Hold a partition's answers against its own rows; return the number of rows."""
+    prompts = [
+        f"echo: Which drug is named in this offence? {o} (case {c})"
+        for o, c in zip(part["offense"], part["case_id"], strict=True)
+    ]
+    assert part["response"].tolist() == prompts
+    return part[["case_id"]]
+
+
+def measure(rows: int, workers: int, folder: Path) -> str:
+    """Return a row of the table."""
+    source = folder / f"input-{rows}"
+    if not source.exists():
+        source.mkdir()
+        subprocess.run([sys.executable, __file__, "--make", str(rows), str(source)], check=True)
+    gateway = InProcess(api_key="none", bucket="none")
+    call: dict[str, Any] = {"model": MODEL, "max_tokens": 2048, "gateway": gateway}
+    with (
+        tempfile.TemporaryDirectory(dir=folder) as work,
+        LocalCluster(
+            n_workers=workers, threads_per_worker=1, dashboard_address=None, memory_limit=0
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        CONNECTION.__init__(Path(work))  # type: ignore[misc]
+        lazy = dd.read_parquet(str(source))
+        lazy.llm.preview(TEMPLATE, n=1)
+        client.run(lambda: __import__("nyu_llm_frames.dask"))
+        idle = max(client.run(peak_mb).values())
+        arguments = Arguments(template=TEMPLATE, sidecar=f"{work}/s", **call)
+        rendering = DaskCall(lazy, arguments, current_clock())
+        with rendering._spooled():  # once before it is timed: pages and imports
+            pass
+        start = time.perf_counter()
+        with rendering._spooled() as (_, partitions):
+            render = time.perf_counter() - start
+            assert sum(p.requests for p in partitions) == rows
+        before = peak_mb()
+        start = time.perf_counter()
+        run = lazy.llm.submit(TEMPLATE, sidecar=f"{work}/s", **call)
+        plan = time.perf_counter() - start - render
+        grown = (peak_mb() - before) * 2**20 / rows
+        CONNECTION.prepare_outputs()
+        run.wait()
+        out = run.result()
+        start = time.perf_counter()
+        checked = out.map_partitions(check, meta=lazy._meta[["case_id"]])
+        assert len(checked) == rows
+        join = time.perf_counter() - start
+        peak = max(client.run(peak_mb).values())
+    per_core = rows / render / workers
+    return (
+        f"| {rows:,} | {workers} | {render:.1f} s | {per_core:,.0f} | {plan / rows * 1e6:.1f} | "
+        f"{join * workers / rows * 1e6:.1f} | {peak:,.0f} MB ({idle:,.0f} idle) | {grown:,.0f} |"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--rows", type=int, nargs="+", default=[100_000])
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--make", nargs=2, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.make:
+        make(int(args.make[0]), Path(args.make[1]))
+        return
+    llm.set_options(progress=False, poll_interval_s=0.001)
+    print(
+        "| rows | workers | render | rows a second per core | plan, µs a row | join, µs a row | "
+        "peak memory of a worker | coordinator, bytes a request |"
+    )
+    print("| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
+    with tempfile.TemporaryDirectory() as folder:
+        for rows in args.rows:
+            for workers in args.workers:
+                print(measure(rows, workers, Path(folder)), flush=True)
+
+
+if __name__ == "__main__":
+    main()

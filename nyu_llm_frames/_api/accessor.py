@@ -260,7 +260,7 @@ class TableMethods(Generic[T]):
         output : str, default "response"
             Name of the new column; its errors are in ``{output}_error``.
         prefix : str, default ""
-            Starts the names of a schema's columns.
+            Prefix for the names of a schema's columns.
         if_exists : {"error", "replace", "fill"}, default "error"
             What to do when a new column already exists. "fill" sends only the rows that have no
             good answer in these columns (error set, or value missing), with this call's

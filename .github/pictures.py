@@ -150,7 +150,9 @@ def main() -> None:
     """Draw all."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        frame = llm.sample()[["case_id", "offense"]].sort_values("offense", key=lambda s: s.str.len())
+        frame = llm.sample()[["case_id", "offense"]].sort_values(
+            "offense", key=lambda s: s.str.len()
+        )
         frame.head(18).to_csv(folder / "offenses.csv", index=False)
         (folder / "drug.json").write_text(json.dumps({"drug": DRUGS}))
         session, html = terminal(folder), card(folder)

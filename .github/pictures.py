@@ -134,7 +134,8 @@ def photograph(html: str, theme: str, target: Path, folder: Path) -> None:
     colors = THEMES[theme]
     page = folder / "page.html"
     page.write_text(
-        f"<!doctype html><style>:root{{--jp-ui-font-color1:{colors['ink']};--jp-ui-font-color2:{colors['dim']};"
+        f"<!doctype html><style>:root{{--jp-ui-font-color1:{colors['ink']};"
+        f"--jp-ui-font-color2:{colors['dim']};"
         f"--jp-border-color2:{colors['line']};--jp-layout-color1:{colors['back']}}}"
         f"body{{background:{colors['back']};margin:0}}</style>"
         f'<body data-jp-theme-light="{"true" if theme == "light" else "false"}">{html}'

@@ -103,7 +103,7 @@ def main() -> None:
         tempfile.TemporaryDirectory() as name,
         Zygote(Path(name), "support.dask_callers") as zygote,
         LocalCluster(
-            n_workers=2, threads_per_worker=1, dashboard_address=None, memory_limit=0,
+            n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0", memory_limit=0,
             silence_logs=50,
         ) as cluster,
         Client(cluster) as client,

@@ -71,7 +71,7 @@ def measure(rows: int, workers: int, folder: Path) -> str:
     with (
         tempfile.TemporaryDirectory(dir=folder) as work,
         LocalCluster(
-            n_workers=workers, threads_per_worker=1, dashboard_address=None, memory_limit=0
+            n_workers=workers, threads_per_worker=1, dashboard_address="127.0.0.1:0", memory_limit=0
         ) as cluster,
         Client(cluster) as client,
     ):

@@ -66,8 +66,8 @@ def _jobs(ax: Any, summary: Summary) -> None:
     for row, job in enumerate(shown):
         start = dates.date2num(job.submitted_at)
         end = dates.date2num(job.ended_at or (job.done_at if job.done_at else summary.at))
-        colour = _WAIT if job.carries else _OK if job.outcome == "completed" else _BAD
-        ax.barh(row, max(end - start, 1e-9), left=start, color=colour, height=0.6)
+        color = _WAIT if job.carries else _OK if job.outcome == "completed" else _BAD
+        ax.barh(row, max(end - start, 1e-9), left=start, color=color, height=0.6)
         word = job.outcome or state_word(job)
         ax.annotate(
             f" {count(job.requests, 'request')}, {word}",
@@ -91,8 +91,8 @@ def _statuses(ax: Any, summary: Summary) -> None:
     counts = summary.ordered_counts()
     names = [status for status, _ in counts]
     numbers = [n for _, n in counts]
-    colours = [_OK if s == "ok" else _WAIT if s in NO_FAILURE else _BAD for s in names]
-    bars = ax.barh(names, numbers, color=colours, height=0.6)
+    colors = [_OK if s == "ok" else _WAIT if s in NO_FAILURE else _BAD for s in names]
+    bars = ax.barh(names, numbers, color=colors, height=0.6)
     ax.bar_label(bars, labels=[f" {n:,}" for n in numbers], fontsize=8)
     ax.set_ylim(max(len(names), _FEWEST) - 0.4, -0.6)
     ax.set_xlim(0, max(numbers) * 1.15)

@@ -46,7 +46,7 @@ class RequestBands:
     Parameters
     ----------
     source : Source
-    asked : Arguments
+    arguments : Arguments
     folder : Path
         For data that does not stay in memory; removed by `close`.
     check_columns : bool

@@ -214,7 +214,7 @@ class StoredRun(StoredAnswers):
         """Settle an uncertain submission: it may or may not have made a job."""
         uncertain = [job for job in self.jobs() if job.step == "creating"]
         if not uncertain:
-            raise ConfigurationError(f"No submit of {self.sidecar.path} is uncertain.")
+            raise ConfigurationError(f"No submission of {self.sidecar.path} is uncertain.")
         self._execution((uncertain[0].realm, uncertain[0].model)).resolve(adopt, resubmit)
 
     def _check_budget(self, every: Sequence[StoredExecution], *, again: bool | None) -> None:

@@ -164,7 +164,7 @@ columns = _all(
 model = _model("--model", required=True, help="Name, also as @provider/name.")
 any_model = _model("--model", default="model", help="Affects only the ids.")
 sidecar_option = _run(
-    "--sidecar", type=FOLDER, help="Default: <name of the output>.llm beside the output."
+    "--sidecar", type=FOLDER, help="Run folder. Default: <output's name>.llm beside the output."
 )
 out = _run("--out", type=OUT, help="Output of the later batch, beside its sidecar.")
 sidecar = _all(

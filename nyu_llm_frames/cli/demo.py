@@ -1,4 +1,4 @@
-"""`demo`: the main job on real rows with a real model, on this machine, without a key.
+"""`demo`: a batch of real rows with a real model, on this machine, without a key.
 
 Comes in: how many rows, and where the sidecar goes. Goes out: a table, the time, and what to
 type next. The rows are a sample of FiveThirtyEight's commutations (CC BY 4.0, data/CREDIT.txt).

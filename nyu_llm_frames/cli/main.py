@@ -94,7 +94,7 @@ def _warn(message: Warning | str, *args: Any, **more: Any) -> None:
 @click.option("--quiet", "-q", is_flag=True, help="Report no progress.")
 @click.option("--poll-interval", type=float, metavar="SECONDS", help="First pause between polls.")
 def cli(quiet: bool, poll_interval: float | None) -> None:
-    """LLM batch inference for tables: a CSV or parquet file of any size in, answers joined out.
+    """LLM batch inference for tables: answer a prompt for every row of a file of any size.
 
     Any command can be interrupted and run again: it picks up where it left off, and nothing is
     paid for twice.

@@ -58,7 +58,7 @@ def serve(api_key_env: str | None, **given: Any) -> None:
 @click.option("--sidecar", type=options.FOLDER, default=Path("demo.llm"), show_default=True)
 @options.local
 def demo(rows: int, sidecar: Path, gguf: Path | None, **given: Any) -> None:
-    """Show the main job on real rows with a real model on this machine; needs no key.
+    """Run a small batch of real rows with a real model on this machine; needs no key.
 
     The first time it fetches a small model (93 MB); a second call is instant, because every
     answer is in the sidecar.

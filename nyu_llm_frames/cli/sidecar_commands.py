@@ -131,7 +131,7 @@ def resolve(adopt: str | None, resubmit: bool, **given: Any) -> None:
 @click.argument("sidecar", type=options.FOLDER, default=Path("llm_sidecar"))
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 def unlock(sidecar: Path, yes: bool) -> None:
-    """Show which process holds the lock of a sidecar, and remove the lock if it has ended.
+    """Show the process that holds a sidecar's lock; if it has ended, remove the lock.
 
     For a lock left by another machine, such as one that was switched off: this machine cannot tell
     whether that process still works. If it does, two processes may pay for the same rows. The lock

@@ -28,12 +28,13 @@ border-radius:6px;padding:.7em 1em;max-width:56em;font:13px/1.45 system-ui,sans-
 [data-jp-theme-light="false"] .nlf{--nlf-ok:#3fb950;--nlf-wait:#9198a1;--nlf-bad:#f0883e}
 [data-jp-theme-light="true"] .nlf{--nlf-ok:#1a7f37;--nlf-wait:#6e7781;--nlf-bad:#bc4c00}
 .nlf h4{margin:0 0 .4em;font-size:14px;color:inherit}
-.nlf small,.nlf .dim{color:var(--nlf-dim);font-weight:normal}
+.nlf small,.nlf.nlf .dim{color:var(--nlf-dim);font-weight:normal}
 .nlf table{border-collapse:collapse;margin:.3em 0;color:inherit}
-.nlf th,.nlf td{text-align:left;vertical-align:top;padding:.1em 1.2em .1em 0;border:0;\
+.nlf.nlf tr,.nlf.nlf th,.nlf.nlf td{text-align:left;vertical-align:top;border:0;\
 background:none;color:inherit;font-weight:normal}
-.nlf th{color:var(--nlf-dim);white-space:nowrap}
-.nlf td.n{text-align:right;font-variant-numeric:tabular-nums}
+.nlf.nlf th,.nlf.nlf td{padding:.1em 1.2em .1em 0}
+.nlf.nlf th{color:var(--nlf-dim);white-space:nowrap}
+.nlf.nlf td.n{text-align:right;font-variant-numeric:tabular-nums}
 .nlf .track{display:flex;height:8px;border-radius:4px;overflow:hidden;margin:.4em 0 .5em;\
 background:var(--nlf-bar)}
 .nlf .track i{display:block;height:8px}

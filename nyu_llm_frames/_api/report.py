@@ -32,9 +32,9 @@ main>*{min-width:0}
 .nlf{max-width:none}
 .nlf svg{width:100%;min-width:44em;height:auto;color:var(--nlf-dim)}
 .nlf table.all{width:100%}
-.nlf table.all th,.nlf table.all td{padding:.25em .9em .25em 0;white-space:nowrap;\
+.nlf.nlf table.all th,.nlf.nlf table.all td{padding:.25em .9em .25em 0;white-space:nowrap;\
 border-bottom:1px solid var(--nlf-line)}
-.nlf table.all td.text{white-space:normal;overflow-wrap:anywhere;min-width:7em}
+.nlf.nlf table.all td.text{white-space:normal;overflow-wrap:anywhere;min-width:7em}
 h1{font-size:18px;margin:0}footer,p.total{color:#59636e;margin:0}
 @media (prefers-color-scheme:dark){body{background:#010409;color:#e6edf3}\
 footer,p.total{color:#9198a1}}

@@ -88,7 +88,17 @@ class Cluster:
         futures = self.client.compute(list(tasks), optimize_graph=False)
         try:
             self._wait(futures)
-            return [self._result(number, future) for number, future in enumerate(futures)]
+            found = [self._result(number, future) for number, future in enumerate(futures)]
+            killed = [n for n, result in enumerate(found) if isinstance(result, PartitionError)]
+            for number in killed if len(killed) > 1 else ():
+                # A worker that dies takes the tasks beside it along: each is tried once more, alone.
+                self.client.retry([futures[number]])
+                self._wait([futures[number]])
+                found[number] = self._result(number, futures[number])
+            for result in found:
+                if isinstance(result, PartitionError):
+                    raise result
+            return found
         finally:
             with suppress(Exception):  # of a scheduler that is gone
                 self.client.cancel(futures)
@@ -133,17 +143,18 @@ class Cluster:
         )
 
     def _result(self, number: int, future: Any) -> Any:
+        """Return the result of a task, or the error of one that killed its workers."""
         from distributed import KilledWorker
 
         try:
             return future.result()
         except KilledWorker as e:
-            raise PartitionError(
+            return PartitionError(
                 f"Partition {number} ended one Dask worker after the other while its prompts were "
                 f"rendered (the last one: {getattr(e.last_worker, 'address', 'unknown')}). Nothing "
                 "was planned. Is it too large for a worker's memory? Repartition the frame, as "
                 'ddf.repartition(partition_size="100MB"), or give the workers more memory.',
                 partition=number,
-            ) from None
+            )
         except asyncio.CancelledError:
             raise self._lost("The Dask scheduler is gone, and its tasks with it") from None

@@ -327,7 +327,7 @@ def test_an_exported_sidecar_answers_a_colleagues_same_call(
     gateway.stop()
     out = DF.llm.batch("{{ x }}", model=MODEL, sidecar=copy, gateway=llm.Gateway())
     pd.testing.assert_frame_equal(out, first)
-    with pytest.raises(SidecarError, match="is there already"):
+    with pytest.raises(SidecarError, match="already exists"):
         llm.open_sidecar("llm_sidecar").export(tmp_path / "to share")
 
 

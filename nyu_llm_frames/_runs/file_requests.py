@@ -83,7 +83,7 @@ class RequestBands:
         """The columns that the prompts are made of."""
         wanted = {*self.head.used, *self._deciding}
         used = [name for name in self.source.columns if name in wanted]
-        return used or list(self.source.columns[:1])  # rows have to be counted all the same
+        return used or list(self.source.columns[:1])  # rows have to be counted anyway
 
     @property
     def _deciding(self) -> list[str]:

@@ -194,7 +194,7 @@ def prepare(
 
     Parameters
     ----------
-    table : Table, or what `open_table` makes one of
+    table : Table, or what `open_table` accepts
     arguments : Arguments
     check_columns : bool
         Whether the new columns must fit into the table.

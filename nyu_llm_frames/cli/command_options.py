@@ -1,7 +1,7 @@
 """Options that several commands share, read once and handed on by value.
 
 Comes in: the arguments of a command line. Goes out: keyword arguments as `df.llm.batch` takes them,
-and a gateway. A key is never an option: it would stand in the shell's history and in `ps`.
+and a gateway. A key is never an option: it would appear in the shell's history and in `ps`.
 """
 
 from __future__ import annotations

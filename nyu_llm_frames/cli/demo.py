@@ -49,7 +49,7 @@ def run(*, rows: int, sidecar: Path, **local: Any) -> None:
         isinstance(drug, str) and drug in offense.lower()
         for drug, offense in zip(out["drug"], out["offense"], strict=True)
     ]
-    click.echo(f"\n{sum(named)} of {len(out)} answers name a drug that stands in the offense.")
+    click.echo(f"\n{sum(named)} of {len(out)} answers name a drug that appears in the offense.")
     click.echo(
         "The model (SmolLM2-135M) is very small: this shows how rows are processed, not how good "
         "answers are."

@@ -53,7 +53,7 @@ def models(words: tuple[str, ...], json_: bool) -> None:
         }
         for m in found
     ]
-    show.frame(pd.DataFrame(rows), json_=False, empty="no known model has such a name")
+    show.frame(pd.DataFrame(rows), json_=False, empty="no model with this name is known")
 
 
 COMMANDS = (models,)

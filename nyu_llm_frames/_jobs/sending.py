@@ -177,8 +177,8 @@ def settle(ctx: Context, job: Job) -> Job:
             raise _uncertain(
                 ctx,
                 job,
-                f"It was submitted through {job.gateway} with provider {job.realm}, and only that "
-                "one can tell: make the call once with that gateway.",
+                f"It went through {job.gateway} with provider {job.realm}, and only that gateway "
+                "knows the job: make the call once with it.",
             )
         if job.settle_epoch != ctx.clock.epoch:
             job = ctx.save(_jobs.settling_started(job, ctx.clock.epoch, ctx.clock.monotonic()))
@@ -222,7 +222,7 @@ def unsettled(job: Job) -> str:
 
 def _doubt(job: Job) -> str:
     return (
-        f"A submit of {count(job.requests, 'request')} ended without a certain answer "
+        f"A submission of {count(job.requests, 'request')} ended without a certain answer "
         f"({job.error or 'the process died during it'}): the batch job may or may not exist."
     )
 

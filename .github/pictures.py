@@ -15,6 +15,7 @@ import select
 import signal
 import subprocess
 import tempfile
+import time
 from html import escape
 from pathlib import Path
 
@@ -40,7 +41,7 @@ def typed(command: str, folder: Path, until: str = "") -> list[str]:
     master, slave = pty.openpty()
     environment = {**os.environ, "COLUMNS": str(COLUMNS), "TERM": "dumb"}
     process = subprocess.Popen(
-        ["bash", "-c", f"stty cols {COLUMNS}; exec {command} --gateway local"],
+        ["bash", "-c", f"stty cols {COLUMNS} rows 30; exec {command} --gateway local"],
         cwd=folder, stdin=slave, stdout=slave, stderr=slave, env=environment,
         start_new_session=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
@@ -55,6 +56,7 @@ def typed(command: str, folder: Path, until: str = "") -> list[str]:
                 break
         if until and until in shown:
             until = ""
+            time.sleep(2)
             process.send_signal(signal.SIGINT)
     os.close(master)
     return on_screen(shown)
@@ -74,7 +76,7 @@ def on_screen(text: str) -> list[str]:
 def terminal(folder: Path) -> list[tuple[str, str]]:
     """Return the lines of a session, each with its kind."""
     out = []
-    for until in ("running", ""):
+    for until in ("Ctrl-C is safe", ""):
         out += [
             ("typed", f"{'$ ' if i == 0 else '  '}{line}")
             for i, line in enumerate(COMMAND.split("\n"))
@@ -122,7 +124,7 @@ def card(folder: Path) -> str:
     with llm.set_options(gateway="local", progress=False, poll_interval_s=0.5):
         run = frame.llm.submit(
             TEMPLATE, model="gemini-3-flash-preview", schema={"drug": DRUGS},
-            temperature=0, max_tokens=12, sidecar=folder / "first_batch.llm",
+            temperature=0, max_tokens=14, sidecar=folder / "first_batch.llm",
         ).wait()  # fmt: skip
     return run._repr_html_().replace(str(folder), "~/study")
 
@@ -132,13 +134,14 @@ def photograph(html: str, theme: str, target: Path, folder: Path) -> None:
     colors = THEMES[theme]
     page = folder / "page.html"
     page.write_text(
-        f"<style>:root{{--jp-ui-font-color1:{colors['ink']};--jp-ui-font-color2:{colors['dim']};"
+        f"<!doctype html><style>:root{{--jp-ui-font-color1:{colors['ink']};"
+        f"--jp-ui-font-color2:{colors['dim']};"
         f"--jp-border-color2:{colors['line']};--jp-layout-color1:{colors['back']}}}"
         f"body{{background:{colors['back']};margin:0}}</style>"
         f'<body data-jp-theme-light="{"true" if theme == "light" else "false"}">{html}'
     )
     subprocess.run(
-        ["chromium", "--headless", "--no-sandbox", "--hide-scrollbars", "--window-size=760,330",
+        ["chromium", "--headless", "--no-sandbox", "--hide-scrollbars", "--window-size=760,345",
          "--force-device-scale-factor=2", f"--screenshot={target}", page.as_uri()],
         check=True, capture_output=True,
     )  # fmt: skip
@@ -148,7 +151,10 @@ def main() -> None:
     """Draw all."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        llm.sample().head(18).to_csv(folder / "offenses.csv", index=False)
+        frame = llm.sample()[["case_id", "offense"]].sort_values(
+            "offense", key=lambda s: s.str.len()
+        )
+        frame.head(18).to_csv(folder / "offenses.csv", index=False)
         (folder / "drug.json").write_text(json.dumps({"drug": DRUGS}))
         session, html = terminal(folder), card(folder)
         for theme, colors in THEMES.items():

@@ -30,7 +30,7 @@ if _TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-# Loaded when first asked for, so that importing the package costs little beside pandas.
+# Loaded at first use, so that importing the package costs little beyond pandas.
 _LATER = {
     "Estimate": "_stages.cost.estimate",
     "FileResult": "_api.batch_file",
@@ -71,7 +71,7 @@ __all__ = [
 ]
 
 
-if not _TYPE_CHECKING:  # type checkers would take every name for one of these
+if not _TYPE_CHECKING:  # else type checkers would accept any name
 
     def __getattr__(name: str) -> object:
         if name not in _LATER:
@@ -91,8 +91,8 @@ def _register() -> None:
     claim("pandas")
 
 
-# No user's code runs in the command's own process, so nobody there writes `df.llm`, and its help
-# and completion come without pandas.
+# The command's own process runs no user code, so nothing there needs `df.llm`: help and completion
+# start without pandas.
 _PROGRAM = _Path((getattr(_sys, "argv", None) or [""])[0]).name.removesuffix(".exe")
 if _PROGRAM != "nyu-llm-frames":
     _register()

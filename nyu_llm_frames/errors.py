@@ -1,15 +1,15 @@
 """Every error and warning of the package, for the person who reads it at midnight.
 
-Comes in: what happened, to which input. Goes out: a message that ends with a way out, and the
-same facts as attributes. Each class also is the builtin it is a kind of, and each one pickles.
+Comes in: what happened, to which input. Goes out: a message that ends with how to fix it, and the
+same facts as attributes. Each class inherits the builtin it is a kind of, and each one pickles.
 
     LLMFramesError
     ├── ConfigurationError          ValueError       a key, bucket, option or argument
-    ├── NotPicklableError           TypeError        what does not leave its process
+    ├── NotPicklableError           TypeError        an object bound to its process
     ├── TemplateError               ValueError       syntax, or a failure at one row
     │   └── MissingColumnError      KeyError         a name that no column has
     ├── MissingValueError           ValueError       NA that the prompt prints or compares
-    ├── ColumnExistsError           ValueError       the output column is there already
+    ├── ColumnExistsError           ValueError       the output column already exists
     ├── RequestError                ValueError       a request that would fail or vanish
     ├── SchemaError                 ValueError       a schema that cannot be expressed
     ├── CodesError                  ValueError       hand codes that do not fit the rows
@@ -17,21 +17,21 @@ same facts as attributes. Each class also is the builtin it is a kind of, and ea
     ├── SidecarError                OSError          the folder, a file in it, its lock
     │   ├── SidecarVersionError     ...              written by a newer release
     │   ├── SidecarDamagedError     ...              a file that cannot be read
-    │   └── SidecarLockedError      TimeoutError     somebody else holds the lock
+    │   └── SidecarLockedError      TimeoutError     another process holds the lock
     ├── GatewayError                RuntimeError     the gateway refused or answered nonsense
     │   ├── AuthenticationError     PermissionError  401 and 403
-    │   └── GatewayUnavailableError ConnectionError  not reached, or 5xx until patience ended
+    │   └── GatewayUnavailableError ConnectionError  not reached, or 5xx after all retries
     ├── UncertainSubmissionError    RuntimeError     a job may or may not exist
     ├── BatchJobFailedError         RuntimeError     a job ended without any answer
     ├── RunTimeoutError             TimeoutError     `timeout=` is over, the jobs go on
     │   └── WorkersLostError        ...              Dask has no worker left
     ├── PartitionError              RuntimeError     a partition of a Dask frame ends its workers
-    │   └── PartitionChangedError   ...              its rows are others than those that were sent
+    │   └── PartitionChangedError   ...              its rows differ from those that were sent
     └── PartialResultError          RuntimeError     some rows have no good answer
 
     PartialResultWarning            UserWarning      the same, as the default warning
     CodesWarning                    UserWarning      coders differ, or their file is open
-    TruncationWarning               UserWarning      max_tokens that thinking will eat
+    TruncationWarning               UserWarning      max_tokens that thinking may use up
 """
 
 from __future__ import annotations
@@ -87,11 +87,11 @@ class LLMFramesError(Exception):
 
 
 class ConfigurationError(LLMFramesError, ValueError):
-    """A credential, option or argument is missing or has no meaning here."""
+    """A credential, option or argument is missing or invalid."""
 
 
 class NotPicklableError(LLMFramesError, TypeError):
-    """An object that does not leave its process, since it holds a client, threads or a lock."""
+    """An object that cannot leave its process, because it holds a client, threads or a lock."""
 
 
 class TemplateError(LLMFramesError, ValueError):
@@ -118,9 +118,9 @@ class MissingColumnError(TemplateError, KeyError):
     Attributes
     ----------
     column : str
-        The name asked for.
+        The missing name.
     available : tuple of Hashable
-        The columns there are, the nearest first.
+        The existing columns, the nearest first.
     """
 
     column: Hashable = ""
@@ -135,7 +135,7 @@ class MissingValueError(LLMFramesError, ValueError):
     columns : dict of Hashable to int
         Number of missing values per column.
     rows : tuple of Hashable
-        Index labels of the first rows concerned.
+        Index labels of the first rows affected.
     """
 
     columns: Mapping[Hashable, int] = _NONE
@@ -143,7 +143,7 @@ class MissingValueError(LLMFramesError, ValueError):
 
 
 class ColumnExistsError(LLMFramesError, ValueError):
-    """Output columns, `columns`, are already in the frame."""
+    """The frame already has output columns: `columns`."""
 
     columns: Sequence[str] = ()
 
@@ -154,9 +154,9 @@ class RequestError(LLMFramesError, ValueError):
     Attributes
     ----------
     row : Hashable or None
-        Index label of the first row concerned.
+        Index label of the first row affected.
     count : int
-        Number of rows concerned.
+        Number of rows affected.
     """
 
     row: Hashable = None
@@ -164,18 +164,18 @@ class RequestError(LLMFramesError, ValueError):
 
 
 class SchemaError(LLMFramesError, ValueError):
-    """A schema that cannot be sent or turned into columns; `path` says where, as ``$.kind``."""
+    """A schema that cannot be sent or turned into columns; `path` says where (``$.kind``)."""
 
     path: str = "$"
 
 
 class CodesError(LLMFramesError, ValueError):
-    """Hand codes that cannot be read, joined or compared without a doubt.
+    """Hand codes that cannot be read, joined or compared reliably.
 
     Attributes
     ----------
     file, row, unit : str, Hashable, str
-        Name of the file, its row (in a frame: the index label) and the unit concerned.
+        File name, row (in a frame: the index label) and unit affected.
     """
 
     file: str = ""
@@ -198,12 +198,12 @@ class SidecarDamagedError(SidecarError):
 
 
 class SidecarLockedError(SidecarError, TimeoutError):
-    """Somebody else holds the sidecar's lock.
+    """Another process holds the sidecar's lock.
 
     Attributes
     ----------
     host, pid, since : str, int, str
-        Who, and since when (UTC, ISO 8601).
+        Its holder, and since when (UTC, ISO 8601).
     """
 
     host: str = ""
@@ -212,14 +212,14 @@ class SidecarLockedError(SidecarError, TimeoutError):
 
 
 class GatewayError(LLMFramesError, RuntimeError):
-    """The gateway refused a call, or what came back is no answer of a gateway.
+    """The gateway refused a call, or the response is not a gateway's.
 
     Attributes
     ----------
     status_code : int or None
         HTTP status.
     body : str
-        The beginning of what came back.
+        The start of the response.
     """
 
     status_code: int | None = None
@@ -227,7 +227,7 @@ class GatewayError(LLMFramesError, RuntimeError):
 
 
 class AuthenticationError(GatewayError, PermissionError):
-    """401 or 403: the key, or what it may do."""
+    """401 or 403: the key is wrong, or lacks a permission."""
 
 
 class GatewayUnavailableError(GatewayError, ConnectionError):
@@ -236,9 +236,9 @@ class GatewayUnavailableError(GatewayError, ConnectionError):
     Attributes
     ----------
     connected : bool
-        False when no connection was made, so that nothing can have happened there.
+        False when no connection was made, so nothing can have happened there.
     retry_after_s : float or None
-        What the gateway asked for.
+        Seconds that the gateway requested.
     """
 
     connected: bool = True
@@ -246,7 +246,7 @@ class GatewayUnavailableError(GatewayError, ConnectionError):
 
 
 class _CarriesRun(LLMFramesError):
-    """An error that hands the `Run` back; the run stays behind when it is pickled.
+    """An error that carries the `Run`; pickling drops the run.
 
     For a file it is a `StoredRun`, which works on the sidecar alone: ``poll``, ``wait``, ``retry``,
     ``cancel``, ``resolve``, ``failures``.
@@ -263,10 +263,10 @@ class BudgetError(_CarriesRun, RuntimeError):
     max_cost, upper : float or None
         US dollars.
     status_code : int or None
-        412 where the gateway says it: then nothing was made of the refused call, and everything
-        before it is kept.
+        412 where the gateway reports it: the refused call made nothing, and everything before it
+        is kept.
     run : Run, StoredRun or None
-        Where the gateway says it.
+        Set where the gateway reports it.
     """
 
     max_cost: float | None = None
@@ -275,9 +275,9 @@ class BudgetError(_CarriesRun, RuntimeError):
 
 
 class UncertainSubmissionError(_CarriesRun, RuntimeError):
-    """A submit may or may not have made a job, and the job list cannot tell.
+    """A submission may or may not have made a job, and the job list cannot tell.
 
-    Nothing more is submitted from this sidecar until it is settled by
+    Nothing more is submitted from this sidecar until you settle it with
     ``error.run.resolve(adopt="<batch id>")`` or ``error.run.resolve(resubmit=True)``.
 
     Attributes
@@ -286,7 +286,7 @@ class UncertainSubmissionError(_CarriesRun, RuntimeError):
     job : str
         Name of the job in the sidecar.
     input_file_id : str
-        What to look for in the provider's own list of jobs.
+        Look for it in the provider's own list of jobs.
     """
 
     job: str = ""
@@ -327,7 +327,7 @@ class PartitionError(LLMFramesError, RuntimeError):
 
 
 class PartitionChangedError(PartitionError):
-    """A partition of a Dask frame has other rows now than those that were sent.
+    """The rows of a Dask partition differ from those that were sent.
 
     Attributes
     ----------
@@ -343,13 +343,13 @@ class PartitionChangedError(PartitionError):
 
 
 class PartialResultError(_CarriesRun, RuntimeError):
-    """Some rows have no good answer and ``on_error="raise"`` was asked for.
+    """Some rows have no good answer and ``on_error="raise"`` is set.
 
     Attributes
     ----------
     run : Run, StoredRun or None
     frame : pandas.DataFrame or None
-        The joined frame, with everything that was answered.
+        The joined frame, with all answers so far.
     counts : dict of str to int
         Rows per status.
     """
@@ -359,7 +359,7 @@ class PartialResultError(_CarriesRun, RuntimeError):
 
 
 class PartialResultWarning(UserWarning):
-    """Some rows have no good answer; their reasons stand in ``{output}_error``."""
+    """Some rows have no good answer; the reasons are in ``{output}_error``."""
 
 
 class TruncationWarning(UserWarning):
@@ -367,4 +367,4 @@ class TruncationWarning(UserWarning):
 
 
 class CodesWarning(UserWarning):
-    """Coders differ, or a file of theirs is open in a spreadsheet program."""
+    """Coders differ, or one of their files is open in a spreadsheet program."""

@@ -2,13 +2,14 @@
 
 The same methods, arguments, errors and columns as in pandas: text is String, choices and statuses
 are Enum in their declared order, then Int64, Boolean, Float64, List and Struct. The same data makes
-the same requests as everywhere, so that what was paid from pandas is not paid again from here. A
-NaN counts as missing, as in pandas.
+the same requests as in pandas, so nothing that was paid for there is paid for again. A NaN counts
+as missing, as in pandas.
 
-Frames of Polars have no row labels: ``index`` in a template is the row's number from 0. A LazyFrame
-is collected when a method is called, since nothing that pays may hide in a query plan: `preview`
-collects the first rows, all others the whole. `preview` and `trial` then give a DataFrame, `batch`
-a LazyFrame. The record that pandas keeps in ``attrs["trial"]`` is printed only.
+Polars frames have no row labels: ``index`` in a template is the row's number from 0. A LazyFrame is
+collected when a method is called, because nothing that costs money may hide in a query plan:
+`preview` collects the first rows, all other methods the whole frame. `preview` and `trial` then
+return a DataFrame, `batch` a LazyFrame. The record that pandas keeps in ``attrs["trial"]`` is only
+printed.
 
 Needs ``pip install "nyu-llm-frames[polars]"``.
 

@@ -37,7 +37,7 @@ def test_one_warning_counts_the_kinds_and_points_at_the_call(gateway: StandIn) -
     assert str(warning.message) == (
         "3 of 4 rows have no good answer: 1 blocked (row 'A': prompt blocked: PROHIBITED_CONTENT); "
         "2 refused (row 'B': 400 INVALID_ARGUMENT: no such role). "
-        "The reasons stand in response_error."
+        "The reasons are in response_error."
     )
 
 

@@ -507,7 +507,7 @@ def test_the_sample_comes_with_its_credit_and_a_drug_in_every_offence() -> None:
     assert len(frame) == 20
     for offence in frame["offense"]:
         assert sum(drug in offence.lower() for drug in DRUGS) == 1
-    credit = Path(llm.__file__).parent / "data" / "CREDIT.txt"
+    credit = Path(llm.__file__).parent / "_api" / "data" / "CREDIT.txt"
     assert "CC BY 4.0" in credit.read_text()
     original = pd.read_csv(Path(__file__).parent / "data" / "commutations.csv")
     assert frame.merge(original, how="inner").shape == frame.shape

@@ -69,7 +69,7 @@ def test_max_cost_counts_what_is_sent_along(gateway: StandIn) -> None:
             ask(few, max_cost=2 * alone.usd_batch.high)
         assert gateway.jobs == []
         ask(few)
-    assert any("sent along: 48 requests of an earlier call" in line for line in told)
+    assert any("also sent: 48 requests of an earlier call" in line for line in told)
     assert [len(job.requests) for job in gateway.jobs] == [50]
 
 

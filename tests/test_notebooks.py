@@ -12,20 +12,36 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-NAMES = ("01_first_batch", "02_code_speeches", "03_extract_offenses", "04_reproduce", "06_evaluate")
+NAMES = (
+    "01_first_batch",
+    "02_code_speeches",
+    "03_extract_offenses",
+    "04_reproduce",
+    "05_larger",
+    "06_evaluate",
+)
 ECHO = 'llm.set_options(gateway=llm.Gateway.local(answers="echo"))'
 NEEDED = ("nbclient", "nbformat", "ipykernel", "matplotlib", "starlette", "uvicorn", "platformdirs")
 
-executes = pytest.mark.skipif(
-    any(importlib.util.find_spec(name) is None for name in NEEDED),
-    reason='executing notebooks needs pip install "nyu-llm-frames[local,plot,notebooks]"',
-)
+LARGER = ("polars", "dask", "distributed", "duckdb")
+
+
+def executes_with(names: Sequence[str], extras: str) -> pytest.MarkDecorator:
+    """Skip where a package that a notebook needs is not there."""
+    return pytest.mark.skipif(
+        any(importlib.util.find_spec(name) is None for name in names),
+        reason=f'executing notebooks needs pip install "nyu-llm-frames[{extras}]"',
+    )
+
+
+executes = executes_with(NEEDED, "local,plot,notebooks")
 every_notebook = pytest.mark.parametrize("name", NAMES)
 
 
@@ -131,6 +147,30 @@ def test_colleague_gets_the_same_table_without_network(
     assert "this kernel has no network" in cell_with(notebook, "addaudithook")
     assert "12 already answered; nothing to pay" in cell_with(notebook, "reproduced = df.llm")
     assert "11 requests answered, 1 to pay" in cell_with(notebook, "estimate.to_pay")
+
+
+@executes_with((*NEEDED, *LARGER), "local,polars,dask,notebooks")
+def test_larger_tables_find_their_answers_at_every_door_and_pay_at_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notebook = execute("05_larger", tmp_path, monkeypatch)
+    ids = cell_with(notebook, "llm.preview(door")
+    assert {ids.count(i) for i in re.findall(r"r-[0-9a-f]{10}", ids)} == {2 * 5}  # text and HTML
+    paid = cell_with(notebook, "coded = frame.llm.batch")
+    assert "36 to pay" in paid
+    for call, rows in (
+        ("answered = llm.batch(democrats", 18),
+        ("from_arrow = llm.batch", 36),
+        ("from_pandas = df.llm.batch", 36),
+        ("llm.batch_file", 36),
+        ("out = ddf.llm.batch", 36),
+    ):
+        shown = cell_with(notebook, call)
+        assert f"{rows} already answered; nothing to pay" in shown
+        assert f"done: {rows} rows ({rows} ok); cost $0" in shown
+        assert "uploading" not in shown
+    assert re.search(r"to pay +0\n", cell_with(notebook, "ddf.llm.estimate"))
+    assert cell_with(notebook, "jobs()").count("completed") == 2  # one job; text and HTML
 
 
 @executes

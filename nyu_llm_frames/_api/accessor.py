@@ -1,6 +1,6 @@
 """The accessor ``df.llm``: check, call one function, return. It stores nothing.
 
-Comes in: a frame and arguments. Goes out: what the stages behind it made.
+Comes in: a frame and arguments. Goes out: results of the stages behind it.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class TableMethods(Generic[T]):
         template : str, Path, jinja2.Template or list of dict
             See `batch`.
         model : str, optional
-            Only for the ids: another model is another request.
+            Affects only the ids: another model makes another request.
         n : int, default 5
             Number of rows.
         **common
@@ -59,7 +59,7 @@ class TableMethods(Generic[T]):
         Returns
         -------
         pandas.DataFrame
-            The first n rows' index, with ``custom_id`` and ``messages`` (lists of dicts).
+            ``custom_id`` and ``messages`` (lists of dicts) of the first n rows, index kept.
 
         Examples
         --------
@@ -85,20 +85,20 @@ class TableMethods(Generic[T]):
         **common: Unpack[Common],
     ) -> Estimate:
         """
-        Tell what the batch would send and cost; no network, no key, nothing written.
+        Estimate what the batch would send and cost; no network, no key, nothing written.
 
-        Prompts are counted by the real counts of earlier answers where the sidecar has some, else
-        by a tokenizer of the model's family (``pip install "nyu-llm-frames[tokens]"``), else by
-        their characters; the estimate says which. Answers are as long as earlier ones to the same
-        question, and at most `max_tokens`, else their 99th percentile (with a margin below 30
-        answers), else the model's maximum.
+        Prompt tokens come from the real counts of earlier answers where the sidecar has some, else
+        from a tokenizer of the model's family (``pip install "nyu-llm-frames[tokens]"``), else
+        from the number of characters; the estimate says which. Answers are expected to be as long
+        as earlier ones to the same question. Their upper limit is `max_tokens`, else the 99th
+        percentile of those (with a margin below 30 answers), else the model's maximum.
 
         Parameters
         ----------
         template, model, **common
             See `batch`.
         retries : int, default 1
-            Further attempts; the upper end of the cost counts them.
+            Further attempts; the upper end of the cost includes them.
 
         Returns
         -------
@@ -131,12 +131,12 @@ class TableMethods(Generic[T]):
         **common: Unpack[Common],
     ) -> T:
         """
-        Answer n rows now, at the live rate, with the very same requests as the batch.
+        Answer n rows now, at the live rate, with the same requests as the batch.
 
         The answers are stored, so the batch does not pay for them again, and rows that have an
-        answer are not asked again. A live request cannot be found again at the gateway: one that
-        a crash or a lost connection interrupts may have been paid, and is paid again by the batch.
-        That, and a trial at the same moment as a batch of the same rows, are the only ways to pay
+        answer are not sent again. A live request cannot be looked up at the gateway: one that is
+        interrupted by a crash or a lost connection may have been paid for, and the batch pays for
+        it again. Only this, and a trial at the same moment as a batch of the same rows, can pay
         twice.
 
         Parameters
@@ -146,14 +146,14 @@ class TableMethods(Generic[T]):
         n : int, default 5
             Number of rows, drawn at random.
         random_state : int or numpy.random.Generator, optional
-            As `pandas.DataFrame.sample` takes it; give one to draw the same rows again.
+            As in `pandas.DataFrame.sample`; set it to draw the same rows again.
 
         Returns
         -------
         pandas.DataFrame
             Those rows, in the order of the frame, with the new columns. ``attrs["trial"]`` is a
             dict: tokens, truncated and refused rate, seconds, the cost of the trial and the
-            projected cost of the whole with a 95 % interval.
+            projected cost of the whole frame with a 95% interval.
 
         Raises
         ------
@@ -194,7 +194,7 @@ class TableMethods(Generic[T]):
         Returns
         -------
         Run
-            To look at, wait for and collect.
+            To inspect, wait for and collect.
 
         Raises
         ------
@@ -226,84 +226,85 @@ class TableMethods(Generic[T]):
         """
         Answer a prompt for every row, in batch jobs at half the price.
 
-        Make the same call again at any time, in any kernel: it picks up where things stand.
-        Nothing is paid twice, and a finished call needs neither network nor key.
+        Repeat the same call at any time, in any kernel: it picks up where it left off. Nothing is
+        paid for twice, and a finished call needs neither network nor key.
 
         Parameters
         ----------
         template : str, Path, jinja2.Template or list of dict
-            Jinja template of the prompt. Names are the columns; ``row["any column"]`` and
-            ``index`` always work. A list of ``{"role", "content"}`` gives several messages.
+            Jinja template of the prompt. Its variables are the columns; ``row["any column"]`` and
+            ``index`` always work. A list of ``{"role", "content"}`` makes several messages.
         model : str
-            Name of the model, as ``"gemini-3-flash-preview"`` or, with its provider,
+            Name of the model, such as ``"gemini-3-flash-preview"`` or, with its provider,
             ``"@vertexai/gemini-3-flash-preview"``.
         wait : bool, default True
-            False takes one step (plan, submit, one poll, collect what is there) and returns the
-            frame so far.
+            False takes one step (plan, submit, poll once, collect answers) and returns the frame
+            so far.
         timeout : float, optional
             Seconds of waiting before `RunTimeoutError`; the batch jobs go on.
         retries : int, default 1
             Further attempts for requests that failed or got no answer.
         max_cost : float, optional
-            US dollars that the call may cost at most. Held against the upper estimate, retries
+            Most that the call may cost, in US dollars. Compared with the upper estimate, retries
             included, before anything is uploaded.
         on_error : {"keep", "raise"}, default "keep"
-            Whether rows without a good answer are a warning or a `PartialResultError`.
+            Whether rows without a good answer cause a warning or a `PartialResultError`.
         system : str, Path or jinja2.Template, optional
             Template of the system message.
         schema : type or dict, optional
             Fields of a structured answer; each becomes a typed column.
         images : str or list of str, optional
             Columns that hold images or documents: gs:// and https:// URLs, local paths, bytes,
-            ``{"url", "mime_type"}``, cells of Hugging Face's datasets (``{"bytes", "path"}``), PIL
-            images (sent as PNG), or lists of these. An empty list is a row without image.
+            ``{"url", "mime_type"}``, cells of Hugging Face datasets (``{"bytes", "path"}``), PIL
+            images (sent as PNG), or lists of these. An empty list means no image.
         output : str, default "response"
-            Name of the new column; its errors stand in ``{output}_error``.
+            Name of the new column; its errors are in ``{output}_error``.
         prefix : str, default ""
-            Put before the names of a schema's columns.
+            Prefix for the names of a schema's columns.
         if_exists : {"error", "replace", "fill"}, default "error"
-            What to do when a new column is there already. "fill" asks only the rows that have no
+            What to do when a new column already exists. "fill" sends only the rows that have no
             good answer in these columns (error set, or value missing), with this call's
             parameters, and fills their cells; all other cells stay. With "replace" and "fill", a
-            template that goes through `row` as a whole meets no column of an earlier run that it
-            does not name.
+            template that loops over `row` skips the columns of an earlier run, unless it names
+            them.
         details : bool, default False
             Whether to add status, finish reason, tokens, cost, model and custom_id.
         missing : {"error", "skip"}, default "error"
-            What to do with rows whose prompt prints a missing value, or compares one, without
-            words for it: ``{% if x %}``, ``x is none``, ``x or "?"``, ``x | default("?")``. A
-            `jinja2.Template` shows no words: there, a missing value is an error in any case.
+            What to do with rows whose prompt prints or compares a missing value that the template
+            does not handle, as ``{% if x %}``, ``x is none``, ``x or "?"`` and
+            ``x | default("?")`` do. A `jinja2.Template` does not show its source: there, a missing
+            value is always an error.
         max_tokens, temperature, top_p, seed, stop
-            As the model takes them; unset ones are not sent.
+            Sent to the model as given; unset ones are not sent.
         thinking : str or int, optional
-            "off", "low", "medium", "high", or a budget in tokens. With it, `max_tokens` is the
-            limit of the answer alone: what is sent is larger by the room that thinking needs.
+            "off", "low", "medium", "high", or a budget in tokens. With it, `max_tokens` limits the
+            answer alone: the number sent adds the room that thinking needs.
         params : dict, optional
-            Any further field of the request body.
+            Further fields of the request body.
         sidecar : str or Path, optional
-            Folder that remembers jobs and answers; default ``llm_sidecar``.
+            The run's folder, its sidecar, which keeps jobs and answers; default ``llm_sidecar``.
         gateway : Gateway or "local", optional
-            Default: the environment's.
+            By default the one that the environment sets.
 
         Returns
         -------
         pandas.DataFrame
-            A new frame: same index, order, dtypes and columns, and the new columns.
+            A new frame: same index, order, dtypes and columns, plus the new columns.
 
         Raises
         ------
         TemplateError, MissingColumnError, MissingValueError, ColumnExistsError, RequestError
             Before anything is sent.
         ConfigurationError
-            A missing credential, before anything is sent, or an argument without meaning.
+            A missing credential, before anything is sent, or an invalid argument.
         AuthenticationError, GatewayError
             The gateway refused.
         UncertainSubmissionError
-            A submit may or may not have made a job, and the job list cannot tell.
+            A submission may or may not have made a job, and the job list cannot tell.
         BatchJobFailedError
             A batch job ended without any answer.
         RunTimeoutError
-            `timeout` is over.
+            `timeout` has passed.
         PartialResultError
             With ``on_error="raise"``.
 
@@ -331,12 +332,12 @@ class TableMethods(Generic[T]):
         self, path: str | Path, template: Template, *, model: str, **common: Unpack[Common]
     ) -> list[Path]:
         """
-        Write the request files without sending them: for the steps by hand, or another runner.
+        Write the request files without sending them: for manual upload, or another runner.
 
         Parameters
         ----------
         path : str or Path
-            The file of JSON lines; above the limits of one file there are several, numbered.
+            The JSON Lines file; above the limits of one file, several numbered ones are written.
         template, model, **common
             See `batch`.
 
@@ -361,12 +362,12 @@ class TableMethods(Generic[T]):
         **common: Unpack[Common],
     ) -> T:
         """
-        Take an output file into the sidecar, and join its answers to the rows.
+        Import an output file into the sidecar, and join its answers to the rows.
 
         Parameters
         ----------
         path : str, Path or sequence of them
-            What came back for the files of `to_jsonl`: fetched by hand, or written by
+            The output for the files of `to_jsonl`: fetched by hand, or written by
             ``vllm run-batch``.
         template, model, **common
             As given to `to_jsonl`. Later calls of `batch` with them find the answers.
@@ -374,7 +375,7 @@ class TableMethods(Generic[T]):
         Returns
         -------
         pandas.DataFrame
-            As `batch`; rows without an answer in the sidecar are NA.
+            As from `batch`; rows without an answer in the sidecar are NA.
 
         Raises
         ------
@@ -395,4 +396,4 @@ class TableMethods(Generic[T]):
 
 
 class FrameMethods(TableMethods[pd.DataFrame], ResearchMethods):
-    """What a pandas frame has: ``df.llm``."""
+    """The methods of ``df.llm`` on a pandas frame."""

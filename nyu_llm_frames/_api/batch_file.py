@@ -38,9 +38,9 @@ class FileResult:
     counts : dict of str to int
         Rows per status; "pending" ones only with ``wait=False``.
     trouble : str
-        What kept a step without waiting from going on: the gateway was not reached. Else "".
+        Why a step without waiting did not go on: the gateway was not reached. Else "".
     cost : float or None
-        US dollars by the answers' own usage; None where no price is known.
+        US dollars, from the usage that answers report; None where no price is known.
     changed : bool
         Whether this call did more than an earlier one: a batch job went on, or the output is new.
     """
@@ -55,14 +55,14 @@ class FileResult:
     changed: bool = True
 
     def __repr__(self) -> str:
-        told = ", ".join(f"{n:,} {s}" for s, n in sorted(self.counts.items(), key=lambda x: -x[1]))
+        text = ", ".join(f"{n:,} {s}" for s, n in sorted(self.counts.items(), key=lambda x: -x[1]))
         return (
-            f"<{self.output}: {count(self.rows, 'row')} ({told or 'none'}); sidecar {self.sidecar}>"
+            f"<{self.output}: {count(self.rows, 'row')} ({text or 'none'}); sidecar {self.sidecar}>"
         )
 
 
 def beside_output(output: Path, input_path: Path, if_exists: str) -> Path:
-    """Return the sidecar of a call that names none: beside the output.
+    """Return the sidecar of a call that gives none: beside the output.
 
     With ``if_exists="fill"`` the input is an earlier call's output, and its sidecar knows the rows
     that are still pending.

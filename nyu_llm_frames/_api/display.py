@@ -1,6 +1,6 @@
 """How a run looks: text for consoles, HTML for notebooks.
 
-Comes in: a `Summary`. Goes out: strings. Answers and errors are foreign text:
+Comes in: a `Summary`. Goes out: strings. Answers and errors are untrusted text:
 everything is escaped, here and only here.
 """
 
@@ -61,12 +61,12 @@ def _track(summary: Summary) -> str:
     shares = "".join(
         f'<i class="{kind}" style="width:{100 * n / summary.rows:.2f}%"></i>' for kind, n in parts
     )
-    told = escape(f"{good:,} of {summary.rows:,} {summary.noun}s answered")
-    return f'<div class="track" role="img" aria-label="{told}" title="{told}">{shares}</div>'
+    label = escape(f"{good:,} of {summary.rows:,} {summary.noun}s answered")
+    return f'<div class="track" role="img" aria-label="{label}" title="{label}">{shares}</div>'
 
 
 def run_html(summary: Summary, *, with_steps: bool = True) -> str:
-    """Return the notebook form of a run; what to do next is for who runs it."""
+    """Return the notebook form of a run; next steps are for the person who runs it."""
     counts = " · ".join(f"<b>{n:,}</b> {escape(s)}" for s, n in summary.ordered_counts())
     title = f"run {summary.name}" if summary.noun == "row" else summary.name
     out = [

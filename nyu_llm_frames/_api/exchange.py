@@ -1,7 +1,7 @@
-"""Exchange with the manual steps and other runners: request files out, output files in.
+"""Exchange with manual uploads and other runners: request files out, output files in.
 
-Comes in: a prepared call, or an output file of anybody. Goes out: JSON lines that can be uploaded
-by hand or given to ``vllm run-batch``; answers in the sidecar; a tidy frame.
+Comes in: a prepared call, or any output file. Goes out: JSON Lines that can be uploaded by hand or
+given to ``vllm run-batch``; answers in the sidecar; a tidy frame.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def to_jsonl(call: PreparedCall, path: str | Path) -> list[Path]:
         raise ConfigurationError(f"There is no folder {target.parent} for the request file.")
     requests, options = call.requests, call.options
     _, planner = CallExecution(call, looked_at(call, current_clock())).one_part()
-    planner.take_back()  # what a call planned that failed before anything was made
+    planner.take_back()  # plans of a call that failed before it made anything
     chosen = np.flatnonzero(planner.states().open)
     sizes = requests.line_bytes()[chosen]
     ranges = _shards.split(sizes, options.max_requests_per_file, options.max_bytes_per_file)
@@ -77,10 +77,10 @@ def to_jsonl(call: PreparedCall, path: str | Path) -> list[Path]:
 
 
 def _remove_earlier(target: Path, written: Sequence[Path], ids: pa.Array) -> None:
-    """Remove request files of an earlier call: what is uploaded from there would be paid again.
+    """Remove request files of an earlier call: uploading them would pay again.
 
-    Of those with a number in their name, which may be another call's, only those that are numbered
-    from 1 on, as here, or hold a request of this call.
+    Numbered files may belong to another call. They are removed only if they are numbered from 1 on,
+    as here, or hold a request of this call.
     """
     numbered = re.compile(re.escape(target.stem) + r"-(\d+)" + re.escape(target.suffix))
     found = {path: numbered.fullmatch(path.name) for path in target.parent.iterdir()}
@@ -96,7 +96,7 @@ def _remove_earlier(target: Path, written: Sequence[Path], ids: pa.Array) -> Non
 
 
 def _is_request_file(path: Path) -> bool:
-    """Whether a file begins as those that are written here."""
+    """Whether a file begins like the request files written here."""
     if not path.is_file():
         return False
     with path.open("rb") as file:
@@ -104,7 +104,7 @@ def _is_request_file(path: Path) -> bool:
 
 
 def _request_ids(path: Path) -> Iterator[str]:
-    """Yield the ids in a file of requests as it is written here."""
+    """Yield the ids of a request file written here."""
     start = len(REQUEST_START) - 2  # with the first letters of the id
     with path.open("rb") as file:
         for line in file:
@@ -123,7 +123,7 @@ def _write(call: PreparedCall, part: Ints, path: Path) -> None:
 
 # --- in ---------------------------------------------------------------------------------------
 def from_jsonl(call: PreparedCall, given: Sequence[str | Path]) -> Any:
-    """Take output files into the sidecar, and join what there is to the rows."""
+    """Import output files into the sidecar, and join all answers to the rows."""
     paths = [local_path(path, "The output file", "Download it first.") for path in given]
     for path in paths:
         _check(path)
@@ -194,7 +194,7 @@ def _judged(answer: Answer, call: PreparedCall, place: int) -> Answer:
 def _foreign(custom_id: str, call: PreparedCall, paths: Sequence[Path]) -> ConfigurationError:
     return ConfigurationError(
         f"No line of {', '.join(map(str, paths))} belongs to a row of this call; the first id is "
-        f"{custom_id!r}. Ids say which template, model, parameters and provider a request has, "
+        f"{custom_id!r}. Ids depend on template, model, parameters and provider, "
         f"here {call.arguments.model!r} and {call.gateway.realm!r}: make the call with the same "
         "arguments as df.llm.to_jsonl. For a file of other ids use nyu_llm_frames.read_output."
     )

@@ -1,6 +1,6 @@
 """The functions for files: `batch_file` and `read_output`.
 
-Comes in: paths and arguments, as users write them. Goes out: what the stages behind it made.
+Comes in: paths and arguments, as users write them. Goes out: results of the stages behind them.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ def batch_file(
     Answer a prompt for every row of a file of any size, in memory that does not grow with it.
 
     The same as ``df.llm.batch`` for a table that stays on disk: same requests, same ids, same
-    columns. Make the same call again at any time; it picks up where things stand.
+    columns. Repeat the same call at any time; it picks up where it left off.
 
     Parameters
     ----------
     input_path : str, Path, or a list of them
         ``.csv``, ``.tsv`` or ``.jsonl`` (text in UTF-8, also compressed: ``.csv.gz``,
         ``.csv.zst``), ``.parquet``, ``.feather``, ``.arrow`` or ``.xlsx``; or a folder of files of
-        one of these kinds. Files of a list follow each other in its order.
+        one of these kinds. Files of a list are read in its order.
     output_path : str or Path
         ``.csv``, ``.tsv``, ``.jsonl`` (also ``.gz`` and ``.zst`` of these), ``.parquet``,
         ``.feather``, ``.arrow`` or ``.xlsx``; replaced whole. All columns of the input in order,
@@ -69,34 +69,33 @@ def batch_file(
     Raises
     ------
     LLMFramesError
-        As ``df.llm.batch``; the errors that carry a run carry one that works on the sidecar.
+        As ``df.llm.batch``; the run that an error carries works on the sidecar alone.
 
     Notes
     -----
-    A column of a CSV file is what ``pandas.read_csv(path, low_memory=False)`` makes of it, names
-    and row labels too, but for numbers that pandas would change: with zeros or a ``+`` in front,
-    or whole ones beyond 2**53 beside missing values. Such a column stays text, and a note names
-    it. From CSV to CSV every record is copied as it stands, byte for byte, unless a column is
-    replaced.
+    CSV columns, their names and row labels are read as ``pandas.read_csv(path, low_memory=False)``
+    reads them, except for numbers that pandas would change: those with leading zeros or a ``+``,
+    and whole numbers beyond 2**53 beside missing values. Such a column stays text, and a note names
+    it. From CSV to CSV every record is copied byte for byte, unless a column is replaced.
 
-    From JSON lines to JSON lines objects are copied as they stand, too. Columns of several CSV or
-    Excel files are those of ``pandas.concat`` of what pandas reads of each.
+    From JSON Lines to JSON Lines, objects are copied unchanged, too. Several CSV or Excel files
+    have the columns of ``pandas.concat`` of the frames that pandas reads from them.
 
-    What stands in a parquet or Feather file and is not ours stays as it is: types, index, labels
-    of columns. CSV, JSON and Excel have no lists of dates, decimals or bytes: such a column is an
-    error before anything is sent.
+    The input's own types, index and column labels in a parquet or Feather file are kept. CSV, JSON
+    and Excel cannot hold lists of dates, decimals or bytes: such a column is an error before
+    anything is sent.
 
     Excel files need ``pip install "nyu-llm-frames[excel]"``. A sheet is read whole, with the values
-    that Excel stored for its formulas, as ``pandas.read_excel`` reads it, but for what pandas
-    would change: numbers kept as text with zeros in front, and truth values beside empty cells;
-    a note names such columns. In an output no text becomes a formula, line ends in a cell are
-    ``\\n``, and what no cell holds is an error: more than 32,767 characters (the answers are
-    kept, for an output in parquet), or, before anything is sent, more than 1,048,575 rows.
+    that Excel stored for its formulas, as ``pandas.read_excel`` reads it, except for what pandas
+    would change: numbers stored as text with leading zeros, and booleans beside empty cells; a note
+    names such columns. In an output, text never becomes a formula, line ends in a cell are ``\\n``,
+    and what does not fit is an error: more than 32,767 characters in a cell (the answers are kept,
+    for an output in parquet), or, before anything is sent, more than 1,048,575 rows.
 
     Examples
     --------
     >>> import nyu_llm_frames as llm
-    >>> llm.batch_file("reviews.csv", "answers.parquet", "Summarise: {{ text }}",
+    >>> llm.batch_file("reviews.csv", "answers.parquet", "Summarize: {{ text }}",
     ...                model="gemini-3-flash-preview")  # doctest: +SKIP
     """
     from nyu_llm_frames._api.batch_file import run_file
@@ -117,12 +116,12 @@ def batch_file(
 
 def read_output(path: str | Path) -> pd.DataFrame:
     """
-    Read any batch output file as a tidy frame, also one whose ids are not ours.
+    Read any batch output file as a tidy frame, even one with ids from another tool.
 
     Parameters
     ----------
     path : str or Path
-        An output file of JSON lines: fetched with ``curl`` from NYU's gateway, or written by
+        An output file in JSON Lines: fetched with ``curl`` from NYU's gateway, or written by
         ``vllm run-batch``, or by OpenAI.
 
     Returns
@@ -130,8 +129,8 @@ def read_output(path: str | Path) -> pd.DataFrame:
     pandas.DataFrame
         One row per line, in the file's order: ``custom_id``, ``status``, ``text``, ``error``,
         ``finish_reason``, ``prompt_tokens``, ``completion_tokens``, ``reasoning_tokens``,
-        ``cached_tokens``, ``model``. A line without a usable id has a status of "failed", no id,
-        and says why.
+        ``cached_tokens``, ``model``. A line without a usable id has the status "failed", no id,
+        and the reason as its error.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""`open_sidecar`: look at a sidecar without a frame.
+"""`open_sidecar`: read a sidecar, a run's folder, without a frame.
 
 Comes in: the path of a sidecar. Goes out: frames of its jobs, answers and runs, and a copy.
 """
@@ -40,7 +40,7 @@ class OpenSidecar:
     def runs(self) -> pd.DataFrame:
         """Return one row per run, the oldest first: template, parameters, versions, and `user`.
 
-        The user is the owner of the run's file: in a copy, who made the copy.
+        The user is the owner of the run's file: in a copy, whoever made the copy.
         """
         runs, who = self._sidecar.runs(), self._sidecar.who_ran
         rows = [msgspec.structs.asdict(run) | {"user": who(run.name)} for run in runs]
@@ -48,7 +48,7 @@ class OpenSidecar:
 
     def answers(self, raw: bool = False) -> pd.DataFrame:
         """
-        Return every stored answer, the first stored first.
+        Return every stored answer, in the order they were stored.
 
         Parameters
         ----------
@@ -72,12 +72,12 @@ class OpenSidecar:
 
     def export(self, path: str | Path) -> Path:
         """
-        Copy the sidecar to a new folder, to share: a colleague's same call reads it.
+        Copy the sidecar to a new folder, to share: a colleague's identical call reads it.
 
         Parameters
         ----------
         path : str or Path
-            A folder that is not there yet.
+            A folder that does not exist yet.
 
         Returns
         -------
@@ -86,14 +86,14 @@ class OpenSidecar:
         """
         target = local_path(path, "The copy").absolute()
         if target.exists():
-            raise SidecarError(f"{target} is there already.", path=str(target))
+            raise SidecarError(f"{target} already exists.", path=str(target))
         with self._sidecar.lock.held(), _storage.sidecar_errors(target):
             files = {name: _storage.parquet_files(self.path / name) for name in FOLDERS}
             for path in (*(self.path / name for name in files), *chain(*files.values())):
                 if path.is_symlink():
                     raise SidecarError(
-                        f"{path} is a link, and what it leads to may be no part of the sidecar: "
-                        "put the file itself there, or take the link away.",
+                        f"{path} is a link, which may lead out of the sidecar: "
+                        "put the file itself there, or remove the link.",
                         path=str(path),
                     )
             copy = Sidecar(target, current_clock())
@@ -111,7 +111,7 @@ class OpenSidecar:
 
 def open_sidecar(path: str | Path) -> OpenSidecar:
     """
-    Open a sidecar to look inside.
+    Open a sidecar, a run's folder, to look inside.
 
     Parameters
     ----------
@@ -126,6 +126,6 @@ def open_sidecar(path: str | Path) -> OpenSidecar:
     Raises
     ------
     SidecarError
-        When the folder is no sidecar.
+        When the folder is not a sidecar.
     """
     return OpenSidecar(path)

@@ -1,6 +1,6 @@
-"""`run.plot()`: up to four pictures of a run, those that have something to show.
+"""`run.plot()`: up to four plots of a run, those that have data to show.
 
-Comes in: a `Summary`. Goes out: Axes. matplotlib is imported here and only when asked for.
+Comes in: a `Summary`. Goes out: Axes. matplotlib is imported here and only when needed.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from nyu_llm_frames._stages.batches.polling import state_word
 _OK, _BAD, _WAIT = "#2a9d5c", "#d1603d", "#9aa3ad"
 _TOKENS = {"prompt": "#4c78a8", "output": "#2a9d5c", "thinking": "#b279a2"}
 _SHOWN_JOBS = 30
-_FEWEST = 3  # bars that a picture has room for at least: one alone would fill it
+_FEWEST = 3  # bars that a plot has room for at least: a single one would fill it
 _BINS = 40
 
 
 def plot(summary: Summary) -> Any:
-    """Draw a run; return an array of Axes: of jobs, answers, tokens and cost what there is.
+    """Draw a run; return an array of Axes: jobs, answers, tokens and cost, where there are any.
 
     Raises
     ------
@@ -57,7 +57,7 @@ def _nothing(ax: Any, summary: Summary) -> None:
 
 
 def _jobs(ax: Any, summary: Summary) -> None:
-    """A line per batch job, from its submit to its end or to now."""
+    """A line per batch job, from its submission to its end or to now."""
     import matplotlib.dates as dates
 
     ax.set_title("Batch jobs over time (UTC)", fontsize=10)
@@ -66,8 +66,8 @@ def _jobs(ax: Any, summary: Summary) -> None:
     for row, job in enumerate(shown):
         start = dates.date2num(job.submitted_at)
         end = dates.date2num(job.ended_at or (job.done_at if job.done_at else summary.at))
-        colour = _WAIT if job.carries else _OK if job.outcome == "completed" else _BAD
-        ax.barh(row, max(end - start, 1e-9), left=start, color=colour, height=0.6)
+        color = _WAIT if job.carries else _OK if job.outcome == "completed" else _BAD
+        ax.barh(row, max(end - start, 1e-9), left=start, color=color, height=0.6)
         word = job.outcome or state_word(job)
         ax.annotate(
             f" {count(job.requests, 'request')}, {word}",
@@ -83,7 +83,7 @@ def _jobs(ax: Any, summary: Summary) -> None:
     ax.xaxis.set_major_formatter(dates.ConciseDateFormatter(locator))
     low, high = ax.get_xlim()
     room = max(high - low, 1 / 86_400)  # days: at least a second, or no ticks are found
-    ax.set_xlim(low, low + 1.6 * room)  # room for the words behind the bars
+    ax.set_xlim(low, low + 1.6 * room)  # room for the labels behind the bars
 
 
 def _statuses(ax: Any, summary: Summary) -> None:
@@ -91,8 +91,8 @@ def _statuses(ax: Any, summary: Summary) -> None:
     counts = summary.ordered_counts()
     names = [status for status, _ in counts]
     numbers = [n for _, n in counts]
-    colours = [_OK if s == "ok" else _WAIT if s in NO_FAILURE else _BAD for s in names]
-    bars = ax.barh(names, numbers, color=colours, height=0.6)
+    colors = [_OK if s == "ok" else _WAIT if s in NO_FAILURE else _BAD for s in names]
+    bars = ax.barh(names, numbers, color=colors, height=0.6)
     ax.bar_label(bars, labels=[f" {n:,}" for n in numbers], fontsize=8)
     ax.set_ylim(max(len(names), _FEWEST) - 0.4, -0.6)
     ax.set_xlim(0, max(numbers) * 1.15)
@@ -102,12 +102,12 @@ def _statuses(ax: Any, summary: Summary) -> None:
 def _distribution(ax: Any, summary: Summary) -> None:
     """Histograms on a common logarithmic axis: thinking can be a hundred times the answer."""
     ax.set_title("Tokens per request", fontsize=10)
-    told = {name: v[v > 0] for name, v in summary.tokens.items()}
-    told = {name: v for name, v in told.items() if len(v)}
-    low = min(float(v.min()) for v in told.values())
-    high = max(float(v.max()) for v in told.values())
+    tokens = {name: v[v > 0] for name, v in summary.tokens.items()}
+    tokens = {name: v for name, v in tokens.items() if len(v)}
+    low = min(float(v.min()) for v in tokens.values())
+    high = max(float(v.max()) for v in tokens.values())
     bins = np.geomspace(low * 0.9, high * 1.1, _BINS)
-    for name, values in told.items():
+    for name, values in tokens.items():
         label = f"{name}, median {np.median(values):,.0f}"
         ax.hist(values, bins, histtype="stepfilled", alpha=0.8, color=_TOKENS[name], label=label)
     ax.set_xscale("log")
@@ -138,7 +138,7 @@ def _cost(ax: Any, summary: Summary) -> None:
 
 _PANELS: tuple[tuple[Callable[[Any, Summary], None], Callable[[Summary], bool]], ...] = (
     (_jobs, lambda s: any(job.submitted_at is not None for job in s.jobs)),
-    (_statuses, lambda s: len(s.counts) > 1),  # one alone stands in the title
+    (_statuses, lambda s: len(s.counts) > 1),  # a single one is in the title
     (_distribution, lambda s: any((v > 0).any() for v in s.tokens.values())),
     (_cost, lambda s: s.costs is not None and bool(s.costs.any())),
 )

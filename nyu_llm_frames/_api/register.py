@@ -1,7 +1,7 @@
-"""`register`: the accessor under a name, where a library has it not already.
+"""`register`: adds the accessor under a name, where a library does not have it yet.
 
-Comes in: a name. Goes out: ``df.<name>`` of every library that was imported, and what to write
-instead at a Series and at groups.
+Comes in: a name. Goes out: ``df.<name>`` of every imported library, and hints for a Series and for
+groups.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from nyu_llm_frames._shared.stack import users_level
 from nyu_llm_frames.errors import ConfigurationError
 
 Place = tuple[Any, Any, Callable[[Any], Any]]
-"""A class of frames, what it gets, and the library's own way to give it."""
+"""A frame class, the methods it gets, and the library's function that adds them."""
 
 
 def _pandas(name: str) -> list[Place]:
@@ -48,7 +48,7 @@ def register(name: str = "llm") -> None:
     Parameters
     ----------
     name : str
-        As ``df.<name>``, on the frames of every library that was imported.
+        The accessor becomes ``df.<name>`` on the frames of every imported library.
     """
     if not isinstance(name, str) or not name.isidentifier():
         raise ConfigurationError(f"name must be a Python name, not {name!r}.")
@@ -115,7 +115,7 @@ class _SeriesHint:
         column = column if isinstance(column, str) and column.isidentifier() else "x"
         raise AttributeError(
             f"{self._name} works on a DataFrame, whose columns the template names: "
-            f'df.{self._name}.batch("... {{{{ {column} }}}}", model=...). Of a Series alone: '
+            f'df.{self._name}.batch("... {{{{ {column} }}}}", model=...). For a Series alone: '
             f"series.to_frame({column!r}).{self._name}.batch(...)."
         )
 
@@ -137,7 +137,7 @@ class _GroupsHint:
         if verb.startswith("_"):
             raise AttributeError(verb)
         raise AttributeError(
-            f"{self._name} asks one question for each row, so groups need no call of their own: "
-            f"df.{self._name}.{verb}(...). For one question for each group make each a row first: "
+            f"{self._name} sends one prompt per row, so groups need no call of their own: "
+            f"df.{self._name}.{verb}(...). For one prompt per group, make each group a row first: "
             f'df.groupby("group")["text"].agg("\\n".join).reset_index().{self._name}.{verb}(...).'
         )

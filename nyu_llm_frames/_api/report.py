@@ -1,7 +1,7 @@
 """A page about sidecars, to keep or to send: cards, plots and failures in one file.
 
-Comes in: summaries and failures by reason. Goes out: HTML that needs no other file and no network;
-everything foreign in it is escaped.
+Comes in: summaries and failures by reason. Goes out: HTML that needs no other file and no network,
+with all outside text escaped.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def page(
     sections : sequence of (Summary, sequence of FailureKind)
         One for each sidecar.
     total : str
-        A line for all of them; "" where there is but one.
+        A line for all of them; "" where there is only one.
     version : str
         Of the package.
     """
@@ -80,7 +80,7 @@ def page(
 
 
 def plot_svg(summary: Summary) -> str:
-    """Draw a run as SVG whose ink is that of the text around it; "" without matplotlib."""
+    """Draw a run as SVG in the color of the text around it; "" without matplotlib."""
     try:
         import matplotlib as mpl
 

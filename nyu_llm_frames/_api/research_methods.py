@@ -1,6 +1,6 @@
-"""What `df.llm` has for research: hand codes, evaluation, agreement, corrected estimates.
+"""Research methods of `df.llm`: hand codes, evaluation, agreement, corrected estimates.
 
-Comes in: a frame and arguments. Goes out: what `research/` computed. It stores nothing.
+Comes in: a frame and arguments. Goes out: results of `research/`. It stores nothing.
 """
 
 from __future__ import annotations
@@ -39,35 +39,35 @@ class ResearchMethods:
         """
         Draw a random sample to be coded by hand, and write a file for each coder.
 
-        A unit is what the coder sees: rows with equal texts are one, coded once. Files hold no
-        prediction. Call again with a larger `n` to add units: a file that holds codes is never
-        written over, and all codes made stay part of the sample.
+        A unit is what a coder reads: rows with equal texts are one unit, coded once. The files hold
+        no predictions. Call again with a larger `n` to add units: a file that holds codes is never
+        overwritten, and existing codes stay part of the sample.
 
         Parameters
         ----------
         folder : str or Path
-            Where ``codes_a.xlsx``, ... and ``codes_design.parquet`` go; made when not there.
+            Where ``codes_a.xlsx``, ... and ``codes_design.parquet`` go; created if missing.
         show : str or list of str
-            The columns that coders see.
+            The columns shown to coders.
         n : int, default 200
             Number of units in the whole sample.
         by : str or list of str, optional
             Strata: columns such as the model's label, which halves the intervals of rare classes.
-            NA is a stratum. Each gives at least two units, so that there may be more than `n`.
+            NA is a stratum. Each gives at least two units, so there may be more than `n`.
         allocation : {"proportional", "equal"}, default "proportional"
-            Whether strata give units by their size, or as many each.
+            Whether strata give units in proportion to their size, or equally many.
         labels : list, optional
-            The codes there are, in their order: a drop-down in .xlsx, and checked when read.
+            The possible codes, in order: a drop-down in .xlsx, and checked when read.
         coders : sequence of str, default ("a", "b")
-            Each gets a file, in an order of its own.
+            Each gets a file, in its own order.
         format : {"xlsx", "csv"}, default "xlsx"
-            CSV files are UTF-8 with BOM; in them, an apostrophe stands before a text that a
-            spreadsheet program would take for a formula.
+            CSV files are UTF-8 with BOM; in them, an apostrophe precedes a text that a spreadsheet
+            program would read as a formula.
         use : {"test", "dev"}, default "test"
-            Test codes judge a prompt. To choose one, draw dev codes into the same folder: they
-            come from the other end of the same order, and none is in both.
+            Test codes evaluate a prompt. To choose a prompt, draw dev codes into the same folder:
+            they come from the other end of the same order, so no unit is in both.
         seed : int, default 0
-            Of the draw, which does not depend on the order of rows.
+            Seed of the draw, which does not depend on the order of rows.
 
         Returns
         -------
@@ -79,10 +79,10 @@ class ResearchMethods:
         Raises
         ------
         CodesError
-            The draw does not go with what the folder holds, a file is open in a spreadsheet
-            program, or a text is longer than a cell of Excel (32,767 characters).
+            The draw does not match what the folder holds, a file is open in a spreadsheet program,
+            or a text is longer than an Excel cell (32,767 characters).
         ConfigurationError, MissingColumnError
-            An argument without meaning.
+            An invalid argument.
 
         Notes
         -----
@@ -123,15 +123,16 @@ class ResearchMethods:
         settle: Literal["agree", "majority"] = "agree",
     ) -> pd.DataFrame:
         """
-        Read what coders wrote, and join it to the rows.
+        Read the coders' codes, and join them to the rows.
 
-        Where coders differ the code is NA, one warning counts them, and ``codes_settle.xlsx``
-        shows their codes side by side. Fill in its column ``code`` and call again: it decides.
+        Where coders differ, the code is NA, one warning counts these units, and
+        ``codes_settle.xlsx`` shows the codes side by side. Fill in its column ``code`` and call
+        again: that code decides.
 
         Parameters
         ----------
         folder : str or Path
-            As given to `to_code`. All coders' files in it are read, half-filled ones too.
+            As given to `to_code`. All coders' files in it are read, including half-filled ones.
         output : str, default "code"
             Name of the new column.
         settle : {"agree", "majority"}, default "agree"
@@ -143,8 +144,8 @@ class ResearchMethods:
             A new frame with ``{output}``, each coder's codes as ``{output}_a``, ...,
             ``{output}_pi`` (the probability with which the row was drawn), ``{output}_stratum``
             and ``{output}_use``, NA where a row was not drawn, and ``{output}_unit`` of every row.
-            Codes are text, or categories in the order of `labels`. Columns that an earlier call
-            made are replaced.
+            Codes are text, or categories in the order of `labels`. Columns of an earlier call are
+            replaced.
 
         Raises
         ------
@@ -179,9 +180,9 @@ class ResearchMethods:
         """
         Compare answers with hand codes: accuracy, F1, kappas, alpha and more, with intervals.
 
-        Labels compare by value, as text. Proportions without weights have Wilson's interval, all
-        others the percentile bootstrap within strata; above 20,000 distinct rows of numbers their
-        sums are drawn from the normal limit.
+        Labels are compared by value, as text. Proportions without weights have Wilson's interval,
+        all others the percentile bootstrap within strata; above 20,000 distinct rows of numbers,
+        their sums are drawn from the normal limit.
 
         Parameters
         ----------
@@ -190,23 +191,24 @@ class ResearchMethods:
         predicted : str or list of str
             Column of answers, or several to compare with each other.
         kind : {"auto", "nominal", "ordinal", "numeric", "set"}
-            How labels compare. "auto": lists are sets, ordered categories ordinal, numbers numeric
-            unless they are ten whole ones at most; all others nominal.
+            How labels are compared. "auto": lists are sets, ordered categories ordinal, numbers
+            numeric (nominal if they are at most ten whole numbers), all others nominal.
         by : str or list of str, optional
             Columns whose groups are evaluated, too.
         pi : str or float, optional
-            Probability of each row to be coded; everything is weighted by 1/pi. Default
-            ``{truth}_pi`` when it is there.
+            Probability that a row is coded; everything is weighted by 1/pi. Default ``{truth}_pi``
+            when it exists.
         status : str, optional
             Column of statuses; default that of `predicted`, else ``{output}_status``.
         output : str, default "response"
-            Name of the run's output, for its details.
+            The run's `output`, to find its details.
         use : {"test", "all"}
-            Codes that count: "test" leaves out those that chose the prompt (``{truth}_use``).
+            Codes that count: "test" leaves out those used to choose the prompt
+            (``{truth}_use``).
         resamples : int, default 1000
         level : float, default 0.95
         seed : int, default 0
-            The same numbers come out for the same seed, in any order of rows.
+            The same seed gives the same numbers, in any order of rows.
 
         Returns
         -------
@@ -216,9 +218,9 @@ class ResearchMethods:
         Raises
         ------
         MissingColumnError
-            A column that is not there.
+            A missing column.
         CodesError
-            No coded row, labels that cannot match, a probability that is none.
+            No coded row, labels that cannot match, an invalid probability.
 
         Examples
         --------
@@ -256,7 +258,7 @@ class ResearchMethods:
         seed: int = 0,
     ) -> Agreement:
         """
-        Say how far columns agree: repeats of one prompt, coders, or models.
+        Measure how far columns agree: repeats of one prompt, coders, or models.
 
         Parameters
         ----------
@@ -264,10 +266,10 @@ class ResearchMethods:
             Two or more; default ``{output}_1``, ``{output}_2``, ... Gaps are allowed.
         output : str, default "response"
         kind : {"auto", "nominal", "ordinal", "numeric", "ratio", "set"}
-            How values compare, and the level of Krippendorff's alpha: numeric is its interval
+            How values are compared, and the level of Krippendorff's alpha: numeric is its interval
             level. See `evaluate` for "auto".
         by : str or list of str, optional
-            Columns whose groups are looked at, too.
+            Columns whose groups are measured, too.
         resamples : int, default 1000
         level : float, default 0.95
         seed : int, default 0
@@ -280,7 +282,7 @@ class ResearchMethods:
         Raises
         ------
         MissingColumnError, ConfigurationError, CodesError
-            A column that is not there, less than two, nothing to compare.
+            A missing column, fewer than two, nothing to compare.
 
         Examples
         --------
@@ -316,8 +318,8 @@ class ResearchMethods:
         """
         Estimate with the model's labels of all rows and the hand codes of a sample.
 
-        Labels of a model bias what is estimated with them, however accurate they are. A random
-        sample of hand codes takes the bias out. Three estimates stand side by side: naive, with the
+        A model's labels bias the estimates made with them, however accurate they are. A random
+        sample of hand codes removes the bias. Three estimates stand side by side: naive, with the
         model's labels as if they were true; human, with the hand codes alone; and corrected.
 
         Parameters
@@ -328,30 +330,30 @@ class ResearchMethods:
         truth : dict of str to str
             The column of hand codes for each of the model's columns: ``{"label": "code"}``.
         pi : str or float, optional
-            Probability of each row to be coded: a column, or one number for a simple random
-            sample. Default ``{code}_pi`` when it is there.
+            Probability that a row is coded: a column, or one number for a simple random sample.
+            Default ``{code}_pi`` when it exists.
         family : {"ols", "logit"}
         cluster : str or list of str, optional
-            Columns whose groups are correlated: the shown text, when rows share texts. Default the
-            coded unit (``{code}_unit``) when it is there, else each row by itself.
+            Columns that define correlated groups: the shown text, when rows share texts. Default
+            the coded unit (``{code}_unit``) when it exists, else each row by itself.
         tune : {"auto", True, False}
-            Whether the weight of the model's part is chosen for each term to make its variance
-            least (prediction-powered inference), or is 1 (design-based supervised learning).
-            "auto": 1 unless every class has 20 coded cases.
+            Whether the weight of the model's part minimizes the variance of each term
+            (prediction-powered inference), or is 1 (design-based supervised learning). "auto": 1
+            unless every class has 20 coded cases.
         level : float, default 0.95
 
         Returns
         -------
         Correction
-            ``table``: a row for each term; ``estimate, se, low, high, p`` below ``naive``,
+            ``table``: a row for each term; ``estimate, se, low, high, p`` under ``naive``,
             ``human`` and ``corrected``, and ``lambda``. ``with_codes(n)`` and ``plot()``.
 
         Raises
         ------
         MissingColumnError
-            A column that is not there.
+            A missing column.
         CodesError
-            No probability, one of 0 or below, drawn rows without a settled code.
+            No probability, one of 0 or below, or drawn rows without a settled code.
         ConfigurationError
             Separation, collinearity, a formula that cannot be read.
 
@@ -359,7 +361,7 @@ class ResearchMethods:
         -----
         Solves ``sum_i [l m_P,i + R_i / pi_i (m_H,i - l m_P,i)] = 0``: m_P and m_H are a row's
         estimating equation with the model's label and the hand code, R_i whether it is coded. The
-        variance is the sandwich that takes draws as independent, which is conservative for
+        variance is the sandwich that treats draws as independent, which is conservative for
         samples of fixed size. Sources: Egami, Hinck, Stewart & Wei 2023, NeurIPS 36 (and their R
         package dsl); Angelopoulos, Duchi & Zrnic 2023, arXiv:2311.01453.
 

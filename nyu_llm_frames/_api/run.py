@@ -1,7 +1,7 @@
-"""`Run`: one call that was submitted, to look at, wait for and collect.
+"""`Run`: one submitted call, to inspect, wait for and collect.
 
-Comes in: a prepared call. Goes out: frames and records. It keeps no truth of its own: everything
-is read from the sidecar, so that a new kernel sees the same.
+Comes in: a prepared call. Goes out: frames and records. It keeps no state of its own: everything
+is read from the sidecar, so a new kernel sees the same.
 """
 
 from __future__ import annotations
@@ -82,9 +82,9 @@ class Run(Generic[T]):
         """Folder of the sidecar."""
         return self._ctx.sidecar.path
 
-    # --- going on ---------------------------------------------------------------------------
+    # --- driving ----------------------------------------------------------------------------
     def poll(self) -> Run[T]:
-        """Advance every batch job by one step: upload, submit, ask or read. Never waits.
+        """Advance every batch job by one step: upload, submit, poll or read. Never waits.
 
         Returns
         -------
@@ -99,12 +99,12 @@ class Run(Generic[T]):
         return self
 
     def wait(self, timeout: float | None = None) -> Run[T]:
-        """Wait until every request has an answer, or has been tried often enough.
+        """Wait until every request has an answer, or has no attempts left.
 
         Parameters
         ----------
         timeout : float, optional
-            Seconds of waiting; the batch jobs go on after that.
+            Seconds to wait; the batch jobs go on after that.
 
         Returns
         -------
@@ -119,10 +119,10 @@ class Run(Generic[T]):
         return self
 
     def retry(self) -> Run[T]:
-        """Send failed, empty, missing and damaged requests once more, in any case.
+        """Send failed, empty, missing and damaged requests again, even with no attempts left.
 
-        Also those of an ended job that counts more answers than its output holds, which another
-        call only reads again: such a request may be paid for twice.
+        This includes requests of an ended job that counts more answers than its output holds; other
+        calls only read that output again. Such a request may be paid for twice.
 
         Returns
         -------
@@ -133,24 +133,24 @@ class Run(Generic[T]):
         return self
 
     def cancel(self) -> list[str]:
-        """Cancel the run's batch jobs; what they finish before is kept.
+        """Cancel the run's batch jobs; answers finished before that are kept.
 
         Returns
         -------
         list of str
-            Ids of the batch jobs that were asked to stop.
+            Ids of the batch jobs that were requested to stop.
         """
         return self._execution.cancel()
 
     def resolve(self, adopt: str | None = None, resubmit: bool = False) -> Run[T]:
-        """Settle a submit of which nobody knows whether it made a job.
+        """Settle an uncertain submission: it may or may not have made a job.
 
         Parameters
         ----------
         adopt : str, optional
             Id of the batch job that it made.
         resubmit : bool, default False
-            Say that it surely made none.
+            Confirm that it made none.
 
         Returns
         -------
@@ -160,19 +160,19 @@ class Run(Generic[T]):
         self._execution.resolve(adopt, resubmit)
         return self
 
-    # --- looking ----------------------------------------------------------------------------
+    # --- inspecting -------------------------------------------------------------------------
     @property
     def status(self) -> pd.DataFrame:
         """One row per batch job: where it stands, counts, times (UTC)."""
         return jobs_frame(self._planner.find_jobs())
 
     def result(self) -> T:
-        """Return the frame with what is there now; nothing is asked of the gateway.
+        """Return the frame with all answers so far; the gateway is not called.
 
         Returns
         -------
         pandas.DataFrame
-            The input frame, with new columns beside it: same index, order, dtypes and columns.
+            The input frame plus the new columns: same index, order, dtypes and columns.
         """
         out: T = self._collected().frame
         return out
@@ -180,7 +180,7 @@ class Run(Generic[T]):
     def failures(self) -> T:
         """Return the rows without a good answer: the input, ``status`` and ``error``.
 
-        Where the input has a column of such a name, ``{output}_status`` and ``{output}_error``.
+        If the input has such a column, the names are ``{output}_status`` and ``{output}_error``.
 
         Returns
         -------
@@ -198,14 +198,14 @@ class Run(Generic[T]):
     def usage(self) -> dict[str, int]:
         """Tokens of the answers, each distinct request counted once.
 
-        ``completion_tokens`` leaves thinking out; what is billed is it and ``reasoning_tokens``.
+        ``completion_tokens`` excludes thinking; it is billed together with ``reasoning_tokens``.
         """
         answers = self._collected().outcome.answers
         return {name: int(answers[name].to_pandas().sum()) for name in TOKENS}
 
     @property
     def cost(self) -> float | None:
-        """US dollars by the answers' own usage, each distinct request once.
+        """US dollars, from the usage that answers report, each distinct request once.
 
         Rows that share an answer show the same ``_cost``; here it counts once. None where no
         price is known.
@@ -219,7 +219,7 @@ class Run(Generic[T]):
         Returns
         -------
         numpy.ndarray of matplotlib.axes.Axes
-            One for each picture. Needs ``pip install "nyu-llm-frames[plot]"``.
+            One for each plot. Needs ``pip install "nyu-llm-frames[plot]"``.
 
         Raises
         ------
@@ -258,9 +258,9 @@ class Run(Generic[T]):
         return Collected(self._call, self._planner)
 
     def _summary(self) -> Summary:
-        """Return what the displays show, by the sidecar as it is now.
+        """Return what the displays show, from the sidecar as it is now.
 
-        A notebook draws text and HTML, and a cell is run again: files of answers are read once.
+        A notebook draws both text and HTML, and reruns cells: files of answers are read once.
         """
         call, sidecar, at = self._call, self._ctx.sidecar, self._ctx.clock.now()
         best, every = sidecar.best_answers(call.requests.ids), sidecar.jobs()
@@ -295,8 +295,8 @@ class Run(Generic[T]):
 
     def __reduce__(self) -> Any:
         raise NotPicklableError(
-            "A Run does not leave its process; everything it knows is in its sidecar. Elsewhere, "
-            "make the same call again, which pays nothing again, or look with "
+            "A Run cannot leave its process; everything it knows is in its sidecar. Elsewhere, "
+            "make the same call again, which pays for nothing twice, or look with "
             f"open_sidecar({str(self.sidecar)!r})."
         )
 

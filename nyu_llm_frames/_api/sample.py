@@ -46,7 +46,7 @@ def sample(name: Name = "offenses") -> pd.DataFrame:
     'user'
     """
     if name not in get_args(Name):
-        raise ConfigurationError(f'There is a sample "offenses" and "speeches", but not {name!r}.')
+        raise ConfigurationError(f'The samples are "offenses" and "speeches", not {name!r}.')
     file = {"offenses": "commutations_sample.csv", "speeches": "speeches_sample.csv"}[name]
     with (
         resources.files("nyu_llm_frames")

@@ -1,8 +1,8 @@
-"""A trial: a few rows answered before the whole is paid.
+"""A trial: a few rows answered live before the whole batch is paid for.
 
-Comes in: a frame and what the user asked for. Goes out: n rows answered now through
-``/chat/completions`` with the very same bodies as the batch, their answers stored so that the
-batch does not pay for them again.
+Comes in: a frame and the arguments of a call. Goes out: n rows answered now through
+``/chat/completions`` with the same bodies as the batch, their answers stored so that the batch does
+not pay for them again.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from nyu_llm_frames.errors import ConfigurationError
 
 
 def draw(rows: int, n: int, random_state: Any) -> Ints:
-    """Draw n of so many rows at random, in their order."""
+    """Draw n of `rows` rows at random, in their order."""
     every = pd.Series(np.arange(rows))
     try:
         chosen = every.sample(min(check_count(n), rows), random_state=random_state)
@@ -51,14 +51,14 @@ def draw(rows: int, n: int, random_state: Any) -> Ints:
 
 def trial(frame: Any, arguments: Arguments, *, n: int, random_state: Any, clock: Clock) -> Any:
     """Answer n rows now. See `FrameMethods.trial`."""
-    draw(0, n, random_state)  # what cannot be drawn is said first
+    draw(0, n, random_state)  # an invalid draw is reported first
     whole = prepare(frame, arguments)  # every row is checked, and the projection needs them all
     drawn = whole.table.in_memory().take(draw(len(whole.table), n, random_state))
     part = prepare(drawn, arguments)
     ctx = opened(part, clock)
     execution = CallExecution(part, ctx, kind=TRIAL)
     _, planner = execution.one_part()
-    planner.take_back()  # a call that failed before anything was made keeps no row from being asked
+    planner.take_back()  # plans of a call that failed before it made anything block no row
     states = planner.states()
     wanted = np.flatnonzero(states.open)
     asking = LiveRequests(execution.name, part.requests, ctx)
@@ -67,7 +67,7 @@ def trial(frame: Any, arguments: Arguments, *, n: int, random_state: Any, clock:
         upper, *_ = execution.estimate(again=True)
         check_budget(upper, part.options.max_cost, live=True)
         with one_trial(ctx.sidecar.path, lambda text: ctx.notify("note", text)):
-            states = planner.states()  # another trial may have asked them meanwhile
+            states = planner.states()  # another trial may have sent them meanwhile
             wanted = np.flatnonzero(states.open)
             started = clock.monotonic()
             if len(wanted):
@@ -83,7 +83,7 @@ def trial(frame: Any, arguments: Arguments, *, n: int, random_state: Any, clock:
 
 
 def _ask(part: PreparedCall, execution: CallExecution, asking: LiveRequests, wanted: Ints) -> None:
-    """Write down that there is a trial, and ask."""
+    """Record the trial, and send its requests."""
     ctx = execution.ctx
     ctx.connect()
     tell_unknown_model(ctx, part)
@@ -131,8 +131,8 @@ def _report(
         every = ctx.sidecar.best_answers(whole.requests.ids)
         costs = np.asarray(answer_costs(every, realm, model)[0].to_pandas(), float)
         so_far = float(np.nansum(costs))
-        told = prompt > 0
-        rest = interval(price.cost(prompt[told], (written + thought)[told]), ahead.to_pay)
+        known = prompt > 0
+        rest = interval(price.cost(prompt[known], (written + thought)[known]), ahead.to_pay)
         rest = rest or ahead.usd_batch
     answered = max(1, int(np.isin(status, ("pending", "missing", "failed"), invert=True).sum()))
     return Trial(

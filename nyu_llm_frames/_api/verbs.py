@@ -1,6 +1,6 @@
-"""The verbs without an accessor: ``llm.batch(table, ...)`` and its sisters, for type checkers too.
+"""The methods as functions that type checkers know: ``llm.batch(table, ...)`` and the others.
 
-Comes in: a table of any kind. Goes out: what its methods make, of the same kind.
+Comes in: a table of any kind. Goes out: what its methods return, of the same kind.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Frame = TypeVar("Frame", bound="pd.DataFrame | pl.DataFrame | pl.LazyFrame")
 F = TypeVar("F", bound=Callable[..., Any])
 
 METHODS: dict[str, Callable[[Any], Any]] = {"pandas": FrameMethods}
-"""The methods of a library's frames, where they are others; `nyu_llm_frames.<library>` adds its."""
+"""The methods of a library's frames, where they differ; `nyu_llm_frames.<library>` adds its own."""
 
 
 class ArrowStream(Protocol):
@@ -83,7 +83,7 @@ def methods_of(table: Any) -> Any:
     Raises
     ------
     ConfigurationError
-        For what is no table.
+        For anything that is not a table.
     """
     kind = library(table)
     if not kind:
@@ -100,7 +100,7 @@ _TABLE = """Parameters
 ----------
 table : DataFrame or LazyFrame, or anything with an Arrow stream
     Of pandas, Polars or Dask; of DuckDB, pyarrow, ibis and others, which is collected once into a
-    `pyarrow.Table`. What comes back is of the same kind.
+    `pyarrow.Table`. The result is of the same kind.
 """
 
 

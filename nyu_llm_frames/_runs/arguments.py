@@ -1,8 +1,8 @@
-"""The arguments that all calls have in common, as given, in one record.
+"""The arguments that all calls share, as given, in one record.
 
 Comes in: keyword arguments. Goes out: `Arguments`, whose fields and defaults are the list of them;
-a test holds `Common`, which type checkers read, to it. Light to import: what users call knows
-the arguments before anything else is loaded.
+a test keeps `Common`, which type checkers read, equal to it. Light to import: signatures need the
+arguments before anything else is loaded.
 """
 
 from __future__ import annotations
@@ -92,13 +92,13 @@ _OTHER_WORDS: Mapping[str, str] = {
     "poll_interval_s": "It is an option: llm.set_options(poll_interval_s=...).",
     "progress": "It is an option: llm.set_options(progress=...).",
 }
-"""What other libraries call it, and what to write here."""
+"""Names in other libraries, and what to write here."""
 
 
 def expand_signature(function: F) -> F:
     """Show the common arguments one by one in the signature, as ``help()`` prints it.
 
-    A call that does not fit is answered in the words of this package.
+    A call that does not fit the signature gets an error in this package's terms.
     """
     signature = inspect.signature(function)
 
@@ -132,7 +132,7 @@ def _explained(problem: str, given: Mapping[str, Any]) -> str:
             return f"There is no argument {name}=. {_OTHER_WORDS[name]}"
     if "too many positional" in problem:
         return (
-            "Only the template is given by its place; all else by name, as "
+            "Only the template is positional; all else is given by name, as "
             'model="gemini-3-flash-preview".'
         )
     if "'template'" in problem:
@@ -143,7 +143,7 @@ def _explained(problem: str, given: Mapping[str, Any]) -> str:
 
 
 def collect_arguments(template: Template, model: str, common: Common) -> Arguments:
-    """Collect the arguments of a call, and name one that there is not."""
+    """Collect the arguments of a call; an unknown one is an error."""
     known = list(Common.__annotations__)
     for name in common:
         if name in _OTHER_WORDS:

@@ -1,7 +1,7 @@
-"""What the sidecar knows about money: what is still to pay, and what earlier answers took.
+"""Costs from the sidecar: what is still to pay, and how many tokens earlier answers took.
 
 Comes in: the requests of a call, an open sidecar or None. Goes out: an `Estimate`, and the cost of
-answers that are there. Reads only; a sidecar that is not there is not made.
+existing answers. Reads only; a missing sidecar is not created.
 """
 
 from __future__ import annotations
@@ -54,14 +54,14 @@ def to_pay(
     Parameters
     ----------
     again : bool or None
-        Whether requests that were tried often enough are sent once more; None where nothing is
-        sent but what is planned.
+        Whether requests with no attempts left are sent again; None where only what is planned is
+        sent.
     """
     paid = np.zeros(len(ids), np.bool_)
     if again is not None:
         paid = to_send(states, retries, again=again)
     if sidecar is not None:
-        # Not made yet, as far as is known: the next call drives them, and pays them.
+        # Not made yet, as far as is known: the next call drives them, and pays for them.
         for name, job in sidecar.jobs().items():
             if job.step in UNPAID and job.realm == realm:
                 where = positions(sidecar.request_ids(name), ids)
@@ -87,17 +87,17 @@ def estimate_requests(
     Parameters
     ----------
     requests : RequestSet
-        Rendered ones, which are counted by what the sidecar knows; or stored ones, of which only
-        the bodies are known.
+        Rendered ones, which are counted with what the sidecar knows; or stored ones, with only
+        their bodies.
     states : RequestStates
     sidecar : Sidecar or None
-        Where their jobs and answers are; None where all of them are sent.
+        Holds their jobs and answers; None where all of them are sent.
     template : str or None
-        As the sidecar keeps it of runs: answers to the same question are of one length.
+        As the sidecar stores it for runs: answers to the same question have similar lengths.
     retries : int
         Attempts beyond the first.
     again : bool or None
-        As of `to_pay`.
+        As for `to_pay`.
     at : datetime
         Prices change; UTC.
     """
@@ -127,7 +127,7 @@ def estimate_requests(
 def _weighed(
     requests: RequestSet, chosen: Ints, left: Ints
 ) -> Iterator[tuple[Weights, Floats, int | None, float]]:
-    """Yield the weights of prompts, how often each may be sent, and what all of them share."""
+    """Yield the weights of prompts, how often each may be sent, and what they all share."""
     attempts = left.astype(np.float64)
     if isinstance(requests, Requests):
         yield _weights(requests, chosen), attempts, *_beside_messages(requests.shape.params)
@@ -143,7 +143,7 @@ def _weighed(
 
 
 def _fields(body: str) -> dict[str, Any]:
-    """Read a stored body; what is none of ours has no fields."""
+    """Read a stored body; one that is not ours has no fields."""
     value = read_json(body.encode())
     messages = value.get("messages") if isinstance(value, dict) else None
     ours = isinstance(messages, list) and all(isinstance(m, dict) for m in messages)
@@ -151,7 +151,7 @@ def _fields(body: str) -> dict[str, Any]:
 
 
 def _beside_messages(fields: dict[str, Any]) -> tuple[int | None, float]:
-    """Return how long an answer may be, and the weight of what the model reads too."""
+    """Return the limit of an answer, and the weight of what the model reads beside the messages."""
     limit = fields.get("max_tokens") or fields.get("max_completion_tokens")
     read = (fields[name] for name in ("response_format", "tools") if name in fields)
     extra = sum(_tokens.weigh_text(encode(value)) for value in read)
@@ -160,7 +160,7 @@ def _beside_messages(fields: dict[str, Any]) -> tuple[int | None, float]:
 
 def _weights(requests: Requests, chosen: Ints) -> Weights:
     if not requests.images:
-        # In pieces: prompts may lie on disk.
+        # In pieces: prompts may be on disk.
         pieces = [chosen[i : i + _WEIGHED] for i in range(0, len(chosen), _WEIGHED)] or [chosen]
         weights = [
             _tokens.weigh_fragments(requests.some_fragments(piece), requests.shape.roles)
@@ -173,12 +173,12 @@ def _weights(requests: Requests, chosen: Ints) -> Weights:
 
 
 def _sample(among: Ints) -> Ints:
-    """Choose evenly."""
+    """Choose an even sample."""
     return among[np.linspace(0, len(among) - 1, min(len(among), _SAMPLE)).astype(np.int64)]
 
 
 def _by_tokenizer(requests: Requests, chosen: Ints) -> Scale | None:
-    """Count the text of a sample of the prompts themselves; a tokenizer sees no pictures."""
+    """Count the tokens of a sample of the prompts' text; a tokenizer does not count images."""
     sample = _sample(chosen)
     texts = map(_tokens.message_texts, requests.messages(sample))
     counts = _tokens.count_tokens(requests.shape.model, texts)
@@ -188,7 +188,7 @@ def _by_tokenizer(requests: Requests, chosen: Ints) -> Scale | None:
     if len(sample) < len(chosen):
         basis += f" in {len(sample):,} of the prompts"
     counts = counts + 4.0 * len(requests.shape.roles)  # marks around each message
-    # Models of one family differ: a newer one may cut words otherwise.
+    # Models of one family differ: a newer one may split words differently.
     weight = replace(_weights(requests, sample), pictures=np.zeros(len(sample)))
     return _tokens.calibrated(weight, counts, basis, floor=0.25)
 
@@ -199,10 +199,10 @@ def _numbers(table: pa.Table, name: str) -> Floats:
 
 
 def _output(table: pa.Table) -> Floats:
-    """Output tokens with the thinking, where they were told."""
+    """Output tokens with the thinking, where they were reported."""
     written = _numbers(table, "completion_tokens")
     thought = np.nan_to_num(_numbers(table, "reasoning_tokens"))
-    # All tokens spent on thinking: nothing was written, and that is told as nothing.
+    # All tokens went to thinking: nothing was written, and no number was reported for it.
     total = np.where(np.isnan(written) & (thought > 0), thought, written + thought)
     return np.asarray(total[~np.isnan(total)])
 
@@ -210,7 +210,7 @@ def _output(table: pa.Table) -> Floats:
 def _observe(
     requests: Requests, template: str | None, realm: str, sidecar: Sidecar
 ) -> tuple[Observed, Scale | None]:
-    """Read what answers of the same model took."""
+    """Read how many tokens answers of the same model took."""
     jobs, model = sidecar.jobs(), requests.shape.model
     question = (template, json.dumps(requests.shape.params))
     own = gather(sidecar.best_answers(requests.ids), _COUNTS)
@@ -219,8 +219,8 @@ def _observe(
     known = _sample(np.flatnonzero(counted > 0))
     scale = None
     if len(known):
-        told = f"calibrated by the real counts of {len(known):,} prompts of this call"
-        scale = _tokens.calibrated(_weights(requests, known), counted[known], told)
+        basis = f"calibrated by the real counts of {len(known):,} prompts of this call"
+        scale = _tokens.calibrated(_weights(requests, known), counted[known], basis)
     runs = {run.name: run for run in sidecar.runs()}
     pairs: list[tuple[Weighed, float]] = []
     left = _MAX_OBSERVED - len(same[0])
@@ -234,18 +234,18 @@ def _observe(
         if maker is None or (maker.realm, maker.model) != (realm, model):
             continue
         table = read_answers(path, ["custom_id", *_COUNTS])
-        strange = np.flatnonzero(positions(table["custom_id"], requests.ids) < 0)[:left]
-        table = table.take(pa.array(strange))
-        left -= len(strange)
-        asked = (run.template, run.params) if run is not None else None
-        (same if asked == question else other).append(_output(table))
+        others = np.flatnonzero(positions(table["custom_id"], requests.ids) < 0)[:left]
+        table = table.take(pa.array(others))
+        left -= len(others)
+        theirs = (run.template, run.params) if run is not None else None
+        (same if theirs == question else other).append(_output(table))
         if scale is None and job is not None and len(pairs) < _SAMPLE:
             pairs += _pairs(sidecar.path / "requests" / f"{name}.parquet", table)
     if scale is None and pairs:
         weight = _tokens.as_weights([prompt for prompt, _ in pairs])
-        told = f"calibrated by the real counts of {len(pairs):,} earlier prompts of this model"
+        basis = f"calibrated by the real counts of {len(pairs):,} earlier prompts of this model"
         counts = np.array([n for _, n in pairs])
-        scale = _tokens.calibrated(weight, counts, told, floor=0.15)  # other texts, other words
+        scale = _tokens.calibrated(weight, counts, basis, floor=0.15)  # other texts, other words
     return Observed(np.concatenate(same), np.concatenate(other)), scale
 
 
@@ -263,13 +263,13 @@ def _pairs(path: Path, answers: pa.Table) -> list[tuple[Weighed, float]]:
     for body, i in zip(batch.column(1).to_pylist(), at.tolist(), strict=True):
         if i >= 0 and counted[i] > 0:
             weight = _tokens.weigh_messages(_fields(body).get("messages", ()))
-            if not weight[2]:  # a document of any length says nothing about others
+            if not weight[2]:  # a document has any length, so it shows nothing about others
                 out.append((weight, float(counted[i])))
     return out
 
 
 def answer_costs(best: Best, realm: str, model: str) -> tuple[pa.Array, bool]:
-    """Price answers by their own usage.
+    """Price answers by the usage that they report.
 
     Returns
     -------
@@ -281,13 +281,13 @@ def answer_costs(best: Best, realm: str, model: str) -> tuple[pa.Array, bool]:
     m = len(best.rank)
     prompt = _numbers(table, "prompt_tokens")
     written, thought = _numbers(table, "completion_tokens"), _numbers(table, "reasoning_tokens")
-    told = ~(np.isnan(prompt) & np.isnan(written) & np.isnan(thought))
+    reported = ~(np.isnan(prompt) & np.isnan(written) & np.isnan(thought))
     cached = np.nan_to_num(_numbers(table, "cached_tokens"))
     prompt, output = np.nan_to_num(prompt), np.nan_to_num(written) + np.nan_to_num(thought)
     out = np.full(m, np.nan)
     unpriced = False
     for number in np.unique(best.file[best.file >= 0]).tolist():
-        chosen = np.flatnonzero((best.file == number) & told)
+        chosen = np.flatnonzero((best.file == number) & reported)
         if not len(chosen):
             continue
         job = table["job"][int(chosen[0])].as_py() or ""

@@ -1,8 +1,8 @@
 """One run over requests in parts: estimated, planned within the limit, driven to its end.
 
-Comes in: parts of requests, each loaded when its turn comes, and what all steps share. Goes out:
-batch jobs that are over, with their answers stored. A frame is one part, a file and a sidecar alone
-are many; nothing here knows which.
+Comes in: parts of requests, each loaded when needed, and what all steps share. Goes out: batch jobs
+that are over, with their answers stored. A frame is one part, a file or a sidecar alone has many;
+nothing here depends on which.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ T = TypeVar("T")
 
 
 class Part(Protocol):
-    """Some distinct requests of a run, and the sidecar as far as it concerns them."""
+    """Some distinct requests of a run, and the part of the sidecar that concerns them."""
 
     planner: Planner | None
 
@@ -66,7 +66,7 @@ class Execution(ABC, Generic[P]):
     name : str
         The run's name in the sidecar.
     carried : callable, optional
-        Gives what an error hands back to go on with.
+        Returns the run that an error carries.
     """
 
     def __init__(
@@ -85,31 +85,31 @@ class Execution(ABC, Generic[P]):
 
     @abstractmethod
     def parts(self) -> Iterator[P]:
-        """Load one part after the other, each time anew; none is kept here."""
+        """Load one part after the other, each time again; none is kept here."""
 
     @abstractmethod
     def find_jobs(self) -> list[Job]:
-        """Return the jobs that are the run's, also where all answers are there."""
+        """Return the run's jobs, even when all its answers exist."""
 
     @property
     def trouble(self) -> str:
-        """What kept the last step from going on: the gateway was not reached. Else ""."""
+        """What blocked the last step: the gateway was not reached. Else ""."""
         return str(self._driver.trouble or "")
 
     @property
     def changed(self) -> bool:
-        """Whether any batch job went on since the run was opened."""
+        """Whether any batch job advanced since the run was opened."""
         return self._driver.changed
 
     def planner(self, part: P) -> Planner:
-        """Return what decides for the requests of a part."""
+        """Return the planner for the requests of a part."""
         if part.planner is None:
             ctx = replace(self.ctx, sidecar=part.sidecar or self.ctx.sidecar)
             part.planner = Planner(self.name, part.requests, ctx, self._retries, self.tracker)
         return part.planner
 
     def of_each(self, look: Callable[[P, Planner], T]) -> Iterator[T]:
-        """Look at one part after the other; none stays in memory while the next is loaded."""
+        """Apply `look` to each part in turn; none stays in memory while the next is loaded."""
         for part in self.parts():
             found = look(part, self.planner(part))
             del part
@@ -117,20 +117,20 @@ class Execution(ABC, Generic[P]):
 
     # --- what it costs ----------------------------------------------------------------------
     def estimate(self, *, again: bool | None = False) -> list[Estimate]:
-        """Estimate what the next upload would cost, by the sidecar as it is now.
+        """Estimate what the next upload would cost, from the sidecar as it is now.
 
         Parameters
         ----------
         again : bool or None
-            Whether requests that were tried often enough are sent once more; None where nothing is
-            sent but what is planned.
+            Whether requests with no attempts left are sent again; None where only what is planned
+            is sent.
 
         Returns
         -------
         list of Estimate
-            The first of the run's own requests, the others of those that go along: a job that was
-            planned and not made yet is made whole by whoever needs an answer of it. Where its run
-            may still be alive, its other requests cannot be taken back.
+            The first is for the run's own requests. The others are for requests sent with them: a
+            job that was planned but not made yet is made whole by any run that needs one of its
+            answers. While its own run may be alive, its other requests cannot be removed.
         """
         at, retries = self.ctx.clock.now(), 0 if again else self._retries
         shared: dict[str, Mask] = {}
@@ -176,7 +176,7 @@ class Execution(ABC, Generic[P]):
 
     # --- planning ---------------------------------------------------------------------------
     def plan(self, *, again: bool = False) -> int:
-        """Plan the run, `again` also what has been tried often enough or was stopped.
+        """Plan the run; with `again`, also requests with no attempts left and canceled ones.
 
         Return how many requests are under way.
         """
@@ -185,28 +185,28 @@ class Execution(ABC, Generic[P]):
         return self.plan_parts(again=again)
 
     def plan_parts(self, *, again: bool = False) -> int:
-        """Write down what has to be sent; return how many requests are under way."""
+        """Record what has to be sent; return how many requests are under way."""
         return sum(self.of_each(lambda _, planner: planner.plan(again=again)))
 
     def plan_more(self) -> int:
-        """Plan what another attempt may cure: within the limit, as all that is sent."""
+        """Plan what another attempt may fix, within the cost limit like everything that is sent."""
         if self._max_cost is not None:
             check_budget(total(self.estimate()), self._max_cost, more=True)
         return self.plan_parts()
 
     def survey(self) -> None:
-        """Learn where every request stands, and so which jobs concern the run."""
+        """Read the state of every request, and so which jobs concern the run."""
         for _ in self.of_each(lambda _, planner: planner.states()):
             pass
 
     def lost_its_plan(self) -> bool:
-        """Whether others took back what was planned, and nobody carries it now."""
+        """Whether other processes removed planned requests, which no job carries now."""
         return any(self.of_each(lambda _, planner: planner.lost_its_plan()))
 
     # --- driving ----------------------------------------------------------------------------
     @contextmanager
     def driving(self, timeout: float | None = None, *, polls: bool = False) -> Iterator[Driver]:
-        """Surround one call of the user; errors that can be answered with the run carry it."""
+        """Wrap one call of the user; errors that the run can settle carry it."""
         try:
             with self._driver.driving(timeout, polls=polls):
                 yield self._driver
@@ -234,7 +234,7 @@ class Execution(ABC, Generic[P]):
             driver.raise_failed(at_once=not wait)
 
     def poll(self, *, at_once: bool = False) -> None:
-        """Advance every batch job by one step; tell of failed ones `at_once`, or at the end."""
+        """Advance every batch job by one step; report failed ones `at_once`, or at the end."""
         with self.driving(polls=True) as driver:
             self.survey()
             if self.lost_its_plan():
@@ -243,14 +243,17 @@ class Execution(ABC, Generic[P]):
             driver.raise_failed(at_once=at_once)
 
     def wait(self, timeout: float | None = None) -> None:
-        """Wait until every request has an answer, or has been tried often enough."""
+        """Wait until every request has an answer, or has no attempts left."""
         with self.driving(timeout) as driver:
             self.survey()
             driver.until_over(self.plan_more)
             driver.raise_failed()
 
     def retry(self) -> int:
-        """Send what has no good answer once more, in any case; return how much is under way."""
+        """Send all without a good answer again, even with no attempts left.
+
+        Return how many requests are under way.
+        """
         with self.driving() as driver:
             under_way = self.plan(again=True)
             if under_way:
@@ -264,7 +267,7 @@ class Execution(ABC, Generic[P]):
             return driver.cancel()
 
     def resolve(self, adopt: str | None, resubmit: bool) -> None:
-        """Settle uncertain submits by the user's word."""
+        """Settle uncertain submissions as the user decides."""
         if (adopt is None) == (not resubmit):
             raise ConfigurationError(
                 'Give either adopt="<batch id>" or resubmit=True (--adopt BATCH_ID or --resubmit).'

@@ -1,7 +1,7 @@
 """The first rows of a file as a frame, and what the whole file would cost.
 
-Comes in: a path and what is asked. Goes out: a frame with the columns that the prompts use, whose
-requests are those of `batch_file`; an estimate.
+Comes in: a path and the arguments of a call. Goes out: a frame with the columns that the prompts
+use, which makes the same requests as `batch_file`; an estimate.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ def head(
         bands = RequestBands(source, arguments, Path(folder), check_columns=check_columns)
         frames, there, found = [], 0, 0
         for piece in source.pieces(bands.used, index=bands.head.template.uses_index):
-            asked, _ = bands.choose(piece, there)
-            frames.append(_frame(asked, there))
+            chosen, _ = bands.choose(piece, there)
+            frames.append(_frame(chosen, there))
             there += piece.rows
-            found += asked.rows
+            found += chosen.rows
             if found >= rows:
                 break
         _tell_notes(bands)
@@ -67,7 +67,7 @@ def estimate_file(
     sep: str | None = None,
     sheet: str | int | None = None,
 ) -> Estimate:
-    """Estimate a whole file; no network, nothing written that stays."""
+    """Estimate a whole file; no network, no file left behind."""
     clock = current_clock()
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder) / "requests"

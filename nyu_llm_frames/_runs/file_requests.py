@@ -1,7 +1,8 @@
 """From an input file to bands of requests on disk, each small enough to be planned in memory.
 
-Comes in: a source and what was asked. Goes out: bands, cut by the first digits of the ids. Ids are
-digests, so bands are even, equal prompts meet in one band, and a batch job's ids stay in one band.
+Comes in: a source and the arguments of a call. Goes out: bands, cut by the first digits of the ids.
+Ids are digests, so bands are even, equal prompts meet in one band, and a batch job's ids stay in
+one band.
 """
 
 from __future__ import annotations
@@ -45,18 +46,18 @@ class RequestBands:
     Parameters
     ----------
     source : Source
-    asked : Arguments
+    arguments : Arguments
     folder : Path
-        For what does not stay in memory; removed by `close`.
+        For data that does not stay in memory; removed by `close`.
     check_columns : bool
-        Whether new columns will be written, so that they must not be there.
+        Whether new columns will be written, so they must not exist yet.
 
     Attributes
     ----------
     rows, asked : int
-        Rows that were read, and those of them that are asked: all but with ``if_exists="fill"``.
+        Rows that were read, and those that are sent: all, except with ``if_exists="fill"``.
     sidecar : LargeSidecar or None
-        Of which each band sees what concerns it; None where there is none.
+        Each band gets the part that concerns it; None where there is no sidecar.
     is_typed : bool
         Whether an output is written whose columns have types.
     """
@@ -91,7 +92,7 @@ class RequestBands:
         return filling.deciding(self.arguments.output, self.head.schema, self.arguments.prefix)
 
     def choose(self, piece: Piece, first: int) -> tuple[Piece, filling.Fill | None]:
-        """Return the rows of a piece that are asked, and where in it they stand."""
+        """Return the rows of a piece that are sent, and their places in it."""
         if not self.head.fills:
             return piece, None
         there = {name: piece.values[name] for name in self._deciding if name in piece.values}
@@ -105,20 +106,20 @@ class RequestBands:
         Raises
         ------
         LLMFramesError
-            What is wrong in a row, as `prepare` says it; missing values are counted in all rows.
+            What is wrong in a row, as in `prepare`; missing values are counted in all rows.
         """
         missing_rows = _Holes()
         held, settled = 0, False
         for piece in self.source.pieces(self.used, index=self.head.template.uses_index):
             first, self.rows = self.rows, self.rows + piece.rows
             check_prompts_differ(self.head, self.source.columns, self.rows)
-            asked, fill = self.choose(piece, first)
+            chosen, fill = self.choose(piece, first)
             try:
-                requests = render(self.head, [asked], first)
+                requests = render(self.head, [chosen], first)
             except MissingValueError as e:
                 missing_rows.add(e)
                 continue
-            self.asked += asked.rows
+            self.asked += chosen.rows
             if fill is not None and self.is_typed:
                 filling.check_cells(
                     fill, self.arguments.output, self.head.schema,
@@ -161,27 +162,27 @@ class RequestBands:
         self._spill.add(table, parts)
 
     def __iter__(self) -> Iterator[CallPart]:
-        """Load one band after the other; each time anew."""
+        """Load one band after the other, each time again."""
         for start, stop in _grouped([self._sizes.get(n, (0, 0)) for n in range(self._parts)]):
             low = -(-start * PREFIX // self._parts)
             high = -(-stop * PREFIX // self._parts)
             there = self.sidecar
-            seen = None if there is None else there.band(low, high)
-            yield CallPart(self._call(self._load(start, stop)), seen)
+            band = None if there is None else there.band(low, high)
+            yield CallPart(self._call(self._load(start, stop)), band)
             pa.default_memory_pool().release_unused()
 
     def _load(self, start: int, stop: int) -> pa.Table:
         return pa.concat_tables([self._spill.read(number) for number in range(start, stop)])
 
     def _call(self, table: pa.Table) -> PreparedCall:
-        """Return the call of some rows: distinct requests, as if they were a frame."""
+        """Return the call for some rows: distinct requests, as if the rows were a frame."""
         table = table.combine_chunks()
         requests = self.head.requests
         if table.num_rows:
             ids, codes, first = first_of_each(table["custom_id"].chunk(0))
             texts = table["fragment"].chunk(0)
             if len(ids) < len(texts):
-                # The prompt stands at one of equal rows of a piece, so not always at the first.
+                # Only one of the equal rows of a piece holds the prompt, not always the first.
                 given = np.flatnonzero(texts.is_valid().to_numpy(zero_copy_only=False))
                 first[codes[given][::-1]] = given[::-1]
                 texts = texts.take(pa.array(first))
@@ -195,7 +196,7 @@ class RequestBands:
 
 
 def _grouped(sizes: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    """Join neighbouring parts into bands, as large as may be in memory."""
+    """Join neighboring parts into bands, as large as memory allows."""
     start, bytes_, rows = 0, 0, 0
     for number, (size, count) in enumerate(sizes):
         if number > start and (bytes_ + size > _BAND_BYTES or rows + count > _BAND_ROWS):
@@ -207,7 +208,7 @@ def _grouped(sizes: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
 
 
 def _rows(requests: Requests, first: int, rows: Ints | None) -> pa.Table:
-    """Return a row per row that is asked, with the prompt at the first of equal ones."""
+    """Return a row per row that is sent, with the prompt at the first of equal ones."""
     codes = requests.codes
     kept = np.flatnonzero(codes >= 0)
     chosen = codes[kept]
@@ -226,24 +227,24 @@ def _rows(requests: Requests, first: int, rows: Ints | None) -> pa.Table:
 
 
 def _in_file(error: ColumnExistsError, source: Source) -> ColumnExistsError:
-    """Say of a file what the error says of a frame."""
+    """Word an error about a frame for a file."""
     if set(error.columns) & set(source.index_names):
-        told = "That is its index, which nothing replaces: choose"
+        text = "That is its index, which nothing replaces: choose"
     else:
-        told = (
+        text = (
             "Is it the output of an earlier call? Then nothing is paid again with "
             'if_exists="replace", and if_exists="fill" asks only the rows without a good answer; '
             "or choose"
         )
     return ColumnExistsError(
-        f"{source.path} already has {', '.join(map(repr, error.columns))}. {told} another name "
+        f"{source.path} already has {', '.join(map(repr, error.columns))}. {text} another name "
         "with output= or prefix=.",
         columns=error.columns,
     )
 
 
 class _Holes:
-    """Missing values of all pieces, told in one error."""
+    """Missing values of all pieces, reported in one error."""
 
     def __init__(self) -> None:
         self.first: MissingValueError | None = None
@@ -257,7 +258,7 @@ class _Holes:
         self._rows += error.rows
 
     def report(self, has_object: bool) -> None:
-        """Raise for all of them."""
+        """Raise one error for all of them."""
         if self.first is None:
             return
         if len(self._counts) == len(self.first.columns) and self._counts == self.first.columns:

@@ -1,7 +1,7 @@
 """One run over a file: planned band by band, driven as one, joined range by range.
 
 Comes in: a source and the arguments of a call. Goes out: batch jobs, answers in the sidecar, and
-the output file. Planning, driving and reading are the code that serves a frame.
+the output file. Planning, driving and reading use the same code as for a frame.
 """
 
 from __future__ import annotations
@@ -52,13 +52,13 @@ class FileRun:
         self.cost: float | None = None
 
     def close(self) -> None:
-        """Remove what lay on disk for the call."""
+        """Remove the call's temporary files."""
         self._report.close()
         self.bands.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def stored(self) -> StoredRun:
-        """Return what is left to work with: the sidecar. Enough to resolve, wait and cancel."""
+        """Return the run on the sidecar alone: enough to resolve, wait and cancel."""
         return StoredRun(
             self.sidecar.path,
             gateway=self._head.gateway,
@@ -100,12 +100,12 @@ class FileRun:
         self.execution.answer(wait, timeout)
 
     def _check_unchanged(self) -> None:
-        """Rows are told by their number: in a file that changed they would be others."""
+        """Refuse a changed file: rows are known by number, which would now mean other rows."""
         if fingerprint(self.source) != self._read:
             raise ConfigurationError(
-                f"{self.source.path} was changed since it was read, so that its rows may be "
-                "others now. Every answer is kept: make the same call again. It reads the file "
-                "anew and pays only for rows that are new."
+                f"{self.source.path} was changed since it was read, so its rows may differ now. "
+                "Every answer is kept: make the same call again. It reads the file again and pays "
+                "only for new rows."
             )
 
     def _tell(self, message: str) -> None:
@@ -118,8 +118,8 @@ class FileRun:
         Returns
         -------
         tuple of (dict, dict)
-            Rows per status; and for each kind of failure the first row and its reason. `cost` is
-            what the answers cost.
+            Rows per status; and for each kind of failure the first row and its reason. Sets `cost`
+            to the cost of the answers.
         """
         status = f"{self.arguments.output}_status" if self._head.arguments.details else ""
         fills = self._head.fills

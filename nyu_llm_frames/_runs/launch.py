@@ -1,4 +1,4 @@
-"""What comes before a run's first effect: open, tell the cost, keep to the limit, plan, record.
+"""The steps before a run's first effect: open, report the cost, keep the limit, plan, record.
 
 Comes in: a prepared call, in one part or many. Goes out: its estimate, what its steps share,
 planned jobs, and the run's record in the sidecar.
@@ -40,14 +40,14 @@ def sidecar_line(path: Path, *, is_new: bool | None = None) -> str:
 
 
 def looked_at(call: PreparedCall, clock: Clock, sidecar: Sidecar | None = None) -> Context:
-    """Return what a look at a call takes: says nothing, and makes no sidecar."""
+    """Return the context to read a call: prints nothing, and creates no sidecar."""
     sidecar = sidecar or Sidecar(call.sidecar_path, clock, create=None)
     quiet = Reporter(False)
     return Context(sidecar, call.gateway, call.options, clock, quiet, len(call.requests))
 
 
 def opened(call: PreparedCall, clock: Clock) -> Context:
-    """Open a call's sidecar, say where it is, and return what the steps on a frame share."""
+    """Open a call's sidecar, report where it is, and return what the steps on a frame share."""
     ctx = looked_at(call, clock, Sidecar(call.sidecar_path, clock))
     ctx.report = Reporter(call.options.progress)
     ctx.notify("note", sidecar_line(call.sidecar_path, is_new=ctx.sidecar.is_new))
@@ -63,9 +63,9 @@ class CallPart:
     Attributes
     ----------
     call : PreparedCall
-        What a frame of these rows would be.
+        The call for a frame of these rows.
     sidecar : Sidecar or None
-        As far as it concerns them.
+        The part that concerns them.
     """
 
     call: PreparedCall
@@ -79,26 +79,26 @@ class CallPart:
 
     @property
     def rows(self) -> int:
-        """Rows that these requests are of."""
+        """Number of rows that share these requests."""
         return len(self.call.table)
 
     @property
     def template(self) -> str:
-        """What tells answers to the same question from others."""
+        """The template, which identifies answers to the same question."""
         return template_text(self.call.template)
 
 
 class CallExecution(Execution[CallPart]):
-    """A call's run, in one part or many: its plan tells the cost and is written down.
+    """A call's run, in one part or many: its plan reports the cost and is recorded.
 
     Parameters
     ----------
     call : PreparedCall
-        What all parts have in common; without `parts` it is the only one.
+        What all parts share; without `parts` it is the only one.
     rows : int, optional
-        Of the whole call.
+        Rows of the whole call.
     kind : str
-        Before the run's name.
+        Prefix of the run's name.
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class CallExecution(Execution[CallPart]):
         return iter(self._parts)
 
     def one_part(self) -> tuple[PreparedCall, Planner]:
-        """Return the rows of a call in one part, and what decides for them."""
+        """Return a call in one part, and its planner."""
         (part,) = self._parts
         return part.call, self.planner(part)
 
@@ -131,7 +131,7 @@ class CallExecution(Execution[CallPart]):
         return [replace(own, rows=self._rows), *others]
 
     def record(self, requests: int) -> RunRecord:
-        """Return what the sidecar keeps of the run."""
+        """Return the run's record for the sidecar."""
         call = self._call
         return RunRecord(
             name=self.name,
@@ -153,7 +153,7 @@ class CallExecution(Execution[CallPart]):
         return list({job.name: job for jobs in found for job in jobs}.values())
 
     def plan(self, *, again: bool = False) -> int:
-        """Tell the cost, keep to the limit, plan, and write the run down.
+        """Report the cost, keep the limit, plan, and record the run.
 
         Raises
         ------
@@ -172,10 +172,10 @@ class CallExecution(Execution[CallPart]):
         if shared:
             ctx.notify(
                 "note",
-                f"sent along: {count(total(shared).to_pay, 'request')} of an earlier call, in a "
-                "batch job that was planned and not made yet. Where nobody wants those, take them "
-                f"back first: nyu-llm-frames cancel {ctx.sidecar.path} (that cancels what runs "
-                "there, too).",
+                f"also sent: {count(total(shared).to_pay, 'request')} of an earlier call, in a "
+                "batch job that was planned but not made yet. If they are not needed, remove them "
+                f"first: nyu-llm-frames cancel {ctx.sidecar.path} (this also cancels running jobs "
+                "there).",
             )
         if own.to_pay:
             tell_unknown_model(ctx, call)
@@ -193,7 +193,7 @@ class CallExecution(Execution[CallPart]):
 
 
 def tell_of_cut_answers(ctx: Context, call: PreparedCall) -> None:
-    """Warn, before anything is paid, of a limit that thinking may eat; whatever progress shows."""
+    """Warn, before anything is paid, of a limit that thinking may use up; with any `progress`."""
     shape = call.requests.shape
     text = advice(shape.params, shape.model, route(ctx.realm, shape.model))
     if text is None:
@@ -205,7 +205,7 @@ def tell_of_cut_answers(ctx: Context, call: PreparedCall) -> None:
 
 
 def tell_unknown_model(ctx: Context, call: PreparedCall) -> None:
-    """Say in one line which known model is nearest; a new one is never locked out."""
+    """Report in one line which known model is nearest; a new one is never refused."""
     model = call.arguments.model
     nearest = nearest_gemini(model) if route(ctx.realm, model) == "gemini" else None
     if nearest is not None:

@@ -1,4 +1,4 @@
-"""One call: arguments checked, stages put together, nothing sent.
+"""Prepares one call: arguments checked, stages put together, nothing sent.
 
 Comes in: a table and its arguments. Goes out: a `PreparedCall` that holds the distinct requests.
 Preview, submit, batch and trial all start here.
@@ -55,14 +55,14 @@ class PreparedCall:
         Columns of images.
     schema : Schema or None
     requests : Requests
-        Of those rows.
+        The requests of those rows.
     gateway : Gateway
     options : Options
     sidecar_path : Path
     fill : Fill, optional
-        With ``if_exists="fill"``: where these rows stand in the whole table.
+        With ``if_exists="fill"``: the places of these rows in the whole table.
     whole : Table, optional
-        The same: that table.
+        With ``if_exists="fill"``: the whole table.
     """
 
     arguments: Arguments
@@ -89,16 +89,16 @@ class PreparedCall:
 
     @property
     def fills(self) -> bool:
-        """Whether only rows without a good answer are asked."""
+        """Whether only rows without a good answer are sent."""
         return self.arguments.if_exists == "fill"
 
     @property
     def kept(self) -> int:
-        """Number of rows that are not asked: they have a good answer from before."""
+        """Number of rows that are not sent: they have a good answer already."""
         return 0 if self.fill is None else len(self.fill.earlier) - len(self.fill.rows)
 
     def lacking(self, earlier: pd.DataFrame) -> filling.Fill:
-        """Find the rows that are asked, by the columns of an earlier call."""
+        """Find the rows to send, from the columns of an earlier call."""
         return filling.choose(earlier, self.arguments.output, self.schema, self.arguments.prefix)
 
 
@@ -118,14 +118,14 @@ def check_retries(retries: object) -> int:
 
 
 def check_count(n: object) -> int:
-    """Return how many rows are to be shown or asked."""
+    """Return how many rows to show or send."""
     if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
         raise ConfigurationError(f"n must be a whole number above 0, not {n!r}.")
     return int(n)
 
 
 def check_endings(wait: object, timeout: object, on_error: object) -> float | None:
-    """Check how a call is to end; return its seconds of patience, or None."""
+    """Check the arguments of a call's end; return its timeout in seconds, or None."""
     _one_of("on_error", on_error, ("keep", "raise"))
     if not isinstance(wait, bool):
         raise ConfigurationError(f"wait must be True or False, not {wait!r}.")
@@ -144,7 +144,7 @@ def sidecar_path(arguments: Arguments, options: Options) -> Path:
 
 
 def _read(template: Any) -> Any:
-    """Return a template with the text of files in place of their paths."""
+    """Return a template with paths replaced by the text of their files."""
     if isinstance(template, list | tuple):
         return [
             {**item, "content": _read(item["content"])}
@@ -179,7 +179,7 @@ def _is_path(text: str) -> bool:
         return bool(re.fullmatch(r"[^\n]+\.(txt|md|j2|jinja2?|tmpl|prompt)", text)) or (
             Path(text).expanduser().is_file()
         )
-    except (OSError, ValueError, RuntimeError):  # no name of a file
+    except (OSError, ValueError, RuntimeError):  # not a file name
         return False
 
 
@@ -197,14 +197,14 @@ def prepare(
     table : Table, or what `open_table` makes one of
     arguments : Arguments
     check_columns : bool
-        Whether the new columns must have a place in the table.
+        Whether the new columns must fit into the table.
     first : int, optional
-        Render only so many rows, the first that would be asked.
+        Render only this many rows, the first that would be sent.
 
     Raises
     ------
     LLMFramesError
-        The kind that fits, naming the row, column or argument and the way out.
+        The kind that fits, naming the row, column or argument and how to fix it.
     """
     table, rows = open_rows(table, first if arguments.if_exists != "fill" else None)
     call = compile_call(table, arguments, check_columns=check_columns)
@@ -235,12 +235,12 @@ def compile_call(table: Head, arguments: Arguments, *, check_columns: bool = Tru
     table : Head
     arguments : Arguments
     check_columns : bool
-        Whether the new columns must have a place in the table.
+        Whether the new columns must fit into the table.
 
     Raises
     ------
     LLMFramesError
-        The kind that fits, naming the column or argument and the way out.
+        The kind that fits, naming the column or argument and how to fix it.
     """
     options = _options.current()
     columns = list(table.columns)
@@ -274,7 +274,7 @@ def compile_call(table: Head, arguments: Arguments, *, check_columns: bool = Tru
             arguments.output, fields, prefix=arguments.prefix, details=arguments.details
         )
         check_new_columns(table, names, arguments.if_exists)
-    # What an earlier run of the same cell added is no part of a row: its prompt would be another.
+    # Columns that an earlier run of this cell added are not part of a row: they change its prompt.
     ours: frozenset[Hashable] = frozenset()
     if arguments.if_exists != "error":
         for details in (False, True):

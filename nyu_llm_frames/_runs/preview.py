@@ -1,6 +1,6 @@
 """The first prompts, as they would be sent.
 
-Comes in: a prepared call. Goes out: a frame with ids and messages, which a notebook shows as
+Comes in: a prepared call. Goes out: a frame of ids and messages, which a notebook shows as
 messages; no effect at all.
 """
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class PromptFrame(pd.DataFrame):
     """A frame of prompts: in a notebook every message with its role, the text whole and wrapped.
 
-    What is cut out of it is a plain frame.
+    A selection from it is a plain frame.
     """
 
     def _repr_html_(self) -> str:

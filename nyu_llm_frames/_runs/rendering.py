@@ -1,7 +1,7 @@
-"""From pieces of a table to distinct requests: every prompt rendered, encoded and digested.
+"""From pieces of a table to distinct requests: every prompt rendered, encoded and hashed.
 
 Comes in: a compiled call and pieces of rows. Goes out: `Requests`. A few thousand rows at a time:
-a column of texts for all of them is never held.
+the texts of all rows are never in memory at once.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ def render(call: PreparedCall, pieces: Iterable[Piece], first: int = 0) -> Reque
     Parameters
     ----------
     call : PreparedCall
-        Compiled; its own requests are left alone.
+        Compiled; its own requests stay as they are.
     pieces : iterable of Piece
         With the columns that it uses; one, where it has images.
     first : int
-        Number of the first row, where rows have no other labels.
+        Number of the first row, if rows have no other labels.
 
     Raises
     ------
     LLMFramesError
-        What is wrong in a row; missing values are counted in all of them.
+        What is wrong in a row; missing values are counted in all rows.
     """
     labels: list[Sequence[Any]] = []
     if call.images:
@@ -59,7 +59,7 @@ def render(call: PreparedCall, pieces: Iterable[Piece], first: int = 0) -> Reque
 
 
 def _labeled(call: PreparedCall, piece: Piece, first: int) -> tuple[list[object] | None, Any]:
-    """Return what `index` prints in a piece, and what people call its rows."""
+    """Return what `index` prints in a piece, and the labels of its rows in messages."""
     numbers = range(first, first + piece.rows)
     labels = next((x for x in (piece.labels, piece.index) if x is not None), numbers)
     if not call.template.uses_index:
@@ -89,7 +89,7 @@ def _render(
         missing.update(counts)
         stop |= bool(missing) and call.arguments.missing == "error"
         if stop:
-            continue  # what is missing further down is counted, and nothing else is done
+            continue  # from here on, missing values are only counted
         for places, column in zip(empty, texts, strict=True):
             places += [done + i for i in preflight.empty_texts(column)]
         parts.append(_requests.fragments(template.roles, texts))
@@ -116,10 +116,10 @@ def _gaps(rendered: Rendered, rows: int) -> tuple[Mask, Counter[Hashable]]:
 def _missing_value_error(
     template: PromptTemplate, labels: Sequence[Any], rows: Mask, counts: Mapping[Hashable, int]
 ) -> MissingValueError:
-    told = {label: counts[label] for label in template.columns if counts.get(label)}
-    told |= counts  # and what is no column
+    ordered = {label: counts[label] for label in template.columns if counts.get(label)}
+    ordered |= counts  # then names that are not columns
     shown = [preflight.shown_label(labels[i]) for i in np.flatnonzero(rows)[:4]]
-    return missing_value_error(shown, told, template.has_object)
+    return missing_value_error(shown, ordered, template.has_object)
 
 
 def _render_with_images(

@@ -1,7 +1,7 @@
-"""What a run has so far: the outcome of every request, joined to the frame.
+"""The results of a run so far: the outcome of every request, joined to the frame.
 
-Comes in: a prepared call, and the planner that knows where its requests stand. Goes out: frames,
-counts and examples. Nothing is asked of the gateway here, and nothing is written.
+Comes in: a prepared call, and the planner that knows the state of its requests. Goes out: frames,
+counts and examples. The gateway is not called here, and nothing is written.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ JOB_COLUMNS = (
     *("name", "batch_id", "step", "status", "model", "requests", "answers", "orphans"),
     *("duplicates", "error", "planned_at", "submitted_at", "ended_at", "done_at"),
 )
-"""What is shown of a batch job, wherever one is."""
+"""The fields shown of a batch job, everywhere."""
 
 
 def jobs_frame(jobs: Iterable[Job], columns: Sequence[str] = JOB_COLUMNS) -> pd.DataFrame:
@@ -47,17 +47,17 @@ def jobs_frame(jobs: Iterable[Job], columns: Sequence[str] = JOB_COLUMNS) -> pd.
 def outcome_of(
     best: Best, jobs: Iterable[tuple[Job, Ints]], columns: Sequence[str] = SHOWN
 ) -> Outcome:
-    """Say of every distinct request what came of it, or why nothing did.
+    """Return the outcome of every distinct request, or why it has none.
 
     Parameters
     ----------
     best : Best
         Its best answer, if any; shape (m,).
     jobs : iterable of tuple of (Job, numpy.ndarray)
-        Jobs that may carry them, the oldest first, and where the requests of each stand among
-        these, -1 where they do not. Looked at only where answers are missing.
+        Jobs that may carry them, the oldest first, and the positions of each job's requests among
+        these, -1 for others. Read only where answers are missing.
     columns : sequence of str
-        What to read of the answers; "status" among them.
+        Fields of the answers to read, including "status".
     """
     answers = gather(best, list(columns))
     status = _columns.objects(answers["status"])
@@ -76,7 +76,7 @@ def outcome_of(
             for i in mine.tolist():
                 if why is not None:
                     status[i], reasons[i] = "missing", why
-                elif reasons[i] == CANCELLED:  # and planned anew since
+                elif reasons[i] == CANCELLED:  # and planned again since
                     status[i], reasons[i] = "pending", None
         for i in np.flatnonzero(carried).tolist():
             status[i], reasons[i] = "pending", None
@@ -84,18 +84,18 @@ def outcome_of(
 
 
 class Collected:
-    """What a call has at one moment, by the sidecar; asks nobody.
+    """What a call has at one moment, from the sidecar; no network.
 
     Parameters
     ----------
     call : PreparedCall
     planner : Planner
-        Of the same requests.
+        For the same requests.
 
     Attributes
     ----------
     outcome : Outcome
-        What became of every distinct request.
+        The outcome of every distinct request.
     """
 
     def __init__(self, call: PreparedCall, planner: Planner) -> None:
@@ -103,7 +103,7 @@ class Collected:
 
     @classmethod
     def of(cls, call: PreparedCall, best: Best, jobs: Iterable[tuple[Job, Ints]]) -> Collected:
-        """Return the same by answers and jobs as they were at some moment; see `outcome_of`."""
+        """Return it from answers and jobs as they were at one moment; see `outcome_of`."""
         collected = cls.__new__(cls)
         collected._set(call, best, jobs)
         return collected
@@ -111,7 +111,7 @@ class Collected:
     def _set(self, call: PreparedCall, best: Best, jobs: Iterable[tuple[Job, Ints]]) -> None:
         self._call, self._best = call, best
         outcome = outcome_of(best, jobs)
-        if call.arguments.details:  # prices are read only for those who look at them
+        if call.arguments.details:  # prices are read only if they are shown
             outcome = replace(outcome, cost=self._costs[0])
         if call.schema is not None:
             outcome = _columns.read_schema(outcome, call.schema)
@@ -119,19 +119,19 @@ class Collected:
 
     @cached_property
     def _costs(self) -> tuple[pa.Array, bool]:
-        """US dollars per request by the answers' own usage, and whether a price is not known."""
+        """US dollars per request from the reported usage, and whether a price is unknown."""
         call = self._call
         return answer_costs(self._best, call.gateway.realm, call.arguments.model)
 
     @property
     def costs(self) -> pa.Array | None:
-        """US dollars per request; None where a price is not known."""
+        """US dollars per request; None where a price is unknown."""
         costs, unpriced = self._costs
         return None if unpriced else costs
 
     @property
     def cost(self) -> float | None:
-        """US dollars, each distinct request once; None where a price is not known."""
+        """US dollars, each distinct request once; None where a price is unknown."""
         return None if self.costs is None else float(pc.sum(self.costs).as_py() or 0.0)
 
     @property
@@ -171,17 +171,17 @@ class Collected:
 
     @property
     def answered(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
-        """Which of the rows that were asked have an outcome, good or bad."""
+        """Which of the rows that were sent have an outcome, good or bad."""
         return ~np.isin(self._status, ("pending", "skipped"))
 
     @property
     def counts(self) -> dict[str, int]:
-        """Rows per status; those that were not asked anew have a good answer."""
+        """Rows per status; those that were not sent again have a good answer."""
         return dict(Counter(self._status.tolist()) + Counter(ok=self._call.kept))
 
     @property
     def trouble(self) -> str:
-        """What a person has to be told of rows without a good answer; "" if there are none."""
+        """The message about rows without a good answer; "" if there are none."""
         where = f"{self._call.arguments.output}_error"
         return failures_text(self.counts, self.examples, where)
 

@@ -1,7 +1,7 @@
-"""What a sidecar holds, without the frame and the template; nothing is asked or sent.
+"""The contents of a sidecar, without the frame and the template; no network.
 
 Comes in: the path of a sidecar. Goes out: frames with one row per distinct request, counts, cost.
-All of it in parts: a sidecar may hold more requests than fit into memory.
+All come in parts: a sidecar may hold more requests than fit into memory.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ from nyu_llm_frames._stages.batches.job import Job
 from nyu_llm_frames._tables.columns import Outcome, answer_frame, shown_error, text_column
 from nyu_llm_frames.errors import SidecarError
 
-# What was never sent, or never will be: only the call that wants it can plan it anew.
+# Never sent, or never to be sent: only a call that needs them can plan them again.
 _NEVER_MADE = frozenset({"withdrawn", "rejected"})
 
 Key: TypeAlias = tuple[str, str]
-"""Who answers: realm and model."""
+"""What answers: realm and model."""
 
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """What the requests of a sidecar amount to.
+    """Totals over the requests of a sidecar.
 
     Attributes
     ----------
@@ -49,7 +49,7 @@ class Totals:
     usage : dict of str to int
         Tokens of their answers, each request counted once.
     cost : float or None
-        US dollars by that usage; None where a price is not known.
+        US dollars for that usage; None where a price is unknown.
     """
 
     counts: dict[str, int]
@@ -59,7 +59,7 @@ class Totals:
 
 @dataclass(slots=True)
 class StoredPart:
-    """Some distinct requests of a sidecar, and what they can see of it."""
+    """Some distinct requests of a sidecar, and the part of it that concerns them."""
 
     jobs: Sequence[Job]
     requests: StoredRequests
@@ -68,23 +68,23 @@ class StoredPart:
 
     @property
     def template(self) -> None:
-        """Nobody knows what each request was made of."""
+        """Unknown: a sidecar does not record which template made a request."""
 
     @property
     def rows(self) -> int:
-        """Requests are all that is known here."""
+        """Number of requests; rows are unknown here."""
         return len(self.requests)
 
     def outcome(self, jobs: Sequence[Job], columns: Sequence[str] = SHOWN) -> tuple[Best, Outcome]:
-        """Return the best answers, and what came of every request by them and by some jobs."""
+        """Return the best answers, and the outcome of every request from them and some jobs."""
         best = self.sidecar.best_answers(self.requests.ids)
-        seen = self.sidecar.jobs()
-        theirs = ((job, self.sidecar.request_ids(job.name)) for job in jobs if job.name in seen)
+        known = self.sidecar.jobs()
+        theirs = ((job, self.sidecar.request_ids(job.name)) for job in jobs if job.name in known)
         return best, outcome_of(best, positions_of_each(theirs, self.requests.ids), columns)
 
 
 class StoredAnswers:
-    """The half of a `StoredRun` that only looks.
+    """The read-only half of a `StoredRun`.
 
     Parameters
     ----------
@@ -93,18 +93,18 @@ class StoredAnswers:
     run : str, optional
         Name of one run; all jobs otherwise.
     month : str, optional
-        As "2026-11": only jobs that were submitted in it, by local time.
+        Such as "2026-11": only jobs submitted in that month, by local time.
     clock : Clock, optional
 
     Attributes
     ----------
     requests_at_once : int
-        What is looked at at once, in whole jobs.
+        Number of requests read at once, in whole jobs.
 
     Raises
     ------
     SidecarError
-        When the folder is no sidecar, or has no such run.
+        When the folder is not a sidecar, or has no such run.
     """
 
     requests_at_once = 200_000
@@ -153,7 +153,7 @@ class StoredAnswers:
         return pd.concat(self.iter_answers(prompts=prompts), ignore_index=True)
 
     def iter_answers(self, *, prompts: bool = False) -> Iterator[pd.DataFrame]:
-        """Yield the same in parts that fit into memory; one at least, which may be empty."""
+        """Yield the same in parts that fit into memory; at least one, which may be empty."""
         none = True
         for jobs in self.groups().values():
             for part in self.parts(jobs):
@@ -164,7 +164,7 @@ class StoredAnswers:
             yield self._answers(nothing, [], prompts)
 
     def failures(self, *, prompts: bool = False) -> pd.DataFrame:
-        """Return the requests without a good answer; pending ones are no failures."""
+        """Return the requests without a good answer; pending ones are not failures."""
         bad = [
             frame.loc[~frame["status"].isin(NO_FAILURE)]
             for frame in self.iter_answers(prompts=prompts)
@@ -176,7 +176,7 @@ class StoredAnswers:
         return self.totals().counts
 
     def totals(self) -> Totals:
-        """Return the number of distinct requests per status, and what their answers took."""
+        """Return the number of distinct requests per status, and the usage of their answers."""
         counts: Counter[str] = Counter()
         usage = dict.fromkeys(TOKENS, 0)
         cost: float | None = 0.0
@@ -198,8 +198,8 @@ class StoredAnswers:
             some = jobs[start:stop]
             whole = len(ranges) == 1
             sidecar = self.sidecar if whole else self.sidecar.linked_to(job.name for job in some)
-            seen = sidecar.jobs()
-            before = [job for job in jobs[:start] if job.name in seen]
+            known = sidecar.jobs()
+            before = [job for job in jobs[:start] if job.name in known]
             yield StoredPart(some, StoredRequests(sidecar, some, before=before), sidecar)
 
     def _answers(self, part: StoredPart, jobs: Sequence[Job], prompts: bool) -> pd.DataFrame:
@@ -219,7 +219,7 @@ class StoredAnswers:
         return out
 
     def groups(self) -> dict[Key, list[Job]]:
-        """Sort the jobs by who answers; a runner sends to one realm and one model."""
+        """Group the jobs by what answers them; a runner sends to one realm and one model."""
         groups: dict[Key, list[Job]] = {}
         for job in self.jobs():
             if job.step not in _NEVER_MADE:

@@ -56,7 +56,7 @@ class StoredExecution(Execution[StoredPart]):
             max_cost=stored.max_cost,
             carried=lambda: stored,
         )
-        # What the user stopped is sent again by `retry` alone.
+        # Only `retry` sends canceled requests again.
         self.tracker.stopped.update(job.name for job in self.find_jobs() if job.cancel_requested)
 
     def find_jobs(self) -> list[Job]:
@@ -64,8 +64,8 @@ class StoredExecution(Execution[StoredPart]):
 
     def parts(self) -> Iterator[StoredPart]:
         jobs, known = self.find_jobs(), self.tracker.jobs
-        # What the gateway has is seen to its end, also where its answers came another way. What it
-        # does not have yet is made only if somebody lacks its answers.
+        # Jobs at the gateway are followed to their end, even if their answers came another way.
+        # Jobs that it does not have yet are made only if their answers are missing.
         known.clear()
         known.update((job.name, None) for job in jobs if job.carries and job.batch_id)
         self.ctx.requests = 0
@@ -78,7 +78,7 @@ class StoredExecution(Execution[StoredPart]):
         return super().estimate(again=again if self._keeps_prompts() else None)
 
     def plan_parts(self, *, again: bool = False) -> int:
-        """Look for it in parts, and send it together: few large jobs beat many small ones."""
+        """Search in parts, and send together: few large jobs beat many small ones."""
         jobs, sidecar = self.find_jobs(), self._stored.sidecar
         found: list[pa.Array] = []
 
@@ -105,7 +105,7 @@ class StoredExecution(Execution[StoredPart]):
         return super().plan_more() if self._retries > 0 and self._keeps_prompts() else 0
 
     def lost_its_plan(self) -> bool:
-        return False  # what a sidecar alone remembers was made
+        return False  # all jobs that a sidecar alone knows were made
 
     def _keeps_prompts(self) -> bool:
         return self._stored.keeps_prompts(self.find_jobs())
@@ -131,12 +131,12 @@ class StoredRun(StoredAnswers):
     Attributes
     ----------
     trouble : str
-        What kept the last step without waiting from going on: the gateway was not reached. Else "".
+        Why the last step without waiting did not go on: the gateway was not reached. Else "".
 
     Raises
     ------
     SidecarError
-        When the folder is no sidecar, or has no such run.
+        When the folder is not a sidecar, or has no such run.
     """
 
     def __init__(
@@ -163,9 +163,9 @@ class StoredRun(StoredAnswers):
         )  # fmt: skip
         return again, ()
 
-    # --- going on ---------------------------------------------------------------------------
+    # --- driving ----------------------------------------------------------------------------
     def poll(self) -> None:
-        """Advance every batch job by one step: upload, submit, ask or read. Never waits."""
+        """Advance every batch job by one step: upload, submit, poll or read. Never waits."""
         every = self._active()
         self._check_budget(every, again=None)
         self.trouble = ""
@@ -177,7 +177,7 @@ class StoredRun(StoredAnswers):
         _for_each(every, step)
 
     def wait(self, timeout: float | None = None) -> None:
-        """Wait until every batch job is over; send again what another attempt may cure.
+        """Wait until every batch job is over; send again what another attempt may fix.
 
         Parameters
         ----------
@@ -195,7 +195,7 @@ class StoredRun(StoredAnswers):
         _for_each(every, until_over)
 
     def retry(self) -> int:
-        """Send what another attempt may cure once more; return how many are under way."""
+        """Send again what another attempt may fix; return how many are under way."""
         every = self._active(also_over=True)
         for execution in every:
             execution.tracker.forget_failures()
@@ -207,24 +207,24 @@ class StoredRun(StoredAnswers):
         return under_way
 
     def cancel(self) -> list[str]:
-        """Cancel the batch jobs that are not over; what they finish before is kept."""
+        """Cancel the batch jobs that are not over; answers finished before that are kept."""
         return [batch_id for execution in self._active() for batch_id in execution.cancel()]
 
     def resolve(self, adopt: str | None = None, resubmit: bool = False) -> None:
-        """Settle a submit of which nobody knows whether it made a job."""
+        """Settle an uncertain submission: it may or may not have made a job."""
         uncertain = [job for job in self.jobs() if job.step == "creating"]
         if not uncertain:
-            raise ConfigurationError(f"No submit of {self.sidecar.path} is uncertain.")
+            raise ConfigurationError(f"No submission of {self.sidecar.path} is uncertain.")
         self._execution((uncertain[0].realm, uncertain[0].model)).resolve(adopt, resubmit)
 
     def _check_budget(self, every: Sequence[StoredExecution], *, again: bool | None) -> None:
-        """Refuse to send what may cost more than it may."""
+        """Refuse to send what may cost more than the limit."""
         if self.max_cost is not None and every:
             parts = [part for execution in every for part in execution.estimate(again=again)]
             check_budget(total(parts), self.max_cost)
 
     def _active(self, *, also_over: bool = False) -> list[StoredExecution]:
-        """Return what drives each group of jobs."""
+        """Return the execution of each group of jobs."""
         return [
             self._execution(key)
             for key, jobs in self.groups().items()
@@ -239,26 +239,26 @@ class StoredRun(StoredAnswers):
     def gateway_of(self, jobs: Sequence[Job]) -> Gateway:
         """Choose the gateway by the jobs' realm, and refuse one that cannot know them.
 
-        The address never comes from the sidecar: one that a stranger shared could name a server
-        of his own, and the key would go there.
+        The address never comes from the sidecar: one from an unknown source could name its own
+        server, and the key would go there.
         """
         realm = jobs[0].realm
-        told = next((job.gateway for job in reversed(jobs) if job.gateway), "")
+        submitted = next((job.gateway for job in reversed(jobs) if job.gateway), "")
         if self._given is not None or _options.current().gateway is not None:
             gateway = _gateway.resolve(self._given)
             elsewhere = gateway.is_local or realm.startswith(("local:", "upstream:"))
             if given_provider(gateway) is None and not elsewhere:
                 gateway = with_provider(gateway, realm)
         elif realm.startswith(("local:", "upstream:")):
-            gateway = _local(realm, told)
+            gateway = _local(realm, submitted)
         else:
             gateway = Gateway(provider=realm)
-        if gateway.realm != realm or (told and gateway.identity != told):
+        if gateway.realm != realm or (submitted and gateway.identity != submitted):
             raise ConfigurationError(
-                f"The batch jobs of {self.sidecar.path} were submitted through {told or realm} "
-                f"with provider {realm}; this call would use {gateway.identity} with provider "
-                f"{gateway.realm}, which does not know them. Set PORTKEY_BASE_URL and "
-                "PORTKEY_PROVIDER, or name the gateway."
+                f"The batch jobs of {self.sidecar.path} were submitted through "
+                f"{submitted or realm} with provider {realm}; this call would use "
+                f"{gateway.identity} with provider {gateway.realm}, which does not know them. Set "
+                "PORTKEY_BASE_URL and PORTKEY_PROVIDER, or name the gateway."
             )
         return gateway
 
@@ -266,7 +266,7 @@ class StoredRun(StoredAnswers):
 def _for_each(
     executions: Sequence[StoredExecution], step: Callable[[StoredExecution], None]
 ) -> None:
-    """Drive every group; what is wrong with the jobs of one does not keep the others."""
+    """Drive every group; an error in one does not stop the others."""
     wrong: LLMFramesError | None = None
     for execution in executions:
         try:
@@ -279,9 +279,9 @@ def _for_each(
         raise wrong
 
 
-def _local(realm: str, told: str) -> Gateway:
+def _local(realm: str, identity: str) -> Gateway:
     options: dict[str, Any] = {}
-    data = told.removeprefix("local:")
+    data = identity.removeprefix("local:")
     if data:
         options["data"] = Path(data)
     if realm.startswith("upstream:"):

@@ -1,7 +1,7 @@
-"""What a sidecar amounts to, for people: a summary, and its failures by reason.
+"""Summarizes a sidecar for people: its totals, and its failures by reason.
 
-Comes in: a sidecar, opened to look. Goes out: a `Summary` of its requests, and a `FailureKind` for
-each reason, with one prompt as an example. Prompts are read for the examples alone.
+Comes in: a sidecar, opened for reading. Goes out: a `Summary` of its requests, and a `FailureKind`
+for each reason, with one prompt as an example. Prompts are read only for the examples.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class FailureKind:
 
 
 def failure_kinds(stored: StoredAnswers) -> list[FailureKind]:
-    """Sort the failures by reason, the most frequent first; values in a reason do not count."""
+    """Group the failures by reason, the most frequent first; values in a reason are ignored."""
     kinds: dict[tuple[str, str], FailureKind] = {}
     for jobs in stored.groups().values():
         new: list[FailureKind] = []
@@ -92,7 +92,7 @@ def excerpt(body: str) -> str:
 
 
 def summary_of(stored: StoredAnswers) -> Summary:
-    """Return what the displays show of a sidecar; what they call rows are its requests here."""
+    """Return what the displays show of a sidecar, with its requests as the rows."""
     counts: Counter[str] = Counter()
     answers, costs = [], []
     unknown = False

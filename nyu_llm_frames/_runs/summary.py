@@ -1,7 +1,7 @@
-"""What a run amounts to, as one record: the displays and the plot draw it, nobody else counts.
+"""Summarizes a run as one record, the only source for the displays and the plot.
 
 Comes in: counts, examples, jobs, answers and their costs. Goes out: a `Summary`, with the state in
-a word and what to do next. Pure.
+words and the next steps. Pure.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ Floats = np.ndarray[Any, np.dtype[np.float64]]
 
 _ADVICE: Mapping[str, str] = {
     "truncated": (
-        'truncated answers: the same call with a larger max_tokens= and if_exists="fill" asks '
-        "these rows alone, in the same columns"
+        'truncated answers: the same call with a larger max_tokens= and if_exists="fill" sends '
+        "only these rows, for the same columns"
     ),
     "invalid": (
         "invalid answers do not fit the schema: loosen it or say more in the template, with "
-        'if_exists="fill" for these rows alone'
+        'if_exists="fill" for only these rows'
     ),
     "blocked": "blocked rows: look at run.failures(); the provider refuses their content",
     "refused": "refused rows: look at run.failures(); the request itself is wrong",
@@ -52,13 +52,13 @@ class Summary:
         For each kind of failure a row's label and the reason.
     jobs : tuple of Job
     tokens : dict of str to numpy.ndarray
-        ``prompt``, ``output``, ``thinking``: one number per answered request that told it.
+        ``prompt``, ``output``, ``thinking``: one number per answered request that reported it.
     costs : numpy.ndarray or None
         US dollars per answered request; None where no price is known.
     at : datetime
         UTC.
     answered_by : tuple of str
-        Names of the models that the answers tell.
+        Names of the models that the answers report.
     noun : str
         What `rows` counts: rows of a call, or requests of a sidecar alone.
     """
@@ -78,9 +78,9 @@ class Summary:
 
     @property
     def models(self) -> str:
-        """The model that was asked, and those that answered where they are others."""
-        asked = {bare_name(name) for name in self.model.split(", ")}
-        if all(bare_name(name) in asked for name in self.answered_by):
+        """The model that was requested, and those that answered if they differ."""
+        requested = {bare_name(name) for name in self.model.split(", ")}
+        if all(bare_name(name) in requested for name in self.answered_by):
             return self.model
         return f"asked {self.model}, answered by {', '.join(self.answered_by)}"
 
@@ -115,7 +115,7 @@ class Summary:
         return [(s, self.counts[s]) for s in order if self.counts.get(s)]
 
     def times(self) -> list[tuple[str, datetime]]:
-        """Return when the first submit and the last end were."""
+        """Return the times of the first submission and the last end."""
         first = [job.submitted_at for job in self.jobs if job.submitted_at]
         last = [job.ended_at for job in self.jobs if job.ended_at]
         out = []
@@ -129,10 +129,12 @@ class Summary:
         """Return what a person can do now."""
         steps = []
         if any(job.step == "creating" for job in self.active):
-            steps.append("a submit is being settled: run.poll(), or run.resolve(...) if asked to")
+            steps.append(
+                "a submission is being settled: run.poll(), and run.resolve(...) if it fails"
+            )
         if self.active:
             steps.append(
-                "run.wait() waits for it; interrupt at will, the same call picks it up later"
+                "run.wait() waits for it; you may interrupt it, the same call picks it up later"
             )
         elif self.counts.get("pending"):
             steps.append("make the same call again: it sends what is missing")
@@ -147,7 +149,7 @@ class Summary:
 
 
 def ending(counts: Mapping[str, int], cost: float | None) -> str:
-    """Say in one line how a call ended, and what its answers cost.
+    """Return one line on how a call ended, and what its answers cost.
 
     Parameters
     ----------
@@ -163,18 +165,18 @@ def ending(counts: Mapping[str, int], cost: float | None) -> str:
 
 
 def cure(statuses: Iterable[str]) -> str:
-    """Say what cures rows that another attempt with the same request does not; "" if nothing."""
+    """Return how to fix rows that the same request would not fix; "" if nothing does."""
     names = {"truncated": "a larger max_tokens=", "invalid": "another template or schema"}
     changes = [change for status, change in names.items() if status in statuses]
     if not changes:
         return ""
-    return f' if_exists="fill" with {" or ".join(changes)} asks such rows alone.'
+    return f' if_exists="fill" with {" or ".join(changes)} sends only such rows.'
 
 
 def failures_text(
     counts: Mapping[str, int], examples: Mapping[str, tuple[str, str]], where: str
 ) -> str:
-    """Say how many rows have no good answer, with an example of each kind; "" if all have one.
+    """Report how many rows have no good answer, with an example of each kind; "" if all have one.
 
     Parameters
     ----------
@@ -183,7 +185,7 @@ def failures_text(
     examples : mapping of str to (str, str)
         For each kind of failure a row's label and the reason.
     where : str
-        Where all reasons stand.
+        Where all reasons are.
     """
     bad = {s: n for s, n in counts.items() if s not in NO_FAILURE}
     if not bad:
@@ -194,7 +196,7 @@ def failures_text(
     ]
     return (
         f"{sum(bad.values()):,} of {sum(counts.values()):,} rows have no good answer: "
-        f"{'; '.join(kinds)}. The reasons stand in {where}.{cure(bad)}"
+        f"{'; '.join(kinds)}. The reasons are in {where}.{cure(bad)}"
     )
 
 

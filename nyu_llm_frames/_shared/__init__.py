@@ -1,1 +1,1 @@
-"""What all share: options, clock, progress, wording."""
+"""Code that all layers share: options, clock, progress, wording."""

@@ -1,6 +1,6 @@
-"""The card that notebooks show of a run or an estimate: its style and its table.
+"""The card of a run or an estimate in a notebook: its style and its table.
 
-Comes in: names and values. Goes out: HTML, everything foreign in it escaped.
+Comes in: names and values. Goes out: HTML with all outside text escaped.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Time, process identity and chance: one object, passed in wherever a decision needs them.
+"""Time, process identity and randomness: one object, passed in wherever a decision needs them.
 
-Comes in: nothing. Goes out: seconds that only go forward, UTC for people, a sleep, names of
-processes that outlive them, so that a later process can tell whether the earlier one is dead, and
-what must be equal nowhere. Each call takes `current_clock()` once and hands it down.
+Comes in: nothing. Goes out: seconds that only go forward, UTC for people, a sleep, process names
+that let a later process tell whether an earlier one is dead, and unique names. Each call takes
+`current_clock()` once and hands it down.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from nyu_llm_frames._shared.machine import boot_id, pid_namespace
 
 
 class Clock(Protocol):
-    """What a run needs of time, of its process, and of chance."""
+    """What a run needs to know of time, its process and randomness."""
 
     @property
     def epoch(self) -> str:
-        """Name of the zero of `monotonic`; equal names have comparable seconds."""
+        """Name of the zero point of `monotonic`; seconds under equal names are comparable."""
 
     def monotonic(self) -> float:
         """Return seconds since the epoch; never goes back."""
@@ -45,19 +45,19 @@ class Clock(Protocol):
         """Whether the process of such a name has surely ended."""
 
     def unique(self) -> str:
-        """Return eight hexadecimal digits that nobody else has."""
+        """Return eight hexadecimal digits that are unique."""
 
     def jitter(self, low: float, high: float) -> float:
-        """Return a number between two, by chance."""
+        """Return a random number between `low` and `high`."""
 
 
 _PROC = Path("/proc")
 
 
 def _boot() -> str:
-    """Name this boot of this machine, or this process where the system does not tell.
+    """Name this boot of this machine, or this process where the system names no boot.
 
-    With a container's own count of processes: from another one nobody can see which of them live.
+    Includes a container's process namespace: its processes are not visible from another one.
     """
     boot, namespace = boot_id(_PROC) or uuid.uuid4().hex, pid_namespace(_PROC)
     return f"{socket.gethostname()}/{boot}" + (f":{namespace}" if namespace else "")
@@ -67,7 +67,7 @@ _BOOT = _boot()
 
 
 class SystemClock:
-    """The real one. Linux's monotonic seconds are shared by all processes of one boot."""
+    """The real clock. On Linux, all processes of one boot share the monotonic seconds."""
 
     epoch = _BOOT
 
@@ -105,7 +105,7 @@ def current_clock() -> Clock:
 
 @contextmanager
 def use_clock(clock: Clock) -> Iterator[None]:
-    """Give another clock to all calls that begin meanwhile, in every thread: tests turn their own.
+    """Use another clock for all calls that begin in this block, in every thread; for tests.
 
     Parameters
     ----------
@@ -119,7 +119,7 @@ def use_clock(clock: Clock) -> Iterator[None]:
 
 
 def _started(pid: int, proc: Path = _PROC) -> str:
-    """Return the kernel's start time of a process, so that a reused pid is told apart.
+    """Return the kernel's start time of a process, to recognize a reused pid.
 
     "" when there is no such process here, for one that has ended without being reaped (as happens
     in containers), and on systems without ``/proc``.
@@ -138,9 +138,9 @@ def process_token() -> str:
 
 
 def is_dead(token: str, proc: Path = _PROC) -> bool:
-    """Whether the process of a token has surely ended. Another machine's is never known dead.
+    """Whether the process of a token has surely ended; False for one on another machine.
 
-    Where there is no `proc`, boots have no names and processes no start.
+    Where there is no `proc`, boots have no names and processes no start times.
     """
     try:
         host, boot, pid, start = token.rsplit("/", 3)
@@ -151,18 +151,18 @@ def is_dead(token: str, proc: Path = _PROC) -> bool:
     if boot != mine:
         if host != socket.gethostname():
             return False
-        if boot_id(proc):  # same host: its boot before, or another container of this one
+        if boot_id(proc):  # same host: an earlier boot, or another container of this boot
             return boot.partition(":")[0] != mine.partition(":")[0]
-    # Whatever the host is called now: a laptop takes another name on a VPN.
+    # Whatever the host is called now: a laptop gets another name on a VPN.
     if start and (proc / "self" / "stat").exists():
         return _started(number, proc) != start
     return not may_live(number)
 
 
 def may_live(pid: int) -> bool:
-    """Whether a process of this number may be there, on this host; False is certain."""
+    """Whether a process with this number may exist on this host; False is certain."""
     if os.name == "nt":
-        return True  # a signal would end it there, whatever its number
+        return True  # on Windows any signal would end the process
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

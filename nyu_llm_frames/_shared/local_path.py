@@ -1,6 +1,6 @@
-"""Paths of this machine, and what is said of a URL that was given in place of one.
+"""Local paths, and the error for a URL that is given in place of one.
 
-Comes in: what a user gave for a path. Goes out: a `Path`, or an error that says what to do.
+Comes in: a path as the user gave it. Goes out: a `Path`, or an error that says what to do.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from nyu_llm_frames.errors import ConfigurationError
 
-# pathlib has made one slash of two. A scheme of one letter is a drive of Windows.
+# pathlib turns two slashes into one. A scheme of one letter is a Windows drive.
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+")
 
 
@@ -29,21 +29,21 @@ def as_url(path: str | Path) -> str | None:
     return f"{found[1]}{slashes}{str(path)[found.end() :]}"
 
 
-def local_path(path: str | Path, what: str, instead: str = "Give a path of this machine.") -> Path:
+def local_path(path: str | Path, what: str, instead: str = "Give a path on this machine.") -> Path:
     """Return a path with the home folder in place of ``~``.
 
     Parameters
     ----------
     path : str or Path
     what : str
-        What the path is of, for messages.
+        What the path is for, used in messages.
     instead : str
         What to do with a URL.
 
     Raises
     ------
     ConfigurationError
-        When it is none, or a URL.
+        When it is not a path, or is a URL.
     """
     if not isinstance(path, str | Path) or not str(path).strip() or "\0" in str(path):
         raise ConfigurationError(f"{what} must be a path, not {path!r}.")
@@ -56,12 +56,12 @@ def local_path(path: str | Path, what: str, instead: str = "Give a path of this 
         )
     try:
         return Path(path).expanduser()
-    except RuntimeError as e:  # a user that this machine does not know
+    except RuntimeError as e:  # a user unknown to this machine
         raise ConfigurationError(f"{what} {path}: {e}") from None
 
 
 def natural_order(path: str | Path) -> tuple[list[str | int], str]:
-    """Return the key by which part.2 comes before part.10, as Dask reads the files of a folder."""
+    """Return the sort key that puts part.2 before part.10, as Dask orders the files of a folder."""
     text = str(path)
     parts = re.split(r"(\d+)", text)
     return [int(part) if i % 2 else part for i, part in enumerate(parts)], text

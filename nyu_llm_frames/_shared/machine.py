@@ -1,7 +1,7 @@
-"""Which machine this is, which boot of it, and which scheduled job: names that outlive a process.
+"""Names of this machine, its boot and its scheduled job, which outlive a process.
 
-Comes in: what the system tells. Goes out: short texts that are equal where the thing is. A host
-name is none: a laptop takes another one on a VPN, and containers of two machines may share one.
+Comes in: what the system reports. Goes out: short texts, equal where the thing is the same. A host
+name is not one: a laptop gets another on a VPN, and containers on two machines may share one.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def _mac_boot() -> str:
 
 
 def pid_namespace(proc: Path = _PROC) -> str:
-    """Name what process numbers count in, where that is a container; else ""."""
+    """Name the namespace of process numbers, in a container; else ""."""
     try:
         inode = (proc / "self/ns/pid").stat().st_ino
     except OSError:
@@ -55,15 +55,15 @@ def pid_namespace(proc: Path = _PROC) -> str:
 
 @cache
 def machine_id() -> str:
-    """Name this machine over its restarts, as a digest.
+    """Name this machine across restarts, as a digest.
 
-    On Linux nodes of a cluster and containers of one image may have one id, so there the host's
-    name belongs to it. What a Mac says of itself is its hardware's.
+    On Linux, nodes of a cluster and containers of one image may share an id, so the host name is
+    included. A Mac reports the id of its hardware.
     """
-    told = _mac_hardware() if sys.platform == "darwin" else ""
-    if not told:
-        told = f"{_first_line(_MACHINE_IDS)}/{socket.gethostname()}"
-    return hashlib.blake2b(told.encode(), digest_size=8, person=b"nyu_llm_frames").hexdigest()
+    name = _mac_hardware() if sys.platform == "darwin" else ""
+    if not name:
+        name = f"{_first_line(_MACHINE_IDS)}/{socket.gethostname()}"
+    return hashlib.blake2b(name.encode(), digest_size=8, person=b"nyu_llm_frames").hexdigest()
 
 
 def _first_line(paths: tuple[Path, ...]) -> str:
@@ -78,13 +78,13 @@ def _first_line(paths: tuple[Path, ...]) -> str:
 
 
 def _mac_hardware() -> str:
-    said = _said("ioreg", "-rd1", "-c", "IOPlatformExpertDevice")
-    found = re.search(r'"IOPlatformUUID" = "([^"]+)"', said or "")
+    output = _said("ioreg", "-rd1", "-c", "IOPlatformExpertDevice")
+    found = re.search(r'"IOPlatformUUID" = "([^"]+)"', output or "")
     return found[1] if found else ""
 
 
 def _said(*command: str) -> str | None:
-    """Return what a program prints; None where it is not there, fails or does not answer."""
+    """Return what a program prints; None where it is missing, fails or does not answer."""
     try:
         ran = subprocess.run(
             command, capture_output=True, text=True, timeout=_PATIENCE_S, check=True,
@@ -107,16 +107,16 @@ _OVER = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class SlurmJob:
-    """A job of Slurm, at one of its starts.
+    """A Slurm job, at one of its starts.
 
     Attributes
     ----------
     id : str
-        It stays when the job is requeued.
+        Stays the same when the job is requeued.
     restarts : int
-        How often it was.
+        How often it was requeued.
     cluster : str
-        Ids are counted in it.
+        Ids are unique within it.
     """
 
     id: str
@@ -124,21 +124,21 @@ class SlurmJob:
     cluster: str = ""
 
     def is_over(self) -> bool:
-        """Whether the scheduler says so; False where it cannot be asked."""
+        """Whether the scheduler reports it as over; False where it cannot be queried."""
         if not re.fullmatch(r"\d+", self.id) or not re.fullmatch(r"[\w.-]*", self.cluster):
             return False
         here = os.environ.get("SLURM_CLUSTER_NAME", "")
         where = [f"--clusters={self.cluster}"] if self.cluster and self.cluster != here else []
         known = _said("squeue", "--noheader", "--format=%T", f"--jobs={self.id}", *where)
         if known is not None and known.split():
-            return set(known.split()) <= _OVER  # one that still completes may be at work
-        told = _said("sacct", "-n", "-X", "-P", "-o", "State", f"--jobs={self.id}", *where)
-        states = [line.split()[0] for line in (told or "").splitlines() if line.split()]
+            return set(known.split()) <= _OVER  # one that is completing may still work
+        output = _said("sacct", "-n", "-X", "-P", "-o", "State", f"--jobs={self.id}", *where)
+        states = [line.split()[0] for line in (output or "").splitlines() if line.split()]
         return bool(states) and set(states) <= _OVER
 
 
 def slurm_job() -> SlurmJob | None:
-    """Return the job of Slurm that this process belongs to."""
+    """Return the Slurm job of this process."""
     number, restarts = (os.environ.get(f"SLURM_{name}", "") for name in ("JOB_ID", "RESTART_COUNT"))
     if not number:
         return None

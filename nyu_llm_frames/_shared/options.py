@@ -24,19 +24,19 @@ NYU_CONTACT = "genai-research-support@nyu.edu"
 
 
 class Connectable(Protocol):
-    """What the option `gateway` takes: a `Gateway`, or something that opens a way like one."""
+    """What the option `gateway` takes: a `Gateway`, or anything that connects like one."""
 
     def connect(self) -> object: ...
 
 
 def no_gateway(given: object) -> str:
-    """Say what to write in place of what is no gateway; an address may hold a password."""
-    told = 'gateway must be a Gateway or the word "local"'
+    """Explain what to write in place of a wrong `gateway`, without an address's password."""
+    text = 'gateway must be a Gateway or the word "local"'
     if isinstance(given, str) and given.strip().casefold() == "nyu":
-        return f"{told}: NYU's is the one that a call without gateway= uses. Leave it out."
+        return f"{text}: NYU's is the default. Leave gateway= out."
     if isinstance(given, str) and "://" in given:
-        return f"{told}, not an address: write gateway=llm.Gateway(base_url=...)."
-    return f"{told}, not {given!r}."
+        return f"{text}, not an address: write gateway=llm.Gateway(base_url=...)."
+    return f"{text}, not {given!r}."
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ class Options:
             root = self.images_root
             if not (isinstance(root, str | Path) and Path(root).expanduser().is_dir()):
                 raise ConfigurationError(f"images_root must be a folder that exists, not {root!r}.")
-            # The working directory of now, not of a later call.
+            # Against the working directory of now, not of a later call.
             object.__setattr__(self, "images_root", Path(root).expanduser().absolute())
         if not (isinstance(self.progress, bool) or callable(self.progress)):
             raise ConfigurationError(
@@ -100,7 +100,7 @@ class Options:
 
 
 class _Layers:
-    """What was set and not taken back; the last word holds."""
+    """Options that were set and not yet undone; the latest value applies."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -129,18 +129,19 @@ def current() -> Options:
 class set_options:
     """Set options for the session, or for a ``with`` block.
 
-    They hold in all threads. A block takes back what it set, and nothing else, so blocks of two
-    threads may overlap; of an option that both set, the later word holds in both.
+    They apply to all threads. A block undoes what it set, and nothing else, so blocks of two
+    threads may overlap; where both set the same option, the later value applies in both.
 
     Parameters
     ----------
     gateway : Gateway or "local", optional
-        Used wherever a call names none.
+        Used where a call gives none.
     sidecar : str or Path, optional
-        Folder that keeps jobs and answers; default ``llm_sidecar`` in the working directory.
+        The run's folder, its sidecar, which keeps jobs and answers; default ``llm_sidecar`` in the
+        working directory.
     progress : bool or callable, default True
-        ``False`` prints nothing, and logs a warning where the gateway is not reached. A callable
-        gets a frozen `Progress` record at every change.
+        ``False`` prints nothing, and logs a warning when the gateway is not reached. A callable
+        receives a frozen `Progress` record at every change.
     max_cost : float, optional
         US dollars that no call may exceed, unless it gives its own ``max_cost``.
     keep_prompts : bool, default True
@@ -148,17 +149,17 @@ class set_options:
     poll_interval_s, max_poll_interval_s : float, default 5 and 300
         Seconds between polls: the first pause and the longest.
     submit_settle_s : float, default 60
-        Seconds after an uncertain submit before an absent job counts as never made.
+        Seconds after an uncertain submission before a job that is not listed counts as never made.
     output_settle_s : float, default 60
-        Seconds that an output which comes back short is read again.
+        Seconds during which an incomplete output is read again.
     max_requests_per_file, max_bytes_per_file : int, default 50_000 and 90_000_000
         Limits of one input file.
     images_root : str or Path, optional
-        Folder outside of which no file is read that a cell of an image column names, wherever
-        symbolic links lead. For frames that came from somebody else.
+        The only folder from which files named in image columns are read, symbolic links resolved.
+        For frames that came from somebody else.
     shared : bool, default False
-        Whether a new sidecar is for the group of its folder, too (modes 2770 and 660): a lab works
-        in one, and goes on with each other's runs. One that is there keeps its modes.
+        Whether a new sidecar is open to the group of its folder (modes 2770 and 660), so that a
+        lab can share it and continue each other's runs. An existing sidecar keeps its modes.
 
     Raises
     ------
@@ -195,7 +196,7 @@ class set_options:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Environment:
-    """What the process environment says about the gateway. Holds a key, so it has no repr."""
+    """Gateway settings from the process environment. Holds a key, so it has no repr."""
 
     api_key: str | None
     base_url: str | None
@@ -209,7 +210,7 @@ VARIABLES = {
     "provider": "PORTKEY_PROVIDER",
     "bucket": "NYU_LLM_BUCKET",
 }
-"""Where each setting of a gateway stands."""
+"""The environment variable of each gateway setting."""
 
 
 def read_environment() -> Environment:

@@ -1,6 +1,6 @@
-"""What all pictures have in common: an ink for either background, and the extra they need.
+"""What all plots share: a color for light and dark backgrounds, and the extra they need.
 
-Comes in: the name of a method. Goes out: matplotlib, imported here and only when asked for.
+Comes in: the name of a method. Goes out: matplotlib, imported here and only when needed.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from typing import Any
 
 from nyu_llm_frames.errors import ConfigurationError
 
-INK = "#848d97"  # can be read on white and on black: a notebook has either
+INK = "#848d97"  # readable on white and on black: a notebook may be either
 STYLE = {
     **dict.fromkeys(("figure.facecolor", "axes.facecolor", "savefig.facecolor"), "none"),
     **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor"), INK),
@@ -36,7 +36,7 @@ def import_pyplot(method: str) -> tuple[Any, Any]:
 
 
 def ink(ax: Any) -> None:
-    """Color ticks, which are made when they are drawn, and take away the upper and right line."""
+    """Color the ticks, which exist only once drawn, and remove the top and right spines."""
     ax.tick_params(which="both", colors=INK)
     for axis in (ax.xaxis, ax.yaxis):
         axis.get_offset_text().set_color(INK)

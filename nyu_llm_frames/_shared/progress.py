@@ -1,8 +1,8 @@
-"""What a run tells while it works: a frozen record to a hook, lines to a person.
+"""What a run reports while it works: a frozen record to a hook, lines to a person.
 
 Comes in: facts from the runner. Goes out: one `Progress` per change to the hook, log records at
-INFO; trouble at WARNING where there is no hook. Never a prompt, an answer or a key. What the
-default hook shows is `views`.
+INFO; trouble at WARNING where there is no hook. Never a prompt, an answer or a key. The default
+hook is in `views`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Phase = Literal[
     "interrupted",
 ]
 MOVING: frozenset[Phase] = frozenset({"waiting", "asking"})
-"""Phases that tell the same again and again; a display overwrites its line."""
+"""Phases that report repeatedly; a display overwrites their line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +43,9 @@ class Progress:
         Distinct requests of the run.
     answered : int
         While waiting: requests that the batch jobs under way have finished, as the gateway counts
-        them; while a trial asks: requests that came back.
+        them; during a trial: requests that came back.
     jobs : mapping of str to int
-        Batch jobs under way by the word that is shown of them, as ``queued`` or ``running``.
+        Batch jobs under way per state as shown, such as ``queued`` or ``running``.
     elapsed_s : float
         Seconds since the oldest batch job under way was submitted; a later call goes on counting.
     waited_s : float
@@ -53,9 +53,9 @@ class Progress:
     next_poll_s : float or None
         Seconds until the next poll.
     trouble : str
-        What keeps the run from going on, as a gateway that is not reached; else empty.
+        What blocks the run, such as a gateway that is not reached; else empty.
     card : callable or None
-        Makes the HTML of the run, where it is over.
+        Makes the HTML card of the run, once it is over.
     """
 
     phase: Phase
@@ -81,18 +81,18 @@ def duration(seconds: float) -> str:
 
 
 class View:
-    """A hook that something moves in."""
+    """A hook with a moving display."""
 
     def __call__(self, progress: Progress) -> None:
         """Show a record."""
         raise NotImplementedError
 
     def pause(self, seconds: float, sleep: Callable[[float], None]) -> None:
-        """Let time pass, and show that it does."""
+        """Sleep, and show that time passes."""
         sleep(seconds)
 
     def close(self) -> None:
-        """End what moves."""
+        """End the moving display."""
 
 
 class Reporter:
@@ -116,7 +116,7 @@ class Reporter:
 
     def __call__(self, progress: Progress) -> None:
         if progress.trouble and not self._troubled and self._hook is None:
-            # A silent run must not wait for a wrong address without a word.
+            # Even a silent run must warn before it waits for a wrong address.
             logger.warning("%s", progress.message)
         elif progress.phase not in MOVING:
             logger.info("%s", progress.message)
@@ -127,17 +127,17 @@ class Reporter:
 
     @property
     def listens(self) -> bool:
-        """Whether anybody reads what is reported."""
+        """Whether a hook or a log receives reports."""
         return self._hook is not None or logger.isEnabledFor(logging.INFO)
 
     def pause(self, seconds: float, sleep: Callable[[float], None]) -> None:
-        """Let time pass; where a person looks on, it is shown."""
+        """Sleep; a display shows that time passes."""
         if self._view is None:
             sleep(seconds)
         else:
             self._view.pause(seconds, sleep)
 
     def close(self) -> None:
-        """End what moves."""
+        """End the moving display."""
         if self._view is not None:
             self._view.close()

@@ -1,4 +1,4 @@
-"""Where a warning belongs: the user's line, however deep in the package it is given.
+"""Points a warning at the user's line, however deep in the package it is raised.
 
 Comes in: the stack. Goes out: the `stacklevel` of `warnings.warn`.
 """
@@ -12,7 +12,7 @@ _PACKAGE = str(Path(__file__).parents[1])
 
 
 def users_level() -> int:
-    """Return the `stacklevel` with which the caller's warning names the first line outside."""
+    """Return the `stacklevel` at which a warning names the first line outside the package."""
     frame, level = sys._getframe(1), 1
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
         frame, level = frame.f_back, level + 1

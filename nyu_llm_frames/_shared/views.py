@@ -60,7 +60,7 @@ class Display(View):
 
 
 def _logged() -> bool:
-    """Whether a log that somebody reads tells the same lines."""
+    """Whether the log already shows the same lines."""
     return logger.hasHandlers() and logger.isEnabledFor(logging.INFO)
 
 
@@ -73,25 +73,25 @@ def _view() -> Any:
 
 
 class _Log:
-    """A line when the state changes, when trouble begins or ends, and at every tenth."""
+    """A line when the state changes, when trouble begins or ends, and at every tenth answered."""
 
     ticks, has_card = False, False
 
     def __init__(self) -> None:
-        self._told: object = None
+        self._last: object = None
 
     def line(self, text: str) -> None:
         print(text, flush=True)
-        self._told = None
+        self._last = None
 
     def move(self, progress: Progress, passed: float) -> None:
         if progress.phase == "asking":
             return
         tenth = 10 * progress.answered // max(progress.requests, 1)
         state = (dict(progress.jobs), bool(progress.trouble), tenth)
-        if state != self._told:
+        if state != self._last:
             print(f"after {duration(progress.elapsed_s)}: {progress.message}", flush=True)
-            self._told = state
+            self._last = state
 
     def end(self, progress: Progress) -> None:
         print(progress.message, flush=True)
@@ -160,8 +160,8 @@ class _Notebook:
         self._lines.append(progress.message)
         html = self._html()
         if progress.card is not None:
-            told = f"<summary>What happened</summary>{_divisions(self._lines)}"
-            html = f'{progress.card()}\n<details class="nlf">{told}</details>'
+            lines = f"<summary>What happened</summary>{_divisions(self._lines)}"
+            html = f'{progress.card()}\n<details class="nlf">{lines}</details>'
         self._show(html)
         self._over = True
 
@@ -198,7 +198,7 @@ def _ticking(progress: Progress, passed: float) -> str:
 
 
 def fitting(message: str, columns: int | None) -> str:
-    """Leave parts out from the end until a message fits; what matters most stands first."""
+    """Drop parts from the end until a message fits; the most important part comes first."""
     if not columns or columns < 20:
         return message
     parts = message.split(" · ")

@@ -1,6 +1,6 @@
-"""Small words: numbers with their nouns, and the end of a sentence.
+"""Wording of counts, amounts and sentences.
 
-Comes in: counts and texts, foreign ones too. Goes out: text as people write it.
+Comes in: counts and texts, untrusted ones too. Goes out: text as people write it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ def count(n: int, noun: str) -> str:
 
 
 def dollars(amount: float) -> str:
-    """Write US dollars with as many digits as matter: ``$12.30``, ``$0.042``, ``$0.00031``."""
+    """Write US dollars with the significant digits: ``$12.30``, ``$0.042``, ``$0.00031``."""
     if amount == 0:
         return "$0"
     if amount >= 1:
@@ -24,7 +24,7 @@ def dollars(amount: float) -> str:
 
 
 def printable(text: str) -> str:
-    """Put blanks for what a terminal would obey or hide: control characters, marks of direction.
+    """Replace by blanks what a terminal would obey or hide: control and direction characters.
 
     Line ends and tabs stay.
 
@@ -39,5 +39,5 @@ def printable(text: str) -> str:
 
 
 def sentence(text: str) -> str:
-    """End a text with a full stop, unless it ends as a sentence does: foreign words often do."""
+    """End a text with a period, unless it already ends like a sentence."""
     return text if text.endswith((".", "!", "?", "…")) else f"{text}."

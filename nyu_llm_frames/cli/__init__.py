@@ -1,6 +1,6 @@
 """The command ``nyu-llm-frames``.
 
-Comes in: the words of a command line. Goes out: tables or JSON on standard output, reports on
+Comes in: the arguments of a command line. Goes out: tables or JSON on standard output, reports on
 standard error, and an exit code that means something (`nyu_llm_frames.cli.exits`).
 """
 

@@ -1,6 +1,6 @@
 """Options that several commands share, read once and handed on by value.
 
-Comes in: the words of a command line. Goes out: keyword arguments as `df.llm.batch` takes them,
+Comes in: the arguments of a command line. Goes out: keyword arguments as `df.llm.batch` takes them,
 and a gateway. A key is never an option: it would stand in the shell's history and in `ps`.
 """
 
@@ -22,7 +22,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class _Path(click.Path):
-    """A path of this machine; click itself would say of a URL that it is not there."""
+    """A local path; of a URL, click itself would report only that it does not exist."""
 
     def convert(self, value: Any, param: Any, ctx: click.Context | None) -> Any:
         try:
@@ -96,13 +96,13 @@ local = _all(
     ),
     _in("Embedded gateway")("--gguf", type=FILE, help="A model file of your own."),
     _in("Embedded gateway")(
-        "--data", type=FOLDER, help="Folder of its jobs. Default: the user's data."
+        "--data", type=FOLDER, help="Its job folder. Default: the user's data folder."
     ),
 )
 data = _all(
     click.argument("input", nargs=-1, required=True, type=DATA),
     _in("Input")("--sep", metavar="CHAR", help="Separates the columns of a CSV file."),
-    _in("Input")("--sheet", metavar="NAME", help="Of an Excel file; else the first."),
+    _in("Input")("--sheet", metavar="NAME", help="Sheet of an Excel file; else the first."),
 )
 as_json = click.option("--json", "json_", is_flag=True, help="Print JSON for scripts.")
 
@@ -111,8 +111,8 @@ gateway = _all(
         "--gateway",
         "gateway_",
         type=click.Choice(["nyu", "local"]),
-        help="local: the embedded one, which needs no key, with the options of `demo`. Else as the "
-        "environment says.",
+        help="local: the embedded gateway, which needs no key, with the options of `demo`. "
+        "Default: from the environment.",
     ),
     _gateway("--base-url", help="Default: PORTKEY_BASE_URL, else NYU's gateway."),
     _gateway("--provider", help="Default: PORTKEY_PROVIDER, else @vertexai."),
@@ -128,7 +128,7 @@ template = _all(
     _prompt("--prompt", metavar="TEXT", help="The template itself, in place of a file."),
     _prompt("--system", metavar="TEXT", help="Template of the system message."),
     _prompt("--system-file", type=FILE, help="The same, in a file."),
-    _prompt("--images", multiple=True, metavar="COLUMN", help="Column with images; again."),
+    _prompt("--images", multiple=True, metavar="COLUMN", help="Column with images; repeatable."),
     _prompt(
         "--missing",
         type=click.Choice(["error", "skip"]),
@@ -140,47 +140,47 @@ template = _all(
         type=FILE,
         help='JSON file: {"kind": ["a", "b"], "n": {"type": "integer"}}, or a JSON schema.',
     ),
-    _model("--max-tokens", type=int, help="Longest answer in tokens."),
+    _model("--max-tokens", type=int, help="Longest answer, in tokens."),
     _model("--temperature", type=float),
     _model("--top-p", type=float),
     _model("--seed", type=int),
-    _model("--stop", multiple=True, help="Text at which the answer ends; again."),
+    _model("--stop", multiple=True, help="Text that ends the answer; repeatable."),
     _model("--thinking", help="off, low, medium, high, or a number of tokens."),
-    _model("--param", multiple=True, metavar="NAME=JSON", help="Further body field; again."),
+    _model("--param", multiple=True, metavar="NAME=JSON", help="Extra body field; repeatable."),
 )
 
 columns = _all(
     _columns("--output", default="response", show_default=True, help="Name of the new column."),
-    _columns("--prefix", default="", help="Put before the names of a schema's columns."),
+    _columns("--prefix", default="", help="Prefix for the names of a schema's columns."),
     _columns(
         "--if-exists",
         type=click.Choice(["error", "replace", "fill"]),
         default="error",
-        help="When INPUT has such columns: fill asks only rows that have no good answer in them.",
+        help="If INPUT has such columns: fill sends only rows without a good answer in them.",
     ),
     _columns("--details", is_flag=True, help="Add status, tokens, cost, model, custom_id."),
 )
 
 model = _model("--model", required=True, help="Name, also as @provider/name.")
-any_model = _model("--model", default="model", help="Only for the ids.")
+any_model = _model("--model", default="model", help="Affects only the ids.")
 sidecar_option = _run(
-    "--sidecar", type=FOLDER, help="Default: <name of the output>.llm beside the output."
+    "--sidecar", type=FOLDER, help="Run folder. Default: <output's name>.llm beside the output."
 )
-out = _run("--out", type=OUT, help="That of the batch to come: its sidecar lies beside it.")
+out = _run("--out", type=OUT, help="Output of the later batch, beside its sidecar.")
 sidecar = _all(
     click.argument("sidecar", type=FOLDER, default=Path("llm_sidecar")),
     click.option("--run", help="Only the batch jobs of this run."),
 )
 max_cost = _run("--max-cost", type=float, metavar="USD", help="Refuse to pay more.")
-timeout = _run("--timeout", type=float, metavar="SECONDS", help="Wait no longer.")
+timeout = _run("--timeout", type=float, metavar="SECONDS", help="Longest wait.")
 retries = _run(
-    "--retries", type=int, default=1, show_default=True, help="Further attempts of what failed."
+    "--retries", type=int, default=1, show_default=True, help="Further attempts after a failure."
 )
 run_option = _run
 
 
 def take_gateway(given: dict[str, Any]) -> Gateway | None:
-    """Take the gateway's options out of `given`; None when nothing was said."""
+    """Take the gateway's options out of `given`; None when none was given."""
     kind = given.pop("gateway_")
     remote = {name: given.pop(name) for name in ("base_url", "provider", "bucket")}
     local = {name: given.pop(name) for name in _LOCAL}
@@ -214,7 +214,7 @@ def take_asked(given: dict[str, Any]) -> dict[str, Any]:
     if system is not None and system_file is not None:
         raise click.UsageError("Give --system or --system-file, not both.")
     thinking = given.pop("thinking")
-    asked: dict[str, Any] = {
+    arguments: dict[str, Any] = {
         "template": text if text is not None else file,
         "system": system if system_file is None else system_file,
         "schema": _json_file(given.pop("schema")),
@@ -225,15 +225,15 @@ def take_asked(given: dict[str, Any]) -> dict[str, Any]:
         "gateway": take_gateway(given),
     }
     for name in ("missing", "max_tokens", "temperature", "top_p", "seed"):
-        asked[name] = given.pop(name)
+        arguments[name] = given.pop(name)
     for name in ("output", "prefix", "if_exists", "details", "model", "sidecar"):
         if name in given:
-            asked[name] = given.pop(name)
-    return {name: value for name, value in asked.items() if value is not None}
+            arguments[name] = given.pop(name)
+    return {name: value for name, value in arguments.items() if value is not None}
 
 
 def take_out(given: dict[str, Any], path: Path | list[Path], *, required: bool = False) -> None:
-    """Turn the output of the batch to come into its sidecar, in `given`."""
+    """Turn the output of the later batch into its sidecar, in `given`."""
     from nyu_llm_frames._api.batch_file import beside_output
 
     out = given.pop("out")
@@ -241,7 +241,7 @@ def take_out(given: dict[str, Any], path: Path | list[Path], *, required: bool =
         first = path[0] if isinstance(path, list) else path
         given["sidecar"] = beside_output(out.absolute(), first, given["if_exists"])
     if required and given["sidecar"] is None:
-        raise click.UsageError("Give the --out of the batch to come, or its --sidecar.")
+        raise click.UsageError("Give the --out of the later batch, or its --sidecar.")
 
 
 def _json_file(path: Path | None) -> Any:
@@ -252,7 +252,7 @@ def _json_file(path: Path | None) -> Any:
     except OSError as e:
         raise click.UsageError(f"{path} cannot be read: {e.strerror or e}.") from None
     except ValueError as e:
-        raise click.UsageError(f"{path} is no JSON: {e}.") from None
+        raise click.UsageError(f"{path} is not JSON: {e}.") from None
 
 
 def _params(given: tuple[str, ...]) -> dict[str, Any] | None:

@@ -1,6 +1,6 @@
-"""`demo`: the main job on real rows with a real model, on this machine, without a key.
+"""`demo`: a batch of real rows with a real model, on this machine, without a key.
 
-Comes in: how many rows, and where the sidecar is to lie. Goes out: a table, the time, and what to
+Comes in: how many rows, and where the sidecar goes. Goes out: a table, the time, and what to
 type next. The rows are a sample of FiveThirtyEight's commutations (CC BY 4.0, data/CREDIT.txt).
 """
 
@@ -19,7 +19,7 @@ from nyu_llm_frames._shared.options import set_options
 from nyu_llm_frames._sidecar.folder import is_sidecar
 from nyu_llm_frames.cli import show
 
-TEMPLATE = "Which drug is the offence about? Reply with JSON.\nOffence: {{ offense }}"
+TEMPLATE = "Which drug is the offense about? Reply with JSON.\nOffense: {{ offense }}"
 DRUGS = ["cocaine", "methamphetamine"]
 
 
@@ -29,11 +29,11 @@ def run(*, rows: int, sidecar: Path, **local: Any) -> None:
     frame = sample().head(rows)
     known = is_sidecar(sidecar)
     click.echo(
-        f"{len(frame)} offences from FiveThirtyEight's commutations (CC BY 4.0). The call:\n"
+        f"{len(frame)} offenses from FiveThirtyEight's commutations (CC BY 4.0). The call:\n"
     )
     click.echo(_call(sidecar))
     start = time.monotonic()
-    with set_options(poll_interval_s=0.5, max_poll_interval_s=2):  # the gateway is next door
+    with set_options(poll_interval_s=0.5, max_poll_interval_s=2):  # the gateway is on this machine
         out = FrameMethods(frame).batch(
             TEMPLATE,
             model="local",
@@ -46,16 +46,16 @@ def run(*, rows: int, sidecar: Path, **local: Any) -> None:
     seconds = time.monotonic() - start
     show.table(out[["case_id", "offense", "drug", "response_error"]])
     named = [
-        isinstance(drug, str) and drug in offence.lower()
-        for drug, offence in zip(out["drug"], out["offense"], strict=True)
+        isinstance(drug, str) and drug in offense.lower()
+        for drug, offense in zip(out["drug"], out["offense"], strict=True)
     ]
-    click.echo(f"\n{sum(named)} of {len(out)} answers name a drug that stands in the offence.")
+    click.echo(f"\n{sum(named)} of {len(out)} answers name a drug that stands in the offense.")
     click.echo(
-        "The model (SmolLM2-135M) is very small: this shows the way of the rows, not what an "
-        "answer is worth."
+        "The model (SmolLM2-135M) is very small: this shows how rows are processed, not how good "
+        "answers are."
     )
     click.echo(f"Time: {seconds:.1f} s{_why(known, seconds)}")
-    click.echo(f"Sidecar: {sidecar.absolute()} (batch jobs and answers; delete it to start anew)")
+    click.echo(f"Sidecar: {sidecar.absolute()} (batch jobs and answers; delete it to start over)")
     click.echo(_next())
 
 

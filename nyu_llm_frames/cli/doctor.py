@@ -1,4 +1,4 @@
-"""`doctor`: go the way of a batch step by step, and say at the first stone what to fix.
+"""`doctor`: check each step of a batch, and say how to fix the one that fails.
 
 Comes in: the settings of a gateway. Goes out: one line per step. Nothing is paid without --send.
 """
@@ -57,7 +57,7 @@ class Finding:
     fix : str
         What to do; empty when nothing is to be done.
     code : int
-        What the command's exit code would be by this step alone.
+        The command's exit code if this were the only step.
     """
 
     step: str
@@ -88,8 +88,8 @@ def doctor(
     """Check settings, gateway, key, job list and bucket step by step; say what to fix.
 
     Uploads a file of two lines to the bucket. With --send also makes a real batch job of two
-    rows, which shows that the model answers. The exit code is that of the first step that failed,
-    and of the job list only when nothing else did.
+    rows, which shows that the model answers. The exit code is that of the first step that failed;
+    the job list counts only when nothing else failed.
     """
     gateway, model = resolve_model(options.take_gateway(given), model)
     found = []
@@ -97,7 +97,7 @@ def doctor(
         found.append(finding)
         if not json_:
             _print(finding)
-    sound = all(f.state != "failed" for f in found if f.step != "job list")  # goes without
+    sound = all(f.state != "failed" for f in found if f.step != "job list")  # works without it
     last = _send(gateway, model, sidecar, timeout, wanted=send, sound=sound)
     found.append(last)
     if json_:
@@ -109,7 +109,7 @@ def doctor(
 
 
 def examine(gateway: Gateway, model: str) -> Iterator[Finding]:
-    """Check everything that costs nothing; ends at a step without which no other can work."""
+    """Check everything that costs nothing; stop at a failed step that all later ones need."""
     yield Finding("versions", "ok", _versions())
     try:
         route = gateway.route
@@ -126,7 +126,7 @@ def examine(gateway: Gateway, model: str) -> Iterator[Finding]:
     except ConfigurationError as e:
         yield _failed("settings", e, _settings_fix(gateway))
     except GatewayUnavailableError as e:
-        yield _failed("settings", e, "Look at the log that the message names.")
+        yield _failed("settings", e, "Read the log that the message names.")
     if connection is None:
         return
     yield Finding("settings", "ok", f"{gateway!r}; {gateway.identity}, provider {gateway.realm}")
@@ -143,7 +143,7 @@ def examine(gateway: Gateway, model: str) -> Iterator[Finding]:
 
 
 def _reach(gateway: Gateway, connection: Connection, model: str) -> Iterator[Finding]:
-    """Read the job list: one call that shows whether the gateway is there and knows the key."""
+    """Read the job list: one call that shows whether the gateway is up and accepts the key."""
     try:
         jobs = connection.list()
     except AuthenticationError as e:
@@ -155,7 +155,7 @@ def _reach(gateway: Gateway, connection: Connection, model: str) -> Iterator[Fin
             yield _failed(
                 "job list",
                 e,
-                "Without the list an uncertain submit cannot be settled by itself; everything "
+                "Without the list an uncertain submission cannot settle itself; everything "
                 f"else works. Ask {NYU_CONTACT} for the right to list batch jobs.",
             )
         return
@@ -171,9 +171,9 @@ def _reach(gateway: Gateway, connection: Connection, model: str) -> Iterator[Fin
         yield _failed(
             "job list",
             e,
-            "If the bucket fails as well: is PORTKEY_BASE_URL whole (NYU's ends in /v1/), and "
+            "If the bucket fails as well: is PORTKEY_BASE_URL complete (NYU's ends in /v1/), and "
             f"{gateway.realm} a provider of the gateway (PORTKEY_PROVIDER)? If the bucket is ok, "
-            "everything works but the list: an uncertain submit cannot be settled by itself.",
+            "everything works but the list: an uncertain submission cannot settle itself.",
         )
         return
     yield Finding("gateway", "ok", f"{gateway.identity} answers")
@@ -203,14 +203,14 @@ def _upload(gateway: Gateway, connection: Connection, model: str) -> Iterator[Fi
                 "bucket",
                 e,
                 f"The key may not write to the bucket: ask {NYU_CONTACT}, or set NYU_LLM_BUCKET "
-                "to the bucket that you were given.",
+                "to your bucket.",
             )
         except GatewayUnavailableError as e:
             if e.status_code is None:
                 yield _failed("bucket", e, _fix(gateway, e))
                 return
-            # A 403 of the storage may come back as a 500: then trying later would not help.
-            more = f" Or may the key not write to the bucket? Ask {NYU_CONTACT}."
+            # A 403 of the storage may arrive as a 500: then trying later would not help.
+            more = f" Or does the key lack write access? Ask {NYU_CONTACT}."
             yield _failed("bucket", e, _fix(gateway, e) + more, code=exits.ERROR)
         except GatewayError as e:
             yield _failed(
@@ -238,39 +238,39 @@ def _send(
 ) -> Finding:
     """Answer two rows through a real batch job."""
     if not wanted:
-        told = f"{model} was not tried: --send makes a batch job of two rows"
-        return Finding("batch", "skipped", told)
+        text = f"{model} was not tried: --send makes a batch job of two rows"
+        return Finding("batch", "skipped", text)
     if not sound:
-        return Finding("batch", "skipped", "the steps before have to work first")
+        return Finding("batch", "skipped", "the earlier steps must work first")
     import pandas as pd
 
     from nyu_llm_frames._api.accessor import FrameMethods
 
     frame = FrameMethods(pd.DataFrame(_FRAME))
-    asked: dict[str, Any] = {"model": model, "gateway": gateway, "sidecar": sidecar}
+    arguments: dict[str, Any] = {"model": model, "gateway": gateway, "sidecar": sidecar}
     try:
-        before = frame.estimate(_PROMPT, **asked)
-        out = frame.batch(_PROMPT, timeout=timeout, details=True, on_error="keep", **asked)
+        before = frame.estimate(_PROMPT, **arguments)
+        out = frame.batch(_PROMPT, timeout=timeout, details=True, on_error="keep", **arguments)
     except RunTimeoutError as e:
         return _late(e, sidecar, timeout)
     except LLMFramesError as e:
         return _failed("batch", e, _batch_fix(e, model, sidecar))
-    # What an earlier call stored says nothing about today.
+    # Answers that an earlier call stored show nothing about today.
     stored = before.to_pay + before.under_way == 0
-    old = f"nothing was sent, {sidecar} has it from an earlier call: " if stored else ""
-    anew = f"To send again, delete {sidecar}." if stored else ""
+    old = f"nothing was sent, {sidecar} has the answers of an earlier call: " if stored else ""
+    again = f"To send again, delete {sidecar}." if stored else ""
     if (out["response_status"] == "ok").all():
-        told = "; ".join(f"{c}: {r}" for c, r in zip(out["city"], out["response"], strict=True))
-        told = f"{' '.join(told.split())[:200]}; {_ways_to_read(gateway, sidecar)}"
-        return Finding("batch", "ok", old + told, anew)
+        text = "; ".join(f"{c}: {r}" for c, r in zip(out["city"], out["response"], strict=True))
+        text = f"{' '.join(text.split())[:200]}; {_ways_to_read(gateway, sidecar)}"
+        return Finding("batch", "ok", old + text, again)
     errors = "; ".join(out["response_error"].dropna().unique())
     look = f"See: nyu-llm-frames failures {sidecar}"
-    fix = f"{look}. {anew}" if anew else look
+    fix = f"{look}. {again}" if again else look
     return Finding("batch", "failed", old + errors, fix, exits.NO_GOOD_ANSWER)
 
 
 def _ways_to_read(gateway: Gateway, sidecar: Path) -> str:
-    """Read the output of a finished job both ways: what the gateway gives decides how fast."""
+    """Read the output of a finished job both ways, and report how the gateway sends each."""
     from nyu_llm_frames._runs.stored_run import StoredRun
 
     jobs = [job for job in StoredRun(sidecar).jobs() if job.batch_id and job.has_output_file]
@@ -279,29 +279,29 @@ def _ways_to_read(gateway: Gateway, sidecar: Path) -> str:
     batch_id, file_id = str(jobs[-1].batch_id), str(jobs[-1].output_file_id)
     connection = gateway.connect()
     ways = {"stored file": connection.content(file_id), "/output": connection.output(batch_id)}
-    told = []
+    found = []
     try:
         for name, chunks in ways.items():
             try:
                 sizes = [len(chunk) for chunk in chunks]
-                told.append(f"{name}: {sum(sizes):,} bytes in {count(len(sizes), 'piece')}")
+                found.append(f"{name}: {sum(sizes):,} bytes in {count(len(sizes), 'piece')}")
             except GatewayError as e:
-                told.append(f"{name}: {e}")
+                found.append(f"{name}: {e}")
     finally:
         connection.close()
-    return "; ".join(told)
+    return "; ".join(found)
 
 
 def _late(error: RunTimeoutError, sidecar: Path, timeout: float) -> Finding:
-    """Tell a job that takes its time from one that the gateway did not take yet."""
+    """Distinguish a slow job from one that the gateway has not accepted yet."""
     from nyu_llm_frames import open_sidecar
 
     jobs = open_sidecar(sidecar).jobs()
-    told = f"submitted; not over after {timeout:g} s, which is usual for batch jobs"
+    text = f"submitted; not over after {timeout:g} s, which is usual for batch jobs"
     if jobs["batch_id"].isna().any():
         reasons = "; ".join(jobs["error"].dropna().unique())
-        told = f"not submitted after {timeout:g} s: {reasons or error}"
-    return Finding("batch", "pending", told, f"Later: nyu-llm-frames wait {sidecar}", exits.PENDING)
+        text = f"not submitted after {timeout:g} s: {reasons or error}"
+    return Finding("batch", "pending", text, f"Later: nyu-llm-frames wait {sidecar}", exits.PENDING)
 
 
 def _batch_fix(error: LLMFramesError, model: str, sidecar: Path) -> str:
@@ -321,13 +321,13 @@ def _versions() -> str:
 
     import nyu_llm_frames
 
-    told = [f"nyu-llm-frames {nyu_llm_frames.__version__}", f"Python {platform.python_version()}"]
+    parts = [f"nyu-llm-frames {nyu_llm_frames.__version__}", f"Python {platform.python_version()}"]
     for name in ("pandas", "pyarrow", "portkey-ai", "httpx"):
         try:
-            told.append(f"{name} {metadata.version(name)}")
+            parts.append(f"{name} {metadata.version(name)}")
         except metadata.PackageNotFoundError:
-            told.append(f"{name} is not installed")
-    return ", ".join(told)
+            parts.append(f"{name} is not installed")
+    return ", ".join(parts)
 
 
 def _settings_fix(gateway: Gateway) -> str:
@@ -345,8 +345,8 @@ def _fix(gateway: Gateway, error: LLMFramesError) -> str:
         return ""
     if error.status_code is not None:
         return (
-            f"{gateway.identity} was reached, and has trouble of its own: try again in some "
-            f"minutes. If it stays like that, write to {NYU_CONTACT}."
+            f"{gateway.identity} was reached, but has trouble of its own: try again in a few "
+            f"minutes. If that does not help, write to {NYU_CONTACT}."
         )
     route = gateway.route
     if route is not None and route.proxy is not None and not error.connected:
@@ -359,7 +359,7 @@ def _fix(gateway: Gateway, error: LLMFramesError) -> str:
 
 def _print(finding: Finding) -> None:
     marks = {"ok": ("ok", "green"), "failed": ("FAIL", "red"), "pending": ("...", "cyan")}
-    word, colour = marks.get(finding.state, ("-", "yellow"))
-    click.echo(f"{click.style(word.ljust(4), fg=colour)}  {finding.step}: {finding.found}")
+    word, color = marks.get(finding.state, ("-", "yellow"))
+    click.echo(f"{click.style(word.ljust(4), fg=color)}  {finding.step}: {finding.found}")
     if finding.fix:
         click.echo(f"      fix: {finding.fix}")

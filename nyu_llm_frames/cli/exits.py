@@ -1,4 +1,4 @@
-"""Exit codes: what a script, cron or Slurm can tell from a command without reading its text.
+"""Exit codes: what a script, cron or Slurm learns from a command without reading its text.
 
 Comes in: an error of the package. Goes out: the number that stands for its kind.
 """
@@ -25,18 +25,18 @@ INTERRUPTED = 130
 MEANING: dict[int, str] = {
     OK: "done; every row has a good answer",
     ERROR: "an error that none of the others names; the message says what to do",
-    USAGE: "what was asked makes no sense: options, template, columns, schema, missing settings",
+    USAGE: "the call is invalid: options, template, columns, schema, missing settings",
     NO_GOOD_ANSWER: "done, but some rows have no good answer; the reasons are in the output",
-    PENDING: "not over yet: what was submitted goes on, the same command comes back to it",
-    UNCERTAIN: "a submit may or may not have made a job; settle it with `resolve`",
-    JOB_FAILED: "a batch job ended without a single answer; the next call submits its rows anew",
+    PENDING: "not over yet: batch jobs go on, and the same command picks them up",
+    UNCERTAIN: "a submission may or may not have made a job; settle it with `resolve`",
+    JOB_FAILED: "a batch job ended without a single answer; the next call submits its rows again",
     TOO_EXPENSIVE: "above --max-cost, no price is known, or the gateway's budget is used up",
     NOT_ALLOWED: "the gateway refused the key (401, 403)",
-    TRY_LATER: "a step did not reach the gateway, or the sidecar is locked; the same command again",
+    TRY_LATER: "a step did not reach the gateway, or the sidecar is locked; try again later",
     INTERRUPTED: "interrupted; batch jobs go on",
 }
 
-# The first that fits.
+# The first match counts.
 _KINDS: tuple[tuple[type[Exception], int], ...] = (
     (errors.UncertainSubmissionError, UNCERTAIN),
     (errors.BatchJobFailedError, JOB_FAILED),
@@ -69,9 +69,9 @@ def of_statuses(statuses: Iterable[str], trouble: str = "") -> int:
     ----------
     statuses : iterable of str
     trouble : str
-        What kept a step from going on.
+        What blocked a step.
     """
-    seen = set(statuses)
-    if "pending" in seen:
+    distinct = set(statuses)
+    if "pending" in distinct:
         return TRY_LATER if trouble else PENDING
-    return NO_GOOD_ANSWER if seen - NO_FAILURE else OK
+    return NO_GOOD_ANSWER if distinct - NO_FAILURE else OK

@@ -46,13 +46,13 @@ Exit codes:
 {_CODES}
 
 \b
-Completion in bash (zsh and fish alike), in ~/.bashrc:
+Completion in bash, in ~/.bashrc (zsh and fish likewise):
   eval "$(_NYU_LLM_FRAMES_COMPLETE=bash_source nyu-llm-frames)"
 """
 
 
 class _Group(click.Group):
-    """Runs a command; everything that can go wrong ends in a message and a code."""
+    """Runs a command; every failure ends in a message and an exit code."""
 
     def invoke(self, ctx: click.Context) -> Any:
         report = show.Report()
@@ -94,10 +94,10 @@ def _warn(message: Warning | str, *args: Any, **more: Any) -> None:
 @click.option("--quiet", "-q", is_flag=True, help="Report no progress.")
 @click.option("--poll-interval", type=float, metavar="SECONDS", help="First pause between polls.")
 def cli(quiet: bool, poll_interval: float | None) -> None:
-    """LLM batch inference for tables: a CSV or parquet file of any size in, answers joined out.
+    """LLM batch inference for tables: answer a prompt for every row of a file of any size.
 
-    Every command can be interrupted and given again: it picks up where things stand, and nothing
-    is paid twice.
+    Any command can be interrupted and run again: it picks up where it left off, and nothing is
+    paid for twice.
     """
 
 

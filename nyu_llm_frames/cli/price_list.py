@@ -1,7 +1,7 @@
-"""`models`: which models there are for batch jobs, how much they read, and what they cost.
+"""`models`: the models for batch jobs, their context and their prices.
 
-Comes in: nothing but words to look for. Goes out: a table by the prices that come with the package
-(genai-prices); nobody is asked.
+Comes in: search words. Goes out: a table of the prices that come with the package (genai-prices);
+no network.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from nyu_llm_frames.cli import show
 def models(words: tuple[str, ...], json_: bool) -> None:
     """List Gemini models: name, context in tokens, US dollars per million tokens in batch jobs.
 
-    WORDS choose among the names, as `flash` or `3.5`. Which of them your workspace has, stands in
-    Portkey's Model Catalog; prices are those of genai-prices, and thinking is billed as output.
+    WORDS filter the names, such as `flash` or `3.5`. Portkey's Model Catalog lists the models of
+    your workspace. Prices are those of genai-prices; thinking is billed as output.
     """
     import pandas as pd
 
@@ -53,7 +53,7 @@ def models(words: tuple[str, ...], json_: bool) -> None:
         }
         for m in found
     ]
-    show.frame(pd.DataFrame(rows), json_=False, empty="no model of such a name is known")
+    show.frame(pd.DataFrame(rows), json_=False, empty="no known model has such a name")
 
 
 COMMANDS = (models,)

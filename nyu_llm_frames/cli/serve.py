@@ -18,27 +18,26 @@ from nyu_llm_frames.cli import command_options as options
 @click.command()
 @click.option("--model", type=options.FILE, help="A GGUF file of your own.")
 @click.option("--upstream", metavar="URL", help="An OpenAI-compatible server that answers.")
-@click.option("--answers", type=click.Choice(["echo"]), help="No model: repeat the question.")
+@click.option("--answers", type=click.Choice(["echo"]), help="No model: repeat the prompt.")
 @click.option("--upstream-key-env", metavar="NAME", help="Variable that holds the upstream's key.")
-@click.option("--data", type=options.FOLDER, help="Folder of the jobs. Default: the user's data.")
+@click.option("--data", type=options.FOLDER, help="Job folder. Default: the user's data folder.")
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),
     default=0,
-    help="Default: that of last time, or any free one.",
+    help="Default: the last one used, or any free one.",
 )
 @click.option(
-    "--api-key-env", metavar="NAME", help="Variable with the key to ask for. Default: a random one."
+    "--api-key-env", metavar="NAME", help="Variable with the key to require. Default: a random one."
 )
-@click.option("--concurrency", type=int, help="Requests at once. Default: 1, upstream 4.")
+@click.option("--concurrency", type=int, help="Requests at once. Default: 1; with --upstream 4.")
 @click.option("--max-tokens", type=int, default=256, show_default=True)
-@click.option("--context", type=int, default=2048, show_default=True, help="Tokens the model sees.")
+@click.option("--context", type=int, default=2048, show_default=True, help="Context in tokens.")
 def serve(api_key_env: str | None, **given: Any) -> None:
     """Run the embedded gateway in the foreground: a small real model, no key, this machine only.
 
-    Prints the address and the key; Ctrl-C ends it, and jobs that are not over go on at the next
-    start.
+    Prints the address and the key; Ctrl-C ends it, and unfinished jobs go on at the next start.
     """
     from nyu_llm_frames.local.process import serve as run
     from nyu_llm_frames.local.spec import Key
@@ -59,7 +58,7 @@ def serve(api_key_env: str | None, **given: Any) -> None:
 @click.option("--sidecar", type=options.FOLDER, default=Path("demo.llm"), show_default=True)
 @options.local
 def demo(rows: int, sidecar: Path, gguf: Path | None, **given: Any) -> None:
-    """Show the main job on real rows with a real model on this machine; needs no key.
+    """Run a small batch of real rows with a real model on this machine; needs no key.
 
     The first time it fetches a small model (93 MB); a second call is instant, because every
     answer is in the sidecar.

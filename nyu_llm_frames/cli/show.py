@@ -52,7 +52,7 @@ class Report(View):
 
     def __call__(self, progress: Progress) -> None:
         if progress.phase in ("interrupted", "done"):
-            return  # said once, by the commands, in the words of a command line
+            return  # reported once, by the commands, in the words of a command line
         with contextlib.redirect_stdout(sys.stderr):
             self._display(progress)
 
@@ -76,7 +76,7 @@ def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def as_json(value: object) -> None:
-    """Print one JSON document; what a terminal would obey is escaped."""
+    """Print one JSON document; control characters are escaped."""
     text = json.dumps(value, ensure_ascii=False, indent=2, default=str)
     parts = (c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
     click.echo("".join(parts))
@@ -101,7 +101,7 @@ def counts(numbers: Mapping[str, int]) -> str:
 
 
 def coloured(word: str) -> str:
-    """Return a status in its colour; without a terminal click takes the colour out again."""
+    """Return a status in its color; without a terminal click removes the color again."""
     return click.style(word, fg=_COLOURS.get(word))
 
 
@@ -121,7 +121,7 @@ def table(data: pd.DataFrame, whole: Sequence[str] = ()) -> None:
 
 
 def _fit(widths: list[int], room: int, whole: list[bool]) -> list[int]:
-    """Shorten the widest columns until the line fits, but those that stay whole."""
+    """Shorten the widest columns until the line fits, except those that stay whole."""
     out = [w if kept else min(w, _CELL) for w, kept in zip(widths, whole, strict=True)]
     while sum(out) + 2 * (len(out) - 1) > room:
         most = max((w for w, kept in zip(out, whole, strict=True) if not kept), default=0)

@@ -1,7 +1,7 @@
-"""Commands that need the sidecar alone: no input file, no template.
+"""Commands that need only a sidecar, a run's folder: no input file, no template.
 
-Comes in: the path of a sidecar. Goes out: what its batch jobs are and hold, and the steps that
-move them on.
+Comes in: the path of a sidecar. Goes out: the state and the answers of its batch jobs, and the
+steps that move them on.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def wait(timeout: float | None, retries: int, json_: bool, **given: Any) -> None
 @options.gateway
 @options.as_json
 def collect(out: Path | None, prompts: bool, json_: bool, **given: Any) -> None:
-    """Take one step: ask for the state of the jobs, store the answers that are there.
+    """Take one step: poll the jobs, store the answers that are ready.
 
     Never waits; the exit code is 4 while jobs are not over. For the joined table make the
     `batch` call again: it costs nothing.
@@ -95,7 +95,7 @@ def collect(out: Path | None, prompts: bool, json_: bool, **given: Any) -> None:
 @options.gateway
 @options.as_json
 def retry(json_: bool, **given: Any) -> None:
-    """Send failed, empty, missing and damaged requests once more, in any case."""
+    """Send failed, empty, missing and damaged requests again, even with no attempts left."""
     stored = _open(given)
     under_way = stored.retry()
     show.note(f"{count(under_way, 'request')} under way")
@@ -107,7 +107,7 @@ def retry(json_: bool, **given: Any) -> None:
 @options.gateway
 @options.as_json
 def cancel(json_: bool, **given: Any) -> None:
-    """Cancel the batch jobs that are not over; what they finish before is kept."""
+    """Cancel the batch jobs that are not over; answers finished before that are kept."""
     ids = _open(given).cancel()
     if json_:
         show.as_json({"cancelled": ids})
@@ -117,11 +117,11 @@ def cancel(json_: bool, **given: Any) -> None:
 
 @click.command()
 @options.sidecar
-@click.option("--adopt", metavar="BATCH_ID", help="The submit made this batch job.")
-@click.option("--resubmit", is_flag=True, help="The submit surely made none: send it again.")
+@click.option("--adopt", metavar="BATCH_ID", help="The submission made this batch job.")
+@click.option("--resubmit", is_flag=True, help="The submission surely made none: send it again.")
 @options.gateway
 def resolve(adopt: str | None, resubmit: bool, **given: Any) -> None:
-    """Settle a submit of which nobody knows whether it made a batch job (exit code 5)."""
+    """Settle an uncertain submission: it may or may not have made a batch job (exit code 5)."""
     stored = _open(given)
     stored.resolve(adopt, resubmit)
     click.echo(f"settled; go on with: nyu-llm-frames wait {stored.sidecar.path}")
@@ -129,14 +129,14 @@ def resolve(adopt: str | None, resubmit: bool, **given: Any) -> None:
 
 @click.command()
 @click.argument("sidecar", type=options.FOLDER, default=Path("llm_sidecar"))
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 def unlock(sidecar: Path, yes: bool) -> None:
-    """Show who holds the lock of a sidecar, and take it away from a process that has ended.
+    """Show the process that holds a sidecar's lock; if it has ended, remove the lock.
 
-    For what another machine left when it was switched off: nobody here can tell whether a process
-    of it still works. If it does, two processes may pay for the same rows. What a dead process of
-    this machine left is removed without this command, and so is what a Slurm job left that is over
-    or was requeued; a process of this machine that holds the lock keeps it (exit code 9).
+    For a lock left by another machine, such as one that was switched off: this machine cannot tell
+    whether that process still works. If it does, two processes may pay for the same rows. The lock
+    of a dead process of this machine, or of a Slurm job that is over or was requeued, is removed
+    without this command. A live process of this machine keeps its lock (exit code 9).
     """
     from nyu_llm_frames._shared.clock import current_clock
     from nyu_llm_frames._sidecar.folder import Sidecar

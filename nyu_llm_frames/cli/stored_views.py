@@ -1,4 +1,4 @@
-"""`status` and `failures`: what sidecars hold, for a person, a script or a page; nobody is asked.
+"""`status` and `failures`: what sidecars hold, for a person, a script or a page; no network.
 
 Comes in: paths of sidecars. Goes out: their batch jobs, what came of their requests, what that
 cost, and why some have no good answer.
@@ -30,7 +30,7 @@ def totals_record(totals: Totals) -> dict[str, Any]:
 
 
 def total_lines(totals: Totals) -> list[str]:
-    """Say where the requests stand, and what came back took."""
+    """Say where the requests stand, and what their answers took."""
     lines = [f"{count(sum(totals.counts.values()), 'request')}: {show.counts(totals.counts)}"]
     if any(totals.usage.values()):
         prompt, output, thinking = totals.usage.values()
@@ -63,21 +63,22 @@ def _sum(every: Sequence[Totals]) -> Totals:
 @click.command()
 @click.argument("sidecars", type=options.FOLDER, nargs=-1)
 @click.option("--run", help="Only the batch jobs of this run.")
-@click.option("--month", metavar="YYYY-MM", help="Only batch jobs submitted in it (no trials).")
+@click.option("--month", metavar="YYYY-MM", help="Only batch jobs of this month (no trials).")
 @click.option("--html", type=options.OUT, help="Write a page to send: cards, plots, failures.")
 @options.as_json
 def status(
     sidecars: tuple[Path, ...], run: str | None, month: str | None, html: Path | None, json_: bool
 ) -> None:
-    """Show the batch jobs of sidecars, as they were when last asked; asks nobody.
+    """Show the batch jobs of sidecars, as of the last poll; no network.
 
-    SIDECARS are folders (default: llm_sidecar); of several also the total. Times are local. The
-    exit code is that of `wait`: 4 while jobs are not over, 3 where rows have no good answer.
+    SIDECARS are the folders of runs (default: llm_sidecar); several also get a total. Times are
+    local. Exit codes are as for `wait`: 4 while jobs are not over, 3 where rows have no good
+    answer.
     """
     from nyu_llm_frames._runs.stored_answers import StoredAnswers
 
     if month is not None and not (len(month) == 7 and month[4] == "-"):
-        raise click.UsageError(f"--month takes a month as 2026-11, not {month!r}.")
+        raise click.UsageError(f"--month takes a month such as 2026-11, not {month!r}.")
     paths = sidecars or (Path("llm_sidecar"),)
     every = [StoredAnswers(path, run=run, month=month) for path in paths]
     totals = [stored.totals() for stored in every]
@@ -117,7 +118,7 @@ def _record(stored: StoredAnswers, totals: Totals) -> dict[str, Any]:
 
 
 def _jobs(stored: StoredAnswers) -> pd.DataFrame:
-    """Return what a person is shown: six columns, and who where a sidecar is of several people."""
+    """Return the table for people: six columns, and the user where a sidecar has several."""
     import pandas as pd
 
     from nyu_llm_frames._stages.batches.polling import state_word
@@ -163,7 +164,7 @@ def _write_page(path: Path, every: Sequence[StoredAnswers], whole: Totals) -> No
 @click.option("--prompts", is_flag=True, help="Add the request bodies.")
 @options.as_json
 def failures(sidecar: Path, run: str | None, all_: bool, prompts: bool, json_: bool) -> None:
-    """Say why requests have no good answer, with one prompt for each reason; and what may cure it.
+    """Show why requests have no good answer, with a prompt for each reason, and what may help.
 
     The exit code is 3 if there are any.
     """
@@ -194,8 +195,8 @@ def failures(sidecar: Path, run: str | None, all_: bool, prompts: bool, json_: b
 
 def _print_kind(kind: Any, prompts: bool) -> None:
     click.echo(f"{kind.requests:,} {show.coloured(kind.status)}: {printable(kind.error)}")
-    asked = kind.body if prompts else kind.prompt
-    click.echo(f"    {kind.custom_id}  {printable(asked or '(prompts are not kept)')}\n")
+    text = kind.body if prompts else kind.prompt
+    click.echo(f"    {kind.custom_id}  {printable(text or '(prompts are not kept)')}\n")
 
 
 def _cures(kinds: Sequence[Any], sidecar: Path) -> list[str]:
@@ -205,18 +206,18 @@ def _cures(kinds: Sequence[Any], sidecar: Path) -> list[str]:
     lines = []
     if statuses & RETRYABLE:
         words = ", ".join(sorted(statuses & RETRYABLE))
-        lines.append(f"{words}: one more attempt may cure it: nyu-llm-frames retry {sidecar}")
+        lines.append(f"{words}: one more attempt may help: nyu-llm-frames retry {sidecar}")
     if "truncated" in statuses:
         lines.append(
-            "truncated: batch OUTPUT --out FILLED --if-exists fill --max-tokens MORE asks these "
-            'rows alone; in Python if_exists="fill", max_tokens=...'
+            "truncated: batch OUTPUT --out FILLED --if-exists fill --max-tokens MORE sends only "
+            'these rows; in Python if_exists="fill", max_tokens=...'
         )
     if "invalid" in statuses:
         lines.append(
             "invalid: loosen the schema or say more in the template, with --if-exists fill for "
             "these rows alone"
         )
-    return [*lines, "--all lists every request; the rows stand in the output, beside its _error"]
+    return [*lines, "--all lists every request; the rows are in the output, beside its _error"]
 
 
 COMMANDS = (status, failures)

@@ -23,7 +23,7 @@ _EXAMPLE = """\b
 Example:
   nyu-llm-frames batch reviews.csv --out answers.csv --model gemini-3-flash-preview \\
       --prompt "Is this review positive or negative? {{ text }}" --max-tokens 50 --thinking low
-What was cut, asked anew with a larger limit:
+Send truncated rows again, with a larger limit:
   nyu-llm-frames batch answers.csv --out filled.csv --if-exists fill --max-tokens 500 ...
 """
 
@@ -37,7 +37,7 @@ What was cut, asked anew with a larger limit:
     "--out", type=options.OUT, required=True, help="Ends in .csv, .jsonl, .parquet, .xlsx, ...."
 )
 @options.run_option(
-    "--no-wait", is_flag=True, help="Take one step and end; give the command again later."
+    "--no-wait", is_flag=True, help="Take one step and exit; run the command again later."
 )
 @options.timeout
 @options.retries
@@ -64,8 +64,8 @@ def batch(
     """Answer a prompt for every row of INPUT: a file, a folder, or several files of one kind.
 
     CSV, TSV and JSONL (also .gz and .zst), parquet, Feather, Excel.
-    Writes all columns and the answers to --out. Give the same command again at any time: it picks
-    up where things stand, and nothing is paid twice.
+    Writes all columns and the answers to --out. Run the same command again at any time: it picks
+    up where it left off, and nothing is paid for twice.
     """
     from nyu_llm_frames import batch_file
 
@@ -91,7 +91,7 @@ def batch(
         cost = "unknown" if result.cost is None else dollars(result.cost)
         rows = f"{count(result.rows, 'row')}: {show.counts(result.counts)}"
         click.echo(f"{result.output}: {rows}; cost {cost}")
-    if result.trouble and not json_ and current().progress is False:  # else it was said already
+    if result.trouble and not json_ and current().progress is False:  # else it was reported already
         show.note(result.trouble)
     raise click.exceptions.Exit(exits.of_statuses(result.counts, result.trouble))
 
@@ -147,10 +147,10 @@ def _shown(message: dict[str, Any]) -> str:
 @options.gateway
 @options.as_json
 def trial(n: int, random_state: int | None, json_: bool, **given: Any) -> None:
-    """Answer a few rows now, live, with the very same requests; the batch does not pay them again.
+    """Answer a few rows now, live; the batch does not pay for these requests again.
 
-    The rows are drawn from the first 10,000. Name the --out of the batch to come, or its --sidecar:
-    there the batch finds the answers.
+    The rows are drawn from the first 10,000. Give the --out of the later batch, or its --sidecar,
+    so that the batch finds the answers.
     """
     from nyu_llm_frames._api.accessor import FrameMethods
     from nyu_llm_frames._runs.arguments import Arguments
@@ -180,7 +180,7 @@ def trial(n: int, random_state: int | None, json_: bool, **given: Any) -> None:
 @options.gateway
 @options.as_json
 def estimate(retries: int, json_: bool, **given: Any) -> None:
-    """Say what a batch would send and cost; no network, no key."""
+    """Estimate what a batch would send and cost; no network, no key."""
     from nyu_llm_frames._runs.arguments import Arguments
     from nyu_llm_frames._runs.file_head import estimate_file
 

@@ -116,7 +116,8 @@ def test_every_slice_has_the_answers_of_its_own_rows(
     chosen = SLICES[kind](out) if kind != "loc" or out.known_divisions else out.partitions[3:]
     found = chosen.compute()
     assert len(found)
-    assert chosen.dtypes.drop("q").equals(found.dtypes.drop("q"))
+    given = {"q", "wide"} & set(found.columns)  # of those Dask itself may say another text type
+    assert chosen.dtypes.drop(given).equals(found.dtypes.drop(given))
     assert found["response"].tolist() == expected(found)
     assert len(gateway.jobs) == 5
 

@@ -81,10 +81,6 @@ def test_a_column_that_exists_is_replaced_or_filled_only_when_asked(
         again = door.batch(out, "Say {{ x }}", if_exists="replace", **side)
     assert len(gateway.jobs) == jobs
     assert list(values_of(again)) == ["x", "n", "response", "response_error"]
-    if door.library == "dask":  # a frame that is not there has no cells to fill
-        with pytest.raises(ConfigurationError, match="fill"):
-            door.batch(out, "Say {{ x }}", if_exists="fill", **side)
-        return
     gateway.behaviour.row = rows.says("now")
     filled = values_of(
         door.batch(out, "Say {{ x }}", if_exists="fill", max_tokens=9, thinking="low", **side)
@@ -162,7 +158,7 @@ def test_failed_rows_raise_with_the_table_when_asked(
 
 def test_a_run_gives_the_same_kind_back(door: Door, tmp_path: Path, gateway: StandIn) -> None:
     table = door.opened(WHOLE, tmp_path)
-    if isinstance(table, Path) or door.library == "dask":  # whose run is another one
+    if isinstance(table, Path):
         return
     gateway.behaviour.row = REFUSED
     run = llm.submit(table, "Say {{ x }}", model="m", retries=0).wait()

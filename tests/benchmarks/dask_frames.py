@@ -62,11 +62,16 @@ def measure(rows: int, workers: int, folder: Path) -> str:
         source.mkdir()
         subprocess.run([sys.executable, __file__, "--make", str(rows), str(source)], check=True)
     gateway = InProcess(api_key="none", bucket="none")
-    call: dict[str, Any] = {"model": MODEL, "max_tokens": 2048, "gateway": gateway}
+    call: dict[str, Any] = {
+        "model": MODEL,
+        "max_tokens": 2048,
+        "gateway": gateway,
+        "thinking": "low",
+    }
     with (
         tempfile.TemporaryDirectory(dir=folder) as work,
         LocalCluster(
-            n_workers=workers, threads_per_worker=1, dashboard_address=None, memory_limit=0
+            n_workers=workers, threads_per_worker=1, dashboard_address="127.0.0.1:0", memory_limit=0
         ) as cluster,
         Client(cluster) as client,
     ):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import itertools
 import json
 import platform
 import random
@@ -51,14 +52,22 @@ class Connection:
 
     def __init__(self, folder: Path = Path()) -> None:
         self.folder = folder
-        self.files: list[Path] = []
-        self.outputs: list[Path] = []
+        self.numbers = itertools.count()  # several upload at a time
+        self.inputs: dict[int, tuple[str, Path]] = {}
+        self.outputs: dict[int, Path] = {}
+
+    @property
+    def files(self) -> list[Path]:
+        """The request files in the order of their rows."""
+        return [path for _, path in sorted(self.inputs.values())]
 
     def upload(self, file: BinaryIO, file_name: str, model: str) -> str:
-        self.files.append(self.folder / f"input-{len(self.files)}.jsonl")
-        with self.files[-1].open("wb") as out:
+        number = next(self.numbers)
+        path = self.folder / f"input-{number}.jsonl"
+        with path.open("wb") as out:
             shutil.copyfileobj(file, out)
-        return str(len(self.files) - 1)
+        self.inputs[number] = file_name, path
+        return str(number)
 
     def load_client(self) -> None:
         """No client makes its headers."""
@@ -81,9 +90,9 @@ class Connection:
                 yield chunk
 
     def prepare_outputs(self) -> None:
-        for number, path in enumerate(self.files):
-            self.outputs.append(self.folder / f"output-{number}.jsonl")
-            with path.open("rb") as lines, self.outputs[-1].open("wb") as file:
+        for number, (_, path) in self.inputs.items():
+            self.outputs[number] = self.folder / f"output-{number}.jsonl"
+            with path.open("rb") as lines, self.outputs[number].open("wb") as file:
                 file.writelines(map(output_line, lines))
 
 
@@ -221,7 +230,9 @@ def measure(rows: int, repeat: int) -> list[tuple[str, float, float]]:
             CONNECTION.prepare_outputs()
             ids = run._call.requests.ids.take(pa.array(run._call.codes)).to_pylist()
             ours, joined = timed(lambda r=run: r.wait().result())
-            hand, expected = timed(lambda i=ids: by_hand_collect(df, i, CONNECTION.outputs))
+            hand, expected = timed(
+                lambda i=ids: by_hand_collect(df, i, list(CONNECTION.outputs.values()))
+            )
             assert (joined["response"].to_numpy() == expected["response"].to_numpy()).all()
             best["collect"] = [min(best["collect"][0], ours), min(best["collect"][1], hand)]
             del expected, run

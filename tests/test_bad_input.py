@@ -397,7 +397,7 @@ def test_a_login_page_is_told_while_the_run_waits(gateway: StandIn, call: str) -
     with llm.set_options(progress=lambda p: told.append(p.message)):
         said(RunTimeoutError, lambda: ask(timeout=50))
     trouble = [message for message in told if "trouble: " in message]
-    assert re.search("none of a gateway|no batch object|no list", trouble[0])
+    assert re.search("not a gateway's|no batch object|no list", trouble[0])
 
 
 def test_a_dead_gateway_is_named_while_the_run_waits(gateway: StandIn) -> None:
@@ -486,8 +486,8 @@ def test_a_folder_that_one_may_not_look_into_is_a_sidecar_error(
 
 
 FORBIDDEN = (
-    "reading or writing is not allowed here. Choose a folder of your own with sidecar=; of what is "
-    "somebody else's ask for a copy (export)"
+    "reading or writing is not allowed here. Choose a folder of your own with sidecar=; for "
+    "another person's sidecar, ask for a copy (export)"
 )
 TROUBLE = {
     errno.ENOSPC: "the disk is full. Free some space and call again; nothing was lost",

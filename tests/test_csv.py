@@ -270,7 +270,7 @@ def test_row_labels_without_a_name_stay_row_labels(
     said: list[str] = []
     with llm.set_options(progress=lambda p: said.append(p.message)):
         llm.batch_file(path, out, template, if_exists="replace", **call)
-    assert any("taken as the row's label" in line for line in said)
+    assert any("read as the row's label" in line for line in said)
     joined = before.llm.batch(template, if_exists="replace", **call)
     read = pd.read_parquet(out) if suffix == ".parquet" else pd.read_csv(
         out, sep="," if suffix == ".csv" else "\t"

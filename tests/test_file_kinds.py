@@ -536,7 +536,7 @@ def test_a_damaged_or_cut_file_is_named_and_nothing_is_sent(
         contents.append(whole[:9_000] + bytes(50) + whole[9_050:])
     for content in contents:
         path.write_bytes(content)
-        with pytest.raises(ConfigurationError, match=rf"in\{kind}\{suffix} is damaged, or was cut"):
+        with pytest.raises(ConfigurationError, match=rf"in\{kind}\{suffix} is damaged or cut"):
             answered(path, tmp_path / "out.csv")
     assert gateway.log == []
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
@@ -667,7 +667,7 @@ def test_other_books_are_named_with_the_line_of_pandas(tmp_path: Path, suffix: s
 
 def test_books_that_cannot_be_read_say_so(tmp_path: Path) -> None:
     (tmp_path / "~$in.xlsx").write_bytes(b"\x04user")
-    with pytest.raises(ConfigurationError, match=r"Close the book, and give .*/in\.xlsx"):
+    with pytest.raises(ConfigurationError, match=r"Close the workbook, and give .*/in\.xlsx"):
         answered(tmp_path / "~$in.xlsx", tmp_path / "out.csv")
     (tmp_path / "in.xlsx").write_text("a,b\n1,2\n")
     with pytest.raises(ConfigurationError, match="cannot be read as an Excel file"):

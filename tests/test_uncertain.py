@@ -410,7 +410,7 @@ def test_another_gateway_cannot_settle_and_is_told_which_one_can(
     batch(stand_in, sidecar, wait=False)
     address = stand_in.base_url.replace("127.0.0.1", "localhost")
     other = llm.Gateway(**{**stand_in.settings, "base_url": address})
-    with pytest.raises(UncertainSubmissionError, match="only that one can tell") as e:
+    with pytest.raises(UncertainSubmissionError, match="only that gateway knows the job") as e:
         batch(stand_in, sidecar, gateway=other)
     assert stand_in.base_url in str(e.value)
     ends_well(stand_in, sidecar, posts=1)

@@ -1,1 +1,1 @@
-"""The gateway: where it is, how it is called, and what its failures mean."""
+"""The gateway: its address, its calls, and the meaning of its failures."""

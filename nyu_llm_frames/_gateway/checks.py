@@ -1,7 +1,7 @@
-"""What cannot be a setting of a gateway, and addresses in the form in which they are kept.
+"""Checks the settings of a gateway, and gives addresses the form in which they are stored.
 
-Comes in: settings as they were given or found. Goes out: a sentence that says which one is wrong,
-without its value where that may be a secret.
+Comes in: settings from arguments or the environment. Goes out: a sentence that says which one is
+wrong, without its value where that may be a secret.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from nyu_llm_frames._shared.options import NYU_BASE_URL
 
 
 def normal_url(url: str) -> str:
-    """Give a base URL the one form under which jobs are remembered, without a password."""
+    """Give a base URL the one form in which jobs record it, without a password."""
     return without_password(url).rstrip("/") + "/"
 
 
@@ -25,9 +25,9 @@ def without_password(url: str) -> str:
 
 
 def problem_of(settings: Mapping[str, Any], where: Mapping[str, str] | None = None) -> str:
-    """Say which setting cannot be one, without its value where that may be a secret; "" if none.
+    """Say which setting is invalid, without its value where that may be a secret; "" if none.
 
-    They are sent as headers, and what no header can hold would look like network trouble.
+    They are sent as headers, and a value that no header can hold would look like network trouble.
     """
     for name, value in settings.items():
         place = where[name] if where else f"Gateway({name}=)"
@@ -36,11 +36,10 @@ def problem_of(settings: Mapping[str, Any], where: Mapping[str, str] | None = No
         text = (value or "").strip()
         if not text.isprintable() or not text.isascii():
             return (
-                f"{place} holds a line end or a character that cannot be sent: was more copied "
-                "than it?"
+                f"{place} holds a line end or a character that cannot be sent: was too much copied?"
             )
         if name in ("api_key", "base_url", "bucket") and " " in text:
-            return f"{place} holds a blank: was more copied than it?"
+            return f"{place} holds a blank: was too much copied?"
         if name == "base_url" and text and not is_url(text):
             return (
                 f"{place} must be an address that begins with https:// (or http://), as "
@@ -59,7 +58,7 @@ def is_url(text: str) -> bool:
 
 
 def problem_of_client(client: Any, given: Mapping[str, str], options: Mapping[str, Any]) -> str:
-    """Say what a ready client would not heed, without a value: it may be a secret."""
+    """Say which arguments a ready client would ignore, without values: they may be secret."""
     if not hasattr(client, "openai_client") or not hasattr(client, "allHeaders"):
         return f"client= takes a portkey_ai.Portkey, not {type(client).__name__}."
     ignored = sorted(options)

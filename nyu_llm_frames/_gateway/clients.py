@@ -1,7 +1,7 @@
-"""The clients of a connection: Portkey's, which makes the headers, and httpx's, which sends.
+"""Makes the clients of a connection: Portkey's makes the headers, httpx's sends.
 
-Portkey's takes over a second to load, so calls that only read go without it, with the same headers,
-where a gateway has no options of its own.
+Portkey's takes over a second to load. So calls that only read do without it, with the same
+headers, unless the gateway has options of its own.
 
 Comes in: what a `Gateway` holds, with keys as `Secret`. Goes out: an open `Connection`, or a
 `ConfigurationError` that says what to set or to install. No frame here has a key in a variable.
@@ -29,15 +29,15 @@ def connect(
     options: Secret[dict[str, Any]],
     route: NetworkRoute | None,
 ) -> Connection:
-    """Open a gateway that is named by its address; without a route, by the client in `options`."""
+    """Open a gateway by its address; without a route, through the client in `options`."""
     from nyu_llm_frames._gateway import transport
 
     if route is not None:
         http = transport.client(route)
     else:
         theirs = options.value.get("http_client")
-        told = f"Gateway(http_client=) takes an httpx.Client, not {type(theirs).__name__}"
-        http = _checked(theirs, told)
+        problem = f"Gateway(http_client=) takes an httpx.Client, not {type(theirs).__name__}"
+        http = _checked(theirs, problem)
 
     def by_client() -> Secret[dict[str, str]]:
         return _headers(_portkey(key, base_url, provider, bucket, options, http))
@@ -75,7 +75,7 @@ def connect_embedded(key: Secret[str], base_url: str, restart: Callable[[], str]
 
 
 def connect_through(client: Any, extra: dict[str, str]) -> Connection:
-    """Open what a user's own client leads to, with some headers more.
+    """Open the gateway of a user's own client, with additional headers.
 
     Proxies and certificates are its owner's business.
     """
@@ -96,7 +96,7 @@ def connect_through(client: Any, extra: dict[str, str]) -> Connection:
 
 
 def plain_headers(key: Secret[str], provider: str, bucket: str) -> Secret[dict[str, str]]:
-    """Return what Portkey's client sends without options, but for what it says about itself."""
+    """Return the headers of Portkey's client without options, except those about the client."""
     return Secret(
         {
             "x-portkey-api-key": key.value,
@@ -108,13 +108,13 @@ def plain_headers(key: Secret[str], provider: str, bucket: str) -> Secret[dict[s
 
 
 def _checked(client: object, otherwise: str) -> httpx.Client:
-    """Return the client through which calls go, if it is one and open."""
+    """Return the client for calls, after checking that it is one and open."""
     import httpx
 
     if not isinstance(client, httpx.Client):
         raise ConfigurationError(f"{otherwise}.")
     if client.is_closed:
-        raise ConfigurationError("The client of the Gateway is closed: make another one.")
+        raise ConfigurationError("The client of the Gateway is closed: make a new one.")
     return client
 
 
@@ -130,13 +130,13 @@ def _portkey(
     options: Secret[dict[str, Any]],
     http: httpx.Client,
 ) -> Any:
-    """Build the Portkey client with the options of NYU's page; it makes the headers of all calls.
+    """Build the Portkey client with the options on NYU's page; it makes the headers of all calls.
 
-    What it raises has its key among the variables, so another error is raised after it.
+    Its errors have the key among their variables, so another error is raised in their place.
     """
     try:
         from portkey_ai import Portkey
-    except Exception as e:  # also of a broken one
+    except Exception as e:  # also of a broken installation
         problem = (
             f"The package portkey-ai cannot be imported ({type(e).__name__}: {e}): "
             "pip install --upgrade portkey-ai"
@@ -154,6 +154,6 @@ def _portkey(
                 }
             )
         except Exception as e:
-            said = Mask([key.value, *strings(options.value)]).text(str(e))
-            problem = f"portkey_ai.Portkey does not take the options of the Gateway: {said}"
+            reason = Mask([key.value, *strings(options.value)]).text(str(e))
+            problem = f"portkey_ai.Portkey does not take the options of the Gateway: {reason}"
     raise ConfigurationError(problem)

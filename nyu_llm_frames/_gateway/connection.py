@@ -1,7 +1,7 @@
-"""The gateway's calls as effects: one method, one HTTP request, nothing retried here.
+"""The calls of the gateway: one HTTP request for each method, and no retries.
 
 Comes in: paths, names, ids. Goes out: raw bytes read by `wire`, or one of our errors. Every
-exception of the client and of its decoders ends here, no key leaves in a message, and no call lasts
+exception of the client and of its decoders ends here, no message has a key, and no call lasts
 longer than its caller may wait.
 """
 
@@ -45,10 +45,10 @@ ENDPOINT = "/v1/chat/completions"
 _NO_FILE = frozenset({"application/json", "text/html"})
 
 _CONNECT_S, _READ_S, _UPLOAD_S, _SUBMIT_S = 15.0, 120.0, 330.0, 330.0
-# Also a call that may not wait asks once. Its submit has time to be answered, lest it be uncertain,
-# and its files and outputs to get there at last, however often it is made again.
+# A call that may not wait still tries once. Its submit has time for an answer, so that it does not
+# become uncertain, and its files and outputs have time to arrive, however often it is repeated.
 _SHORTEST_S, _SHORTEST_SUBMIT_S, _SHORTEST_UPLOAD_S, _SHORTEST_OUTPUT_S = 2.0, 5.0, 5.0, 10.0
-_FAST, _SLOW = 1_000_000, 50_000  # bytes a second of a line on which a file gets longer
+_FAST, _SLOW = 1_000_000, 50_000  # bytes a second, by which a file gets more time
 
 _SMALLER = (
     "If it stays like that, make the files smaller: set_options(max_bytes_per_file=...), and make "
@@ -68,7 +68,7 @@ _JSON = {"content-type": "application/json"}
 
 
 def _of_batch(batch_id: str, rest: str = "") -> str:
-    """Return the address of a batch job; the id may be a user's or a foreign sidecar's."""
+    """Return the address of a batch job; the id may come from a user or another sidecar."""
     if not isinstance(batch_id, str) or not _wire.is_plain_id(batch_id):
         raise ConfigurationError(
             f"{batch_id!r} cannot be the id of a batch job: a string of letters, digits and _.-"
@@ -89,7 +89,7 @@ def _passwords(url: str) -> list[str]:
 
 
 class Connection:
-    """An open way to the gateway.
+    """An open connection to the gateway.
 
     Parameters
     ----------
@@ -98,13 +98,13 @@ class Connection:
     headers : Secret of dict
         Sent with every call that only reads, and with all others unless `client_headers` is given.
     secrets : Secret of list of str
-        Credentials: they must appear nowhere.
+        Credentials, which must appear nowhere.
     private : Secret of list of str
-        What else must not appear in any message.
+        Other values that must not appear in any message.
     route : NetworkRoute, optional
-        How the client reaches the gateway; None where that is its owner's business.
+        How the client reaches the gateway; None for a user's own client.
     restart : callable, optional
-        Brings a dead embedded server back and returns its base URL.
+        Restarts a dead embedded server and returns its base URL.
     owned : bool, default True
         Whether the client is ours to close.
     client_headers : callable, optional
@@ -115,7 +115,7 @@ class Connection:
     left_s : callable
         Returns how many seconds a call may still take; None without a limit.
     stored_refused : bool
-        Set by who reads outputs: stored files are not to be had through this connection.
+        Set by readers of outputs: this connection refuses stored files.
     """
 
     def __init__(
@@ -151,7 +151,7 @@ class Connection:
             self._client.close()
 
     def load_client(self) -> None:
-        """Let Portkey's client make the headers from here on: something will be sent.
+        """Let Portkey's client make the headers from now on: something will be sent.
 
         Raises
         ------
@@ -164,11 +164,11 @@ class Connection:
             self._client_headers = None
 
     def clean(self, text: str) -> str:
-        """Take every secret out of a text."""
+        """Mask every secret in a text."""
         return self._mask.text(text)
 
     def _translated(self, what: str, ways_out: Mapping[int, str] | None = None) -> Translated:
-        """Let only our errors out."""
+        """Turn all errors into ours."""
         return Translated(what, self._mask.text(self._base_url), self._mask, ways_out, self._route)
 
     def _patience_s(self, shortest: float, longest: float) -> float:
@@ -187,7 +187,7 @@ class Connection:
     ) -> AbstractContextManager[httpx.Response]:
         """Send a request that must be over at `end`, without a pause longer than `stall_s`.
 
-        A redirect is not followed: it leads to a login page, and takes the key along.
+        A redirect is not followed: it leads to a login page and would pass the key on.
         """
         import httpx
 
@@ -215,12 +215,12 @@ class Connection:
         also: int = 200,
         **body: Any,
     ) -> tuple[int, bytes]:
-        """Make a call with a small answer, in so many seconds at most; return status and answer.
+        """Make a call with a small answer within some seconds; return status and answer.
 
         Parameters
         ----------
         also : int
-            A status that is no refusal here.
+            Another status that is not a refusal here.
         """
         end = time.monotonic() + seconds
         with self._open(method, path, end, seconds, headers, **body) as response:
@@ -234,10 +234,10 @@ class Connection:
     ) -> LLMFramesError:
         import httpx
 
-        said = Secret(b"")
+        body = Secret(b"")
         with suppress(httpx.HTTPError, httpx.StreamError, ValueError):  # the status is what counts
-            said = Secret(whole(response, end, REFUSAL_BYTES, cut=True))
-        return block.refusal(response.status_code, said.value, response.headers)
+            body = Secret(whole(response, end, REFUSAL_BYTES, cut=True))
+        return block.refusal(response.status_code, body.value, response.headers)
 
     def _get(self, what: str, path: str) -> bytes:
         """Read a small answer."""
@@ -247,9 +247,8 @@ class Connection:
     def _stream(self, what: str, path: str, *, stored: bool = False) -> Iterator[bytes]:
         """Read a large answer in pieces; the whole is never in memory.
 
-        Where the caller's time is over that is no short answer: what it holds may be paid, and
-        whoever saw it end early would pay again. Of a stored file an answer of a type that none
-        has is refused unread.
+        An answer that the caller's deadline cuts off must not look like a short one: its rows are
+        paid, and would be paid again. A stored file of a type that none has is refused unread.
         """
         left = self.left_s()
         end = None if left is None else time.monotonic() + max(left, _SHORTEST_OUTPUT_S)
@@ -262,7 +261,7 @@ class Connection:
                     raise self._refusal(block, response, end)
                 kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
                 if stored and kind in _NO_FILE:
-                    # A file of an unlucky type comes whole inside of one JSON string, a page as
+                    # A file of an unreadable type comes whole in one JSON string, a web page as
                     # HTML.
                     raise GatewayError(
                         f"{what}: it came as {kind}.", status_code=response.status_code
@@ -275,20 +274,20 @@ class Connection:
         except GatewayUnavailableError as e:
             if end is None or time.monotonic() < end:
                 raise
-            said = str(e)
+            reason = str(e)
         raise RunTimeoutError(
-            f"timeout= is over before an output was read to its end. {said} Nothing is lost: the "
+            f"timeout= is over before an output was read to its end. {reason} Nothing is lost: the "
             "same call reads it again; if it is large, with a longer timeout=."
         )
 
     def revive(self) -> None:
-        """Start the embedded server again when it has died; nothing for any other gateway."""
+        """Restart the embedded server if it has died; do nothing for any other gateway."""
         if self._restart is not None:
             self._base_url = self._restart().rstrip("/")
 
     # --- the calls --------------------------------------------------------------------------
     def upload(self, file: BinaryIO, file_name: str, model: str) -> str:
-        """Upload an open file, piece by piece, under a name of its own; return the file's id."""
+        """Upload an open file in pieces under a unique name; return the file's id."""
         what, size, left = "Uploading the request file", file.seek(0, os.SEEK_END), self.left_s()
         file.seek(0)
         seconds = _UPLOAD_S + size / _SLOW
@@ -330,7 +329,7 @@ class Connection:
                     {**_JSON, "x-portkey-provider-model": model},
                     content=json.dumps(body).encode("ascii"),
                 )
-        except ConfigurationError as e:  # of a proxy or a certificate: it never got there
+        except ConfigurationError as e:  # a wrong proxy or certificate: nothing was sent
             return _wire.Busy(str(e), None)
         except GatewayUnavailableError as e:
             if e.status_code is None:
@@ -357,7 +356,7 @@ class Connection:
         return jobs
 
     def cancel(self, batch_id: str) -> None:
-        """Ask for a job to be cancelled; poll afterwards."""
+        """Request the cancellation of a job; poll afterward."""
         path = _of_batch(batch_id, "/cancel")
         seconds = self._patience_s(_SHORTEST_S, _READ_S)
         with self._translated(f"Cancelling batch job {batch_id}") as block:
@@ -374,7 +373,7 @@ class Connection:
         return self._stream(what, _of_file(file_id, "/content"), stored=True)
 
     def stored_bytes(self, file_id: str) -> int | None:
-        """Return the size of a stored file, or None where it is not told."""
+        """Return the size of a stored file, or None if it is unknown."""
         try:
             value = _wire.read_json(self._get("Reading the size", _of_file(file_id)))
         except (GatewayUnavailableError, GatewayError):

@@ -1,7 +1,7 @@
-"""What went wrong at the gateway, as one of our errors.
+"""Turns failures of the gateway and the network into our errors.
 
-Comes in: HTTP statuses with their bodies, and whatever httpx or a decoder raises. Goes out: errors
-of ours, which hold no key, and say where to look: gateway, proxy, certificate, or NYU's VPN.
+Comes in: HTTP statuses with their bodies, and errors of httpx or a decoder. Goes out: our errors,
+without any key, which say where to look: gateway, proxy, certificate, or NYU's VPN.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 _UNREADABLE = (ValueError, TypeError, AttributeError, LookupError, RecursionError, AssertionError)
 _RETRIED_STATUS = frozenset({408, 409, 425, 429})
 _NO_BUDGET = (
-    "That is Portkey's word for a budget that is used up: nothing was made of this call, and what "
+    "That is Portkey's word for a budget that is used up: this call submitted nothing, and what "
     "was submitted before goes on. The budgets are in the Model Catalog at app.portkey.ai; for a "
     f"larger one ask the person who runs your workspace, or {NYU_CONTACT}. Then the same call goes "
     "on from here."
@@ -46,7 +46,7 @@ _VPN = (
 
 
 def _excerpt(body: bytes, limit: int = 300) -> str:
-    """Shorten a foreign body for a message: the text of an HTML page, the message of JSON."""
+    """Shorten a response body for a message: the text of an HTML page, the message of JSON."""
     value = _wire.read_json(body)
     if isinstance(value, dict):
         for path in (("error", "message"), ("message",), ("data", "message"), ("error",)):
@@ -61,7 +61,7 @@ def _excerpt(body: bytes, limit: int = 300) -> str:
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Read Retry-After in seconds (a date is read as "soon": no clocks are compared)."""
+    """Read Retry-After in seconds (a date means "soon": no clocks are compared)."""
     value = headers.get("retry-after")
     if not value:
         return None
@@ -77,7 +77,7 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 def _leads_to(headers: Mapping[str, str]) -> str:
-    """Say where a redirect leads to, without what its address may hold for that place alone."""
+    """Say where a redirect leads to, without the private parts of its address."""
     parts = urlsplit(headers.get("location", ""))
     where = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"[:200]
     return (
@@ -86,20 +86,20 @@ def _leads_to(headers: Mapping[str, str]) -> str:
 
 
 class Translated:
-    """A block whose errors become ours.
+    """A context manager that turns errors into ours.
 
-    No generator: a traceback that shows local variables would show what came back, key and all.
+    Not a generator: a traceback that shows local variables would show the response and its keys.
 
     Parameters
     ----------
     what : str
-        What was being done, as the message begins.
+        What was being done; the message begins with it.
     base_url : str
     mask : Mask
     ways_out : mapping of int to str, optional
-        What may help against an HTTP status.
+        How to fix an HTTP status.
     route : NetworkRoute, optional
-        How the connection is made; None where that is its owner's business.
+        How the connection is made; None for a user's own client.
     """
 
     def __init__(
@@ -125,7 +125,7 @@ class Translated:
         if error is None:
             return
         ours = self._ours(error)
-        # Its frames are the client's, and hold headers: no traceback may lead to them.
+        # Its frames belong to the client and hold headers: no traceback may lead to them.
         del error, trace
         if ours is not None:
             try:
@@ -134,10 +134,10 @@ class Translated:
                 ours.__context__ = None
 
     def refusal(self, status: int, body: bytes, headers: Mapping[str, str]) -> LLMFramesError:
-        """Make our error of an HTTP status."""
-        body = self._mask.data(body)  # before it is cut: half a key is a key's half
-        said = self._mask.text(_leads_to(headers)) if 300 <= status < 400 else _excerpt(body)
-        text = f"{self._what}: the gateway answered {status}" + (f": {said}" if said else "")
+        """Turn an HTTP status into our error."""
+        body = self._mask.data(body)  # before it is cut: half a key would not be found
+        detail = self._mask.text(_leads_to(headers)) if 300 <= status < 400 else _excerpt(body)
+        text = f"{self._what}: the gateway answered {status}" + (f": {detail}" if detail else "")
         if status in self._ways_out:
             text = f"{sentence(text)} {self._ways_out[status]}"
         shown = body[:1000].decode("utf-8", "replace")
@@ -152,7 +152,7 @@ class Translated:
             )
         if status == _wire.BUDGET_USED_UP:
             return BudgetError(f"{sentence(text)} {_NO_BUDGET}", status_code=status)
-        # Elsewhere for a while: mostly somebody's login page. For good: the address is wrong.
+        # A temporary redirect is mostly a login page. A permanent one: the address is wrong.
         for_a_while = 300 <= status < 400 and status not in (301, 308)
         if status >= 500 or status in _RETRIED_STATUS or for_a_while:
             error = GatewayUnavailableError(sentence(text), status_code=status, body=shown)
@@ -161,50 +161,50 @@ class Translated:
         return GatewayError(sentence(text), status_code=status, body=shown)
 
     def _ours(self, error: BaseException) -> LLMFramesError | None:
-        """Make our error of the client's; None for what is not the gateway's doing."""
+        """Turn an error of the client into ours; None if the gateway is not its cause."""
         import httpx
 
         match error:
             case LLMFramesError():
-                return None  # some of ours are OSErrors too
+                return None  # some of our errors are OSErrors too
             case httpx.HTTPError() | httpx.StreamError() | OSError():
                 return self._no_answer(error)
             case _ if isinstance(error, (*_UNREADABLE, httpx.InvalidURL)):
                 return GatewayUnavailableError(
-                    f"{self._what}: {self._base_url} gave an answer that is none of a gateway "
+                    f"{self._what}: {self._base_url} gave an answer that is not a gateway's "
                     f"({type(error).__name__}). Is this the right base URL?"
                 )
         return None
 
     def _no_answer(self, error: Exception) -> LLMFramesError:
-        """Say who did not answer, and what to look at."""
+        """Say who did not answer, and what to check."""
         import httpx
 
-        said = printable(self._mask.text(str(error)))[:200]
+        detail = printable(self._mask.text(str(error)))[:200]
         untrusted = _untrusted(error)
         if untrusted is not None:
             return ConfigurationError(self._about_certificate(untrusted))
         proxy, refused = self._proxy, isinstance(error, httpx.ProxyError)
-        nobody = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
-        if proxy is not None and refused and said.startswith(f"{_PROXY_PASSWORD} "):
+        unreachable = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
+        if proxy is not None and refused and detail.startswith(f"{_PROXY_PASSWORD} "):
             return self._wants_password(proxy)
-        reason = f"({type(error).__name__}: {said})"
+        reason = f"({type(error).__name__}: {detail})"
         text = f"{self._what}: no answer from {self._base_url} {reason}."
-        if proxy is not None and nobody and _tls_error(error) is None:
+        if proxy is not None and unreachable and _tls_error(error) is None:
             text = (
                 f"{self._what}: no answer from the proxy {proxy.shown}, which {proxy.variable} "
-                f"names {reason}. Is it right, and does it run? NO_PROXY={self._host} goes around "
+                f"names {reason}. Is it right, and is it running? NO_PROXY={self._host} bypasses "
                 "it."
             )
         elif proxy is not None:
-            text += f" It was asked through the proxy {proxy.shown} ({proxy.variable})."
-            if nobody and proxy.scheme == "https":
+            text += f" The call went through the proxy {proxy.shown} ({proxy.variable})."
+            if unreachable and proxy.scheme == "https":
                 text += " Most proxies are http://host:port, also for https:// addresses."
-        away = nobody or refused or isinstance(error, httpx.TimeoutException)
+        away = unreachable or refused or isinstance(error, httpx.TimeoutException)
         if away and self._host == urlsplit(NYU_BASE_URL).hostname:
             text += f" {_VPN}"
         lost = GatewayUnavailableError(text)
-        lost.connected = not (nobody or refused)
+        lost.connected = not (unreachable or refused)
         return lost
 
     @property
@@ -214,7 +214,7 @@ class Translated:
     def _wants_password(self, proxy: Proxy) -> ConfigurationError:
         return ConfigurationError(
             f"{self._what}: the proxy {proxy.shown}, which {proxy.variable} names, asks for a "
-            f"user and a password, or takes not those that it got ({_PROXY_PASSWORD}): "
+            f"user and a password, or refuses those that it got ({_PROXY_PASSWORD}): "
             f"{proxy.variable}=http://user:password@host:port. Special characters are written as "
             "%40 and the like."
         )
@@ -241,7 +241,7 @@ def _causes(error: BaseException | None) -> list[BaseException]:
 
 
 def _tls_error(error: BaseException) -> ssl.SSLError | None:
-    """Find the error of the encryption in what httpx made of it."""
+    """Find the TLS error that caused an error of httpx."""
     import ssl
 
     return next((e for e in _causes(error) if isinstance(e, ssl.SSLError)), None)

@@ -1,7 +1,7 @@
-"""Where requests go: the frozen `Gateway` that a user names.
+"""The frozen `Gateway` that a user names: where requests go.
 
 Comes in: arguments, environment, options. Goes out: a `Gateway` that knows its realm without a
-network, and that opens a connection when the first effect asks for one.
+network, and that opens a connection when one is first needed.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ _DEFAULTS = {"base_url": NYU_BASE_URL, "provider": NYU_PROVIDER}
 
 
 class Gateway:
-    """A Portkey gateway, and how to reach it. Frozen; nothing is contacted until it must be.
+    """A Portkey gateway, and how to reach it. Frozen; nothing is contacted before it is needed.
 
-    Pickled, it travels without its key: the environment where it is used gives that.
+    A pickled one has no key: it takes the key from the environment where it is used.
 
     Parameters
     ----------
@@ -58,13 +58,13 @@ class Gateway:
     Attributes
     ----------
     api_key, base_url, provider, bucket : str or None
-        What holds now: as given, else as the environment has it. With a client its address and
-        provider; its key and its bucket stay its own.
+        The effective value: the argument, else the environment's. With a client its address and
+        provider; its key and bucket are not shown.
 
     Raises
     ------
     ConfigurationError
-        For what cannot be a key or an address, and for what a client would not heed.
+        For an invalid key or address, and for arguments that a client would ignore.
 
     Examples
     --------
@@ -138,21 +138,21 @@ class Gateway:
         data : str or Path, optional
             Folder of its jobs; by default one in the user's data folder.
         model : str or Path, optional
-            A GGUF file; by default a small model that is fetched the first time.
+            A GGUF file; by default a small model that is downloaded the first time.
         upstream : str, optional
             URL of an OpenAI-compatible server that answers instead.
         answers : "echo", optional
-            No model at all: every answer repeats its prompt. For tests and teaching.
+            No model: every answer repeats its prompt. For tests and teaching.
         max_tokens : int, default 256
-            Longest answer in tokens, where a request does not say.
+            Longest answer in tokens, unless a request sets it.
         context : int, default 2048
-            Longest prompt and answer together, in tokens.
+            Longest prompt plus answer, in tokens.
         concurrency : int, optional
-            Requests that are answered at once.
+            Requests that are answered at the same time.
         upstream_key_env : str, optional
             Name of the variable that holds the upstream's key.
         grace_s : float, default 10
-            Seconds that the server stays after its last user has gone.
+            Seconds that the server stays after its last user has left.
         """
         given = {
             "data": None if data is None else local_path(data, "data").absolute(),
@@ -170,7 +170,7 @@ class Gateway:
         return gateway
 
     def __setattr__(self, name: str, value: object) -> None:
-        raise FrozenInstanceError(f"a Gateway is frozen: make another one with {name}=")
+        raise FrozenInstanceError(f"a Gateway is frozen: make a new one with {name}=")
 
     def __delattr__(self, name: str) -> None:
         raise FrozenInstanceError("a Gateway is frozen")
@@ -179,7 +179,7 @@ class Gateway:
         return portable(vars(self))
 
     def __copy__(self) -> Gateway:
-        return self  # it is frozen; a copy that is pickled has no key
+        return self  # it is frozen; a pickled copy has no key
 
     def __deepcopy__(self, memo: object) -> Gateway:
         return self
@@ -216,7 +216,7 @@ class Gateway:
 
     @property
     def base_url(self) -> str | None:
-        """The address; None for the embedded gateway, which has one when it runs."""
+        """The address; None for the embedded gateway, which has one while it runs."""
         return self._found("base_url")
 
     @property
@@ -230,7 +230,7 @@ class Gateway:
         return self._found("bucket")
 
     def _found(self, name: str) -> str | None:
-        """Return a setting: as given, else the client's own, else the environment's."""
+        """Return a setting: the argument, else the client's, else the environment's."""
         if self._local is not None:
             return None
         if self._client is not None and name == "base_url":
@@ -248,14 +248,14 @@ class Gateway:
 
     @property
     def route(self) -> NetworkRoute | None:
-        """How calls get there; None where a client of the user's decides.
+        """How calls reach the gateway; None where a user's own client decides.
 
         Raises
         ------
         ConfigurationError
             For a proxy or a file of certificates that cannot be used.
         """
-        from nyu_llm_frames._gateway import network  # sockets and TLS: when something is sent
+        from nyu_llm_frames._gateway import network  # loads sockets and TLS: only when needed
 
         if self._local is not None:
             return network.local_route()
@@ -276,7 +276,7 @@ class Gateway:
 
     @property
     def identity(self) -> str:
-        """Which gateway this is, as jobs remember it; holds no key."""
+        """Which gateway this is, as jobs record it; has no key."""
         if self._local is not None:
             return f"local:{self._local.get('data') or ''}"
         return normal_url(self.base_url or NYU_BASE_URL)
@@ -328,8 +328,8 @@ class Gateway:
         if self._left_behind:
             names_left = ", ".join(f"{name}=" for name in self._left_behind)
             raise ConfigurationError(
-                f"This Gateway was pickled, and the secrets in {names_left} stayed behind: make "
-                "one here, as Gateway(...)."
+                f"This Gateway was pickled without the secrets in {names_left}: make a new one "
+                "here, as Gateway(...)."
             )
         missing = []
         if not self.api_key:

@@ -1,11 +1,10 @@
-"""Keys out of everything that comes back.
+"""Removes keys from everything that comes back.
 
 Comes in: the credentials of a connection, and texts, bytes and streams of the gateway. Goes out:
 the same without them; a gateway may echo a key in an error page, a job's message or a row.
 
-Messages lose every value that may be private. Data (ids, counts, answers) lose credentials alone,
-and only such as no text holds by chance: a word that somebody has put into an option must not
-vanish from an answer.
+Messages lose every value that may be private. Data (ids, counts, answers) lose only credentials
+that are too long to occur by chance: a word in an option must not vanish from an answer.
 """
 
 from __future__ import annotations
@@ -19,12 +18,12 @@ from typing import Any, Generic, TypeVar
 T = TypeVar("T")
 
 CREDENTIALS = frozenset({"authorization", "x-portkey-api-key", "x-portkey-virtual-key"})
-# Options of the client whose value says where, not who.
+# Options of the client that say where, not who.
 NO_SECRETS = frozenset({"vertex_project_id", "vertex_region", "request_timeout"})
 _SHORTEST = 4
-_SHORTEST_IN_DATA = 12  # "none" and "dummy" are keys, too, of servers that ask for one
+_SHORTEST_IN_DATA = 12  # "none" and "dummy" are also keys, for servers that require any
 _SECRET_NAME = re.compile(r"(?i)key|token|secret|passw|authorization|credential")
-# They log headers at DEBUG, those of an answer too, which may echo what was sent.
+# They log headers at DEBUG, also those of responses, which may echo what was sent.
 _TALKATIVE = (
     "httpx",
     "httpcore.connection",
@@ -37,16 +36,16 @@ _TALKATIVE = (
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Secret(Generic[T]):
-    """What no repr shows: a traceback may show the variables of every frame in it.
+    """A value that no repr shows: a traceback may show the variables of every frame in it.
 
-    Whoever needs the value takes it in the expression that hands it on, and names it nowhere.
+    Read the value only in the expression that passes it on; never bind it to a name.
     """
 
     value: T
 
 
 def credentials(headers: Mapping[str, str]) -> list[str]:
-    """Return the values of headers that say who asks: whole, and without the word "Bearer"."""
+    """Return the values of headers that identify the caller: whole, and without "Bearer"."""
     values = [v for k, v in headers.items() if k.lower() in CREDENTIALS]
     return values + [v.rpartition(" ")[2] for v in values]
 
@@ -63,7 +62,7 @@ def strings(value: Any) -> list[str]:
 
 
 def secrets_in(options: Mapping[str, Any]) -> list[str]:
-    """Return the strings of nested options whose name says that they are credentials."""
+    """Return the strings in nested options that have the name of a credential."""
     found = []
     for name, value in options.items():
         if _SECRET_NAME.search(str(name)):
@@ -81,33 +80,33 @@ class Mask:
     Parameters
     ----------
     secrets : iterable of str
-        Shorter ones than four characters are left: they would be found everywhere.
+        Those of fewer than four characters are ignored: they would be found everywhere.
     data : bool
-        Whether data are to be masked, and not messages: twelve characters then.
+        Whether data are masked, not messages: then the minimum is twelve characters.
     """
 
     def __init__(self, secrets: Iterable[str], *, data: bool = False) -> None:
         shortest = _SHORTEST_IN_DATA if data else _SHORTEST
         known = {form for s in secrets for form in (s, s.strip(), repr(s)[1:-1])}
-        # The longest first: one may hold another.
+        # The longest first: one may contain another.
         found = sorted({s for s in known if len(s) >= shortest}, key=len, reverse=True)
         self._secrets = tuple(s.encode("utf-8", "surrogatepass") for s in found)
         self._longest = max(map(len, self._secrets), default=1)
 
     def text(self, value: str) -> str:
-        """Take every secret out of a text."""
+        """Mask every secret in a text."""
         for secret in self._secrets:
             value = value.replace(secret.decode("utf-8", "surrogatepass"), "***")
         return value
 
     def data(self, value: bytes) -> bytes:
-        """Take every secret out of bytes, which keep their length."""
+        """Mask every secret in bytes, which keep their length."""
         for secret in self._secrets:
             value = value.replace(secret, b"*" * len(secret))
         return value
 
     def stream(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
-        """Do the same to a stream, also where a secret lies on the border of two chunks."""
+        """Do the same in a stream, also for a secret across two chunks."""
         rest = b""
         for chunk in chunks:
             data = self.data(rest + chunk)
@@ -128,14 +127,14 @@ class _InLogs(logging.Filter):
         self._mask = Mask(())
 
     def hide(self, secrets: Iterable[str]) -> None:
-        """Hide these too, from now on."""
+        """Hide these secrets too from now on."""
         self._secrets |= frozenset(secrets)
         self._mask = Mask(self._secrets)
         for name in _TALKATIVE:
             logging.getLogger(name).addFilter(self)
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Let every record through, without a secret."""
+        """Pass every record on without its secrets."""
         text = record.getMessage()
         hidden = self._mask.text(text)
         if hidden != text:

@@ -1,8 +1,8 @@
-"""Which way a connection goes: directly or through a proxy, and which certificates it trusts.
+"""Decides the route of a connection: its proxy, if any, and the certificates it trusts.
 
 Comes in: the gateway's address, the environment and the system's proxy settings. Goes out: a
 frozen `NetworkRoute`, or a `ConfigurationError` that names the variable. Nothing else reads these
-settings: httpx, which raises whatever comes when they are wrong, is told to read none.
+settings: httpx, whose errors for wrong ones are unclear, is set to ignore them.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from nyu_llm_frames.errors import ConfigurationError
 _PLAIN, _SOCKS = ("http", "https"), ("socks5", "socks5h")
 _SYSTEM = "the proxy setting of this computer"
 _PEM = "set it to a file of certificates (-----BEGIN CERTIFICATE-----), or unset it."
-# Read by other programs; people set them and expect the whole of Python to heed them.
+# Read by other programs; people set them and expect all of Python to use them.
 _UNREAD = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PIP_CERT")
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Proxy:
-    """A proxy. It may hold a password, so it has no repr.
+    """A proxy. It may have a password, so it has no repr.
 
     Attributes
     ----------
@@ -54,7 +54,7 @@ class Proxy:
 
     @property
     def secrets(self) -> list[str]:
-        """User and password in every form in which they travel."""
+        """User and password in every form in which they are sent."""
         parts = urlsplit(self.url)
         user, password = unquote(parts.username or ""), unquote(parts.password or "")
         if not user and not password:
@@ -71,11 +71,11 @@ class NetworkRoute:
     ----------
     proxy : Proxy or None
     tls : ssl.SSLContext or None
-        None where nothing on the way is encrypted.
+        None where nothing on the route is encrypted.
     certificates : str
-        Which certificates are trusted, in words.
+        Description of the trusted certificates.
     unread : str
-        A variable that names certificates to other programs only; "" where none is set.
+        A variable that names certificates for other programs only; "" if none is set.
     """
 
     proxy: Proxy | None
@@ -89,7 +89,7 @@ class NetworkRoute:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host is this machine: no proxy leads there."""
+    """Whether a host is this machine: it is reached without a proxy."""
     host = host.lower().rstrip(".")
     if host == "localhost" or host.endswith(".localhost"):
         return True
@@ -117,16 +117,16 @@ def route(base_url: str) -> NetworkRoute:
 
 
 def local_route() -> NetworkRoute:
-    """Return the way to the embedded gateway, which needs no setting."""
+    """Return the route to the embedded gateway, which needs no settings."""
     return NetworkRoute(None, None, "no certificates are needed")
 
 
 # --- proxies ------------------------------------------------------------------------------------
 def _proxy_for(parts: SplitResult) -> Proxy | None:
-    """Return the proxy that is set for an address.
+    """Return the proxy for an address.
 
-    All that is set must be a proxy's address. One that is not asked, because a more specific
-    variable comes first, may be of a kind that cannot be used here: all_proxy=socks5://... beside
+    Every proxy variable must have a proxy's address. One that is not used, because a more specific
+    variable comes first, may be of an unsupported kind: all_proxy=socks5://... beside
     https_proxy=http://... is common.
     """
     found = Secret(urllib.request.getproxies())
@@ -157,13 +157,13 @@ def _is_direct(parts: SplitResult, exceptions: str) -> bool:
 
 
 def _variable(scheme: str) -> str:
-    """Name the variable that holds a proxy; in lower case it comes first."""
+    """Name the variable of a proxy; the lower-case one comes first."""
     names = [name for name in os.environ if name.lower() == f"{scheme}_proxy" and os.environ[name]]
     return min(names, key=lambda name: not name.islower(), default=_SYSTEM)
 
 
 def _url(value: str) -> str:
-    """Give a proxy's address the form of one; without a kind it is http."""
+    """Normalize a proxy's address; without a scheme it is http."""
     kind, mark, rest = value.strip().partition("://")
     return f"{kind.lower()}://{rest}" if mark else f"http://{kind}"
 
@@ -194,7 +194,7 @@ def _is_address(proxy: Proxy) -> bool:
 
 # --- certificates -------------------------------------------------------------------------------
 def _trusted(encrypted: bool) -> tuple[ssl.SSLContext | None, str]:
-    """Load the certificates to trust; a file or folder that is named must be one, in any case."""
+    """Load the certificates to trust; a file or folder that is named must be valid in any case."""
     file, folder = (os.environ.get(name, "") for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"))
     if file:
         try:
@@ -227,7 +227,7 @@ def _context(*, file: str | None = None, folder: str | None = None) -> ssl.SSLCo
         problem = f"{file or default} holds no certificates in PEM form"
         if file is not None:
             problem = f"SSL_CERT_FILE names {file}, which holds no certificates in PEM form: {_PEM}"
-    except OSError as e:  # of SSLKEYLOGFILE, which Python reads, too
+    except OSError as e:  # of SSLKEYLOGFILE, which Python reads too
         name = " (SSLKEYLOGFILE)" if os.environ.get("SSLKEYLOGFILE") else ""
         problem = f"{e.filename or 'A file'}{name} cannot be used for encryption: {e.strerror}"
     raise ConfigurationError(problem)

@@ -1,7 +1,7 @@
-"""What of a gateway may leave its process: everything but its secrets.
+"""Pickles a gateway without its secrets.
 
 Comes in: the state of a `Gateway` that is pickled. Goes out: the same without a key, a password or
-an option that may hold one; their names go along, so that whoever lacks them is told.
+an option that may hold one. Their names are kept, so that an error can say what is missing.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def portable(state: Mapping[str, Any]) -> dict[str, Any]:
     Raises
     ------
     NotPicklableError
-        For a client, and for an option that is an object.
+        For a client, or for an option that is an object.
     """
     options: dict[str, Any] = state["_portkey_options"]
     objects = [f"{name}=" for name, value in options.items() if not _is_plain(value)]
@@ -52,7 +52,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def _is_secret(name: str, value: Any) -> bool:
-    """Whether an option may hold a credential, by its name or by one inside of it."""
+    """Whether an option may hold a credential, by its name or a name inside it."""
     if isinstance(value, str) and value.lstrip().startswith(("{", "[")):
         try:
             value = json.loads(value)  # a config

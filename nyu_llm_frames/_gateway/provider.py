@@ -1,7 +1,7 @@
-"""Which provider a call goes to: the one in its model's name, the gateway's, the environment's.
+"""Decides the provider of a call: from the model's name, the gateway, or the environment.
 
-Comes in: a gateway, and a model as the call names it. Goes out: a gateway of one provider, and the
-name that is sent.
+Comes in: a gateway, and the model of the call. Goes out: a gateway of one provider, and the name
+that is sent.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from nyu_llm_frames.errors import ConfigurationError
 
 
 def resolve_model(gateway: Gateway | str | None, model: str) -> tuple[Gateway, str]:
-    """Return the gateway of a call, and the name of the model as it is sent.
+    """Return the gateway of a call, and the model's name as it is sent.
 
     Raises
     ------
@@ -21,7 +21,7 @@ def resolve_model(gateway: Gateway | str | None, model: str) -> tuple[Gateway, s
     """
     found = resolve(gateway)
     if found.is_local:
-        return found, model  # it takes any name as it is
+        return found, model  # it takes any name
     provider, name = split_name(model)
     if provider:
         if given_provider(found) not in (None, provider):
@@ -41,7 +41,7 @@ def given_provider(gateway: Gateway) -> str | None:
 
 
 def with_provider(gateway: Gateway, provider: str) -> Gateway:
-    """Return the same gateway, which leads to a provider."""
+    """Return the same gateway with this provider."""
     other = object.__new__(type(gateway))
     vars(other).update(vars(gateway), _given={**gateway._given, "provider": provider})
     return other

@@ -1,7 +1,7 @@
-"""The bytes of an answer: in time, in an encoding without surprises, small where it must be.
+"""Reads the bytes of a response, with limits on time, encoding and size.
 
-Comes in: a response that is being received. Goes out: its bytes, or an exception of the client's
-kind, which `failures` words.
+Comes in: a response that is being received. Goes out: its bytes, or an exception of the client,
+which `failures` turns into ours.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from nyu_llm_frames._gateway.masking import Secret
 if TYPE_CHECKING:
     import httpx
 
-# Batch objects and lists are some kilobytes; a live answer may hold a picture.
+# Batch objects and lists have a few kilobytes; a live answer may have a picture.
 SMALL_BYTES, ANSWER_BYTES, REFUSAL_BYTES = 8_000_000, 64_000_000, 100_000
 _ENCODINGS = frozenset({"", "identity", "gzip", "deflate"})  # one layer: two may hold a terabyte
 
 
 class TooLargeError(ValueError):
-    """An answer that is too large to be one of a gateway."""
+    """An answer that is too large to be a gateway's."""
 
 
 def whole(response: httpx.Response, end: float | None, largest: int, *, cut: bool = False) -> bytes:
-    """Read an answer that must be small; `cut` it where it is not."""
+    """Read an answer that must be small; with `cut` a large one is cut."""
     check_encoding(response)
-    held, size = Secret(bytearray()), -1  # it may echo a key
+    held, size = Secret(bytearray()), -1  # the answer may echo a key
     pieces = response.iter_bytes()
     while size < len(held.value) <= largest:
         size = len(held.value)
@@ -38,7 +38,7 @@ def whole(response: httpx.Response, end: float | None, largest: int, *, cut: boo
 
 
 def check_time(end: float | None) -> None:
-    """Raise when the time is over, also where the client is one that keeps no deadline."""
+    """Raise when the time is over, also for a client that keeps no deadline."""
     import httpx
 
     if end is not None and time.monotonic() >= end:
@@ -46,7 +46,7 @@ def check_time(end: float | None) -> None:
 
 
 def check_encoding(response: httpx.Response) -> None:
-    """Refuse an encoding that nobody asked for."""
+    """Refuse an encoding that was not requested."""
     encoding = response.headers.get("content-encoding", "").strip().lower()
     if encoding not in _ENCODINGS:
         raise ValueError(f"content-encoding: {encoding}")

@@ -1,11 +1,10 @@
-"""How bytes travel: one pool of connections whose every read and write keeps a deadline.
+"""Sends requests through one pool of connections, with a deadline for every read and write.
 
 Comes in: a `NetworkRoute`, and requests that may have an extension ``deadline``
-(`time.monotonic`). Goes out: responses. The client's own timeouts are for a single read,
-so that an answer which comes a byte at a time would never end, be it in its headers, its body or a
-proxy's greeting.
+(`time.monotonic`). Goes out: responses. The client's own timeouts are for a single read, so an
+answer of one byte at a time would never end, be it in its headers, its body or a proxy's greeting.
 
-This module imports the client at its top, so it is itself imported inside of functions alone.
+This module imports the client at its top, so it is itself imported only inside functions.
 """
 
 from __future__ import annotations
@@ -34,14 +33,14 @@ _FAULTS = (
 
 
 class _Deadline(threading.local):
-    """When the request that this thread works on must be over; a pool serves many threads."""
+    """The deadline of this thread's request; one pool serves many threads."""
 
     at: float | None = None
 
     def shortened(
         self, timeout: float | None, over: type[httpcore.TimeoutException]
     ) -> float | None:
-        """Shorten a timeout to what is left; raise `over` when nothing is."""
+        """Shorten a timeout to the time left; raise `over` when none is left."""
         if self.at is None:
             return timeout
         left = self.at - time.monotonic()
@@ -62,7 +61,7 @@ class _Stream(httpcore.NetworkStream):
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         view = memoryview(buffer)
-        for start in range(0, len(view), _PIECE):  # who reads slowly must not hold it, either
+        for start in range(0, len(view), _PIECE):  # a slow receiver must not delay it either
             left = self._deadline.shortened(timeout, httpcore.WriteTimeout)
             self._stream.write(view[start : start + _PIECE], left)  # type: ignore[arg-type]
 
@@ -102,7 +101,7 @@ class _Backend(httpcore.SyncBackend):
 
 
 class _Body(httpx.SyncByteStream):
-    """The bytes of an answer; the deadline is set anew for each piece, which others may share."""
+    """The bytes of an answer; the deadline is set for each piece, as threads share the pool."""
 
     def __init__(self, stream: Any, deadline: _Deadline, at: float | None) -> None:
         self._stream, self._deadline, self._at = stream, deadline, at
@@ -136,7 +135,7 @@ class Transport(httpx.BaseTransport):
         self._pool = _pool(route, _Backend(self._deadline))
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """Send one request; return when the headers of its answer are there."""
+        """Send one request; return when the headers of its answer have arrived."""
         url = request.url
         at = request.extensions.get("deadline")
         self._deadline.at = at
@@ -167,7 +166,7 @@ class Transport(httpx.BaseTransport):
 
 
 def client(route: NetworkRoute) -> httpx.Client:
-    """Return a client that goes this way, follows no redirect and reads no environment."""
+    """Return a client for this route that follows no redirect and reads no environment."""
     return httpx.Client(transport=Transport(route), trust_env=False, follow_redirects=False)
 
 
@@ -182,7 +181,7 @@ def _pool(route: NetworkRoute, backend: _Backend) -> httpcore.ConnectionPool:
         return httpcore.ConnectionPool(**common)
     url = httpx.URL(route.proxy.url)
     encrypted, socks = url.scheme == "https", url.scheme.startswith("socks")
-    # Both kinds of SOCKS5 are one here: the proxy looks names up.
+    # Both kinds of SOCKS5 are the same here: the proxy resolves names.
     scheme = b"socks5" if socks else url.raw_scheme
     common["proxy_url"] = httpcore.URL(
         scheme=scheme, host=url.raw_host, port=url.port or _PORTS[url.scheme], target=b"/"

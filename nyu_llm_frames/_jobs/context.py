@@ -1,7 +1,7 @@
-"""What every step shares: the sidecar, the open gateway, the clock, the reporter.
+"""The context that every step shares: the sidecar, the open gateway, the clock, the reporter.
 
 Comes in: the parts of a run. Goes out: the lock, a connection that opens when it is needed, saved
-records, and patience with uploads. A submit never is repeated here.
+records, and retries of uploads. A submit is never retried here.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 
 class _Own(threading.local):
-    """What each thread has of its own: one may wait for a run while another asks how it stands."""
+    """The state of one thread: one may wait for a run while another checks its progress."""
 
     timeout: float | None = None
     deadline: float | None = None
@@ -39,12 +39,12 @@ class _Own(threading.local):
 
 @dataclass(slots=True)
 class Context:
-    """The world of one run, as its steps see it.
+    """What the steps of one run work with.
 
     Attributes
     ----------
     requests : int
-        How many distinct requests the run has, for people.
+        Number of distinct requests of the run, for messages.
     """
 
     sidecar: Sidecar
@@ -62,11 +62,11 @@ class Context:
         return self._own.deadline
 
     def set_timeout(self, timeout: float | None) -> None:
-        """Say how many seconds the user's call in this thread may wait."""
+        """Set how many seconds the user's call in this thread may wait."""
         self._own.timeout, self._own.deadline = timeout, None
 
     def begin_waiting(self) -> None:
-        """Let those seconds run."""
+        """Start counting those seconds."""
         timeout = self._own.timeout
         self._own.deadline = None if timeout is None else self.clock.monotonic() + timeout
 
@@ -108,12 +108,12 @@ class Context:
             connection.close()
 
     def lend(self, say: Callable[[Progress], object]) -> Callable[[], AbstractContextManager[None]]:
-        """Give what this thread has to others, which work for it: its connection and its time.
+        """Share this thread's connection and deadline with threads that work for it.
 
         Parameters
         ----------
         say : callable
-            Takes what they would tell a person.
+            Takes the messages that they would show.
         """
         timeout, deadline, connection = self._own.timeout, self._own.deadline, self.connection
 
@@ -127,7 +127,7 @@ class Context:
         return borrowed
 
     def revive(self) -> None:
-        """Bring the gateway back, where it is ours to bring back."""
+        """Restart the gateway, if it is the embedded one."""
         if self._own.connection is not None:
             self._own.connection.revive()
 
@@ -144,12 +144,12 @@ class Context:
         Raises
         ------
         RunTimeoutError
-            When the call may not wait any longer for who holds it.
+            When the call may not wait any longer for its holder.
         """
         patience = self.left_s()
         with ExitStack() as stack:
             if self._own.say is not None:
-                stack.enter_context(self._turn)  # those who work for one thread wait in turn
+                stack.enter_context(self._turn)  # threads that work for one thread take turns
             try:
                 stack.enter_context(
                     self.sidecar.lock.held(lambda text: self.notify("note", text), patience)
@@ -166,22 +166,22 @@ class Context:
         return job
 
     def notify(self, phase: Phase, message: str, *, trouble: str = "") -> None:
-        """Tell a person."""
+        """Show a message."""
         say = self._own.say or self.report
         say(Progress(phase, message, requests=self.requests, trouble=trouble))
 
     def retry_upload(self, step: Callable[[], T]) -> T:
-        """Repeat an upload a few times; a submit never comes here."""
-        import tenacity  # with asyncio behind it: only where something is uploaded
+        """Retry an upload a few times; a submit never comes here."""
+        import tenacity  # it loads asyncio: only where something is uploaded
 
         def pause(state: tenacity.RetryCallState) -> float:
             error = state.outcome.exception() if state.outcome else None
-            asked = getattr(error, "retry_after_s", None)
-            return float(asked) if asked is not None else 0.5 * 2.0**state.attempt_number
+            pause_s = getattr(error, "retry_after_s", None)
+            return float(pause_s) if pause_s is not None else 0.5 * 2.0**state.attempt_number
 
         def worth_it(error: BaseException) -> bool:
             if not isinstance(error, GatewayUnavailableError) or not error.connected:
-                return False  # nobody is there: the pace of polling is right for that
+                return False  # no connection: retry at the pace of polling
             if self.left_s() == 0:
                 return False
             return (error.retry_after_s or 0) <= self.options.poll_interval_s

@@ -1,8 +1,8 @@
-"""The thin part that drives a run: advance every job, wait, and end.
+"""Drives the batch jobs of one run to their end.
 
 Comes in: the names of batch jobs, a sidecar, a gateway, a clock. Goes out: batch jobs that are
-over, with their answers stored. What to do with a job says `_stages.batches.job`, what to send says
-`_jobs.planner`, one step is `_jobs.sending` or `_jobs.reading`.
+over, with their answers stored. `_stages.batches.job` decides the next step of a job,
+`_jobs.planner` decides what to send, and `_jobs.sending` and `_jobs.reading` take one step.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ from nyu_llm_frames.errors import (
 class Driver(threading.local):
     """Drives the batch jobs that carry the requests of one run.
 
-    Each thread has a state of its own: what threads share is what processes share, the sidecar,
-    and the tracker. Those who plan share that, too: its jobs are the ones that are driven.
+    Each thread has its own state. Threads share the sidecar, as processes do, and the tracker,
+    which planners share too: its jobs are the ones that are driven.
 
     Attributes
     ----------
@@ -64,10 +64,11 @@ class Driver(threading.local):
             Seconds that the call may wait: for a lock while it plans, and from `until_over` on
             for everything.
         polls : bool
-            Whether it is a look at what goes on, beside which another thread may wait.
+            Whether the call only checks progress, while another thread may be waiting.
 
-        Meanwhile no other thread of this process takes back what it planned. At the end the
-        connection and the report's moving line are closed, and Ctrl-C is told how to come back.
+        Meanwhile no other thread of this process withdraws what it planned. At the end the
+        connection and the moving progress line are closed; after Ctrl-C a message says how to
+        go on.
         """
         try:
             with driven.by(self.name) as alone:
@@ -96,14 +97,14 @@ class Driver(threading.local):
             self.ctx.close()
 
     def _release_jobs(self) -> None:
-        """Let any call take back what this one planned, did not submit, and leaves behind."""
+        """Let any call withdraw what this one planned but did not submit."""
         if self.name in driven:
             return  # by another thread
         with suppress(LLMFramesError):
             left = [j for j in self.active() if j.run == self.name and j.step in _jobs.UNMADE]
             if not left:
                 return
-            self.ctx.set_timeout(0.0)  # and wait for nobody
+            self.ctx.set_timeout(0.0)  # without waiting for another process
             with self.ctx.locked():
                 for job in left:
                     fresh = self.ctx.sidecar.job(job.name)
@@ -112,7 +113,7 @@ class Driver(threading.local):
 
     # --- what stands -----------------------------------------------------------------------
     def active(self) -> list[Job]:
-        """The batch jobs of this run that are not over, as they stand now."""
+        """The current records of this run's unfinished batch jobs."""
         return self._active(self.ctx.sidecar.jobs())
 
     def _active(self, every: Mapping[str, Job]) -> list[Job]:
@@ -127,7 +128,7 @@ class Driver(threading.local):
         self._raise_no_budget()
 
     def step(self) -> None:
-        """Take every job as far as it goes without waiting: upload, submit, ask or read."""
+        """Take every job as far as it goes without waiting: upload, submit, poll or read."""
         for _ in range(3):
             if not self.advance():
                 break
@@ -143,7 +144,7 @@ class Driver(threading.local):
             self.drive()
 
     def _tell_what_stays(self) -> None:
-        """Say what kept a step from going on; a run that waits says so by itself."""
+        """Report what stopped a step; a waiting run reports it by itself."""
         every = self.ctx.sidecar.jobs()
         uncertain = [*self._uncertain_of_others(every), *self._active(every)]
         for job in (job for job in uncertain if job.step == "creating"):
@@ -158,7 +159,7 @@ class Driver(threading.local):
             )
 
     def advance(self) -> bool:
-        """Do for every job what it asks for, by one look at the records; return whether any moved.
+        """Take each job's next step, by one reading of the records; return whether any moved.
 
         Polls and readings go side by side, and so do uploads; submits go one after the other.
 
@@ -170,7 +171,7 @@ class Driver(threading.local):
         every = self.ctx.sidecar.jobs()
         active = [job for job in self._active(every) if job.name not in self._refused_jobs]
         moved = False
-        # What is at the gateway first: where the budget is used up nothing more is sent.
+        # Jobs at the gateway come first: once the budget is used up nothing more is sent.
         uncertain = [job for job in active if job.step == "creating"]
         for job in [*self._uncertain_of_others(every), *uncertain]:
             moved |= self._took(job, attempt(partial(sending.settle, self.ctx), job))
@@ -186,7 +187,7 @@ class Driver(threading.local):
         """Take the step of some jobs; return whether any moved on."""
         ctx, reader = self.ctx, self._reader
         if any(job.step == "planned" for job in jobs):
-            ctx.connect()  # here: it loads a client, and may lack a key
+            ctx.connect()  # in this thread: it loads a client and may find no key
 
         def act(job: Job) -> Job:
             match job.action:
@@ -198,17 +199,17 @@ class Driver(threading.local):
                     return reader.read(job)
 
         found = side_by_side(ctx, jobs, act, _others_go_on)
-        # What ends the call comes last, lest what the others came to is forgotten.
+        # Errors that end the call come last, so that the other results are recorded first.
         found.sort(key=lambda one: not isinstance(one[1], Job))
         return sum(self._took(job, after) for job, after in found) > 0
 
     def _took(self, job: Job, after: Job | LLMFramesError) -> bool:
-        """Take note of what came of a step; return whether the job moved on."""
+        """Record the outcome of a step; return whether the job moved on."""
         match after:
             case Job():
                 stopping = after.step == "live" and after.cancel_requested
                 if job.action == "poll" and stopping and after.status != "cancelling":
-                    self._cancel_again(str(after.batch_id))  # it was not there, or did not hear
+                    self._cancel_again(str(after.batch_id))  # the first cancel did not reach it
                 if after.step != job.step or after.status != job.status:
                     self._changed_at, self.changed = self.ctx.clock.monotonic(), True
                 self.tracker.ended(after)
@@ -218,20 +219,20 @@ class Driver(threading.local):
                 if not after.connected:
                     self.ctx.revive()
             case BudgetError() if job.step in _jobs.UNMADE:
-                self._no_budget = after  # told when the others went as far as they go
+                self._no_budget = after  # raised when the others can go no further
             case GatewayError() if _others_go_on(job, after):
-                self._refused_jobs[job.name] = after  # told when the others are over
+                self._refused_jobs[job.name] = after  # raised when the others are over
             case _:
                 raise after
         return False
 
     def _note_trouble(self, e: GatewayUnavailableError) -> None:
-        """Keep the trouble that asks for the longest pause."""
+        """Keep the trouble that needs the longest pause."""
         if self.trouble is None or (e.retry_after_s or 0) >= (self.trouble.retry_after_s or 0):
             self.trouble = e
 
     def _cancel_again(self, batch_id: str) -> None:
-        """Ask once more; where that fails the job is waited for all the same."""
+        """Cancel once more; where that fails the job is still waited for."""
         try:
             self.ctx.connection.cancel(batch_id)
         except AuthenticationError:
@@ -242,7 +243,7 @@ class Driver(threading.local):
             self._note_trouble(GatewayUnavailableError(str(e), status_code=e.status_code))
 
     def _uncertain_of_others(self, every: Mapping[str, Job]) -> list[Job]:
-        """Uncertain submits of other runs: nothing is created before they are settled."""
+        """Uncertain submissions of other runs: nothing is submitted before they are settled."""
         if not any(job.step in _jobs.UNMADE for job in self._active(every)):
             return []
         known = self.tracker.jobs
@@ -299,7 +300,7 @@ class Driver(threading.local):
             raise self._no_budget
 
     def _raise_broken(self) -> None:
-        """Report a job that cannot be asked about any more; its record is kept."""
+        """Report a job that can no longer be polled; its record is kept."""
         if self._refused_jobs:
             raise next(iter(self._refused_jobs.values()))
 
@@ -309,8 +310,7 @@ class Driver(threading.local):
         Parameters
         ----------
         at_once : bool
-            Whether not to wait until all others are over: for a call that never sees that, because
-            it takes one step.
+            Whether to report before all others are over: for a call that takes one step.
         """
         failed = list(self.tracker.failed.values())
         if not failed or (self.active() and not at_once):
@@ -318,17 +318,17 @@ class Driver(threading.local):
         messages = {
             job.batch_id or job.name: job.error or "the gateway gave no reason" for job in failed
         }
-        told = "; ".join(f"{batch}: {text}" for batch, text in messages.items())
+        reasons = "; ".join(f"{batch}: {text}" for batch, text in messages.items())
         rows = sum(job.requests for job in failed)
         raise BatchJobFailedError(
             f"{count(len(messages), 'batch job')} with {count(rows, 'request')} failed without an "
-            f"answer. {sentence(told)} Everything else is saved. The next call submits these rows "
-            "anew.",
+            f"answer. {sentence(reasons)} Everything else is saved. The next call submits these "
+            "rows anew.",
             jobs=messages,
         )
 
     def cancel(self) -> list[str]:
-        """Cancel what is at the gateway, take back what is not; return the batch ids.
+        """Cancel the jobs at the gateway, withdraw the others; return the batch ids.
 
         Raises
         ------
@@ -346,8 +346,8 @@ class Driver(threading.local):
             if fresh.step == "creating":
                 self.ctx.notify(
                     "note",
-                    "nobody knows yet whether one submit made a batch job: wait, and it is "
-                    "cancelled as soon as it is found",
+                    "one submission is uncertain: it may have made a batch job. Wait, and the "
+                    "job is cancelled as soon as it is found",
                 )
             if fresh.step != "live":
                 continue
@@ -363,10 +363,10 @@ class Driver(threading.local):
         return cancelled
 
     def resolve(self, adopt: str | None, resubmit: bool) -> None:
-        """Settle uncertain submits by the user's word."""
+        """Settle uncertain submissions as the user says."""
         uncertain = [j for j in self.ctx.sidecar.jobs().values() if j.step == "creating"]
         if not uncertain:
-            raise ConfigurationError(f"No submit of {self.ctx.sidecar.path} is uncertain.")
+            raise ConfigurationError(f"No submission of {self.ctx.sidecar.path} is uncertain.")
         for job in uncertain:
             with self.ctx.locked():
                 fresh = self.ctx.sidecar.job(job.name)
@@ -384,13 +384,13 @@ class Driver(threading.local):
                     return
         if adopt is not None:
             raise GatewayError(
-                f"Batch job {adopt} was not made of an input file of an uncertain submit here "
+                f"Batch job {adopt} was not made of an input file of an uncertain submission here "
                 f"({', '.join(str(j.input_file_id) for j in uncertain)})."
             )
 
 
 def _others_go_on(job: Job, e: LLMFramesError) -> bool:
-    """Whether other jobs go on after an error of one; else the call ends."""
+    """Whether other jobs go on after this error of one; otherwise the call ends."""
     if isinstance(e, AuthenticationError) or not isinstance(e, GatewayError):
         return False
     return isinstance(e, GatewayUnavailableError) or job.action in ("poll", "harvest")

@@ -1,8 +1,8 @@
-"""Live answers: requests asked now, a few at a time, and stored as they come.
+"""Live answers: sends requests now, a few at a time, and stores the answers as they come.
 
-Comes in: positions of requests, a way to the gateway. Goes out: answers in the sidecar. Repeated is
-only what certainly was not answered: 429, 503 and a connection that never was. A live request that
-ended otherwise may have been paid and is not asked again here.
+Comes in: positions of requests, an open gateway. Goes out: answers in the sidecar. Only requests
+that certainly were not answered are retried: 429, 503 and connections that failed. A live request
+that ended otherwise may have been paid and is not sent again here.
 """
 
 from __future__ import annotations
@@ -34,19 +34,19 @@ _NOT_ANSWERED = frozenset({429, 503})
 
 
 class LiveRequests:
-    """Asks requests live and stores their answers.
+    """Sends requests live and stores their answers.
 
     Parameters
     ----------
     name : str
-        Under which the answers are stored.
+        Name under which the answers are stored.
     requests : Requests
     ctx : Context
 
     Attributes
     ----------
     unstored : dict of int to Answer
-        What came back without an answer, by position: shown, and left to the batch.
+        Responses without an answer, by position: shown, and left to the batch.
     """
 
     def __init__(self, name: str, requests: Requests, ctx: Context) -> None:
@@ -58,12 +58,12 @@ class LiveRequests:
         self.unstored: dict[int, Answer] = {}
 
     def ask(self, wanted: Ints) -> None:
-        """Ask the requests at these positions.
+        """Send the requests at these positions.
 
         Raises
         ------
         ConfigurationError, AuthenticationError, GatewayError
-            What was answered before is stored.
+            Earlier answers are stored.
         """
         connection = self._ctx.connect()
         ids = self._requests.ids.take(wanted).to_pylist()
@@ -87,7 +87,7 @@ class LiveRequests:
                     self._store()
                     stored_at = now
         except BaseException:
-            # What is under way is paid: wait for it, so that its answer is not lost.
+            # Requests under way are paid: wait for them, so that their answers are not lost.
             self._stop.set()
             pool.shutdown(wait=True, cancel_futures=True)
             raise
@@ -97,7 +97,7 @@ class LiveRequests:
             self._ctx.close()
 
     def _keep(self, connection: Connection, place: int, custom_id: str, body: bytes) -> None:
-        """Ask, and keep what comes in the very thread that asked: an interrupt cannot lose it."""
+        """Send, and keep the answer in the same thread: an interrupt cannot lose it."""
         answer, answered = self._one(connection, custom_id, body)
         if answered:
             self._fresh.append(answer)
@@ -105,7 +105,7 @@ class LiveRequests:
             self.unstored[place] = answer
 
     def _store(self) -> None:
-        """Put new answers into the sidecar, all in one file."""
+        """Store new answers in the sidecar, all in one file."""
         if not self._fresh:
             return
         writer = self._ctx.sidecar.answer_writer(self._name)
@@ -127,7 +127,7 @@ class LiveRequests:
 
     # --- in a thread ------------------------------------------------------------------------
     def _one(self, connection: Connection, custom_id: str, body: bytes) -> tuple[Answer, bool]:
-        """Ask one request; return its answer, and whether the model gave it."""
+        """Send one request; return its answer, and whether the model gave it."""
         for attempt in range(_TRIES):
             self._wait()
             try:
@@ -140,13 +140,13 @@ class LiveRequests:
                     raise
                 if not e.connected:
                     connection.revive()
-                with self._pace:  # one is asked to wait: all do
+                with self._pace:  # when one has to wait, all do
                     until = self._ctx.clock.monotonic() + pause
                     self._not_before = max(self._not_before, until)
             except AuthenticationError:
                 raise
             except GatewayError as e:
-                if e.status_code == 404:  # the model, or the address: the same for every row
+                if e.status_code == 404:  # wrong model or address: the same for every row
                     raise
                 return _without(custom_id, "refused", e), False
         raise AssertionError("the last try returns or raises")

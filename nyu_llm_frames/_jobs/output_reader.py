@@ -1,10 +1,10 @@
-"""An ended job's output to stored answers: looks, repairs, and when to stop looking.
+"""Reads the output of an ended job into stored answers, and decides when to stop reading it.
 
 Comes in: the streams of one job. Goes out: answers in the writer, counts, and whether the output
-is whole. The rows can be had in two ways: as the gateway converts them, and as they are stored.
+is whole. There are two sources: the rows as the gateway converts them, and the stored file.
 Both can be refused, empty, cut or short, mostly with HTTP 200, and the conversion also damages
-characters and leaves rows out. So both are read by the same rules, in either form of a line, and
-what was seen is counted against what the job counts.
+characters and leaves rows out. So the same rules read both, in either form of a line, and the
+rows that were read are compared with the job's counts.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ from nyu_llm_frames.errors import AuthenticationError, GatewayError
 
 _CLEAN_READS = 4
 _DAMAGED = (
-    "the text holds U+FFFD, which its prompt does not: characters were damaged on the way, and "
+    "the text has U+FFFD, and its prompt does not: characters were damaged on the way, and "
     "reading again did not help"
 )
-# Also said where there is no output. Any other error is no look at a short output, but none at all.
+# HTTP 500 also means that there is no output yet. Any other error does not count as a reading.
 _NO_OUTPUT = 500
-# Stored rows repeat the request: of longer ones the gateway's rows are the shorter way.
+# Stored rows repeat the request: where requests are longer, the gateway's rows are shorter.
 _LONG_REQUEST_BYTES = 8192
 _TELLING_ROWS = 2
-# The gateway names one file of a job, always so. Google may have written more beside it.
+# The gateway names one file of a job, always with this name. Google may have written more.
 _OUTPUT_NAME, _MOST_FILES = "predictions.jsonl", 8
 _RANK = dict(RANK)  # looked up for every row
 
 
 class Streams(Protocol):
-    """What a look needs of the gateway.
+    """What a reading needs from the gateway.
 
     Attributes
     ----------
     stored_refused : bool
-        Whether stored files are known not to be had through this connection.
+        Whether this connection is known to refuse stored files.
     """
 
     stored_refused: bool
@@ -61,12 +61,12 @@ class Sink(Protocol):
 
 @dataclass(slots=True)
 class _Reading:
-    """What one reading of an output came to, in either of the two ways.
+    """The result of one reading of an output, from either source.
 
     Attributes
     ----------
     seen : bytearray
-        1 for each expected id that a line had, by the id's place.
+        1 for each expected id that appeared in a line, by the id's place.
     exact : bool
         Whether it is the stored file, byte for byte.
     ours : int
@@ -74,13 +74,13 @@ class _Reading:
     orphans : int
         Rows of no expected id.
     strange : int
-        Lines that are no rows: of a page, torn, too long.
+        Lines that are not rows: from a page, torn, too long.
     size : int
         Bytes that came.
     ended : bool
-        Whether it was read to its end, as far as one can know.
+        Whether it was read to its end, as far as can be known.
     error : GatewayError or None
-        What cut the reading, or refused it.
+        What interrupted the reading, or refused it.
     """
 
     seen: bytearray
@@ -100,27 +100,27 @@ class _Reading:
 
 @dataclass(slots=True)
 class OutputReader:
-    """What has been read of one job's output, over all looks of this process.
+    """What has been read of one job's output, over all readings of this process.
 
     Attributes
     ----------
     expected : iterable of str
-        Ids that the job carries, each once.
+        Distinct ids that the job carries.
     places : dict of str to int
-        The same, numbered from 0.
+    The same, numbered from 0.
     rank : bytearray
         Rank of the best answer written, by the id's place; 0 without one.
     suspects : dict of str to Answer
-        Answers with U+FFFD of the gateway's conversion, not written yet: another reading may have
-        them whole.
+        Answers that the gateway's conversion gave U+FFFD, not written yet: another reading may
+        have them intact.
     own_damage : callable
-        Gives the ids whose prompt itself has U+FFFD; asked when the first such answer comes.
+        Returns the ids with U+FFFD in their prompt; called when the first such answer comes.
     orphans, duplicates : int
-        Of the last look.
+        Of the last reading.
     whole : bool
-        Whether the last look saw all rows there are.
+        Whether the last reading found all rows.
     unread : int
-        Rows that the job counts as answered and that no look has seen.
+        Rows that the job counts as answered and that no reading has found.
     """
 
     expected: InitVar[Iterable[str]]
@@ -134,7 +134,7 @@ class OutputReader:
     whole: bool = False
     unread: int = 0
     _innocent: set[str] | None = None
-    _told: list[_Reading] = field(default_factory=list)
+    _counted: list[_Reading] = field(default_factory=list)
 
     def __post_init__(self, expected: Iterable[str]) -> None:
         self.places = {custom_id: place for place, custom_id in enumerate(expected)}
@@ -142,22 +142,22 @@ class OutputReader:
 
     @property
     def unanswered(self) -> int:
-        """Ids that no answer was seen for."""
+        """Ids without an answer so far."""
         suspected = sum(not self.rank[self.places[custom_id]] for custom_id in self.suspects)
         return self.rank.count(0) - suspected
 
     @property
     def answers(self) -> int:
-        """Ids that an answer was seen for."""
+        """Ids with an answer."""
         return len(self.places) - self.unanswered
 
     def read_once(self, job: Job, streams: Streams, sink: Sink) -> bool:
-        """Read once; return whether there is nothing more to be had.
+        """Read once; return whether nothing is left to read.
 
         Raises
         ------
         GatewayError
-            When the output cannot be had at all.
+            When the output cannot be read at all.
         """
         self.looks += 1
         output = None
@@ -167,26 +167,26 @@ class OutputReader:
             if isinstance(output.error, AuthenticationError):
                 raise output.error
             if stored is not None:
-                # A file that is not there yet and one of an unlucky type are refused alike.
+                # A file that does not exist yet and one of an unreadable type are refused alike.
                 streams.stored_refused |= not stored.ours and output.ours >= _TELLING_ROWS
             elif job.has_output_file and (self.suspects or self._lacks_rows(output)):
                 stored = self._read_stored(job, streams, sink)
             refused = None if output.ours else output.error
-            instead = stored is not None and stored.ended  # it may be had all the same
+            instead = stored is not None and stored.ended  # it may still be readable
             if refused is not None and not instead and refused.status_code != _NO_OUTPUT:
                 raise refused
         readings = [reading for reading in (stored, output) if reading is not None]
-        # Of a file that holds no row of ours nothing is believed.
-        told = [r for r in readings if r.ours or not r.exact]
-        self.orphans = max(r.orphans for r in told)
-        self.duplicates = max(r.duplicates for r in told)
+        # A file without any row of ours is not trusted at all.
+        counted = [r for r in readings if r.ours or not r.exact]
+        self.orphans = max(r.orphans for r in counted)
+        self.duplicates = max(r.duplicates for r in counted)
         self.whole = any(self._is_whole(reading, job) for reading in readings)
-        self._told = told
-        self.unread = 0 if self.whole else self._count_unread(told, job)
+        self._counted = counted
+        self.unread = 0 if self.whole else self._count_unread(counted, job)
         return self.whole and not self.may_repair
 
     def read_further_files(self, job: Job, streams: Streams, sink: Sink) -> None:
-        """Look for what is unread in files beside the one that the gateway names."""
+        """Look for unread rows in files beside the one that the gateway names."""
         if not self.unread or not job.has_output_file or streams.stored_refused:
             return
         beside, ended = self._reading(exact=True), True
@@ -195,7 +195,7 @@ class OutputReader:
                 before, beside.ended = beside.seen.count(1), False
                 self._read(streams.content(file_id), beside, sink)
                 if beside.seen.count(1) == before:
-                    break  # not there, or the same again
+                    break  # missing, or the same file again
                 ended &= beside.ended
             if beside.ours:
                 break
@@ -204,39 +204,39 @@ class OutputReader:
         self.duplicates += beside.duplicates
         self.orphans += beside.orphans
         beside.orphans, beside.ended = self.orphans, ended
-        self.unread = self._count_unread([*self._told, beside], job)
+        self.unread = self._count_unread([*self._counted, beside], job)
         self.whole = not self.unread and (job.counted is not None or not self.unanswered)
 
     @property
     def may_repair(self) -> bool:
-        """Whether a text is damaged that another look may show whole."""
+        """Whether another reading may have a damaged text intact."""
         if self.looks >= _CLEAN_READS:
             return False
         return any(not self._is_innocent(custom_id) for custom_id in self.suspects)
 
     def _is_whole(self, reading: _Reading, job: Job) -> bool:
-        """Whether a reading leaves nothing to be read: the one place that says so."""
+        """Whether a reading leaves nothing to read: the one place that decides it."""
         nothing_made = not job.has_output_file and job.outcome != "completed"
         if nothing_made and not reading.ours:
             return True
         if not self._lacks_rows(reading):
             return True
-        if job.counted is None:  # then only a file that was surely read to its end says it
+        if job.counted is None:  # then only a file that was surely read to its end shows it
             return reading.ended and reading.exact
         return reading.ended and self.answers + reading.orphans >= job.counted
 
     def _count_unread(self, readings: list[_Reading], job: Job) -> int:
-        """Count the rows that are answered, by all one knows, and were not to be had."""
+        """Count the rows that are answered, as far as is known, but could not be read."""
         if job.outcome == "failed" and not self.answers:
-            return 0  # as a whole: nothing was answered
+            return 0  # it failed as a whole: nothing was answered
         if job.counted is None:
             # The gateway does not count. An output that came to its end may be all there is.
             return 0 if any(r.ended and r.ours for r in readings) else self.unanswered
-        seen = self.answers + max(r.orphans for r in readings)
-        return min(self.unanswered, max(0, job.counted - seen))
+        found = self.answers + max(r.orphans for r in readings)
+        return min(self.unanswered, max(0, job.counted - found))
 
     def _lacks_rows(self, reading: _Reading) -> bool:
-        """Whether a row may be missing; beyond a cut any id may have a better one."""
+        """Whether a row may be missing; after an interruption any id may have a better one."""
         if reading.ended and not reading.seen.count(0):
             return False
         return self.rank.count(RANK["ok"]) < len(self.rank)
@@ -245,19 +245,19 @@ class OutputReader:
         return _Reading(bytearray(len(self.places)), exact)
 
     def _read_stored(self, job: Job, streams: Streams, sink: Sink) -> _Reading:
-        """Read the stored file once; it has ended where its rows, or its size, say so."""
+        """Read the stored file once; its rows, or its size, show whether it was read to its end."""
         file_id = str(job.output_file_id)
         reading = self._reading(exact=True)
         self._read(streams.content(file_id), reading, sink)
         if not reading.ours or reading.strange:
-            reading.ended = False  # a page, a note of the gateway's, somebody else's file
+            reading.ended = False  # a web page, a message of the gateway, a file of another job
         elif reading.ended and self._lacks_rows(reading):
             size = streams.stored_bytes(file_id)
             reading.ended = size is not None and reading.size >= size
         return reading
 
     def _read(self, chunks: Iterator[bytes], reading: _Reading, sink: Sink) -> _Reading:
-        """Read a stream of lines, and write what is new in it."""
+        """Read a stream of lines and write the new answers."""
         first = not self.answers
         splitter = BlockSplitter()
         try:
@@ -270,7 +270,7 @@ class OutputReader:
         return reading
 
     def _take_lines(self, lines: list[bytes], reading: _Reading, *, keep_all: bool) -> list[Answer]:
-        """Return what is new or better, and in the first reading also what comes again."""
+        """Return answers that are new or better; in the first reading duplicates as well."""
         parsed = parse_lines(lines)
         rows_of_none = sum(orphan.is_row for orphan in parsed.orphans)
         reading.orphans += rows_of_none
@@ -301,7 +301,7 @@ class OutputReader:
         return out
 
     def _judged(self, answer: Answer) -> Answer:
-        """Flag a text with U+FFFD, unless its prompt has such characters, too."""
+        """Flag a text with U+FFFD, unless its prompt has it too."""
         if self._is_innocent(answer.custom_id):
             return answer
         return msgspec.structs.replace(answer, status="damaged", error=_DAMAGED)
@@ -322,8 +322,8 @@ class OutputReader:
 
 
 def further_files(file_id: str) -> Iterator[Iterator[str]]:
-    """Name the files in which more rows have been reported, in series that end with the first
-    that is not there.
+    """Name the files in which more rows may be, in series; a series ends with the first missing
+    file.
 
     Examples
     --------
@@ -347,7 +347,7 @@ def _is_cheaper(job: Job, streams: Streams) -> bool:
 def _blocks(
     chunks: Iterator[bytes], splitter: BlockSplitter, reading: _Reading
 ) -> Iterator[list[bytes]]:
-    """Split a stream into lines, many at once."""
+    """Split a stream into lists of lines."""
     try:
         for chunk in chunks:
             reading.size += len(chunk)
@@ -356,7 +356,7 @@ def _blocks(
                 yield block
     except GatewayError:
         rest = splitter.cut()
-        if rest:  # what came before the cut is whole
+        if rest:  # what came before the interruption is whole
             yield rest
         raise
     rest = splitter.close()

@@ -1,4 +1,4 @@
-"""What a run sends, written down before it is sent: the effects around `_stages.batches.planning`.
+"""Writes down what a run sends before it is sent: the effects around `_stages.batches.planning`.
 
 Comes in: the distinct requests of a run and what the sidecar holds. Goes out: planned jobs, made
 under the lock; jobs of others that carry the same requests are waited for, not made again.
@@ -28,7 +28,7 @@ from nyu_llm_frames._stages.requests.bodies import ROWS_AT_ONCE, BodyShape
 Positions = np.ndarray[Any, np.dtype[np.int64]]
 
 _WRITERS = 2
-_BYTES_AT_ONCE = 16 << 20  # of long documents; of short ones it is rows that count
+_BYTES_AT_ONCE = 16 << 20  # limits long documents; for short ones the number of rows does
 
 
 class RequestSet(Protocol):
@@ -44,12 +44,12 @@ class RequestSet(Protocol):
 
 
 class Planner:
-    """Decides what a run sends, and keeps count of the jobs that concern it.
+    """Decides what a run sends, and tracks the jobs that concern it.
 
     Parameters
     ----------
     requests : RequestSet
-        All of the run's, or a part that is planned by itself.
+        All requests of the run, or a part that is planned by itself.
     tracker : JobTracker, optional
         Shared with the other parts of the run and with its driver.
     """
@@ -69,7 +69,7 @@ class Planner:
 
     # --- what stands -----------------------------------------------------------------------
     def states(self, every: dict[str, Job] | None = None) -> RequestStates:
-        """Where each distinct request stands, by the sidecar as it is now."""
+        """The state of each distinct request, by the sidecar as it is now."""
         ids = self.requests.ids
         states = replace(
             _planning.unknown_states(len(ids)), rank=self.ctx.sidecar.best_answers(ids).rank
@@ -101,7 +101,7 @@ class Planner:
     def find_jobs(self) -> list[Job]:
         """Return the jobs that carry or carried requests of this run, whoever made them.
 
-        Those of a run that is over, too, of which `states` needs none.
+        This includes those of a run that is over, which `states` does not need.
         """
         every = self.ctx.sidecar.jobs()
         theirs = [name for name, job in every.items() if job.realm == self.ctx.realm]
@@ -110,14 +110,14 @@ class Planner:
         return [job for name, job in every.items() if name in self.tracker.jobs]
 
     def each_job(self) -> Iterator[tuple[Job, Positions]]:
-        """Yield the same jobs, each with where its requests stand among those of this run."""
+        """Yield the same jobs, each with the positions of its requests in this run."""
         for job in self.find_jobs():
             yield job, self._positions(job.name)
 
     def lost_its_plan(self) -> bool:
-        """Whether others took back what this run had planned, and nobody carries it now.
+        """Whether others withdrew what this run had planned, and no job carries it now.
 
-        They do when they want a part of it, and nobody seems to drive the rest.
+        They do so when they need a part of it and no process seems to drive the rest.
         """
         lacking, cared_for = np.zeros((2, len(self.requests)), np.bool_)
         for job, at in self.each_job():
@@ -130,7 +130,7 @@ class Planner:
         return bool(lacking.any() and (self.states().rank[lacking] < 0).any())
 
     def _positions(self, name: str) -> Positions:
-        """Where the requests of a job stand among those of this run, -1 where they do not."""
+        """Positions of a job's requests in this run; -1 for those of other runs."""
         self._look_up([name])
         return self._at[name]
 
@@ -141,9 +141,9 @@ class Planner:
 
     # --- planning --------------------------------------------------------------------------
     def plan(self, *, again: bool = False) -> int:
-        """Decide under the lock what to send, and write it down; return how much is under way.
+        """Decide under the lock what to send, and write it down; return how many are under way.
 
-        `again` also what has been tried often enough.
+        With `again` also requests that have been tried often enough.
         """
         if not len(self.requests):
             return 0
@@ -167,20 +167,20 @@ class Planner:
         return int(states.carried.sum()) + len(chosen)
 
     def wanted(self, states: RequestStates, *, again: bool) -> _planning.Mask:
-        """What is to be sent, or to be looked for once more in the output of an ended job."""
+        """Requests to send, or to look for once more in the output of an ended job."""
         send = _planning.to_send(states, self.retries, again=again)
         return send | _planning.to_reread(states, self.retries)
 
     def take_back(self) -> None:
-        """Take back jobs that were never made and that nobody drives: their rows are asked now."""
+        """Withdraw jobs that were never made and that no process drives: their rows go now."""
         if any(self._is_abandoned(job) for job in self.ctx.sidecar.jobs().values()):
             with self.ctx.locked():
                 self._withdraw(self.ctx.sidecar.jobs(), also_equal=True)
 
     def unpaid(self) -> Iterator[tuple[Job, Positions]]:
-        """Yield the jobs that this call would make, with where their requests stand among its own.
+        """Yield the jobs that this call would make, with their requests' positions in the run.
 
-        Not those that it would take back.
+        Jobs that it would withdraw are left out.
         """
         for name, job in self.ctx.sidecar.jobs().items():
             if job.realm != self.ctx.realm or job.step not in _jobs.UNPAID:
@@ -190,14 +190,14 @@ class Planner:
                 yield job, at
 
     def _withdraw(self, every: dict[str, Job], *, also_equal: bool = False) -> None:
-        """Take back jobs that were never made, when nobody drives them and they carry more.
+        """Withdraw jobs that were never made, that no process drives, and that carry more.
 
-        A planned job of a run that was interrupted may hold rows that were edited or dropped
-        since; driving it would pay for them. One that is above the limits of a file, as they are
-        now, is cut anew.
+        A planned job of an interrupted run may hold rows that were edited or dropped since;
+        driving it would pay for them. One that is above the current limits of a file is split
+        anew.
 
-        What changes is changed in `every`. `also_equal`: those, too, that carry nothing but rows
-        of this run.
+        Changes are made in `every`. `also_equal`: also jobs that carry nothing but rows of this
+        run.
         """
         for name, job in list(every.items()):
             if not self._is_abandoned(job):
@@ -216,7 +216,7 @@ class Planner:
         )
 
     def _is_abandoned(self, job: Job) -> bool:
-        """Whether a job was planned and never made, and whoever planned it does not work on it."""
+        """Whether a job was planned and never made, and its planner does not work on it."""
         return (
             job.realm == self.ctx.realm
             and job.step in _jobs.UNMADE
@@ -228,7 +228,7 @@ class Planner:
     def _reopen(
         self, every: dict[str, Job], states: RequestStates, wanted: _planning.Mask, *, again: bool
     ) -> bool:
-        """Read outputs again that may hold what would otherwise be paid again, or be missing."""
+        """Read outputs again that may hold rows that would be paid again, or be missing."""
         reopened = False
         unanswered = wanted & (states.rank < 0)
         for name, job in list(every.items()):
@@ -237,7 +237,7 @@ class Planner:
             if job.batch_id is None or job.failed_empty:
                 continue
             if job.unread and (again or name in self.tracker.waited_for):
-                continue  # it was read for long enough, and nothing is paid again without a word
+                continue  # it was read for long enough, and nothing is paid again silently
             nothing = job.answers == 0 and job.outcome != "completed"
             if job.complete and (
                 nothing or (job.answers and self.ctx.sidecar.has_answers_of(name))
@@ -258,7 +258,7 @@ class Planner:
         base = new_name(self.ctx.clock)
         ranges = _shards.split(sizes, options.max_requests_per_file, options.max_bytes_per_file)
         jobs: dict[str, tuple[Positions, Positions]] = {}
-        digits = len(str(len(ranges)))  # so that names sort as the rows stand
+        digits = len(str(len(ranges)))  # so that names sort in the order of the rows
         for number, (start, stop) in enumerate(ranges, 1):
             jobs[f"{base}-{number:0{digits}}"] = chosen[start:stop], sizes[start:stop]
         sidecar = self.ctx.sidecar
@@ -289,7 +289,7 @@ class Planner:
             yield self.requests.ids.take(pa.array(some)), self.requests.bodies(some)
 
     def _forget_prompts(self) -> None:
-        """Drop the prompts of jobs that are over; a crash may have come between the two."""
+        """Drop the prompts of jobs that are over; a crash may have prevented it before."""
         sidecar = self.ctx.sidecar
         over = [n for n, job in sidecar.jobs().items() if not job.carries and sidecar.has_bodies(n)]
         for name in over:

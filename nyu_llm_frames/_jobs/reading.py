@@ -1,7 +1,7 @@
-"""From batch job to stored answers: poll, and read the output of a job that has ended.
+"""Polls batch jobs, and stores the answers of those that have ended.
 
 Comes in: a job's record. Goes out: its record after one step, and answers in the sidecar. Reading
-needs no lock; what was read is recorded under it.
+needs no lock; its result is recorded under the lock.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from nyu_llm_frames.errors import AuthenticationError, GatewayError, GatewayUnav
 
 
 def poll(ctx: Context, job: Job) -> Job:
-    """Ask for the state of a live job."""
+    """Poll a live job."""
     assert job.batch_id
     try:
         batch = ctx.connection.retrieve(job.batch_id)
@@ -50,14 +50,14 @@ def poll(ctx: Context, job: Job) -> Job:
 
 
 class JobReader:
-    """Reads outputs, and remembers between two looks at one what it has seen."""
+    """Reads outputs, and remembers what it has read between two readings of one."""
 
     def __init__(self, ctx: Context) -> None:
         self._ctx = ctx
         self._harvests: dict[str, OutputReader] = {}
 
     def read(self, job: Job) -> Job:
-        """Look at the output once, and store what is there."""
+        """Read the output once, and store its answers."""
         ctx = self._ctx
         harvest = self._harvests.get(job.name)
         if harvest is None:
@@ -71,7 +71,7 @@ class JobReader:
         writer = ctx.sidecar.answer_writer(job.name)
         try:
             enough = harvest.read_once(job, ctx.connection, writer)
-            # Given up before, after all looks: one more is enough where it shows nothing new.
+            # Given up before, after all readings: one more is enough where it shows nothing new.
             as_before = 0 < job.unread <= harvest.unread
             over = enough or as_before or self._settled(job)
             if over:
@@ -81,7 +81,7 @@ class JobReader:
             with ctx.locked():
                 fresh = ctx.sidecar.job(job.name)
                 if fresh.step != "ended":
-                    # Somebody else was done with it first; what this look saw is not stored.
+                    # Another process finished it first; this reading is not stored.
                     del self._harvests[job.name]
                     return fresh
                 writer.commit()
@@ -99,7 +99,7 @@ class JobReader:
                     )
                 )
         except BaseException:
-            # What this look saw may not be stored: the next one starts from nothing.
+            # This reading may not be stored: the next one starts anew.
             self._harvests.pop(job.name, None)
             raise
         finally:
@@ -112,7 +112,7 @@ class JobReader:
         return after
 
     def _look_for_mends(self, harvest: OutputReader, job: Job, writer: AnswerWriter) -> None:
-        """Read on where a text is damaged: a call that takes one step has no other look."""
+        """Read on where a text is damaged: a call of one step reads the output only now."""
         while harvest.may_repair:
             try:
                 harvest.read_once(job, self._ctx.connection, writer)

@@ -1,8 +1,8 @@
-"""From plan to batch job: upload, submit, and settle what is uncertain.
+"""Turns a planned job into a batch job: uploads, submits, and settles uncertain submissions.
 
 Comes in: the name of a job. Goes out: its record after one step. Every submit is preceded by a
-saved intent with the newest job of the list (the watermark); a submit whose outcome is unknown is
-settled from the list before anything else is created from the sidecar.
+saved intent with the newest job of the list (the watermark); an uncertain submission is settled
+from the list before anything else is submitted from the sidecar.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ LIST_PATIENCE_S = 600.0
 
 
 def upload(ctx: Context, name: str) -> Job:
-    """Put a planned job's input file into the bucket, under a name that is used once.
+    """Upload a planned job's input file to the bucket, under a name that is used once.
 
-    Only its record is written under the lock, so that nobody waits for the network. Where two
-    upload the same job, the file that is recorded first is submitted, and the other never is.
+    Only its record is written under the lock, so that no process waits for the network. Where
+    two processes upload the same job, only the file that is recorded first is submitted.
     """
     with ctx.sidecar.lock.claimed(name) as alone:
         job = ctx.sidecar.job(name)
@@ -62,9 +62,9 @@ def submit(ctx: Context, planned: Job) -> Job:
     Raises
     ------
     AuthenticationError, BudgetError, GatewayError
-        A certain no; the job stays uploaded, or is rejected for good.
+        A certain refusal; the job stays uploaded, or is rejected for good.
     GatewayUnavailableError
-        A certain no for now.
+        A certain refusal for now.
     """
     with ctx.locked():
         job = ctx.sidecar.job(planned.name)
@@ -133,8 +133,8 @@ def submit(ctx: Context, planned: Job) -> Job:
 def job_list(ctx: Context) -> JobList | None:
     """Read the job list once; None where the gateway surely has none to read.
 
-    Without a list the submit goes ahead, without a watermark: an uncertain one will then ask its
-    user. While the gateway is in trouble nothing goes ahead.
+    Without a list the submit goes ahead without a watermark: if it ends uncertain, the user has to
+    settle it. While the gateway is in trouble nothing is submitted.
     """
     try:
         return ctx.connection.list()
@@ -147,10 +147,10 @@ def job_list(ctx: Context) -> JobList | None:
 
 
 def _never_lists(ctx: Context, job: Job, e: GatewayUnavailableError) -> bool:
-    """Whether the list has answered nothing but 500 for so long that it is no passing trouble.
+    """Whether the list has answered nothing but 500 for so long that waiting will not help.
 
-    Anybody's job of another kind (BigQuery) among the newest makes it do so. The job that waits
-    for it remembers since when, over calls and processes.
+    The list does so while any job of another kind (BigQuery) is among the newest. The waiting
+    job's record says since when, over calls and processes.
     """
     clock = ctx.clock
     if e.status_code != 500:
@@ -164,10 +164,10 @@ def _never_lists(ctx: Context, job: Job, e: GatewayUnavailableError) -> bool:
 
 
 def settle(ctx: Context, job: Job) -> Job:
-    """Take a look at the job list for a job that may exist.
+    """Look in the job list for a job that may exist.
 
-    All of it under the lock, which a submit holds until its outcome is saved: so a job that is
-    found in this step here has nobody on its way to it any more, and every look counts from there.
+    All of it under the lock, which a submit holds until its outcome is saved: so no process is
+    still submitting a job that is found in this state, and every look counts from there.
     """
     with ctx.locked():
         job = ctx.sidecar.job(job.name)
@@ -177,8 +177,8 @@ def settle(ctx: Context, job: Job) -> Job:
             raise _uncertain(
                 ctx,
                 job,
-                f"It was submitted through {job.gateway} with provider {job.realm}, and only that "
-                "one can tell: make the call once with that gateway.",
+                f"It went through {job.gateway} with provider {job.realm}, and only that gateway "
+                "knows the job: make the call once with it.",
             )
         if job.settle_epoch != ctx.clock.epoch:
             job = ctx.save(_jobs.settling_started(job, ctx.clock.epoch, ctx.clock.monotonic()))
@@ -196,9 +196,9 @@ def settle(ctx: Context, job: Job) -> Job:
     if after.step == "live":
         ctx.notify("settling", f"found at the gateway: batch job {after.batch_id}")
     elif after.step == "planned":
-        ctx.notify("settling", "the uncertain submit made no job; submitting again")
+        ctx.notify("settling", "the uncertain submission made no job; submitting again")
     elif after.step == "withdrawn":
-        ctx.notify("settling", "the uncertain submit made no job, and none is wanted any more")
+        ctx.notify("settling", "the uncertain submission made no job, and none is needed any more")
     elif after.step == "rejected":
         raise GatewayError(
             f"{sentence(after.error or 'The submit was refused')} The job list shows that it made "
@@ -213,7 +213,7 @@ def settle(ctx: Context, job: Job) -> Job:
 
 
 def unsettled(job: Job) -> str:
-    """Say that nobody knows yet whether a submit made a batch job."""
+    """Report a submission that is still uncertain."""
     return (
         f"{_doubt(job)} The job list will show it: until then nothing more is submitted from this "
         "sidecar. Make the same call again in a minute, or wait for the run."
@@ -222,7 +222,7 @@ def unsettled(job: Job) -> str:
 
 def _doubt(job: Job) -> str:
     return (
-        f"A submit of {count(job.requests, 'request')} ended without a certain answer "
+        f"A submission of {count(job.requests, 'request')} ended without a certain answer "
         f"({job.error or 'the process died during it'}): the batch job may or may not exist."
     )
 

@@ -1,7 +1,7 @@
-"""The same step of several batch jobs at once: what waits for the network waits together.
+"""Takes the same step of several batch jobs at once, so that they wait for the network together.
 
-Comes in: jobs and what to do with each. Goes out: what came of each, in their order, to the thread
-that asked. What is said meanwhile is told by that thread, too: a notebook shows it in its cell.
+Comes in: jobs and a step. Goes out: the outcome of each, in their order, to the calling thread.
+That thread also shows the messages of the others: a notebook shows them in its cell.
 """
 
 from __future__ import annotations
@@ -30,16 +30,15 @@ def side_by_side(
 ) -> list[Outcome]:
     """Take a step with each job, some at once; return each one's new record, or our error.
 
-    An interrupt leaves the threads behind. They start nothing new, and what they still do is
-    what another process may do at any time: they look at the record under the lock, and change it
-    only where it is as they found it.
+    An interrupt leaves the threads behind. They start nothing new, and finish as another process
+    would: they read the record again under the lock, and change it only where it is unchanged.
 
     Parameters
     ----------
     act : callable
         The step; called in other threads, on a context that looks like this thread's.
     goes_on : callable
-        Whether the jobs that were not begun are, after an error of one.
+        Whether to begin the remaining jobs after an error of one.
 
     Raises
     ------
@@ -50,10 +49,10 @@ def side_by_side(
         return []
     if len(jobs) == 1:
         return [(jobs[0], attempt(act, jobs[0]))]
-    said: SimpleQueue[Progress | BaseException | None] = SimpleQueue()
+    messages: SimpleQueue[Progress | BaseException | None] = SimpleQueue()
     found: dict[str, Job | LLMFramesError] = {}
     left = list(reversed(jobs))
-    lend = ctx.lend(said.put)
+    lend = ctx.lend(messages.put)
     stop = threading.Event()
 
     def work() -> None:
@@ -69,9 +68,9 @@ def side_by_side(
                         stop.set()
         except BaseException as e:
             stop.set()
-            said.put(e)
+            messages.put(e)
         finally:
-            said.put(None)
+            messages.put(None)
 
     threads = [
         threading.Thread(target=work, name=f"job-{number}", daemon=True)
@@ -80,7 +79,7 @@ def side_by_side(
     try:
         for thread in threads:
             thread.start()
-        wrong = _relay(ctx, said, len(threads))
+        wrong = _relay(ctx, messages, len(threads))
     finally:
         stop.set()
     if wrong is not None:
@@ -97,12 +96,12 @@ def attempt(act: Callable[[Job], Job], job: Job) -> Job | LLMFramesError:
 
 
 def _relay(
-    ctx: Context, said: SimpleQueue[Progress | BaseException | None], threads: int
+    ctx: Context, messages: SimpleQueue[Progress | BaseException | None], threads: int
 ) -> BaseException | None:
-    """Tell what the threads say until all have ended; return the first strange error."""
+    """Show the threads' messages until all have ended; return the first error that is not ours."""
     wrong: BaseException | None = None
     while threads:
-        match said.get():
+        match messages.get():
             case None:
                 threads -= 1
             case Progress() as progress:

@@ -1,7 +1,7 @@
-"""What a call has seen of its batch jobs, and which calls of this process drive theirs now.
+"""Tracks the batch jobs of one call, and which calls of this process drive theirs now.
 
-Comes in: names and records of jobs, as planners and the runner of one call meet them. Goes out:
-what must not be sent again by this call, and whether somebody in this process is at work.
+Comes in: names and records of jobs, from the planners and the driver of one call. Goes out: what
+this call must not send again, and whether another thread of this process is at work.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from nyu_llm_frames._stages.batches.job import Job
 
 @dataclass(slots=True)
 class JobTracker:
-    """One for each call, shared by all that plan and drive for it.
+    """The jobs of one call, shared by its planners and its driver.
 
     Attributes
     ----------
     jobs : dict of str to None
-        Names of the jobs that carry or carried requests of the call, whoever made them; ordered.
+        Names of the jobs that carry or carried requests of the call, from any run; ordered.
     failed : dict of str to Job
         Jobs that ended during this call without any answer: their rows are not sent again by it.
     stopped : set of str
@@ -40,7 +40,7 @@ class JobTracker:
     reread: set[str] = field(default_factory=set)
 
     def track(self, job: Job) -> None:
-        """Take note of a job of this call; whoever sees its end first, this call learns of it."""
+        """Record a job of this call, also when another process records its end first."""
         self.jobs[job.name] = None
         if job.carries:
             self.waited_for.add(job.name)
@@ -48,9 +48,9 @@ class JobTracker:
             self.ended(job)
 
     def ended(self, job: Job) -> None:
-        """Take note of how a job ended that this call waited for, or that it is to end."""
+        """Record how a job ended that this call waited for, or that it is to end."""
         if job.name in self.reread:
-            return  # it ended before; only its output was read once more
+            return  # it ended before; only its output was read again
         if job.failed_empty:
             self.failed[job.name] = job
         if job.cancel_requested:
@@ -66,14 +66,14 @@ class JobTracker:
         return name in self.failed or name in self.stopped
 
     def forget_failures(self) -> None:
-        """Let what this call saw fail, or the user stop, be sent again."""
+        """Let rows that failed or were stopped during this call be sent again."""
         self.failed.clear()
         self.stopped.clear()
         self.waited_for.clear()
 
 
 class _Driven:
-    """Names of the runs that a thread of this process drives right now."""
+    """Names of the runs that a thread of this process is driving now."""
 
     def __init__(self) -> None:
         self._names: Counter[str] = Counter()
@@ -83,7 +83,7 @@ class _Driven:
     def by(self, name: str) -> Iterator[bool]:
         """Drive a run: from before its plan is written to the last step of the call.
 
-        Tells whether no other thread does.
+        Yields whether no other thread does.
         """
         with self._lock:
             self._names[name] += 1

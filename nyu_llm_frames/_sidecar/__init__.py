@@ -1,1 +1,1 @@
-"""The folder that remembers: files, lock, records."""
+"""The run's folder, its sidecar: files, lock, records."""

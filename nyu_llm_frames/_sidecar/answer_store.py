@@ -1,4 +1,4 @@
-"""Answers at rest: appended file by file, the best one per request found again.
+"""Stores answers file by file, and finds the best one of each request.
 
 Comes in: parsed answers, in the order in which they arrive. Goes out: files that are never
 rewritten, and for a list of requests the rank and place of each one's best answer.
@@ -58,7 +58,7 @@ BYTES_OF_32_BITS = 2**31 - 1
 
 
 def name_of(path: Path) -> tuple[int, str]:
-    """Return the number of an answer file and the job it is of; 0 and "" of a stranger's copy."""
+    """Return the number and the job of an answer file; 0 and "" for a file with another name."""
     number, mark, job = path.stem.partition("-")
     return (int(number), job) if mark and number.isdecimal() else (0, "")
 
@@ -73,7 +73,7 @@ class AnswerWriter:
     folder : Path
         The ``answers`` folder.
     job : str
-        Name of the batch job, or of what else the answers come from.
+        Name of the batch job, or of another source of answers.
     at : datetime
         UTC.
     """
@@ -100,7 +100,7 @@ class AnswerWriter:
         if not self._group:
             return
         with _storage.sidecar_errors(self._folder):
-            # Made here: a thread that needs the interpreter as well would only wait for this one.
+            # Made here: a second thread that needs the interpreter would only wait for this one.
             table = self._table(self._group)
             self._group, self._group_bytes = [], 0
             self._settle(_GROUPS_AHEAD)
@@ -111,7 +111,7 @@ class AnswerWriter:
 
     def _open(self) -> None:
         _storage.create(self._draft)
-        # Not a file of Python's: each write to one waits for the thread that reads.
+        # Not a Python file object: each write to one waits for the thread that reads.
         self._file = pa.OSFile(str(self._draft), "wb")
         self._writer = pq.ParquetWriter(
             self._file,
@@ -133,12 +133,12 @@ class AnswerWriter:
         return pa.Table.from_arrays(columns, schema=SCHEMA)
 
     def _settle(self, left: int = 0) -> None:
-        """Wait until no more than some groups are to be written, and raise what went wrong."""
+        """Wait until at most some groups are left to write; raise the thread's error, if any."""
         while len(self._pending) > left:
             self._pending.popleft().result()
 
     def commit(self) -> None:
-        """Put the file in place, after all files that are there. Only under the lock."""
+        """Put the file in place, numbered after all others. Only under the lock."""
         self._hand_over()
         if self._thread is None:
             return
@@ -155,19 +155,19 @@ class AnswerWriter:
             _storage.sync_folder(self._folder)
 
     def discard(self) -> None:
-        """Forget what was written, unless it was committed."""
+        """Discard what was written, unless it was committed."""
         if self._thread is not None:
             self._thread.shutdown()
             self._thread = None
         for part in (self._writer, self._file):
-            if part is not None:  # also after a commit that failed half-way
+            if part is not None:  # also after a commit that failed halfway
                 with suppress(OSError, pa.ArrowException):
                     part.close()
         _storage.remove(self._draft)
 
 
 def _array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
-    if values[0] == values[-1] and len(set(values)) == 1:  # as models and finish reasons mostly are
+    if values[0] == values[-1] and len(set(values)) == 1:  # usual for models and finish reasons
         return pa.repeat(pa.scalar(values[0], kind), len(values))
     return pa.array(values, kind)
 
@@ -181,9 +181,9 @@ class Best:
     rank : numpy.ndarray
         `RANK`, or -1 without an answer.
     file, row : numpy.ndarray
-        Where it stands: position in `files` and in that file.
+        Position in `files`, and in that file.
     stored : int
-        Answers found for these requests, kept ones and later ones.
+        All answers found for these requests.
     """
 
     files: tuple[Path, ...]
@@ -204,9 +204,9 @@ def positions(ids: pa.Array | pa.ChunkedArray, among: pa.Array) -> Ints:
 def positions_of_each(
     parts: Iterable[tuple[T, pa.Array | pa.ChunkedArray]], among: pa.Array
 ) -> Iterator[tuple[T, Ints]]:
-    """Do the same for many parts, each with a name: `among` is hashed once for many of them.
+    """Do the same for many named parts: `among` is hashed once for many of them.
 
-    Parts are taken as they come, and no more are held than are looked up at once.
+    Parts are read lazily; only those that are looked up together are held.
     """
     names: list[T] = []
     chunks: list[pa.Array] = []
@@ -232,9 +232,9 @@ def _split(
 def _ranks(path: Path, status: pa.ChunkedArray) -> Ints:
     encoded = status.combine_chunks().dictionary_encode()
     words = encoded.dictionary.to_pylist()
-    strange = [*(word for word in words if RANK.get(word, 0) < 1), *([None] * encoded.null_count)]
-    if strange:
-        raise _storage.damaged(path, f"{strange[0]!r} is no status of an answer")
+    unknown = [*(word for word in words if RANK.get(word, 0) < 1), *([None] * encoded.null_count)]
+    if unknown:
+        raise _storage.damaged(path, f"{unknown[0]!r} is no status of an answer")
     table = np.array([RANK[word] for word in words] or [0])
     return np.asarray(table[encoded.indices.to_numpy(zero_copy_only=False)], dtype=np.int64)
 
@@ -270,7 +270,7 @@ def read_answers(path: Path, columns: Sequence[str]) -> pa.Table:
 
 
 def _roomy(table: pa.Table) -> pa.Table:
-    """Let long texts be joined: Arrow's string counts their bytes in 32 bits."""
+    """Allow long texts to be joined: Arrow's string type counts bytes in 32 bits."""
     for i, field in enumerate(table.schema):
         if pa.types.is_string(field.type) and table.column(i).nbytes > BYTES_OF_32_BITS:
             table = table.set_column(i, field.name, table.column(i).cast(pa.large_string()))
@@ -289,7 +289,7 @@ def gather(best: Best, columns: list[str]) -> pa.Table:
         table = read_answers(path, columns)
         rows = best.row[chosen]
         if len(rows) != len(table):
-            # In the order of the file: the one reordering is the last take, over all files.
+            # In the order of the file: rows are reordered once, by the last take over all files.
             order = np.argsort(rows)
             chosen, rows = chosen[order], rows[order]
             table = table.take(pa.array(rows))

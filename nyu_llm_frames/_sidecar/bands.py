@@ -1,8 +1,8 @@
-"""A sidecar of any size, and what some of its ids see of it.
+"""A sidecar of any size, and the part of it that concerns some ids.
 
-Comes in: a sidecar, and the prefixes of a band or the names of some jobs. Goes out: a sidecar that
-a planner works with as with any other: only the jobs and answers that can have those ids. Which
-files share an id is looked up once, in one sorted pass over all ids.
+Comes in: a sidecar, and the prefixes of a band or the names of some jobs. Goes out: a sidecar for
+a planner with only the jobs and answers that can have those ids. One sorted pass over all ids
+finds which files share an id.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Ints = np.ndarray[Any, np.dtype[np.int64]]
 Keys = np.ndarray[Any, np.dtype[np.uint64]]
 
 PREFIX = 1 << 24
-"""Ids are told apart by their first six hex digits where only their band matters."""
+"""Where only the band of an id matters, its first six hex digits are compared."""
 
 _KEY_BITS = 64
 _ID_BYTES = len("r-") + 32
@@ -47,8 +47,8 @@ def keys(ids: pa.Array) -> Keys:
     out = np.empty(len(ids), np.uint64)
     mask = pa.array(usual)
     out[usual] = keys(ids.filter(mask)) if usual.any() else 0
-    strange = np.flatnonzero(~usual)
-    out[strange] = [_digest(text) for text in ids.take(pa.array(strange)).to_pylist()]
+    unusual = np.flatnonzero(~usual)
+    out[unusual] = [_digest(text) for text in ids.take(pa.array(unusual)).to_pylist()]
     return out
 
 
@@ -77,12 +77,12 @@ def prefixes(ids: pa.Array) -> Ints:
 
 
 class LargeSidecar(Sidecar):
-    """A sidecar that keeps no ids in memory, and knows which of its files share some.
+    """A sidecar that keeps no ids in memory, and knows which of its files share ids.
 
     Attributes
     ----------
     keys_at_once : int
-        Of how many ids 8 bytes are held while that is looked up.
+        How many ids are held while that is looked up, 8 bytes each.
     """
 
     keys_at_once = 8_000_000
@@ -104,7 +104,7 @@ class LargeSidecar(Sidecar):
         return found
 
     def span(self, path: Path) -> tuple[int, int]:
-        """Return the lowest and the highest prefix of a file's ids; files never change."""
+        """Return the lowest and the highest prefix of a file's ids; its ids never change."""
         if path not in self._spans:
             self._keys(path)
         return self._spans[path]
@@ -115,19 +115,19 @@ class LargeSidecar(Sidecar):
         return first < high and last >= low
 
     def band(self, low: int, high: int) -> SidecarSlice:
-        """Return what ids with prefixes from `low` to below `high` see."""
+        """Return the part for ids with prefixes from `low` to below `high`."""
         return SidecarSlice(self, lambda path: self.spans(path, low, high))
 
     def linked_to(self, names: Iterable[str]) -> SidecarSlice:
-        """Return what the ids of some jobs see."""
+        """Return the part for the ids of some jobs."""
         every = frozenset([*self._request_files(), *_storage.parquet_files(self.answers_folder)])
         if self._links[0] != every:
             self._links = every, self._find_links(sorted(every))
         links = self._links[1]
         own = {self._requests(name) for name in names}
-        seen = own.union(*(links.get(path, ()) for path in own))
-        # What was stored since can have any id.
-        return SidecarSlice(self, lambda path: path in seen or path not in every)
+        linked = own.union(*(links.get(path, ()) for path in own))
+        # Files that were stored since can have any id.
+        return SidecarSlice(self, lambda path: path in linked or path not in every)
 
     def _request_files(self) -> list[Path]:
         return [self._requests(name) for name in self.jobs()]
@@ -156,12 +156,12 @@ class LargeSidecar(Sidecar):
 
 
 def _neighbors(numbered: Keys, bits: int) -> set[tuple[int, int]]:
-    """Return the pairs of files that have an id in common; the last bits of a key are its file."""
+    """Return the pairs of files that share an id; the last bits of a key are its file."""
     numbered.sort()
     found: set[tuple[int, int]] = set()
     limit = np.uint64(1 << bits)
     apart, at = 1, np.flatnonzero((numbered[1:] ^ numbered[:-1]) < limit)
-    while len(at):  # over ids that stand in more and more files
+    while len(at):  # over ids that are in more and more files
         pairs = np.unique(numbered[at] % limit * limit + numbered[at + apart] % limit)
         found.update(zip((pairs // limit).tolist(), (pairs % limit).tolist(), strict=True))
         apart += 1
@@ -171,7 +171,7 @@ def _neighbors(numbered: Keys, bits: int) -> set[tuple[int, int]]:
 
 
 class SidecarSlice(Sidecar):
-    """What some ids see of a sidecar.
+    """The part of a sidecar that concerns some ids.
 
     Parameters
     ----------

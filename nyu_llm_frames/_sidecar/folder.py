@@ -1,8 +1,8 @@
-"""The folder beside a run: jobs, requests, answers and runs, and one lock.
+"""The run's folder, its sidecar: jobs, requests, answers and runs, and one lock.
 
 Comes in: records. Goes out: the same after a crash. Layout, one kind of file per folder:
 ``jobs/<name>.parquet`` (replaced whole at every step), ``requests/<name>.parquet`` (ids, bodies),
-``answers/<number>-<job>.parquet`` (appended), ``runs/<name>.parquet``. No key ever goes in.
+``answers/<number>-<job>.parquet`` (appended), ``runs/<name>.parquet``. No key is ever stored.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from nyu_llm_frames.errors import SidecarError
 
 FOLDERS = ("jobs", "requests", "answers", "runs")
 SPOOL = "spool"
-"""What Dask's workers write for the time of a call."""
+"""Files that Dask's workers write during a call."""
 DEFAULT_NAME = "llm_sidecar"
 
 _README = """\
@@ -41,16 +41,16 @@ dataframe and what came back, so that the same call can be made again at no cost
   jobs/      one small file per batch job: its id at the gateway, status, times
   requests/  which requests each job carries, and their prompts
   answers/   every answer, with token counts and the response as received
-  runs/      what was asked: template, parameters, versions
+  runs/      what each run requested: template, parameters, versions
 
 Look inside with  nyu_llm_frames.open_sidecar("<this folder>")  or with any parquet reader.
-Prompts and answers are stored here in the clear; the folder is readable by {readers}. Keys are
+Prompts and answers are stored here unencrypted; the folder is readable by {readers}. Keys are
 never stored. Deleting the folder forgets everything: the next call pays again.
 """
 
 
 class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """What was asked: one file in ``runs/``. JSON where a value has structure."""
+    """The record of a run: one file in ``runs/``. JSON where a value has structure."""
 
     name: str
     template: str
@@ -67,7 +67,7 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def new_name(clock: Clock) -> str:
-    """Return a name for a run or a job that no other has: ASCII, sorted by time."""
+    """Return a unique name for a run or a job: ASCII, sorted by time."""
     return f"{clock.now():%Y%m%d-%H%M%S}-{clock.unique()}"
 
 
@@ -92,12 +92,12 @@ _RUN_SCHEMA = _arrow_schema(RunRecord)
 
 
 def is_sidecar(path: Path) -> bool:
-    """Whether a folder is a sidecar, made to its end.
+    """Whether a folder is a complete sidecar.
 
     Raises
     ------
     SidecarError
-        Where one may not look into it.
+        The folder may not be read.
     """
     with _storage.sidecar_errors(path):
         return (path / "jobs").is_dir()
@@ -111,7 +111,7 @@ class Sidecar:
     folder : Path
     clock : Clock
     create : bool or None, default True
-        Whether to make it when it is not there; with None it is looked at as an empty one.
+        Whether to make a missing folder; with None it is read as an empty one.
 
     Raises
     ------
@@ -136,12 +136,12 @@ class Sidecar:
         with _storage.sidecar_errors(path):
             if path.exists() and not path.is_dir():
                 raise SidecarError(f"{path} is a file, not a folder.", path=str(path))
-            strange = path.is_dir() and any(
+            foreign = path.is_dir() and any(
                 p.name not in (*FOLDERS, SPOOL, "README.txt", ".gitignore")
                 and not p.name.startswith(("lock", "."))
                 for p in path.iterdir()
             )
-        if strange:
+        if foreign:
             raise SidecarError(
                 f"{path} holds other files and is no sidecar. Name a folder of its own with "
                 "sidecar=.",
@@ -154,7 +154,7 @@ class Sidecar:
         shared = _options.current().shared
         readers = "you and your group" if shared else "you alone"
         _storage.make_folder(path, shared=shared)
-        for name in reversed(FOLDERS):  # jobs last: it is the mark of a whole sidecar
+        for name in reversed(FOLDERS):  # jobs last: it marks a complete sidecar
             if name == "jobs":
                 _storage.write_text(path / "README.txt", _README.format(readers=readers))
                 _storage.write_text(path / ".gitignore", "*\n")
@@ -217,7 +217,7 @@ class Sidecar:
         return self._ids[name]
 
     def has_bodies(self, name: str) -> bool:
-        """Whether the prompts of a job are still here; once gone, they do not come back."""
+        """Whether the prompts of a job are still stored; removed ones do not come back."""
         if name not in self._dropped:
             with _storage.reading(self._requests(name)) as file:
                 if "body" in file.schema_arrow.names:
@@ -230,8 +230,8 @@ class Sidecar:
         if not self.has_bodies(name):
             raise SidecarError(
                 f"{self._requests(name)} has no prompts any more (keep_prompts=False), so they "
-                "cannot be sent from here again. With the data at hand they can: by the same call "
-                "with a larger retries=, or by submit(...).retry() in Python.",
+                "cannot be sent again from here. To send them from the data, make the same call "
+                "with a larger retries=, or submit(...).retry() in Python.",
                 path=str(self._requests(name)),
             )
         bodies = _storage.read_table(self._requests(name), _BODIES)["body"].combine_chunks()
@@ -240,7 +240,7 @@ class Sidecar:
         return bodies
 
     def prompts_with_replacement(self, name: str) -> set[str]:
-        """Return the ids whose prompt itself holds U+FFFD, or what comes back as it."""
+        """Return the ids whose prompt has U+FFFD itself, or characters that come back as it."""
         found = set()
         with _storage.reading(self._requests(name)) as file:
             if "body" not in file.schema_arrow.names:
@@ -251,11 +251,11 @@ class Sidecar:
         return found
 
     def request_file(self, name: str, size: int) -> BinaryIO:
-        """Open a job's input file, of so many bytes: made while it is read, nowhere on the disk."""
+        """Open a job's input file of so many bytes: made while it is read, never on disk."""
         return io.BufferedReader(RequestStream(self._requests(name), size))
 
     def drop_bodies(self, name: str) -> None:
-        """Forget the prompts of a job that is over; its ids stay."""
+        """Remove the prompts of a job that is over; its ids stay."""
         table = _storage.read_table(self._requests(name), IDS)
         _storage.write_table(self._requests(name), table)
 
@@ -270,7 +270,7 @@ class Sidecar:
 
     def best_answers(self, ids: pa.Array) -> _answer_store.Best:
         """Find the best stored answer of each request."""
-        # Files of answers are never rewritten, so their names say all.
+        # Files of answers are never rewritten, so comparing their names is enough.
         names = tuple(p.name for p in _storage.parquet_files(self.answers_folder))
         known = self._best
         if known is None or known[0] is not ids or known[1] != names:
@@ -285,7 +285,7 @@ class Sidecar:
 
     # --- runs -------------------------------------------------------------------------------
     def save_run(self, run: RunRecord) -> None:
-        """Write down what was asked. Only under the lock."""
+        """Write the record of a run. Only under the lock."""
         table = pa.Table.from_pylist([msgspec.structs.asdict(run)], schema=_RUN_SCHEMA)
         _storage.write_table(self.path / "runs" / f"{run.name}.parquet", table)
 
@@ -295,7 +295,7 @@ class Sidecar:
         return [_read_record(path, RunRecord) for path in paths]
 
     def who_ran(self, name: str) -> str:
-        """Return the user who made a run, by the owner of its record; "" where nobody knows."""
+        """Return the user who made a run, by the owner of its record; "" if unknown."""
         path = self.path / "runs" / f"{name}.parquet"
         try:
             return path.owner()
@@ -305,7 +305,7 @@ class Sidecar:
             return ""
 
     def tidy(self) -> None:
-        """Remove what crashed processes left half-made. Only under the lock."""
+        """Remove unfinished files of crashed processes. Only under the lock."""
         with _storage.sidecar_errors(self.path):
             for folder in (self.path, *(self.path / name for name in FOLDERS)):
                 _storage.remove_drafts(folder)
@@ -330,7 +330,7 @@ def _read_record(path: Path, kind: type[Any]) -> Any:
 
 
 def _problem_of(job: Job) -> str:
-    """Say what a job's record lacks or holds that no step of ours writes; "" if nothing."""
+    """Describe what in a job's record no step of ours can have written; "" if nothing."""
     if job.batch_id is not None and not is_plain_id(job.batch_id):
         return f"{job.batch_id!r} is no id of a batch job"
     if job.step in ("live", "ended") and job.batch_id is None:
@@ -341,5 +341,5 @@ def _problem_of(job: Job) -> str:
 
 
 def owner_is_gone(job: Job, me: str, clock: Clock) -> bool:
-    """Whether nobody drives a job: left, its process dead, or this one between two calls."""
+    """Whether no process drives a job: left, its process dead, or this one between two calls."""
     return job.owner in ("", me) or clock.is_dead(job.owner)

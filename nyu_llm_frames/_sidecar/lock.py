@@ -1,8 +1,8 @@
-"""The sidecar's lock: held for a step, never while waiting, and it says who holds it.
+"""The sidecar's lock: held for a step, never while waiting; it records its holder.
 
 Comes in: the folder. Goes out: a context manager. Two parts: the operating system's file lock,
-which a dying process cannot leave behind, and an owner record made with O_EXCL, which other hosts
-see on folders whose locks do not cross the network.
+which a dying process cannot leave behind, and an owner record made with O_EXCL, for other hosts
+on network folders that do not share file locks.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ from nyu_llm_frames.errors import SidecarError, SidecarLockedError
 
 _LOCK, _OWNER = "lock", "lock.owner"
 _PAUSE_S = 0.05
-_SOON_S, _ASK_S = 2.0, 30.0  # until the scheduler is asked, and until it is asked again
+_SOON_S, _ASK_S = 2.0, 30.0  # until the first query of the scheduler, and between queries
 PATIENCE_S = 600.0
 """Seconds to wait for another holder: longer than the slowest step, a submit."""
 
 
 def _file_lock(path: Path) -> FileLock:
-    # A marker file in the place of the system's lock outlives its process, and other hosts cannot
-    # tell whose it is.
+    # A marker file in place of the system's lock outlives its process, and other hosts cannot
+    # find out its owner.
     return FileLock(path, timeout=0, mode=0o600, fallback_to_soft=False)
 
 
 def _acquire(lock: FileLock, timeout: float | None = None) -> None:
-    """Take a file lock; in a shared folder the group may take it afterwards."""
+    """Take a file lock; in a shared folder the group may take it afterward."""
     lock.acquire(timeout=timeout)
     path = Path(lock.lock_file)
-    with suppress(OSError):  # somebody else's file
+    with suppress(OSError):  # another user's file
         mode = file_mode(path.parent)
         if mode != 0o600:
             path.chmod(mode)
@@ -52,14 +52,14 @@ def _acquire(lock: FileLock, timeout: float | None = None) -> None:
 
 @contextmanager
 def one_trial(folder: Path, on_wait: Callable[[str], None]) -> Iterator[None]:
-    """Hold what lets one trial at a time ask, however long it takes; batches never wait for it.
+    """Hold the lock of trials: one at a time, however long it takes; batches never wait for it.
 
     Parameters
     ----------
     folder : Path
         The sidecar.
     on_wait : callable
-        Told when another trial is at work.
+        Called with a message when another trial is at work.
     """
     lock = _file_lock(folder / "lock.trial")
     try:
@@ -67,7 +67,7 @@ def one_trial(folder: Path, on_wait: Callable[[str], None]) -> Iterator[None]:
             try:
                 _acquire(lock)
             except Timeout:
-                on_wait("another trial is at work in this sidecar: waiting for its end")
+                on_wait("another trial is running in this sidecar: waiting for it to end")
                 _acquire(lock, timeout=-1)
         yield
     finally:
@@ -89,7 +89,7 @@ class SidecarLock:
         self._proved = False
 
     def prove(self) -> None:
-        """Show that locking works in this folder: a lock that is held cannot be had again."""
+        """Check that locking works in this folder: a held lock cannot be taken again."""
         if self._proved:
             return
         probe = self._folder / "lock.probe"
@@ -101,7 +101,7 @@ class SidecarLock:
                     _acquire(second)
                     works = False
                 except Timeout:
-                    works = True  # by us, or by another process that proves it this very moment
+                    works = True  # held by us, or by another process that makes the same check now
                 except OSError as e:
                     if is_refused(e):
                         raise
@@ -119,9 +119,9 @@ class SidecarLock:
 
     @contextmanager
     def claimed(self, name: str) -> Iterator[bool]:
-        """Tell whether nobody else here does the work of this name now; never wait.
+        """Take the lock of some work without waiting; yield whether no other process here has it.
 
-        It only saves work: where a file system forgets locks, two do it.
+        It only saves work: where a file system loses locks, two processes do it.
         """
         path = self._folder / f"{_LOCK}.{name}"
         lock = _file_lock(path)
@@ -143,7 +143,7 @@ class SidecarLock:
         Parameters
         ----------
         on_wait : callable, optional
-            Told once, when it takes longer, who holds it.
+            Called once with the holder, when waiting takes longer.
         patience_s : float, optional
             Seconds to wait for another holder, `PATIENCE_S` at most.
 
@@ -155,8 +155,8 @@ class SidecarLock:
         self.prove()
         lock = _file_lock(self._folder / _LOCK)
         patience = PATIENCE_S if patience_s is None else min(patience_s, PATIENCE_S)
-        start, told, ask_at = self._clock.monotonic(), False, _SOON_S
-        # An interrupt may come at any point, and whoever keeps its traceback keeps the lock.
+        start, shown, ask_at = self._clock.monotonic(), False, _SOON_S
+        # An interrupt may come at any point, and a kept traceback would keep the lock.
         try:
             while True:
                 holder = self._try(lock)
@@ -169,9 +169,9 @@ class SidecarLock:
                     continue
                 if waited >= patience:
                     raise self._locked(holder)
-                if waited > _SOON_S and not told and on_wait is not None:
+                if waited > _SOON_S and not shown and on_wait is not None:
                     on_wait(f"waiting for the sidecar's lock, held by {holder}")
-                    told = True
+                    shown = True
                 self._clock.sleep(_PAUSE_S)
             yield
         finally:
@@ -194,12 +194,12 @@ class SidecarLock:
                 lock.release()
 
     def _try(self, lock: FileLock) -> LockOwner | None:
-        """Take both parts, or return what is known of the holder."""
+        """Take both parts, or return what is known about the holder."""
         try:
             _acquire(lock)
         except Timeout:
             return LockOwner.read(self._owner) or LockOwner()
-        except OSError:  # caught here, not around the call: a Timeout is an OSError, too
+        except OSError:  # caught here, not around the call: a Timeout is an OSError too
             with sidecar_errors(self._folder):
                 raise
         me = self._me()
@@ -209,8 +209,8 @@ class SidecarLock:
             except FileExistsError:
                 owner = LockOwner.read(self._owner) or LockOwner()
                 if not owner.is_here(me):
-                    # Another machine's. One that says nothing may be, too: where there are no hard
-                    # links it is empty for the moment in which it is written.
+                    # Another machine's. An empty one may be, too: without hard links it is empty
+                    # for the moment in which it is written.
                     lock.release()
                     return owner
                 # This machine's, while we hold its file lock: its process is dead.
@@ -226,35 +226,35 @@ class SidecarLock:
         return me
 
     def holder(self) -> LockOwner | None:
-        """Return who holds the lock by its record; None where there is none."""
+        """Return the holder by the record; None without a record."""
         return LockOwner.read(self._owner)
 
     def unlock(self, holder: LockOwner) -> None:
-        """Remove the record of a holder that has ended by the user's word.
+        """Remove the record of a holder that has ended, as the user says.
 
         Parameters
         ----------
         holder : LockOwner
-            As it was shown. Where the record says something else by now, it stays.
+            As it was shown. If the record has changed since, it stays.
 
         Raises
         ------
         SidecarLockedError
             When a process of this machine holds the lock.
         """
-        remove(self._removing)  # of one that died while it removed a record
+        remove(self._removing)  # left by a process that died while it removed a record
         if not self._remove(holder):
             raise self._locked(holder)
 
     def _remove(self, holder: LockOwner) -> bool:
-        """Remove a record; return False where somebody holds the lock, or removes it as well."""
+        """Remove a record; return False if another process holds the lock or is removing it."""
         lock = _file_lock(self._folder / _LOCK)
         try:
             with sidecar_errors(self._folder):
                 try:
                     _acquire(lock)
-                    # One at a time, over all machines: who read the old record must not remove
-                    # the new one of somebody who was faster.
+                    # One at a time, over all machines: a process that read the old record must not
+                    # remove the new one of a faster process.
                     self._record(self._removing, encoded(self._me()))
                 except (Timeout, FileExistsError):
                     return False
@@ -283,20 +283,20 @@ class SidecarLock:
                     with os.fdopen(descriptor, "w") as file:
                         file.write(text)
                 except BaseException:
-                    owner_path.unlink(missing_ok=True)  # it names nobody
+                    owner_path.unlink(missing_ok=True)  # it has no owner
                     raise
         finally:
             draft.unlink(missing_ok=True)
 
     def _locked(self, holder: LockOwner) -> SidecarLockedError:
         text = f"{self._folder}: the sidecar is locked by {holder}."
-        way_out = f"nyu-llm-frames unlock {self._folder} (it removes {self._owner})."
+        remedy = f"nyu-llm-frames unlock {self._folder} (it removes {self._owner})."
         if not holder.host:
-            text += f" It cannot be told which. If nobody works with this sidecar: {way_out}"
+            text += f" The holder is unknown. If nobody works with this sidecar: {remedy}"
         elif not holder.is_here(self._me()):
             text += (
                 f" That is another machine. If process {holder.pid} on {printable(holder.host)} "
-                f"has surely ended: {way_out}"
+                f"has surely ended: {remedy}"
             )
         return SidecarLockedError(
             text, path=str(self._folder), host=holder.host, pid=holder.pid, since=holder.since

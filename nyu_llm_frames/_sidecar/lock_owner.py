@@ -1,7 +1,7 @@
-"""Who holds a sidecar's lock, as others read it, and whether that holder has surely ended.
+"""The record of who holds a sidecar's lock, and whether that holder has surely ended.
 
-Comes in: a record in the folder. Goes out: a `LockOwner`. The record is for those whom the system's
-file lock does not reach: other machines on a network folder that keeps locks to each of them.
+Comes in: a record in the folder. Goes out: a `LockOwner`. The record is for machines that the
+system's file lock does not reach: others on a network folder that does not share locks.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ class LockOwner(msgspec.Struct, frozen=True, omit_defaults=True):
     Attributes
     ----------
     host, pid, since : str, int, str
-        For people; "" and 0 where the record says nothing.
+        For messages; "" and 0 where the record has none.
     start : str
-        When the process began, as the kernel counts, so that a reused pid is told apart.
+        When the process began, as the kernel counts, to recognize a reused pid.
     boot, machine : str
-        Names of the machine's boot, and of the machine over its boots.
+        Ids of the machine's boot, and of the machine over its boots.
     slurm_job, slurm_restarts, slurm_cluster : str, int, str
         The job of the scheduler that the process belongs to.
     """
@@ -42,7 +42,7 @@ class LockOwner(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @classmethod
     def read(cls, path: Path) -> LockOwner | None:
-        """Return what a record says, an empty owner where it says nothing, None without one."""
+        """Read a record: an empty owner for an empty record, None without one."""
         try:
             return msgspec.json.decode(path.read_bytes(), type=cls)
         except FileNotFoundError:
@@ -68,19 +68,19 @@ class LockOwner(msgspec.Struct, frozen=True, omit_defaults=True):
         )
 
     def is_here(self, me: LockOwner) -> bool:
-        """Whether it is of this machine: then the file lock tells whether it holds anything.
+        """Whether it is of this machine: then the file lock shows whether it holds anything.
 
-        One kernel has one table of locks, also over its containers, whatever they call themselves
-        and however they count their processes. A machine that was started again is told by its id.
+        One kernel has one table of locks for all its containers, whatever their host names and
+        process namespaces. A machine that was rebooted is recognized by its id.
         """
         if not self.machine:
-            return bool(self.host) and self.host == me.host  # of a release that told no more
+            return bool(self.host) and self.host == me.host  # of a release that recorded no more
         return self.machine == me.machine or bool(self.boot and self.boot == me.boot)
 
     def has_ended(self, me: LockOwner, *, ask: bool) -> bool:
-        """Whether the scheduler says so: by starting the same job once more, or when it is asked.
+        """Whether the scheduler says so: it started the same job again, or a query says it ended.
 
-        Never of a process of this machine, of which the file lock tells.
+        Never for a process of this machine, where the file lock decides.
         """
         if not self.slurm_job or self.is_here(me):
             return False

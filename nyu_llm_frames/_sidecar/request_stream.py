@@ -1,7 +1,7 @@
-"""A job's input file, made while it is sent: request lines from the sidecar's ids and bodies.
+"""The input file of a job, made while it is sent from the sidecar's ids and bodies.
 
 Comes in: the file of a job's requests. Goes out: an open file that can be read again from its
-start, as an upload that is repeated needs it. Nothing is on the disk, and one group in memory.
+start when an upload is retried. Nothing is on disk, and one group is in memory.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ class RequestStream(io.RawIOBase):
     path : Path
         Its ids and bodies.
     size : int
-        Bytes of all lines, as the job's record says: an upload tells it before it begins.
+        Bytes of all lines, from the job's record: an upload announces it before it begins.
 
     Raises
     ------
     SidecarDamagedError
-        While it is read, when its lines have another size, or its prompts are gone.
+        While it is read, if its lines have another size or its prompts were removed.
     """
 
     def __init__(self, path: Path, size: int) -> None:
@@ -48,7 +48,7 @@ class RequestStream(io.RawIOBase):
         return self._at
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Go to the start or to the end; there is no other place."""
+        """Go to the start or to the end; nothing else is supported."""
         at = {os.SEEK_SET: 0, os.SEEK_END: self._size}.get(whence, -1) + offset
         if at not in (0, self._size):
             raise io.UnsupportedOperation("a stream of requests is read from its start")
@@ -72,9 +72,9 @@ class RequestStream(io.RawIOBase):
         self._check(self._at <= self._size)
         return n
 
-    def _check(self, as_told: bool) -> None:
-        if not as_told:
-            reason = f"its lines are not the {self._size:,} bytes that its job tells"
+    def _check(self, holds: bool) -> None:
+        if not holds:
+            reason = f"its lines are not the {self._size:,} bytes of its job's record"
             raise _storage.damaged(self._path, reason)
 
     def _read_blocks(self) -> Generator[Any, None, None]:

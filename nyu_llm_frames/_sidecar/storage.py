@@ -1,8 +1,8 @@
-"""Parquet files that are whole or not there: the only place that writes into a sidecar.
+"""Writes and reads the sidecar's files, each whole or not there; nothing else writes into one.
 
-Comes in: tables and paths. Goes out: files written beside their name, fsynced, atomically put in
+Comes in: tables and paths. Goes out: files written under a draft name, fsynced, atomically put in
 place (mode 0600, folders 0700; in a shared sidecar 0660 and 2770), and errors that name the file
-and what can be done about it.
+and how to fix it.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def is_refused(e: OSError) -> bool:
 
 @contextmanager
 def sidecar_errors(path: Path) -> Iterator[None]:
-    """Turn what a file system can do into our errors."""
+    """Turn errors of the file system into ours."""
     try:
         yield
     except SidecarError:
@@ -80,7 +80,7 @@ def sidecar_errors(path: Path) -> Iterator[None]:
         elif e.errno in _FORBIDDEN:
             what = (
                 "reading or writing is not allowed here. Choose a folder of your own with sidecar=;"
-                " of what is somebody else's ask for a copy (export)"
+                " for another person's sidecar, ask for a copy (export)"
             )
         else:
             what = e.strerror or str(e)
@@ -88,19 +88,19 @@ def sidecar_errors(path: Path) -> Iterator[None]:
 
 
 def make_folder(path: Path, *, shared: bool = False) -> None:
-    """Make a folder for oneself, or one to share with its group; parents as the system does."""
+    """Make a private folder, or one shared with its group; parents with the system's mode."""
     with sidecar_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             path.mkdir(mode=0o700)
         except FileExistsError:
-            path.chmod(0o700)  # an empty one that somebody made open to all
+            path.chmod(0o700)  # an empty folder that was made open to all
         if shared:
-            path.chmod(0o2770)  # what is made inside belongs to the same group
+            path.chmod(0o2770)  # new files inside belong to the same group
 
 
 def file_mode(folder: Path) -> int:
-    """Return the mode of new files: the group's, too, in a folder that the group may write to."""
+    """Return the mode of new files: with the group's rights where the group may write."""
     return 0o660 if folder.stat().st_mode & stat.S_IWGRP else 0o600
 
 
@@ -119,7 +119,7 @@ def sync_folder(path: Path) -> None:
 
 
 def remove(draft: Path) -> None:
-    """Remove a file that nobody needs; where that fails it is tidied up another time."""
+    """Remove an unneeded file; where that fails it is tidied up another time."""
     with suppress(OSError):
         draft.unlink(missing_ok=True)
 
@@ -130,7 +130,7 @@ def draft_path(path: Path) -> Path:
 
 
 def open_new(path: Path, mode: int | None = None) -> int:
-    """Make a file that its owner can read, in a shared folder the group as well; return it open.
+    """Make a file for its owner, in a shared folder for the group too; return it open.
 
     A `mode` is narrowed by the process's mask, like that of any file.
     """
@@ -163,15 +163,15 @@ def sync_file(path: Path) -> None:
 
 @contextmanager
 def atomic_path(path: Path, mode: int | None = None) -> Iterator[Path]:
-    """Lend a path to write to; the file then appears whole under its own name, or not at all."""
+    """Yield a path to write to; the file then appears whole under its own name, or not at all."""
     draft = draft_path(path)
     with sidecar_errors(path):
         try:
             create(draft, mode)
             yield draft
             sync_file(draft)
-            # Kernels stamp files by a clock that ticks every few milliseconds; readers tell two
-            # versions of a file apart by its time.
+            # Kernels stamp files by a clock that ticks every few milliseconds, and readers
+            # recognize a new version of a file by its time.
             now = time.time_ns()
             os.utime(draft, ns=(now, now))
             draft.replace(path)
@@ -183,7 +183,7 @@ def atomic_path(path: Path, mode: int | None = None) -> Iterator[Path]:
 
 @contextmanager
 def atomic_file(path: Path, mode: int | None = None) -> Iterator[BinaryIO]:
-    """Write a file that appears whole, with all it held, or not at all."""
+    """Write a file that appears whole or not at all."""
     with atomic_path(path, mode) as draft, draft.open("wb") as file:
         yield file
 
@@ -202,8 +202,8 @@ def marked(schema: pa.Schema) -> pa.Schema:
 def write_table(path: Path, table: pa.Table) -> None:
     """Write a small table atomically.
 
-    Records of jobs are written at every step: made in memory, and without a search for repeated
-    values, that takes a fifth of the time.
+    Records of jobs are written at every step: in memory and without dictionaries, which takes a
+    fifth of the time.
     """
     table = table.replace_schema_metadata(marked(table.schema).metadata)
     made = pa.BufferOutputStream()
@@ -213,10 +213,10 @@ def write_table(path: Path, table: pa.Table) -> None:
 
 
 def write_batches(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> None:
-    """Write a large table of ever different values atomically, batch by batch."""
+    """Write a large table of distinct values atomically, batch by batch."""
     with (
         atomic_path(path) as draft,
-        # Not a file of Python's: each write to one waits for the thread that makes the batches.
+        # Not a Python file object: each write to one waits for the thread that makes the batches.
         pa.OSFile(str(draft), "wb") as file,
         pq.ParquetWriter(
             file, marked(schema), compression="lz4", use_dictionary=False, write_statistics=False
@@ -244,7 +244,7 @@ def _check_format(path: Path, metadata: Mapping[bytes, bytes] | None) -> None:
     if int(found) < FORMAT:
         raise SidecarVersionError(
             f"{path} was written in sidecar format {int(found)}, which no release has. Begin a new "
-            "sidecar; what is in this one can be read with the version that wrote it.",
+            "sidecar; the version that wrote this one can read it.",
             path=str(path),
         )
     if int(found) > FORMAT:
@@ -267,7 +267,7 @@ def _check_columns(path: Path, found: pa.Schema, expected: pa.Schema) -> None:
 
 @contextmanager
 def reading(path: Path, expected: pa.Schema | None = None) -> Iterator[pq.ParquetFile]:
-    """Open a parquet file of the sidecar, with errors that name it and the way out.
+    """Open a parquet file of the sidecar, with errors that name it and how to fix it.
 
     Parameters
     ----------
@@ -300,17 +300,17 @@ def reading(path: Path, expected: pa.Schema | None = None) -> Iterator[pq.Parque
 
 
 def groups(file: pq.ParquetFile, columns: list[str]) -> Iterator[pa.Table]:
-    """Yield a file's row groups: as much at once as was written at once."""
+    """Yield a file's row groups, as they were written."""
     for number in range(file.num_row_groups):
-        # Two columns are read before the threads are awake.
+        # Two columns are read before threads would start.
         yield file.read_row_group(number, columns=columns, use_threads=False)
 
 
 def damaged(path: Path, reason: object) -> SidecarDamagedError:
-    """Return the error that names a file, what is wrong with it, and the way out."""
-    told = " ".join(printable(str(reason).replace(str(path), "it")).split())[:120]
+    """Return the error that names a file, what is wrong with it, and how to fix it."""
+    text = " ".join(printable(str(reason).replace(str(path), "it")).split())[:120]
     return SidecarDamagedError(
-        f"{path} is damaged ({told}). {_way_out(path)}".strip(), path=str(path)
+        f"{path} is damaged ({text}). {_way_out(path)}".strip(), path=str(path)
     )
 
 
@@ -321,7 +321,7 @@ def _way_out(path: Path) -> str:
 def read_table(path: Path, expected: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
     """Read a table that must have the expected columns, or some of these."""
     with reading(path, expected) as file:
-        # Waking the threads takes longer than reading a record.
+        # Starting threads takes longer than reading a record.
         many = file.metadata.num_rows > 1_000
         return file.read(columns=list(columns or expected.names), use_threads=many)
 
@@ -337,14 +337,14 @@ def parquet_files(folder: Path) -> list[Path]:
 
 
 def stamp(stat: os.stat_result) -> Stamp:
-    """Return what tells two versions of a file apart."""
+    """Return the stamp by which two versions of a file differ."""
     return stat.st_mtime_ns, stat.st_size, stat.st_ino
 
 
 def stamped_files(folder: Path) -> list[tuple[str, str, Stamp]]:
     """Return the whole files of a folder, by name: name, path, stamp.
 
-    There may be thousands, and a step looks at all of them: so no more is made than that.
+    There may be thousands, and a step looks at all of them: so nothing more is read.
     """
     suffix = ".parquet"
     with sidecar_errors(folder):
@@ -359,7 +359,7 @@ def stamped_files(folder: Path) -> list[tuple[str, str, Stamp]]:
 
 
 def remove_drafts(folder: Path) -> None:
-    """Remove what dead processes of this host left half-written."""
+    """Remove unfinished files of dead processes of this host."""
     if not folder.is_dir():
         return
     for path in folder.iterdir():
@@ -368,7 +368,7 @@ def remove_drafts(folder: Path) -> None:
 
 
 def left_behind(path: Path) -> bool:
-    """Whether a name made by `draft_path` is that of a dead process of this host."""
+    """Whether a name made by `draft_path` belongs to a dead process of this host."""
     if not path.name.startswith(".") or path.name.count(".") < 2:
         return False
     host, pid, _ = (path.name.rpartition(".")[2] + "--").split("-", 2)

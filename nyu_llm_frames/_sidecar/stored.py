@@ -1,7 +1,7 @@
-"""The requests of batch jobs, as a sidecar remembers them: no frame, no template.
+"""The requests of batch jobs, as a sidecar stores them: no frame, no template.
 
 Comes in: a sidecar and some of its jobs. Goes out: their distinct ids, and the bodies of those
-that are to be sent again. Bodies stay on disk until they are asked for.
+that are sent again. Bodies stay on disk until they are needed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Ints = np.ndarray[Any, np.dtype[np.int64]]
 
 
 class StoredRequests:
-    """The distinct requests that some jobs carry; what a runner needs of a run's requests.
+    """The distinct requests that some jobs carry; what a driver needs of a run's requests.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ class StoredRequests:
     jobs : sequence of Job
         Of one realm and one model.
     before : sequence of Job, optional
-        What these carry too is left out.
+        Requests that these also carry are left out.
     among : pyarrow.StringArray, optional
         Only these ids.
 

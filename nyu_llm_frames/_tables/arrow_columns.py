@@ -1,7 +1,7 @@
-"""New columns as Arrow has them, and the rows of a file, of which only the numbers are kept.
+"""New columns as an Arrow table, and the rows of a file, of which only the numbers are kept.
 
-Comes in: columns as `columns.answer_columns` makes them. Goes out: a `pyarrow.Table`, with what
-pandas says of them in its schema.
+Comes in: columns as `columns.answer_columns` makes them. Goes out: a `pyarrow.Table`, with
+pandas' metadata about them in its schema.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]
 
 
 def arrow_columns(columns: Mapping[str, Any]) -> pa.Table:
-    """Return new columns as a table of Arrow."""
+    """Return new columns as an Arrow table."""
     made = {}
     for name, values in columns.items():
         if isinstance(values, pd.Categorical) and _is_mixed(values):
@@ -43,7 +43,7 @@ def _messages(values: Sequence[Any]) -> Any:
 
 
 def _is_mixed(column: pd.Categorical) -> bool:
-    """Whether a column has choices that no file can hold as they are: texts and numbers, say."""
+    """Whether a column has choices that no file can hold as they are, such as text and numbers."""
     try:
         pa.array(column.categories.tolist())
     except (pa.ArrowException, OverflowError):
@@ -52,14 +52,14 @@ def _is_mixed(column: pd.Categorical) -> bool:
 
 
 def _as_text(column: pd.Categorical) -> Any:
-    """Write such choices as they stand inside of lists: texts as they are, others as JSON."""
+    """Write such choices as in lists: text as it is, others as JSON."""
     texts = [c if isinstance(c, str) else json.dumps(c) for c in column.categories.tolist()]
     values = [None if code < 0 else texts[code] for code in column.codes.tolist()]
     return pd.Series(values, dtype="str")
 
 
 class RowNumbers(Table[pa.Table]):
-    """Rows of a file: what is read of it once more is read by whoever writes the output.
+    """Rows of a file; the writer of the output reads their cells again.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Batches of Arrow as pieces of a table, with the row labels that pandas wrote beside the columns.
+"""Turns Arrow batches into pieces of a table, with the row labels that pandas stored.
 
 Comes in: a schema, then batches of some of its columns. Goes out: pieces of plain values.
 """
@@ -16,18 +16,18 @@ from nyu_llm_frames.errors import ConfigurationError
 
 
 class ArrowRows:
-    """What a schema says of columns and labels.
+    """The columns and labels of a schema.
 
     Parameters
     ----------
     schema : pyarrow.Schema
     where : str
-        Where they are from, for messages.
+        Their origin, for messages.
 
     Attributes
     ----------
     columns : tuple of str
-        All but those that are the index of a pandas frame.
+        All except those of a pandas index.
     index_names : tuple of str
     """
 
@@ -68,7 +68,7 @@ class ArrowRows:
         return list(zip(*levels, strict=True)) if len(levels) > 1 else levels[0]
 
     def _zoned(self, table: pa.Table) -> pa.Table:
-        """Give times the zone that pandas gives them; other writers than pyarrow store UTC."""
+        """Give times the zone that pandas gives them; writers other than pyarrow store UTC."""
         for name, zone in self._zones.items():
             if name in table.column_names and pa.types.is_timestamp(table[name].type):
                 zoned = table[name].cast(pa.timestamp(table[name].type.unit, zone))
@@ -82,7 +82,7 @@ class ArrowRows:
             row = first + next(i for i, cell in enumerate(column) if not _is_readable(cell))
             raise ConfigurationError(
                 f"{self._where}, column {name!r}, row {row:,}: the text is not UTF-8 ({e.reason}). "
-                "Write it again from where it came, read with the encoding that it has."
+                "Write it again from its source, read with the right encoding."
             ) from None
 
 
@@ -95,7 +95,7 @@ def _is_readable(cell: pa.Scalar) -> bool:
 
 
 def without_duplicates(schema: pa.Schema, where: object) -> pa.Schema:
-    """Return a schema in which no name stands twice."""
+    """Return a schema after checking that no name appears twice."""
     twice = sorted({n for n in schema.names if schema.names.count(n) > 1})
     if twice:
         raise ConfigurationError(f"{where} has {twice[0]!r} as the name of two columns.")

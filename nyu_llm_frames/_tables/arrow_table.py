@@ -1,6 +1,6 @@
-"""A table of Arrow, and so whatever has an Arrow stream: DuckDB, pyarrow, ibis.
+"""An Arrow table, and so anything with an Arrow stream: DuckDB, pyarrow, ibis.
 
-Comes in: a `pyarrow.Table`. Goes out: the same with new columns; what pandas wrote into its schema
+Comes in: a `pyarrow.Table`. Goes out: the same with new columns; pandas' metadata in its schema
 stays true.
 """
 
@@ -28,7 +28,7 @@ _NULLABLE = {
 
 
 class ArrowTable(Table[pa.Table]):
-    """A table of Arrow; what pandas wrote beside its columns counts as its index."""
+    """An Arrow table; an index that pandas stored in it counts as its index."""
 
     def __init__(self, table: pa.Table) -> None:
         self.table = table
@@ -45,7 +45,7 @@ class ArrowTable(Table[pa.Table]):
     def pieces(
         self, columns: Sequence[Any], *, index: bool = False, rows: int | None = None
     ) -> Iterator[Piece]:
-        # At least one column: a slice of none has as many rows as were asked for.
+        # At least one column: a slice without columns has as many rows as were requested.
         names = self._rows.names(columns, index) or self.table.column_names[:1]
         some = self.table.select(names)
         size = rows or ROWS_AT_ONCE
@@ -65,8 +65,8 @@ class ArrowTable(Table[pa.Table]):
         return _beside(self.table, arrow_columns(columns))
 
     def with_record(self, table: Any, name: str, record: Mapping[str, Any]) -> Any:
-        told = {**(table.schema.metadata or {}), name.encode(): json.dumps(record).encode()}
-        return table.replace_schema_metadata(told)
+        metadata = {**(table.schema.metadata or {}), name.encode(): json.dumps(record).encode()}
+        return table.replace_schema_metadata(metadata)
 
 
 def _beside(table: pa.Table, new: pa.Table) -> pa.Table:

@@ -1,7 +1,7 @@
-"""Answers to columns: one value per row, typed, with a reason wherever there is no answer.
+"""Turns answers into columns: one typed value per row, or a reason why there is no answer.
 
-Comes in: the best answer of every distinct request, and which rows share it. Goes out: a list of
-new columns, in order. Joined by request, never by position in an output.
+Comes in: the best answer of every distinct request, and the request of each row. Goes out: a list
+of new columns, in order. Joined by request, never by position in an output.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ DETAILS = (
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of every distinct request; all of length m.
+    """The outcome of every distinct request; all of length m.
 
     Attributes
     ----------
@@ -44,13 +44,13 @@ class Outcome:
     status : numpy.ndarray of object
         One of `STATUSES`.
     reasons : list of str or None
-        Why there is no answer, where that is known; replaces a null error.
+        Why there is no answer, if known; replaces a null error.
     cost : pyarrow.Array
         US dollars, null where no price is known.
     fields : dict of str to pandas array, optional
         With a schema: one typed array per field, NA where an answer is not valid.
     recovered : int
-        Answers whose JSON was taken out of a code fence or out of prose.
+        Answers with JSON that was extracted from a code fence or from prose.
     """
 
     answers: pa.Table
@@ -62,7 +62,7 @@ class Outcome:
 
 
 def read_schema(outcome: Outcome, schema: Schema) -> Outcome:
-    """Validate every answer that is whole; one that does not fit becomes ``invalid``."""
+    """Validate every complete answer; one that does not fit becomes ``invalid``."""
     whole = np.isin(outcome.status.astype(str), ("ok", "damaged"))
     texts = outcome.answers["text"].to_pylist()
     read = schema.read([text if w else None for text, w in zip(texts, whole, strict=True)])
@@ -76,13 +76,13 @@ def read_schema(outcome: Outcome, schema: Schema) -> Outcome:
 
 
 BYTES_OF_32_BITS = 2**31 - 1
-"""So many bytes the texts of one array of Arrow's string may have."""
+"""Maximum bytes of text in one Arrow string array."""
 
 
 def spread(values: Column, codes: Codes) -> Column:
-    """Give every row the value of its request; null where a row has none (code -1)."""
+    """Give every row the value of its request; null for a row without one (code -1)."""
     if len(codes) == len(values) and (codes == np.arange(len(codes))).all():
-        return values  # every row has a request of its own
+        return values  # every row has its own request
     if pa.types.is_string(values.type):
         longest = pc.max(pc.binary_length(values)).as_py() or 0
         if len(codes) * longest > BYTES_OF_32_BITS:
@@ -96,7 +96,7 @@ def _from_arrow(dtype: Any, values: Column) -> Any:
 
 
 def objects(values: pa.ChunkedArray) -> np.ndarray[Any, np.dtype[np.object_]]:
-    """Return texts, of which there are few, as Python's; null as None."""
+    """Return a few texts as Python strings; null as None."""
     encoded = values.combine_chunks().dictionary_encode()
     every = np.array([*encoded.dictionary.to_pylist(), None], dtype=object)
     texts: np.ndarray[Any, np.dtype[np.object_]] = every[encoded.indices.fill_null(-1).to_numpy()]
@@ -109,13 +109,13 @@ def text_column(values: Column) -> Any:
 
 
 def status_column(status: Sequence[str]) -> pd.Categorical:
-    """Return the statuses as an unordered categorical of all that there can be."""
+    """Return the statuses as an unordered categorical of all possible ones."""
     values: list[Any] = list(status)
     return pd.Categorical(values, categories=list(STATUSES))
 
 
 def answer_frame(answers: pa.Table) -> pd.DataFrame:
-    """Return answers as a frame, a row for each; the columns as they stand."""
+    """Return answers as a frame with one row each and the same columns."""
     out: dict[str, Any] = {}
     for name in answers.column_names:
         values = answers[name]
@@ -191,7 +191,7 @@ def _rows(values: Any, codes: Codes) -> Any:
 
 
 def shown_text(outcome: Outcome) -> Column:
-    """Return the text that stands in the column."""
+    """Return the text of the column."""
     return outcome.answers["text"]
 
 

@@ -1,7 +1,7 @@
-"""What the cells of a CSV file mean: what `pandas.read_csv` makes of their columns.
+"""Gives the cells of a CSV file the types and values that `pandas.read_csv` gives their columns.
 
-Comes in: columns of text, piece by piece. Goes out: one kind per column, which all its cells
-decide, and values. pandas itself reads the cells; only how pieces add up to a column is ours.
+Comes in: columns of text, piece by piece. Goes out: one kind per column, decided by all its
+cells, and values. pandas itself reads the cells; only combining the pieces is ours.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from nyu_llm_frames._tables.frame_values import series_to_python
 Kind = Literal["int", "uint", "float", "bool", "text"]
 Cells = Sequence[str]
 
-# What pandas.read_csv takes as missing.
+# The texts that pandas.read_csv reads as missing.
 MISSING = frozenset(
     {"", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND"}
     | {"1.#QNAN", "<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null"}
@@ -36,7 +36,7 @@ _TYPES: dict[Kind, pa.DataType] = {
     "text": pa.string(),
 }
 _EXACT = 2**53
-"""Beyond this a float does not hold every whole number."""
+"""Above this a float cannot hold every whole number."""
 _ALTERED = r"^\s*(\+[0-9.]|[+-]?0[0-9])"
 _LONG = r"[0-9]{16}"
 _BELOW_ZERO = r"^\s*-"
@@ -47,7 +47,7 @@ _NUMBER = re.compile(
 
 
 def parsed(columns: Sequence[Cells], kinds: Sequence[Kind] | None = None) -> list[pd.Series]:
-    """Return what pandas makes of columns of one length, each by itself or as a part of a whole."""
+    """Return pandas' values of columns of one length, each by itself or as part of a whole."""
     if not columns or not columns[0]:
         return [pd.Series([], dtype=object) for _ in columns]
     text = io.StringIO()
@@ -59,7 +59,7 @@ def parsed(columns: Sequence[Cells], kinds: Sequence[Kind] | None = None) -> lis
 
 
 class Guess:
-    """What the cells of one column are, after all that were looked at.
+    """The kind of one column, by the cells so far.
 
     Attributes
     ----------
@@ -94,12 +94,12 @@ class Guess:
 
     @property
     def is_exact(self) -> bool:
-        """Whether floats hold every whole number that was seen."""
+        """Whether floats can hold every whole number so far."""
         return self._low >= -_EXACT and self._high <= _EXACT
 
     @property
     def is_damaged(self) -> bool:
-        """Whether these are other values for pandas than what is written."""
+        """Whether pandas reads other values than what is written."""
         if not self.is_open or self._is_bool or not (self._is_whole or self._is_float):
             return self._is_given_up
         if self._is_altered or self._is_float:
@@ -107,9 +107,9 @@ class Guess:
         return self._low < -(2**63) or (self._is_missing and not self.is_exact)
 
     def look(self, cells: Cells, found: pd.Series) -> None:
-        """Look at more cells of the column, and at what pandas makes of them alone."""
+        """Add more cells of the column, and pandas' values of these alone."""
         kind = found.dtype.kind
-        # Where pandas gives up, it takes nothing as missing.
+        # Where pandas gives up, it reads nothing as missing.
         is_read = kind in "iufb"
         there = np.asarray(found.notna() if is_read else [cell not in MISSING for cell in cells])
         self._is_missing |= not there.all()
@@ -132,10 +132,10 @@ class Guess:
         self._is_altered |= pc.any(pc.match_substring_regex(texts, _ALTERED)).as_py()
 
     def _are_numbers(self, texts: pa.Array) -> bool:
-        """Whether cells that are text for pandas are numbers, which other pieces decide about.
+        """Whether cells that are text for pandas are numbers; then other pieces decide the kind.
 
-        pandas gives up at a number of more than 64 bits that only whole numbers stand before. Then
-        all is text and nothing is missing, or all are Python's integers, as its version has it.
+        pandas gives up at a number of more than 64 bits after nothing but whole numbers. Then
+        all cells are text and none is missing, or all are Python integers, by its version.
         """
         only_whole = not (self._is_bool or self._is_float)
         for text in texts.to_pylist():
@@ -143,7 +143,7 @@ class Guess:
                 self.is_open = False
                 return False
             only_whole &= bool(_WHOLE.fullmatch(text))
-            # Beyond all floats versions of pandas differ, too.
+            # Above all floats, versions of pandas differ too.
             is_beyond = math.isinf(float(text)) and "n" not in text.lower()
             if is_beyond or (only_whole and _whole(text) >= 2**64):
                 self._is_given_up, self.is_open = True, False
@@ -157,12 +157,12 @@ class Guess:
         long = texts.filter(pc.match_substring_regex(texts, _LONG)).to_pylist()
         wholes = [_whole(text) for text in long if _WHOLE.fullmatch(text)]
         if pc.any(pc.match_substring_regex(texts, _BELOW_ZERO)).as_py():
-            wholes.append(-1)  # enough to know that no unsigned integers are asked for
+            wholes.append(-1)  # a negative number rules out unsigned integers
         self._low, self._high = min(self._low, *wholes, 0), max(self._high, *wholes, 0)
 
 
 def common_kind(guesses: Sequence[Guess]) -> Kind:
-    """Return a kind that holds the values of a column of several files, each read by itself."""
+    """Return a kind for the values of a column of several files, each read by itself."""
     known = [guess for guess in guesses if not guess.is_empty] or guesses
     kinds = {guess.kind for guess in known}
     if kinds == {"int", "float"} and all(guess.is_exact for guess in known):
@@ -175,7 +175,7 @@ def _whole(text: str) -> int:
 
 
 def plain(cells: Cells, found: pd.Series | None) -> list[object]:
-    """Return plain values for a prompt: of what pandas found, or text; what is missing is None."""
+    """Return plain values for a prompt: pandas' values, or text; missing ones as None."""
     if found is None:
         return [None if c in MISSING else c for c in cells]
     return series_to_python(found)

@@ -1,7 +1,7 @@
 """Several CSV files with one header as one table.
 
-Comes in: the files, in the order in which they follow each other. Goes out: a source. Each file is
-read by itself, as `pandas.concat` of what `pandas.read_csv` makes of each.
+Comes in: the files, in order. Goes out: a source. Each file is read by itself, so the result is
+that of `pandas.concat` over `pandas.read_csv`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from nyu_llm_frames.errors import ConfigurationError
 
 
 class CsvFiles:
-    """CSV files of one header."""
+    """CSV files with one header."""
 
     index_names = ()
 
@@ -35,9 +35,9 @@ class CsvFiles:
                 differ = sorted(set(part.columns) ^ set(first.columns))
                 what = f"columns ({', '.join(differ[:5])})" if differ else "places of its columns"
                 raise ConfigurationError(
-                    f"{part.path} differs from {first.path} in the {what}. CSV files that are one "
-                    "table have the same columns in the same order. Or put them together with "
-                    "pandas, pd.concat(map(pd.read_csv, files)), and use df.llm.batch."
+                    f"{part.path} differs from {first.path} in the {what}. CSV files of one table "
+                    "must have the same columns in the same order. Or combine them with pandas, "
+                    "pd.concat(map(pd.read_csv, files)), and use df.llm.batch."
                 )
 
     def pieces(self, columns: Sequence[str], *, index: bool = False) -> Iterator[Piece]:

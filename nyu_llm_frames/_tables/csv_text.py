@@ -1,8 +1,8 @@
-"""CSV files of any separator, read record by record with the exact text of each.
+"""Reads CSV files of any separator record by record, with the exact text of each.
 
 Comes in: a path. Goes out: plain values, typed tables, or records as they were written, so that a
-copy keeps every byte of the columns that nobody touched. Python's `csv` finds the cells, where
-pandas finds them; a reader in blocks could not keep the text.
+copy keeps every byte of the unchanged columns. Python's `csv` splits the cells as pandas does; a
+reader in blocks could not keep the text.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from nyu_llm_frames._tables.text_file import TextFile, not_utf_8, open_text, oth
 from nyu_llm_frames.errors import ConfigurationError
 
 _FEW = 100
-"""So many cells show of most columns of text that they are text."""
+"""After this many cells most text columns are known to be text."""
 _LARGEST_CELL = 1 << 30
 
 
@@ -44,8 +44,8 @@ class CsvSource:
     Attributes
     ----------
     levels : int
-        So many fields before the first column are row labels: those that the first record has more
-        than the header, as pandas takes them.
+        Number of fields before the first column that are row labels: those by which the first
+        record is longer than the header, as in pandas.
     """
 
     index_names = ()
@@ -81,7 +81,7 @@ class CsvSource:
             yield Piece(len(records.fields), named, labels, records.read)
 
     def guesses(self) -> list[Guess]:
-        """Look at all cells, and return what each field of a record is."""
+        """Read all cells, and return the kind of each field of a record."""
         self._look(range(self._width))
         return [self._guesses[i] for i in range(self._width)]
 
@@ -98,7 +98,7 @@ class CsvSource:
         return schema.with_metadata(pa.Schema.from_pandas(frame).metadata)
 
     def tables(self, kinds: Sequence[Kind] | None = None) -> Iterator[pa.Table]:
-        """Read all columns, as the kinds that their cells are, or others that hold them."""
+        """Read all columns with their kinds, or with wider types."""
         schema = self.schema(kinds)
         at = self._labels_last()
         for records in self.records():
@@ -112,7 +112,7 @@ class CsvSource:
         return [*self.places(self.columns), *range(self.levels)]
 
     def places(self, columns: Sequence[str]) -> list[int]:
-        """Return which fields of a record are these columns."""
+        """Return the positions of these columns in a record."""
         place = {name: self.levels + i for i, name in enumerate(self.columns)}
         return [place[name] for name in columns]
 
@@ -126,7 +126,7 @@ class CsvSource:
                 if len(row) != self._width:
                     if len(row) > self._width:
                         raise self._too_long(len(row), line, self._width)
-                    missing = self._width - len(row)  # filled up, as pandas does
+                    missing = self._width - len(row)  # filled up as in pandas
                     row += [""] * missing
                     text = text.rstrip("\r\n") + self.delimiter * missing
                 fields.append(row)
@@ -139,7 +139,7 @@ class CsvSource:
                 yield Records(fields, texts, 1.0)
 
     def kept_as_text(self, columns: Sequence[str]) -> list[str]:
-        """Return which of the columns stay text, though pandas would read numbers."""
+        """Return the columns that stay text although pandas would read numbers."""
         at = self.places(columns)
         self._look(at)
         return [c for c, i in zip(columns, at, strict=True) if self._guesses[i].is_damaged]
@@ -148,7 +148,7 @@ class CsvSource:
         return reading_notes(self.levels, self.kept_as_text(columns))
 
     def _look(self, places: Sequence[int]) -> None:
-        """Find the kinds of columns from all their cells, never from a part of them.
+        """Find the kinds of columns from all their cells, never from a sample.
 
         The pass ends as soon as every column is known to be text.
         """
@@ -169,7 +169,7 @@ class CsvSource:
     def _cells(
         self, records: Records, places: Sequence[int]
     ) -> Iterator[tuple[Kind, list[str], pd.Series | None]]:
-        """Yield the cells of columns, and what pandas makes of them where they are no text."""
+        """Yield the cells of columns, and pandas' values of those that are not text."""
         kinds = [self._guesses[i].kind for i in places]
         columns = [[row[i] for row in records.fields] for i in places]
         numbers = [(c, kind) for c, kind in zip(columns, kinds, strict=True) if kind != "text"]
@@ -178,7 +178,7 @@ class CsvSource:
             yield kind, cells, None if kind == "text" else next(found)
 
     def _rows(self, file: TextFile) -> Iterator[tuple[list[str], str, int]]:
-        """Yield each record's fields, text and first line; blank lines are no records."""
+        """Yield each record's fields, text and first line; blank lines are skipped."""
         if csv.field_size_limit() < _LARGEST_CELL:
             csv.field_size_limit(_LARGEST_CELL)
         blank = " \t\r\n".replace(self.delimiter, "")
@@ -204,14 +204,14 @@ class CsvSource:
             raise ConfigurationError(f"{self.path}, line {reader.line_num:,}: {e}.") from None
 
     def _not_utf_8(self) -> ConfigurationError:
-        """Find the line; what reads the file decodes many lines at once."""
+        """Find the line; the reader decodes many lines at once."""
         number = 1
         with open_text(self.path) as file:
             for line in file.content:
                 try:
                     line.decode("utf-8")
                 except UnicodeDecodeError as e:
-                    number += line[: e.start].count(b"\r")  # alone, as old Macs end lines
+                    number += line[: e.start].count(b"\r")  # line ends of old Macs
                     return not_utf_8(self.path, number, line, e)
                 number += 1 + line.count(b"\r") - line.endswith(b"\r\n")
         return ConfigurationError(f"{self.path} changed while it was read: make the call again.")
@@ -219,12 +219,12 @@ class CsvSource:
     def _unclosed(self, line: int) -> ConfigurationError:
         return ConfigurationError(
             f"{self.path}: a quote is opened in the record at line {line:,} and never closed, so "
-            "that all lines behind it would be one cell. Close it, or write it twice where it is "
-            "a part of the text."
+            "all later lines would be one cell. Close it, or double it where it is part of the "
+            "text."
         )
 
     def _too_long(self, fields: int, line: int, width: int) -> ConfigurationError:
-        """Say that a record has more fields than those before it, and what may be the cause."""
+        """Report a record with more fields than those before it, and a possible cause."""
         before = "the header" if width == len(self.columns) else "the first record"
         found = (
             f"{self.path}, line {line:,}: a record has {fields} fields, and {before} has {width}."
@@ -236,7 +236,7 @@ class CsvSource:
 
 
 def column_names(header: Sequence[str]) -> tuple[str, ...]:
-    """Name the columns as pandas does where the header leaves names out or has them twice.
+    """Name the columns as pandas does where the header omits or repeats names.
 
     pandas itself takes seconds for thousands of equal names.
     """
@@ -257,18 +257,18 @@ def column_names(header: Sequence[str]) -> tuple[str, ...]:
 
 
 def reading_notes(levels: int, kept: Sequence[str]) -> list[str]:
-    """Say of how a CSV file is read what its users may not expect."""
-    told = []
+    """Describe what may surprise users in how a CSV file is read."""
+    notes = []
     if levels:
-        told.append(
-            f"the records have {count(levels, 'field')} more than the header: what stands first is "
-            "taken as the row's label, as pandas.read_csv does"
+        notes.append(
+            f"the records have {count(levels, 'field')} more than the header: the first is "
+            "read as the row's label, as in pandas.read_csv"
         )
     if kept:
         names = ", ".join(map(repr, kept[:20])) + (", ..." if len(kept) > 20 else "")
-        told.append(
+        notes.append(
             "kept as text, as pandas.read_csv would change what is written (zeros or a + in front, "
             f"whole numbers of more than 15 digits beside missing values): {names}. A frame makes "
             f"the same requests with pandas.read_csv(..., dtype=dict.fromkeys([{names}], str))"
         )
-    return told
+    return notes

@@ -1,7 +1,7 @@
-"""Excel workbooks: one sheet, read whole, as pandas reads it.
+"""Reads one sheet of Excel workbooks, whole, as pandas does.
 
-Comes in: paths and a sheet. Goes out: a source. Each cell is kept as it stands in the book, too:
-pandas makes the number 7 of the text "007".
+Comes in: paths and a sheet. Goes out: a source. Each cell is also kept as it is in the book:
+pandas turns the text "007" into the number 7.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from nyu_llm_frames.errors import ConfigurationError
 
 
 def check_openpyxl() -> None:
-    """Raise when the package that reads and writes Excel files is not there."""
+    """Raise if the package for Excel files is not installed."""
     try:
         import openpyxl  # noqa: F401
     except ImportError:
@@ -33,7 +33,7 @@ def check_openpyxl() -> None:
 
 
 class ExcelSource:
-    """A sheet of one workbook, or of several one after the other."""
+    """A sheet of one workbook, or of several in sequence."""
 
     index_names = ()
 
@@ -42,7 +42,7 @@ class ExcelSource:
         self.path, self.files = files[0], files
         self._notes: list[str] = []
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of styles, labels of several types, empty columns
+            warnings.simplefilter("ignore")  # about styles, mixed labels, empty columns
             read = [self._read(path, sheet) for path in files]
             frame, cells = (
                 pd.concat(parts, ignore_index=True) for parts in zip(*read, strict=True)
@@ -63,7 +63,7 @@ class ExcelSource:
         self._kept = [name for name, c in zip(self.columns, frame, strict=True) if c in kept]
 
     def _read(self, path: Path, sheet: str | int | None) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """Return what pandas makes of the sheet, and its cells as they are."""
+        """Return the sheet as pandas reads it, and its cells as they are."""
         try:
             with pd.ExcelFile(path, engine="openpyxl") as book:
                 names = book.sheet_names
@@ -74,8 +74,8 @@ class ExcelSource:
                     )
                 if sheet is None and len(names) > 1:
                     self._notes.append(
-                        f"{path}: of {len(names)} sheets the first is read, {names[0]!r}; sheet= "
-                        "names another"
+                        f"{path}: of {len(names)} sheets the first is read, {names[0]!r}; use "
+                        "sheet= for another"
                     )
                 wanted: Any = 0 if sheet is None else sheet
                 frame = pd.read_excel(book, sheet_name=wanted)
@@ -101,7 +101,7 @@ class ExcelSource:
             yield self._table.slice(start, ROWS)
 
     def cells(self) -> Iterator[dict[str, list[Any]]]:
-        """Read all columns as they stand in the book; an empty cell is None."""
+        """Read all columns as they are in the book; an empty cell is None."""
         for start in range(0, len(self._cells), ROWS):
             part = self._cells.iloc[start : start + ROWS]
             yield {
@@ -116,7 +116,7 @@ class ExcelSource:
         names = ", ".join(map(repr, kept[:20])) + (", ..." if len(kept) > 20 else "")
         return [
             *self._notes,
-            "kept as it stands, as pandas.read_excel would change it (text with zeros or a + in "
+            "kept as is, since pandas.read_excel would change it (text with zeros or a + in "
             f"front, long numbers as text, truth values beside empty cells): {names}. A frame "
             f"makes the same requests with pd.read_excel(..., dtype=dict.fromkeys([{names}], "
             "object))",
@@ -124,7 +124,7 @@ class ExcelSource:
 
 
 def _is_damaged(cells: pd.Series, found: pd.Series) -> bool:
-    """Whether pandas makes other values of the cells than what they are."""
+    """Whether pandas changes the values of the cells."""
     if found.dtype.kind not in "iuf" or isinstance(found.dtype, pd.CategoricalDtype):
         return False
     values = cells.tolist()

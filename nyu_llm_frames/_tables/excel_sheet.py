@@ -1,4 +1,4 @@
-"""An Excel sheet as output: what a cell holds, and what it does not.
+"""Writes an Excel sheet, and refuses what its cells cannot hold.
 
 Comes in: a source and the new columns. Goes out: a book of one sheet, or an error that names the
 first cell that Excel could not hold. Nothing is cut, and no text becomes a formula.
@@ -23,7 +23,7 @@ from nyu_llm_frames._tables.source import Source
 from nyu_llm_frames.errors import ConfigurationError
 
 MOST_ROWS, MOST_COLUMNS = 1_048_576, 16_384
-"""With the header; https://support.microsoft.com/office, "Excel specifications and limits"."""
+"""Including the header; https://support.microsoft.com/office, "Excel specifications and limits"."""
 LONGEST_TEXT = 32_767
 _EXACT = 2**53
 _DIGITS = 15
@@ -31,10 +31,10 @@ _NOT_IN_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]"
 
 
 def _unfit(value: Any) -> str:
-    """Say why a cell cannot hold a value; "" where it can."""
+    """Say why a cell cannot hold a value; "" if it can."""
     if isinstance(value, str):
         units = len(value)
-        if units > LONGEST_TEXT // 2:  # Excel counts twice what is beyond 16 bits
+        if units > LONGEST_TEXT // 2:  # Excel counts characters beyond 16 bits twice
             units += sum(char > "\uffff" for char in value)
         if units > LONGEST_TEXT:
             return f"a cell holds {LONGEST_TEXT:,} characters, and the text has {units:,}"
@@ -55,7 +55,7 @@ def _unfit(value: Any) -> str:
 
 
 def check_sheet(source: Source, output: Path) -> None:
-    """Raise where a sheet cannot hold the input."""
+    """Raise if a sheet cannot hold the input."""
     check_openpyxl()
     advice = "Choose an output that ends in .parquet."
     if len(source.columns) > MOST_COLUMNS:
@@ -90,7 +90,7 @@ def write_sheet(
         For messages.
     file : binary file
     take : callable
-        Gives the new columns of so many rows, one time after the other.
+        Returns the new columns of the next rows, given their number.
     names : sequence of str
         Of the new columns.
     """
@@ -108,7 +108,7 @@ def write_sheet(
         if not isinstance(value, str):
             return value
         text = WriteOnlyCell(sheet, value)
-        text.data_type = "s"  # else "=1+1" is a formula, and "#N/A" an error
+        text.data_type = "s"  # otherwise "=1+1" is a formula and "#N/A" an error
         return text
 
     stored = source.schema().names
@@ -154,7 +154,7 @@ def _values(column: pa.ChunkedArray) -> list[Any]:
         column = column.cast(pa.float64() if is_short else pa.string())
     try:
         values: list[Any] = column.to_pylist()
-    except (OverflowError, ValueError):  # years that Python cannot hold, and so no cell
+    except (OverflowError, ValueError):  # years that neither Python nor a cell can hold
         values = arrow_to_python(column)
     return [None if value != value else value for value in values]
 

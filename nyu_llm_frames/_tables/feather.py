@@ -1,6 +1,6 @@
-"""Feather files (Arrow IPC, as files or streams), batch by batch.
+"""Reads Feather files (Arrow IPC, as files or streams) batch by batch.
 
-Comes in: paths. Goes out: what a parquet file gives: types, labels and pandas' index stay.
+Comes in: paths. Goes out: a source like that of parquet, with types, labels and pandas' index.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class FeatherSource(ParquetSource):
 def _batches(
     path: str, names: Sequence[str] | None
 ) -> Iterator[tuple[pa.Schema, Iterator[pa.RecordBatch]]]:
-    """Open a file or a stream, of which only some columns are unpacked."""
+    """Open a file or a stream; only some columns are unpacked."""
     with Path(path).open("rb") as head:
         is_file = head.read(6) == b"ARROW1"
     with pa.memory_map(path) as mapped:

@@ -1,4 +1,4 @@
-"""What a file really is, by its first bytes, and the line of pandas that reads it.
+"""Recognizes a file's format by its first bytes, and names the line of pandas that reads it.
 
 Comes in: the first bytes of a file. Goes out: its format; None where it is text.
 """
@@ -14,7 +14,7 @@ PARQUET_FILE, FEATHER_FILE, EXCEL_FILE = "a parquet file", "a Feather file", "an
 OLD_EXCEL = "an old Excel file, or one with a password"
 MAGIC = {"gzip": b"\x1f\x8b", "zstd": b"\x28\xb5\x2f\xfd"}
 
-# Names of formats stand in headers of text files, too: what follows there has no such bytes.
+# Headers of text files may hold names of formats too: there no such bytes follow.
 _BINARY = re.compile(rb"[\x00-\x08\x0e-\x1f]")
 _FORMATS: tuple[tuple[bytes, str, str], ...] = (
     (rb"PAR[1E]", PARQUET_FILE, "pd.read_parquet({path})"),
@@ -39,13 +39,13 @@ _ARE_TEXT = ("a SAS transport file", "a web page")
 
 
 def kind_of(path: Path, head: bytes) -> tuple[str, str] | None:
-    """Return the format of a file and the line of pandas that reads it; None for a text.
+    """Return the format of a file and the line of pandas that reads it; None for text.
 
     Parameters
     ----------
     path : Path
     head : bytes
-        The first `HEAD_BYTES` of it.
+        Its first `HEAD_BYTES`.
     """
     is_binary = _BINARY.search(head) is not None
     if head.startswith(b"PK\3\4"):

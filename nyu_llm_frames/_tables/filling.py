@@ -1,7 +1,7 @@
-"""`if_exists="fill"`: which rows lack a good answer, and new cells beside those that stay.
+"""`if_exists="fill"`: finds the rows without a good answer, and fills their cells.
 
-Comes in: a table that has columns of an earlier call. Goes out: the rows to ask, chosen by these
-columns alone, and later the whole table with their cells filled. Rows are told by their place.
+Comes in: a table with columns of an earlier call. Goes out: the rows to send, chosen by these
+columns alone, and later the whole table with their cells filled. Rows are identified by position.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ if TYPE_CHECKING:
     from nyu_llm_frames._stages.schema.schema import Schema
 
 IS_NEW = "\0is_new"
-"""Name of the column that says in which rows of a file cells are new."""
+"""Name of the column that marks the rows of a file with new cells."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fill:
-    """The rows of a table that are asked anew.
+    """The rows of a table that are sent again.
 
     Attributes
     ----------
     earlier : pandas.DataFrame
-        What columns of an earlier call it has; the rows are numbered.
+        Its columns of an earlier call; the rows are numbered.
     rows : numpy.ndarray
-        Places of the rows without a good answer, ascending.
+        Positions of the rows without a good answer, ascending.
     """
 
     earlier: pd.DataFrame
@@ -57,7 +57,7 @@ class Fill:
         Parameters
         ----------
         columns : mapping of str to pandas array
-            New cells of the rows that were asked.
+            New cells of the rows that were sent.
         answered : numpy.ndarray of bool
             Which of these rows have an outcome; the others keep their cells.
         """
@@ -77,7 +77,7 @@ class Fill:
 
 
 def deciding(output: str, schema: Schema | None, prefix: str) -> list[str]:
-    """Return the names of the columns that say whether a row has a good answer."""
+    """Return the names of the columns that show whether a row has a good answer."""
     fields = [output] if schema is None else [f"{prefix}{field.name}" for field in schema.fields]
     return [*fields, f"{output}_error", f"{output}_status"]
 
@@ -85,8 +85,8 @@ def deciding(output: str, schema: Schema | None, prefix: str) -> list[str]:
 def choose(earlier: pd.DataFrame, output: str, schema: Schema | None, prefix: str) -> Fill:
     """Find the rows without a good answer: an error is set, or a value is missing.
 
-    A field that may be null is no value that can be missing, unless all fields are such: then
-    a row lacks an answer where all are null and no status says "ok".
+    A null in a field that may be null is not a missing value, unless all fields may be null: then
+    a row lacks an answer where all are null and no status is "ok".
     """
     there = {name: _column(earlier, name) for name in deciding(output, schema, prefix)}
     blank = {name: _missing(column, len(earlier)) for name, column in there.items()}
@@ -107,7 +107,7 @@ def choose(earlier: pd.DataFrame, output: str, schema: Schema | None, prefix: st
 
 
 def has_details(columns: Sequence[Hashable], output: str, fields: Sequence[str] | None) -> bool:
-    """Whether all columns of ``details=True`` are there: those of an earlier call."""
+    """Whether the table has all columns of ``details=True``, from an earlier call."""
     names = new_names(output, fields, prefix="", details=True)
     details = names[2:] if fields is None else names[len(fields) + 1 :]
     return all(places(columns, name) for name in details)
@@ -122,7 +122,7 @@ def check_types(
     prefix: str,
     details: bool,
 ) -> None:
-    """Refuse a column whose cells do not go together with what this call would put beside them.
+    """Refuse a column if its cells and the new ones cannot share a type.
 
     Raises
     ------
@@ -142,8 +142,8 @@ def check_types(
         if not fits:
             row = label(int(np.flatnonzero(kept & old.notna())[0]))
             raise ConfigurationError(
-                f"if_exists='fill': the column {name!r} ({given}) has cells that do not go "
-                f"together with what this call gives ({new.dtype}), as in row {row!r}. Convert "
+                f"if_exists='fill': the column {name!r} ({given}) has cells that do not fit "
+                f"the type of this call ({new.dtype}), as in row {row!r}. Convert "
                 'the column first, or use if_exists="replace", or another output= or prefix=.'
             )
 
@@ -161,7 +161,7 @@ def _empty_columns(
 
 
 def _column(earlier: pd.DataFrame, name: str) -> pd.Series[Any] | None:
-    """Return a column by its name; None where there is none."""
+    """Return a column by its name; None if there is none."""
     return earlier[name] if name in earlier.columns else None
 
 
@@ -173,7 +173,7 @@ def _missing(column: pd.Series[Any] | None, rows: int) -> Mask:
 
 # --- files ------------------------------------------------------------------------------------
 def check_cells(fill: Fill, output: str, schema: Schema | None, *, prefix: str, first: int) -> None:
-    """Refuse kept cells of a file that a typed output cannot hold beside the new ones.
+    """Refuse kept cells of a file that a typed output cannot hold with the new ones.
 
     Parameters
     ----------
@@ -204,12 +204,12 @@ def check_cells(fill: Fill, output: str, schema: Schema | None, *, prefix: str, 
 
 
 def beside_kept(name: str, new: pa.ChunkedArray, is_new: Any, old: pa.ChunkedArray) -> Any:
-    """Return new cells where they are new and elsewhere the old ones, with the type of the new.
+    """Return the new cells where there are some, else the old ones, with the type of the new.
 
     Raises
     ------
     ConfigurationError
-        An old cell is none of this type.
+        An old cell does not have this type.
     """
     kind = new.type
     old = pc.if_else(is_new, pa.scalar(None, old.type), old)
@@ -226,7 +226,7 @@ def with_choices(name: str, cells: Any, words: pa.Array) -> pa.DictionaryArray:
     Raises
     ------
     ConfigurationError
-        A cell is none of them.
+        A cell is not one of them.
     """
     cells = cells.cast(words.type).combine_chunks()
     codes = pc.index_in(cells, value_set=words)
@@ -236,7 +236,7 @@ def with_choices(name: str, cells: Any, words: pa.Array) -> pa.DictionaryArray:
 
 
 def choices_array(choices: list[Any]) -> pa.Array:
-    """Return the choices of a field as a file holds them: of several types as text."""
+    """Return the choices of a field as a file holds them: those of mixed types as text."""
     try:
         return pa.array(choices)
     except (pa.ArrowException, OverflowError):
@@ -256,7 +256,7 @@ def _unfit(name: str, kind: object, row: int | None = None) -> ConfigurationErro
     where = "" if row is None else f", as in row {row:,}"
     return ConfigurationError(
         f"if_exists='fill': the input's column {name!r} has cells that are no {kind}{where}. From "
-        'CSV to CSV they stay as they stand; or use if_exists="replace", or another output= or '
+        'CSV to CSV they stay unchanged; or use if_exists="replace", or another output= or '
         "prefix=."
     )
 
@@ -265,7 +265,7 @@ def _unfit(name: str, kind: object, row: int | None = None) -> ConfigurationErro
 def _alike(
     old: pd.Series[Any], kept: Mask, new: pd.Series[Any]
 ) -> tuple[pd.Series[Any], pd.Series[Any]]:
-    """Give both the dtype of the column that is there, where it holds the new values as well."""
+    """Give both the dtype of the old column if it can hold the new values too."""
     if old.dtype == new.dtype:
         return old, new
     if isinstance(old.dtype, pd.CategoricalDtype) and isinstance(new.dtype, pd.CategoricalDtype):
@@ -282,11 +282,11 @@ def _alike(
     ours = _lossless(old.where(pd.Series(kept)), new.dtype)
     if ours is not None:
         return ours, new
-    return old.astype(object), new.astype(object)  # hand-made since: nothing is lost
+    return old.astype(object), new.astype(object)  # edited by hand: nothing is lost
 
 
 def _texts(old: pd.Series[Any], new: pd.Series[Any]) -> pd.Series[Any]:
-    """Take objects that are all texts, as a CSV file leaves them, for a column of texts."""
+    """Read objects that are all text, as from a CSV file, as a text column."""
     if old.dtype != object or _is_text(new.dtype):
         return old
     cells = old.dropna()

@@ -1,7 +1,7 @@
-"""A pandas frame as a table, and what is checked of every table's columns.
+"""A pandas frame as a table, and the checks of every table's columns.
 
-Comes in: a frame that stays as it is. Goes out: plain Python values of the columns in use, or a
-new frame with the same index, order, dtypes and columns, and the answers beside them.
+Comes in: a frame, which is not changed. Goes out: plain Python values of the columns in use, or a
+new frame with the same index, order, dtypes and columns, plus the answers.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from nyu_llm_frames.errors import (
 
 
 def own_copy(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return a copy that later changes of the given frame do not reach, nor the other way round.
+    """Return a copy that is independent of later changes of the frame, and the reverse.
 
-    Where pandas copies on write a shallow one is enough; pandas 2 does so only on demand.
+    Where pandas copies on write a shallow one is enough; pandas 2 does so only by option.
     """
     old = int(pd.__version__.partition(".")[0]) < 3
     return frame.copy(deep=old and pd.get_option("mode.copy_on_write") is not True)
 
 
 class PandasTable(Table[pd.DataFrame]):
-    """A pandas frame, of which a copy is kept.
+    """A copy of a pandas frame.
 
     Raises
     ------
@@ -129,8 +129,8 @@ def _check_utf8(label: Hashable, series: pd.Series) -> None:
         except UnicodeDecodeError as e:
             raise RequestError(
                 f"The text in column {label!r}, row {shown_label(row)!r}, is not UTF-8 "
-                f"({e.reason} at byte {e.start}). Read the file again with the encoding that it "
-                'has, as pandas.read_csv(path, encoding="latin-1").',
+                f"({e.reason} at byte {e.start}). Read the file again with the right encoding, "
+                'as pandas.read_csv(path, encoding="latin-1").',
                 row=shown_label(row),
             ) from None
 
@@ -138,7 +138,7 @@ def _check_utf8(label: Hashable, series: pd.Series) -> None:
 def _columns(
     frame: pd.DataFrame, columns: Sequence[Hashable]
 ) -> Iterator[tuple[Hashable, pd.Series]]:
-    # By position: a label may be anything, also what `frame[label]` takes for something else.
+    # By position: a label may be anything, also something that `frame[label]` reads differently.
     at: dict[Hashable, int] = {label: place for place, label in enumerate(frame.columns)}
     anything: Any = frame.iloc
     for label in columns:
@@ -162,7 +162,7 @@ def rows_with_na(
 def missing_value_error(
     rows: Sequence[Hashable], counts: Mapping[Hashable, int], has_object: bool
 ) -> MissingValueError:
-    """Say how many values are missing, where, and the ways out.
+    """Say how many values are missing, where, and how to fix it.
 
     Parameters
     ----------
@@ -173,7 +173,7 @@ def missing_value_error(
     has_object : bool
         Whether a message is a `jinja2.Template`.
     """
-    told = ", ".join(
+    places = ", ".join(
         f"{n:,} in {label if isinstance(label, PlaceName) else f'column {label!r}'}"
         for label, n in counts.items()
     )
@@ -184,14 +184,14 @@ def missing_value_error(
     skip = 'missing="skip" leaves these rows without an answer'
     if has_object:
         return MissingValueError(
-            f"Missing values in columns of a jinja2.Template: {told} (rows {shown}). It keeps no "
-            "text to tell what it does with them. Ways out: pass its text as the template, in "
+            f"Missing values in columns of a jinja2.Template: {places} (rows {shown}). Its text "
+            "is not kept, so their use is unknown. Ways out: pass its text as the template, in "
             f"which {tests} say what to do, and {skip}; or fill or drop them first.",
             columns=counts,
             rows=rows[:3],
         )
     return MissingValueError(
-        f"Missing values in what the prompt prints or compares: {told} (rows {shown}). Ways out: "
+        f"Missing values in what the prompt prints or compares: {places} (rows {shown}). Ways out: "
         f"{skip}; test it in the template, as {tests}; or fill or drop them first.",
         columns=counts,
         rows=rows[:3],
@@ -199,7 +199,7 @@ def missing_value_error(
 
 
 def check_new_columns(table: Head, names: Sequence[str], if_exists: str) -> None:
-    """Refuse to overwrite columns unless that was asked for.
+    """Refuse to overwrite columns unless that was requested.
 
     Raises
     ------
@@ -235,6 +235,6 @@ def check_new_columns(table: Head, names: Sequence[str], if_exists: str) -> None
 
 
 def places(columns: Sequence[Hashable], name: str) -> list[int]:
-    """Return where the columns of a name stand."""
-    # A label may be anything, also pd.NA, whose comparisons are no bool.
+    """Return the positions of the columns with a name."""
+    # A label may be anything, also pd.NA, and its comparisons are not bool.
     return [i for i, label in enumerate(columns) if isinstance(label, str) and label == name]

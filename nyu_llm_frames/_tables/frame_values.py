@@ -1,7 +1,7 @@
-"""The cells of a pandas column or index as plain Python values, fast.
+"""Converts the cells of a pandas column or index to plain Python values, fast.
 
 Comes in: a Series or Index of any dtype. Goes out: a list that agrees element by element with
-`to_python` over the same cells. The dtype saves looking at each cell, nothing more.
+`to_python` over the same cells. Knowing the dtype only saves checking each cell.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def series_to_python(series: pd.Series) -> list[object]:
 
 
 def arrow_to_python(column: pa.ChunkedArray) -> list[object]:
-    """Convert a column of Arrow to plain Python values, those of the series that pandas makes.
+    """Convert an Arrow column to plain Python values, those of the series that pandas makes.
 
     Parameters
     ----------
@@ -69,7 +69,7 @@ def arrow_to_python(column: pa.ChunkedArray) -> list[object]:
         One value a row; NA of every kind is None, whole floats are int.
     """
     kind = column.type
-    if isinstance(kind, pa.BaseExtensionType):  # as pandas' periods: their own values
+    if isinstance(kind, pa.BaseExtensionType):  # such as pandas' periods: their own values
         return to_python(list(column.to_pandas()))
     if pa.types.is_dictionary(kind) and _is_narrow(kind.value_type):
         column, kind = column.cast(kind.value_type), kind.value_type
@@ -79,7 +79,7 @@ def arrow_to_python(column: pa.ChunkedArray) -> list[object]:
         values = column.to_pylist()
     except UnicodeDecodeError:
         raise
-    except (OverflowError, ValueError):  # times that Python cannot hold: as a frame has them
+    except (OverflowError, ValueError):  # times that Python cannot hold: as in a frame
         if pa.types.is_timestamp(kind) or pa.types.is_duration(kind):
             return series_to_python(column.to_pandas())
         values = list(map(_cell, column))
@@ -97,7 +97,7 @@ def _cell(cell: pa.Scalar) -> object:
             return {name: _cell(cell[name]) for name in cell}
         if isinstance(cell, pa.MapScalar):
             return [(_cell(item["key"]), _cell(item["value"])) for item in cell.values]
-        if isinstance(cell, pa.ListScalar):  # also of the other kinds of lists
+        if isinstance(cell, pa.ListScalar):  # of all kinds of lists
             return [_cell(item) for item in cell.values]
         if pa.types.is_date(cell.type):
             return str(cell.cast(pa.string()))
@@ -110,15 +110,15 @@ def _is_narrow(kind: pa.DataType) -> bool:
 
 
 def _lists_floats(kind: pa.DataType) -> bool:
-    """Whether there may be lists of floats of fewer bits in a type."""
+    """Whether a type may have lists of 16- or 32-bit floats."""
     inner = [kind.field(i).type for i in range(kind.num_fields)]
     return any(map(_is_narrow, inner)) or any(map(_lists_floats, inner))
 
 
 def _as_listed(value: Any, kind: pa.DataType) -> Any:
-    """Give floats in lists the width that they have, as numpy has it in a frame's lists.
+    """Keep the width of floats in lists, as numpy does in a frame's lists.
 
-    pandas itself widens those that stand in structs and maps.
+    pandas itself widens those in structs and maps.
     """
     if value is None or not kind.num_fields:
         return value
@@ -169,7 +169,7 @@ def _from_numpy(series: pd.Series, dtype: np.dtype) -> list[object]:
             return _fill(series, pd.TimedeltaIndex(series).to_pytimedelta().tolist())
         except (ValueError, OverflowError):
             return to_python(series.tolist())
-    return to_python(list(series.to_numpy()))  # whose complex64 `tolist` would widen
+    return to_python(list(series.to_numpy()))  # `tolist` would widen complex64
 
 
 def _from_floats(narrow: npt.NDArray[Any]) -> list[object]:
@@ -186,7 +186,7 @@ def _from_floats(narrow: npt.NDArray[Any]) -> list[object]:
 
 
 def _as_written(values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """Return the numbers whose shortest texts are those of floats of fewer bits."""
+    """Return numbers with the shortest texts of 16- or 32-bit floats."""
     if values.itemsize == 8:
         return values.astype("float64", copy=False)
     if values.itemsize == 2:

@@ -1,7 +1,7 @@
 """The image columns of a frame, and the files that they name.
 
-Comes in: columns and `images=`; later a path. Goes out: cells per column; what is in a file. This
-is where files are opened, and only here.
+Comes in: columns and `images=`; later a path. Goes out: cells per column; the content of a file.
+Image files are opened only here.
 """
 
 from __future__ import annotations
@@ -90,16 +90,16 @@ def image_cells(
 def _cell(cell: object) -> object:
     if isinstance(cell, list):
         return [_cell(item) for item in cell]
-    pillow: Any = sys.modules.get("PIL.Image")  # where it was not imported there is no such image
+    pillow: Any = sys.modules.get("PIL.Image")  # not imported: there is no such image
     if pillow is not None and isinstance(cell, pillow.Image):
         return _png(cell)
     return None if holds_nothing(cell) else cell
 
 
 def _png(image: Any) -> bytes:
-    """Encode the pixels, and nothing else: not the file that they may have been read from.
+    """Encode only the pixels, not the file that they may have been read from.
 
-    An image is loaded when somebody looks at it, and must not become another request by that.
+    Viewing an image loads it, and that must not make another request.
     """
     out = io.BytesIO()
     try:
@@ -115,13 +115,13 @@ def _png(image: Any) -> bytes:
 def missing_image_error(
     every: Sequence[Any], missing: Mask, counts: Mapping[Hashable, int]
 ) -> MissingValueError:
-    """Say how many image cells are missing, where, and the ways out."""
+    """Say how many image cells are missing, where, and how to fix it."""
     labels = [shown_label(every[i]) for i in np.flatnonzero(missing)[:3]]
-    told = ", ".join(f"{n:,} in column {label!r}" for label, n in counts.items())
+    places = ", ".join(f"{n:,} in column {label!r}" for label, n in counts.items())
     return MissingValueError(
-        f"Missing images: {told} (rows {', '.join(repr(x) for x in labels)}"
+        f"Missing images: {places} (rows {', '.join(repr(x) for x in labels)}"
         f'{", …" if missing.sum() > 3 else ""}). Ways out: missing="skip" leaves these rows '
-        "without an answer; an empty list asks about the text alone; or drop them first.",
+        "without an answer; an empty list sends the text alone; or drop them first.",
         columns=counts,
         rows=labels,
     )
@@ -139,15 +139,15 @@ def look(path: str, root: PurePath | None = None) -> tuple[int, bytes]:
     Raises
     ------
     RequestError
-        It cannot be read, or must not.
+        It cannot or must not be read.
     """
     url = as_url(path)
     if url is not None:
-        raise RequestError(f"{url!r} is a URL, which a Path changes: give it as a text.")
+        raise RequestError(f"{url!r} is a URL, which a Path changes: give it as text.")
     full = Path(path)
     try:
         full = _allowed(full, root)
-        # Not `open` first: it waits for ever at a pipe.
+        # Not `open` first: it waits forever at a pipe.
         if not stat.S_ISREG(full.stat().st_mode):
             raise RequestError(f"{path!r} is not a file.")
         with full.open("rb") as file:

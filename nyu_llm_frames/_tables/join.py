@@ -1,7 +1,7 @@
-"""Answers by band to new columns in the order of the rows.
+"""Joins answers by band into new columns in the order of the rows.
 
-Comes in: for every band the rows that are in it and their new columns. Goes out: the same columns,
-consecutive rows at a time. What lies between is sorted into ranges of rows on disk.
+Comes in: for every band its rows and their new columns. Goes out: the same columns, consecutive
+rows at a time. In between they are sorted into ranges of rows on disk.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ class NewColumns:
     Parameters
     ----------
     folder : Path
-        For what does not stay in memory.
+        For data that does not stay in memory.
     rows : int
         Rows of the file.
     status : str
-        Name of the column of statuses, if there is one: rows without a request are "skipped".
+        Name of the status column, if any: rows without a request are "skipped".
     fills : bool
-        Whether rows that were not added keep what stands in the input.
+        Whether rows that were not added keep their cells of the input.
     """
 
     def __init__(self, folder: Path, rows: int, status: str, *, fills: bool = False) -> None:
@@ -42,10 +42,10 @@ class NewColumns:
         self._per_range = 1
         self._next = 0
         self._ready: pa.Table | None = None
-        self.schema = pa.schema([])  # with what pandas says of the columns
+        self.schema = pa.schema([])  # with pandas' metadata about the columns
 
     def add(self, rows: Ints, table: pa.Table) -> None:
-        """Take the new columns of some rows."""
+        """Add the new columns of some rows."""
         if self._spill is None:
             self.schema = table.schema
             self._choices = {
@@ -97,7 +97,7 @@ class NewColumns:
     def _marked(self, table: pa.Table, is_new: np.ndarray[Any, np.dtype[np.bool_]]) -> pa.Table:
         if not self.fills:
             return table
-        for name, choices in self._choices.items():  # also where no row of these is new
+        for name, choices in self._choices.items():  # also if none of these rows is new
             column = with_choices(name, table[name], choices)
             table = table.set_column(table.column_names.index(name), name, column)
         return table.append_column(IS_NEW, pa.array(is_new))

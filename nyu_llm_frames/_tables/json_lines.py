@@ -1,7 +1,7 @@
-"""JSON lines: one object a line, decoded by itself.
+"""Reads JSON lines: one object a line, each decoded by itself.
 
-Comes in: paths. Goes out: plain values and typed tables. The types of a column come from all its
-values, never from a block of them; where they do not fit together, the column is text.
+Comes in: paths. Goes out: plain values and typed tables. The type of a column comes from all its
+values, never from a block of them; where they do not fit one type, the column is text.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class JsonLinesSource:
         return []
 
     def objects(self) -> Iterator[tuple[list[dict[str, Any]], list[bytes], float]]:
-        """Read all objects, each with its text, and what part of the files was read."""
+        """Read all objects, each with its text and the part of the files read so far."""
         for number, path in enumerate(self.files):
             for rows, texts, read in _objects(path):
                 yield rows, texts, (number + read) / len(self.files)
@@ -114,7 +114,7 @@ def _objects(path: Path) -> Iterator[tuple[list[dict[str, Any]], list[bytes], fl
 
 
 def _unreadable(path: Path, number: int, line: bytes, error: Exception) -> ConfigurationError:
-    try:  # releases of msgspec differ in the error for what is not UTF-8
+    try:  # releases of msgspec differ in the error for text that is not UTF-8
         line.decode()
     except UnicodeDecodeError as e:
         return not_utf_8(path, number, line, e)
@@ -129,19 +129,19 @@ def cell_text(value: object) -> str | None:
 
 
 def _date_text(value: Any) -> str:
-    told: str = value.isoformat()
-    return told
+    text: str = value.isoformat()
+    return text
 
 
 def _holds_nothing(kind: pa.DataType) -> bool:
-    """Whether there is an object without fields in a type, which no file of columns can hold."""
+    """Whether a type has an object without fields, which no columnar file can hold."""
     if pa.types.is_struct(kind) and not kind.num_fields:
         return True
     return any(_holds_nothing(kind.field(i).type) for i in range(kind.num_fields))
 
 
 def _joined(known: pa.DataType, values: Sequence[object]) -> pa.DataType:
-    """Return a type that holds what a column had before, and these values."""
+    """Return a type that holds the earlier values of a column and these."""
     if pa.types.is_string(known):
         return known
     try:

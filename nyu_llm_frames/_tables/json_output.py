@@ -1,4 +1,4 @@
-"""JSON lines as output: objects copied as they stand, or made of typed columns.
+"""Writes JSON lines: objects copied as they are, or made from typed columns.
 
 Comes in: a source and the new columns. Goes out: one object a line.
 """
@@ -24,7 +24,7 @@ Take = Callable[[int], pa.Table]
 
 
 def check_numbers(source: Source, output: Path) -> None:
-    """Raise where JSON cannot hold a number of the input."""
+    """Raise if JSON cannot hold a number of the input."""
     names = [field.name for field in source.schema() if pa.types.is_floating(field.type)]
     for table in source.tables() if names else ():
         for name in names:
@@ -43,7 +43,7 @@ def write_json(source: Source, file: BinaryIO, take: Take, new: pa.Schema) -> No
     source : Source
     file : binary file
     take : callable
-        Gives the new columns of so many rows, one time after the other.
+        Returns the new columns of the next rows, given their number.
     new : pyarrow.Schema
         Of the new columns.
     """
@@ -56,7 +56,7 @@ def write_json(source: Source, file: BinaryIO, take: Take, new: pa.Schema) -> No
 def _copied(source: JsonLinesSource, take: Take) -> Iterator[bytes]:
     for rows, texts, _ in source.objects():
         for row, text, new in zip(rows, texts, _objects(take(len(rows))), strict=True):
-            if not new.pop(IS_NEW, True):  # what stands there stays
+            if not new.pop(IS_NEW, True):  # the old cells stay
                 new = {name: v for name, v in new.items() if name not in source.columns}
             if new.keys() & row.keys():
                 yield _encoded(row | new)

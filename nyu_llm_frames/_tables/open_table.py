@@ -1,7 +1,7 @@
-"""Which kind of table a value is.
+"""Finds the kind of table that a value is.
 
-Comes in: a frame of some library. Goes out: a `Table`. Light to import: what a kind needs is loaded
-when one comes.
+Comes in: a frame of some library. Goes out: a `Table`. Light to import: each library is loaded
+when it is needed.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from nyu_llm_frames._tables.table import Table
 
 
-_COLUMNS = ("Array", "ChunkedArray", "Series")  # have a stream, too, but are no tables
+_COLUMNS = ("Array", "ChunkedArray", "Series")  # have a stream too, but are not tables
 
 
 def library(value: object) -> str:
-    """Return the library whose frame a value is; "arrow" for what has an Arrow stream, else ""."""
+    """Return the library of a frame; "arrow" for anything with an Arrow stream, else ""."""
     if isinstance(value, type):
         return ""
     for kind in type(value).__mro__:
@@ -32,7 +32,7 @@ def library(value: object) -> str:
 def open_rows(value: Any, first: int | None = None) -> tuple[Table, int]:
     """Return a value as a table, or its first rows, and how many rows it has.
 
-    What is a query or a stream is collected here, once.
+    A query or a stream is collected here, once.
     """
     from nyu_llm_frames._tables.table import Table
 

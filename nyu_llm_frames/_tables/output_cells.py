@@ -1,6 +1,6 @@
-"""What cells of typed columns are where a file has no such types.
+"""Converts cells of typed columns for files without such types.
 
-Comes in: columns of Arrow. Goes out: columns that a CSV file, JSON or a sheet can hold, or none.
+Comes in: Arrow columns. Goes out: columns that a CSV file, JSON or a sheet can hold, or None.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _TEXT_EXTENSIONS = ("arrow.uuid", "arrow.json", "pandas.period", "pandas.interva
 
 
 def has_text(kind: pa.DataType, inside: bool = False) -> bool:
-    """Whether the cells of a type are text in a CSV file; lists and structs are as JSON."""
+    """Whether the cells of a type are text in a CSV file; lists and structs become JSON."""
     is_ = pa.types
     if isinstance(kind, pa.BaseExtensionType):
         return not inside and kind.extension_name in _TEXT_EXTENSIONS
@@ -33,13 +33,13 @@ def has_text(kind: pa.DataType, inside: bool = False) -> bool:
 
 
 def flat(column: pa.ChunkedArray, *, nested: bool = False) -> pa.ChunkedArray:
-    """Turn what only Arrow and pandas know into its values or its text.
+    """Turn types that only Arrow and pandas have into their values or text.
 
     Parameters
     ----------
     column : pyarrow.ChunkedArray
     nested : bool
-        Whether lists and structs stay; else they are text as JSON.
+        Whether lists and structs stay; otherwise they become JSON text.
     """
     kind = column.type
     if pa.types.is_dictionary(kind):
@@ -53,16 +53,16 @@ def flat(column: pa.ChunkedArray, *, nested: bool = False) -> pa.ChunkedArray:
 
 
 def as_written(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Widen floats of few bits to what they were written as: 0.1, not 0.10000000149011612."""
+    """Widen short floats to their written values: 0.1, not 0.10000000149011612."""
     if pa.types.is_float32(column.type) or pa.types.is_float16(column.type):
         return column.cast(pa.float32()).cast(pa.string()).cast(pa.float64())
     return column
 
 
 def beside(table: pa.Table, new: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Put new columns beside those of the input, or in their places.
+    """Put new columns beside those of the input, or in their place.
 
-    With `IS_NEW` among the new columns only the cells that it names take a place.
+    With `IS_NEW` among the new columns, only the cells that it marks are replaced.
     """
     columns = []
     for name in schema.names:

@@ -1,7 +1,7 @@
-"""What pandas keeps in a schema about its columns, true again where columns come or change.
+"""Keeps pandas' metadata in a schema true where columns are added or change.
 
-Comes in: the schema of the input, with the ``pandas`` entry that pandas wrote there, if any. Goes
-out: a schema with new columns in it that pandas can open.
+Comes in: the schema of the input, with pandas' own ``pandas`` entry, if any. Goes out: a schema
+with the new columns that pandas can open.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ class _Frame(TypedDict):
 
 
 def read(schema: pa.Schema) -> dict[str, Any]:
-    """Return what pandas wrote, or an empty one where there is nothing that can be read."""
+    """Return pandas' metadata, or an empty one if there is none that can be read."""
     try:
-        told: dict[str, Any] = json.loads((schema.metadata or {})[KEY])
-        msgspec.convert(told, _Frame)
+        meta: dict[str, Any] = json.loads((schema.metadata or {})[KEY])
+        msgspec.convert(meta, _Frame)
     except (KeyError, ValueError, msgspec.ValidationError):
         return {}
-    return told
+    return meta
 
 
 def index_columns(schema: pa.Schema) -> list[str]:
     """Return the columns that are the index of the frame."""
-    told = read(schema).get("index_columns", ())
-    return [name for name in told if isinstance(name, str) and name in schema.names]
+    meta = read(schema).get("index_columns", ())
+    return [name for name in meta if isinstance(name, str) and name in schema.names]
 
 
 def range_index(schema: pa.Schema) -> tuple[int, int]:
-    """Return start and step of an index that is a range and no column."""
+    """Return start and step of an index that is a range, not a column."""
     for item in () if index_columns(schema) else read(schema).get("index_columns", ()):
         if isinstance(item, dict) and item.get("kind") == "range" and item.get("step"):
             return int(item["start"]), int(item["step"])
@@ -54,16 +54,16 @@ def range_index(schema: pa.Schema) -> tuple[int, int]:
 
 
 def index_names(schema: pa.Schema) -> list[str]:
-    """Return every name under which a level of the index is known, in the file and in pandas."""
-    told = read(schema)
+    """Return every name of an index level, in the file and in pandas."""
+    meta = read(schema)
     stored = index_columns(schema)
-    names = [entry["name"] for entry in told.get("columns", ()) if _field(entry) in stored]
-    ranges = [i.get("name") for i in told.get("index_columns", ()) if isinstance(i, dict)]
+    names = [entry["name"] for entry in meta.get("columns", ()) if _field(entry) in stored]
+    ranges = [i.get("name") for i in meta.get("index_columns", ()) if isinstance(i, dict)]
     return list(dict.fromkeys(n for n in (*stored, *names, *ranges) if isinstance(n, str)))
 
 
 def zones(schema: pa.Schema) -> dict[str, str]:
-    """Return the time zones of columns as pandas knows them."""
+    """Return the time zones of columns by pandas' metadata."""
     found = {}
     for entry in read(schema).get("columns", ()):
         zone = (entry.get("metadata") or {}).get("timezone")
@@ -78,42 +78,42 @@ def has_levels(schema: pa.Schema) -> bool:
 
 
 def joined(old: pa.Schema, new: pa.Schema) -> pa.Schema:
-    """Put new columns where columns of their names are, or at the end.
+    """Put new columns in place of columns with their names, or at the end.
 
     Parameters
     ----------
     old : pyarrow.Schema
     new : pyarrow.Schema
-        As pyarrow made it of a frame.
+        As pyarrow made it from a frame.
     """
     fields = {field.name: field for field in old} | {field.name: field for field in new}
     schema = pa.schema(list(fields.values()), metadata=old.metadata)
-    told = read(old)
-    if not told:
+    meta = read(old)
+    if not meta:
         return schema
     ours = {entry["field_name"]: _readable(entry) for entry in read(new).get("columns", ())}
     index = index_columns(old)
-    entries = [ours.pop(_field(entry), entry) for entry in told["columns"]]
-    if ours and not _are_text(told):
+    entries = [ours.pop(_field(entry), entry) for entry in meta["columns"]]
+    if ours and not _are_text(meta):
         labels = _labels(old)
         entries = [{**e, "name": labels.get(_field(e), e["name"])} for e in entries]
-        for names in told["column_indexes"]:
+        for names in meta["column_indexes"]:
             names |= {"pandas_type": "mixed", "numpy_type": "object", "metadata": None}
     at_end = [entry for entry in entries if _field(entry) in index]  # where pandas looks for it
     entries = [entry for entry in entries if _field(entry) not in index]
-    told["columns"] = [*entries, *ours.values(), *at_end]
-    return schema.with_metadata({**old.metadata, KEY: json.dumps(told).encode()})
+    meta["columns"] = [*entries, *ours.values(), *at_end]
+    return schema.with_metadata({**old.metadata, KEY: json.dumps(meta).encode()})
 
 
 def without_types(schema: pa.Schema, names: Collection[str]) -> pa.Schema:
-    """Leave it to the columns of these names which types they have in pandas."""
-    told = read(schema)
-    if not told or not names:
+    """Let pandas infer the types of the columns with these names."""
+    meta = read(schema)
+    if not meta or not names:
         return schema
-    for entry in told["columns"]:
+    for entry in meta["columns"]:
         if _field(entry) in names:
             entry["numpy_type"] = "object"
-    return schema.with_metadata({**schema.metadata, KEY: json.dumps(told).encode()})
+    return schema.with_metadata({**schema.metadata, KEY: json.dumps(meta).encode()})
 
 
 def _field(entry: Mapping[str, Any]) -> Any:
@@ -121,7 +121,7 @@ def _field(entry: Mapping[str, Any]) -> Any:
 
 
 def _readable(entry: dict[str, Any]) -> dict[str, Any]:
-    """Leave out a type that pandas cannot read again, as it writes them of lists and structs."""
+    """Leave out a type that pandas writes but cannot read, as for lists and structs."""
     try:
         pd.api.types.pandas_dtype(entry["numpy_type"])
     except (TypeError, ValueError, NotImplementedError):
@@ -129,22 +129,22 @@ def _readable(entry: dict[str, Any]) -> dict[str, Any]:
     return entry
 
 
-def _are_text(told: Mapping[str, Any]) -> bool:
+def _are_text(meta: Mapping[str, Any]) -> bool:
     """Whether the names of the columns are texts in pandas."""
-    kinds = {names.get("pandas_type") for names in told.get("column_indexes", ())}
+    kinds = {names.get("pandas_type") for names in meta.get("column_indexes", ())}
     return kinds <= {"unicode", "string"}
 
 
 def _labels(schema: pa.Schema) -> dict[str, Any]:
-    """Return the names that the columns have in pandas, where JSON can hold them.
+    """Return the names that the columns have in pandas, if JSON can hold them.
 
-    Beside a new column they are no integers any more, as pandas has it, but each still is one.
-    Dates become text, as pandas itself writes mixed names.
+    Beside a new column the names are mixed for pandas, but each integer stays one. Dates become
+    text, as pandas itself writes mixed names.
     """
     names = [name for name in schema.names if name not in index_columns(schema)]
     try:
         labels = schema.empty_table().to_pandas().columns.tolist()
-    except (TypeError, ValueError, NotImplementedError):  # dates: pandas itself cannot open them
+    except (TypeError, ValueError, NotImplementedError):  # dates that pandas cannot open
         labels = names
     return {
         name: label if isinstance(label, str | int | float | None) else name

@@ -1,6 +1,6 @@
-"""Parquet files, and folders of them, in batches.
+"""Reads parquet files, and folders of them, in batches.
 
-Comes in: a path. Goes out: plain values of the columns asked for, or batches of all columns with
+Comes in: a path. Goes out: plain values of the requested columns, or batches of all columns with
 their types. A file is read page by page: a row group may be larger than memory.
 """
 
@@ -73,7 +73,7 @@ class ParquetSource:
         self.columns, self.index_names = self._rows.columns, self._rows.index_names
         if not self.columns:
             raise ConfigurationError(
-                f"{path} has no columns. What is in an index alone becomes one by df.reset_index()."
+                f"{path} has no columns. Turn an index into columns with df.reset_index()."
             )
         self.files = [Path(file) for file, _ in self._files]
 
@@ -112,7 +112,7 @@ class ParquetSource:
     def _parts(
         self, path: str, names: Sequence[str], size: int
     ) -> Iterator[tuple[int, dict[str, pa.Array]]]:
-        """Read a file in pieces; where no column is there, its rows are counted all the same."""
+        """Read a file in pieces; without any column its rows are still counted."""
         try:
             with _open(path) as file:
                 there = [name for name in names if name in file.schema_arrow.names]
@@ -121,7 +121,7 @@ class ParquetSource:
                         yield min(size, file.metadata.num_rows - start), {}
                     return
                 for batch in file.iter_batches(size, columns=there, use_threads=False):
-                    # By name: "a.b" is also understood as the field b of a column a.
+                    # By name: "a.b" is also read as the field b of a column a.
                     yield batch.num_rows, dict(zip(batch.schema.names, batch.columns, strict=True))
         except (pa.ArrowException, OSError) as e:
             if isinstance(e, ConfigurationError):
@@ -132,7 +132,7 @@ class ParquetSource:
 def _open(path: str) -> Any:
     """Open a file, unless it has encrypted columns.
 
-    Its footer can be read all the same. It is signed, so that so many bytes follow on what it says.
+    Its footer can still be read. It is signed: a signature of fixed length follows it.
     """
     file = pq.ParquetFile(path, **_OPTIONS)
     with Path(path).open("rb") as tail:
@@ -147,7 +147,7 @@ def _open(path: str) -> Any:
 def _bytes_of(metadata: pq.FileMetaData) -> int:
     """Return the size of a file's data before compression.
 
-    Not that of some columns: pyarrow aborts where the metadata of a column cannot be read.
+    Not of single columns: pyarrow aborts if the metadata of a column cannot be read.
     """
     groups = map(metadata.row_group, range(metadata.num_row_groups))
     return sum(max(group.total_byte_size, 0) for group in groups)
@@ -175,24 +175,24 @@ def _unreadable(path: str, names: Sequence[str], error: Exception) -> Configurat
                 break
     reason = " ".join(str(error).split()).rstrip(".")
     return ConfigurationError(
-        f"{path}{where} cannot be read: {reason}. If the file is damaged, copy or "
-        "write it again, and make the same call: what is answered by then is not paid again."
+        f"{path}{where} cannot be read: {reason}. If the file is damaged, copy or write it "
+        "again, and make the same call: answered rows are not paid again."
     )
 
 
 def _unified(schema: pa.Schema, files: dict[str, pa.Schema]) -> pa.Schema:
-    """Return one schema that holds every value of all files as it is.
+    """Return one schema that can hold every value of all files unchanged.
 
     Raises
     ------
     ConfigurationError
-        Naming the column and both files, where there is none.
+        If there is none; names the column and both files.
     """
     fields = {field.name: field for field in schema}
     first: dict[str, str] = {}
     changed = set()
     if len(schema.names) != len(fields):
-        return schema  # names that stand twice are refused later
+        return schema  # duplicate names are refused later
     for path, theirs in files.items():
         for field in theirs:
             known = fields[field.name] if field.name in first else field
@@ -215,7 +215,7 @@ def _unified(schema: pa.Schema, files: dict[str, pa.Schema]) -> pa.Schema:
 
 
 def _common(a: pa.DataType, b: pa.DataType) -> pa.DataType | None:
-    """Return a type that holds the values of both as they are; None if there is none."""
+    """Return a type that can hold the values of both unchanged; None if there is none."""
     if pa.types.is_dictionary(a) or pa.types.is_dictionary(b):
         if a == b:
             return a
@@ -229,7 +229,7 @@ def _common(a: pa.DataType, b: pa.DataType) -> pa.DataType | None:
         if alike(a) and alike(b):
             return a if a.bit_width > b.bit_width else b
     if any(is_.is_integer(t) for t in (a, b)) and any(is_.is_floating(t) for t in (a, b)):
-        return pa.float64()  # as pandas makes of integers beside a missing value
+        return pa.float64()  # as in pandas for integers with a missing value
     for small, large in ((pa.string(), pa.large_string()), (pa.binary(), pa.large_binary())):
         if {a, b} == {small, large}:
             return large

@@ -27,7 +27,7 @@ _WIDE = {"Int128": "Int64", "UInt128": "UInt64"}
 
 
 class PolarsTable(Table[Any]):
-    """A Polars frame. Its rows have no labels but their numbers."""
+    """A Polars frame. Its rows have only numbers as labels."""
 
     def __init__(self, frame: pl.DataFrame) -> None:
         self.frame = frame.clone()
@@ -69,7 +69,7 @@ class PolarsTable(Table[Any]):
 
 
 class LazyTable(PolarsTable):
-    """A query of Polars, collected; with new columns it is one again."""
+    """A collected LazyFrame; with new columns it is lazy again."""
 
     def in_memory(self) -> PolarsTable:
         return PolarsTable(self.frame)
@@ -83,7 +83,7 @@ class LazyTable(PolarsTable):
 
 
 def _check(name: str, kind: Any) -> None:
-    """Refuse cells that Arrow cannot hold as they are.
+    """Refuse cells that Arrow cannot hold unchanged.
 
     Raises
     ------
@@ -92,18 +92,18 @@ def _check(name: str, kind: Any) -> None:
     inner = getattr(kind, "inner", None)
     for below in [inner] if inner else [field.dtype for field in getattr(kind, "fields", ())]:
         _check(name, below)
-    told = str(kind)
+    type_name = str(kind)
     if isinstance(kind, pl.Object):
         raise ConfigurationError(
-            f"The column {name!r} is of Polars' type Object, whose cells are addresses in memory: "
-            "they would be other requests, and paid again, in every process. Turn it into text or "
+            f"The column {name!r} has Polars' type Object. Its cells are addresses in memory: they "
+            "would be other requests, and paid again, in every process. Turn it into text or "
             "another type first, as in pl.Series([str(v) for v in cells])."
         )
-    if told in _WIDE:
+    if type_name in _WIDE:
         raise ConfigurationError(
-            f"The column {name!r} is {told}, which Arrow does not have. Cast it first: "
-            f'df.with_columns(pl.col("{name}").cast(pl.{_WIDE[told]})), or to pl.String where the '
-            "numbers are larger."
+            f"The column {name!r} is {type_name}, which Arrow does not have. Cast it first: "
+            f'df.with_columns(pl.col("{name}").cast(pl.{_WIDE[type_name]})), or to pl.String where '
+            "the numbers are larger."
         )
 
 
@@ -126,7 +126,7 @@ def _series(table: pa.Table) -> list[pl.Series]:
 
 
 def collected(query: pl.LazyFrame, first: int | None) -> pl.DataFrame:
-    """Run a query now, and say so; or as much of it as its first rows take."""
+    """Run a query now, and report it; or as much of it as its first rows need."""
     if first is not None:
         return query.head(first).collect()
     Reporter(current().progress)(Progress("note", "collecting the LazyFrame now"))

@@ -1,7 +1,7 @@
-"""The output file: the input's columns as they are, and the new ones beside them.
+"""Writes the output file: the input's columns unchanged, and the new ones beside them.
 
 Comes in: a source and the new columns. Goes out: a file that appears whole or not at all. From CSV
-to CSV, and from JSON lines to JSON lines, a record's text is copied as it stands.
+to CSV, and from JSON lines to JSON lines, a record's text is copied unchanged.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ OUTPUTS = (*TEXTS, *PARQUET, *_FEATHER, _EXCEL)
 
 
 class Columns(Protocol):
-    """Where the new columns come from."""
+    """The source of the new columns."""
 
     @property
     def schema(self) -> pa.Schema: ...
@@ -44,8 +44,8 @@ class Columns(Protocol):
 
 
 def check_output(path: str | Path, source: Source) -> Path:
-    """Return the output's path, or say why it cannot be one."""
-    instead = "Give a path of this machine, and upload the file afterwards."
+    """Return the output's path, or raise if it cannot be one."""
+    instead = "Give a path of this machine, and upload the file afterward."
     output = local_path(path, "The output", instead).absolute()
     suffix = text_suffix(output)
     if suffix not in (TEXTS if output.suffix.lower() in COMPRESSED else OUTPUTS):
@@ -57,7 +57,7 @@ def check_output(path: str | Path, source: Source) -> Path:
     if not output.parent.is_dir():
         raise ConfigurationError(f"There is no folder {output.parent} for the output.")
     if output.exists() and any(f.exists() and output.samefile(f) for f in source.files):
-        raise ConfigurationError(f"{output} is the input; the output needs a name of its own.")
+        raise ConfigurationError(f"{output} is the input; the output needs another name.")
     check_outside(output, source, "output")
     if not os.access(output.parent, os.W_OK):
         raise ConfigurationError(f"{output.parent} cannot be written to.")
@@ -72,12 +72,12 @@ def check_output(path: str | Path, source: Source) -> Path:
 
 
 def is_typed(output: Path) -> bool:
-    """Whether every column of the input is given a type in an output."""
+    """Whether every column of the input gets a type in an output."""
     return text_suffix(output) not in CSV_DELIMITERS
 
 
 def joins_types(source: Source, output: Path) -> bool:
-    """Whether cells of the input and new ones in one column have to be of one type."""
+    """Whether old and new cells of one column must have one type."""
     suffix = text_suffix(output)
     if suffix in CSV_DELIMITERS or suffix in JSON_LINES:
         return not _is_copied(source, suffix)
@@ -85,17 +85,17 @@ def joins_types(source: Source, output: Path) -> bool:
 
 
 def _is_copied(source: Source, suffix: str) -> bool:
-    """Whether the text of records stays as it is."""
+    """Whether the text of records stays unchanged."""
     if suffix in JSON_LINES:
         return isinstance(source, JsonLinesSource)
     return isinstance(source, CsvSource | CsvFiles)
 
 
 def check_outside(path: Path, source: Source, what: str) -> None:
-    """Raise when a path lies in a folder that is read as the input."""
+    """Raise if a path is in a folder that is read as the input."""
     if source.path.is_dir() and path.resolve().is_relative_to(source.path.resolve()):
         raise ConfigurationError(
-            f"The {what} {path} lies in the input folder, of which every parquet file is read. "
+            f"The {what} {path} lies in the input folder, and every parquet file there is read. "
             "Choose another place for it."
         )
 
@@ -119,12 +119,12 @@ def write(source: Source, output: Path, new: Columns, check: Callable[[], None])
     output : Path
     new : Columns
     check : callable
-        Raises when the file must not take its place after all; called when it is written.
+        Raises if the file must not be put in place after all; called once it is written.
 
     Notes
     -----
-    A new column that the input has already (``if_exists="replace"``) takes its place; only in the
-    rows that ``IS_NEW`` names, where there is such a column (``if_exists="fill"``).
+    A new column replaces one of the same name in the input (``if_exists="replace"``); with a column
+    ``IS_NEW`` only in the rows that it marks (``if_exists="fill"``).
     """
     suffix = text_suffix(output)
     with atomic_file(output, 0o666) as whole:  # like any file that a program writes here
@@ -163,7 +163,7 @@ def _write_typed(source: Source, file: BinaryIO, new: Columns, is_feather: bool)
 
 
 class _FeatherWriter:
-    """A file of Arrow IPC; choices that come up later are added to those that were written."""
+    """An Arrow IPC file; later choices are added to those already written."""
 
     def __init__(self, file: BinaryIO, schema: pa.Schema) -> None:
         options = pa.ipc.IpcWriteOptions(compression="lz4", emit_dictionary_deltas=True)
@@ -227,7 +227,7 @@ def _write_csv(source: Source, file: BinaryIO, new: Columns, delimiter: str) -> 
 
 
 def _text_cells(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Turn what pyarrow cannot write into a CSV file into text."""
+    """Turn values that pyarrow cannot write to CSV into text."""
     column = flat(column)
     is_view = pa.types.is_string_view(column.type)
     return column.cast(pa.string()) if is_view or pa.types.is_decimal(column.type) else column
@@ -247,5 +247,5 @@ class Line:
         return self._delimiter.join(map(self.cell, texts))
 
     def cells(self, column: pa.ChunkedArray) -> list[str]:
-        """Return a column's cells; null is empty, an empty text is quoted."""
+        """Return a column's cells; null is empty, empty text is quoted."""
         return ['""' if v == "" else self.cell(plain_text(v)) for v in column.to_pylist()]

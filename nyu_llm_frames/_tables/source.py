@@ -1,7 +1,7 @@
-"""An input, whatever its format: columns, plain values in pieces, typed tables in pieces.
+"""Opens an input of any format: columns, plain values in pieces, typed tables in pieces.
 
 Comes in: a path, or several. Goes out: a `Source`. Every pass reads the files from the start;
-nothing of them stays in memory but one piece (a workbook is read whole).
+only one piece stays in memory (a workbook is read whole).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from nyu_llm_frames.errors import ConfigurationError
 
 ROWS = 10_000
 BYTES = 4 << 20
-"""A piece ends at so many rows or bytes, whichever comes first."""
+"""Maximum rows and bytes of a piece, whichever comes first."""
 
 CSV_DELIMITERS = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
 JSON_LINES = (".jsonl", ".ndjson")
@@ -58,7 +58,7 @@ class Source(Protocol):
 
     @property
     def index_names(self) -> Sequence[str]:
-        """Names of the rows' labels, where the file keeps some: no column may have them."""
+        """Names of the rows' labels, if the file has some: no column may have them."""
 
     def pieces(self, columns: Sequence[str], *, index: bool = False) -> Iterator[Piece]:
         """Read some columns as plain values."""
@@ -70,19 +70,19 @@ class Source(Protocol):
         """Read all columns with the types of `schema`."""
 
     def notes(self, columns: Sequence[str]) -> list[str]:
-        """Return what users have to be told of how these columns are read."""
+        """Return messages for users about how these columns are read."""
 
 
 def fingerprint(source: Source) -> tuple[tuple[str, int, int, int], ...]:
-    """Return what changes when a file of the input is written: size, time, and which file it is."""
-    told = []
+    """Return what changes when an input file is written: path, size, time and inode."""
+    stamps = []
     for file in source.files:
         try:
             stat = file.stat()
         except OSError:  # gone
             continue
-        told.append((str(file), stat.st_size, stat.st_mtime_ns, stat.st_ino))
-    return tuple(told)
+        stamps.append((str(file), stat.st_size, stat.st_mtime_ns, stat.st_ino))
+    return tuple(stamps)
 
 
 def open_source(path: Paths, *, sep: str | None = None, sheet: str | int | None = None) -> Source:
@@ -92,14 +92,14 @@ def open_source(path: Paths, *, sep: str | None = None, sheet: str | int | None 
     ----------
     path : str, Path, or a list of them
     sep : str, optional
-        What separates the columns of a CSV file; else its name says it.
+        Separator of a CSV file; by default its name decides.
     sheet : str or int, optional
-        Of an Excel file, by name or by number from 0; else the first.
+        Of an Excel file, by name or by number from 0; by default the first.
 
     Raises
     ------
     ConfigurationError
-        When it is not there, of no known kind, or not what its name says.
+        If it is missing, of no known kind, or not what its name says.
     """
     sep = _separator(sep)
     if isinstance(path, list | tuple | Iterator):
@@ -113,7 +113,7 @@ def open_source(path: Paths, *, sep: str | None = None, sheet: str | int | None 
         _check_kinds(list(kinds.values()))
         from nyu_llm_frames._tables.parquet import ParquetSource
 
-        return ParquetSource(one)  # whatever the names of its files; hive partitions, too
+        return ParquetSource(one)  # with any names of files; hive partitions too
 
 
 def _local(path: Any) -> Path:
@@ -127,7 +127,7 @@ def _local(path: Any) -> Path:
 def _separator(sep: str | None) -> str | None:
     if sep is None:
         return None
-    sep = "\t" if sep == r"\t" else sep  # as shells hand it on
+    sep = "\t" if sep == r"\t" else sep  # as shells pass it
     if isinstance(sep, str) and len(sep) == 1 and sep not in '"\r\n\0\ufeff':
         return sep
     raise ConfigurationError(
@@ -137,7 +137,7 @@ def _separator(sep: str | None) -> str | None:
 
 
 def _kind(path: Path, sep: str | None) -> str:
-    """Say what a file is by its name; "" where that says nothing."""
+    """Say what a file is by its name; "" if unknown."""
     suffix = text_suffix(path)
     for kind, suffixes in (("parquet", PARQUET), ("Feather", FEATHER), ("Excel", EXCEL)):
         if suffix in suffixes:
@@ -150,7 +150,7 @@ def _kind(path: Path, sep: str | None) -> str:
 
 
 def _files_of(folder: Path) -> list[Path]:
-    """Return the data of a folder, without what programs leave beside it."""
+    """Return the data files of a folder, without those that programs leave there."""
     return [
         path
         for path in sorted(folder.rglob("*"), key=natural_order)
@@ -160,12 +160,12 @@ def _files_of(folder: Path) -> list[Path]:
 
 
 def _check_kinds(files: Sequence[Path]) -> None:
-    """Raise for files of several kinds, of which one of each is given."""
+    """Raise for files of several kinds; one of each is given."""
     if len(files) > 1:
-        told = " and ".join(map(str, files[:2]))
+        names = " and ".join(map(str, files[:2]))
         raise ConfigurationError(
-            f"{told} are of two kinds, and the files of one table are of one. Give a list of "
-            "those that are."
+            f"{names} are of two kinds, and the files of one table must be of one kind. Give a "
+            "list of such files."
         )
 
 
@@ -205,14 +205,14 @@ def _open_files(files: Sequence[Path], sep: str | None, sheet: str | int | None)
 
 
 def _check_file(path: Path, kind: str) -> None:
-    """Raise where a file is not there, or not what its name says."""
+    """Raise if a file is missing, or not what its name says."""
     if not path.exists():
         raise ConfigurationError(f"There is no input file {path}.")
     if path.is_dir():
         raise ConfigurationError(f"{path} is a folder, and a list is of files. Give it alone.")
     if path.name.startswith("~$"):
         raise ConfigurationError(
-            f"{path} is what Excel leaves beside a book that is open. Close the book, and give "
+            f"{path} is what Excel leaves beside an open workbook. Close the workbook, and give "
             f"{path.with_name(path.name.removeprefix('~$'))}."
         )
     with path.open("rb") as file:

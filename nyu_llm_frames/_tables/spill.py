@@ -1,7 +1,7 @@
-"""Tables sorted into numbered parts, on disk as soon as they are many.
+"""Sorts tables into numbered parts, on disk as soon as they are large.
 
 Comes in: tables, and for each row the number of its part. Goes out: the rows of a part. The parts
-are Arrow IPC streams, compressed, in a folder of their own; what is small never reaches the disk.
+are compressed Arrow IPC streams in their own folder; small ones are never written.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _OPTIONS = pa.ipc.IpcWriteOptions(compression="lz4")
 
 
 class Spill:
-    """Rows by part, in the order in which they came.
+    """Rows by part, in the order in which they were added.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ class Spill:
         self._written: set[int] = set()
 
     def add(self, table: pa.Table, parts: Ints) -> None:
-        """Take rows in."""
+        """Add rows."""
         if not len(parts):
             return
         low, high = int(parts.min()), int(parts.max())
@@ -56,7 +56,7 @@ class Spill:
             self._flush()
 
     def _flush(self) -> None:
-        make_folder(self._folder.parent)  # prompts lie here in the clear: for nobody else
+        make_folder(self._folder.parent)  # private: prompts are stored here unencrypted
         make_folder(self._folder)
         for number, tables in self._held.items():
             with (
@@ -83,7 +83,7 @@ class Spill:
         return pa.concat_tables(tables) if tables else self.schema.empty_table()
 
     def drop(self, part: int) -> None:
-        """Forget a part."""
+        """Drop a part."""
         self._held.pop(part, None)
         if part in self._written:
             self._written.discard(part)

@@ -1,4 +1,4 @@
-"""What every kind of table gives, in memory or in a file: pieces of rows, and a place for columns.
+"""The protocol of every kind of table: it gives pieces of rows and takes new columns.
 
 Comes in: a table of some library. Goes out: plain values of the columns in use, labels for people,
 and a table of the same kind with new columns beside the old ones.
@@ -28,14 +28,14 @@ class Piece:
     ----------
     rows : int
     values : dict of label to list
-        The columns asked for, as `python_values.to_python` gives them.
+        The requested columns, as `python_values.to_python` gives them.
     index : list or None
-        What `index` prints in a template, where the table has labels and they were asked for; else
-        the rows are numbered from 0.
+        What `index` prints in a template, if the table has labels and they were requested;
+        otherwise the rows are numbered from 0.
     read : float
-        Part of the table that has been read, 0 to 1.
+        Part of the table read so far, 0 to 1.
     labels : sequence, optional
-        Of the rows, for messages; by default `index`, else the numbers.
+        Labels of the rows, for messages; by default `index`, else the numbers.
     """
 
     rows: int
@@ -45,7 +45,7 @@ class Piece:
     labels: Any = None
 
     def take(self, rows: Ints, first: int) -> Piece:
-        """Return some rows under the labels that they have; the piece's first has this number."""
+        """Return some rows with their labels; the piece's first row has this number."""
         at = rows.tolist()
         index = range(first, first + self.rows) if self.index is None else self.index
         labels = index if self.labels is None else self.labels
@@ -54,7 +54,7 @@ class Piece:
 
 
 class Head(Protocol):
-    """What a call is compiled against, before any row is read."""
+    """The names that a call is compiled against, before any row is read."""
 
     @property
     def columns(self) -> Sequence[Hashable]:
@@ -66,12 +66,12 @@ class Head(Protocol):
 
 
 class Table(ABC, Generic[T_co]):
-    """A table in memory. It stays as it is."""
+    """A table in memory. It is never changed."""
 
     @property
     @abstractmethod
     def columns(self) -> Sequence[Hashable]:
-        """Names of the columns, as a template uses them; one may stand twice."""
+        """Names of the columns, as a template uses them; with duplicates."""
 
     index_names: Sequence[str] = ()
 
@@ -85,11 +85,11 @@ class Table(ABC, Generic[T_co]):
         """Read some columns as plain values, `rows` at a time."""
 
     def label(self, row: int) -> Hashable:
-        """Return what a person calls a row."""
+        """Return the label of a row for messages."""
         return row
 
     def numbers(self) -> Ints:
-        """Return the rows' numbers in the whole that they are a part of."""
+        """Return the rows' numbers in the whole table."""
         return np.arange(len(self))
 
     @abstractmethod
@@ -98,15 +98,15 @@ class Table(ABC, Generic[T_co]):
 
     @abstractmethod
     def earlier(self, names: Sequence[str]) -> pd.DataFrame:
-        """Return those of some columns that are there, as pandas has them; rows are numbered."""
+        """Return the columns with these names, if any, as pandas has them; rows are numbered."""
 
     @abstractmethod
     def beside_labels(self, columns: Mapping[str, Any]) -> T_co:
-        """Return a table of columns alone, under the labels of the rows."""
+        """Return a table of these columns alone, with the labels of the rows."""
 
     @abstractmethod
     def with_columns(self, columns: Mapping[str, Any]) -> T_co:
-        """Return a new table with columns at the end, or replaced where they stand.
+        """Return a new table with columns at the end, or replaced in place.
 
         Parameters
         ----------
@@ -115,11 +115,11 @@ class Table(ABC, Generic[T_co]):
         """
 
     def in_memory(self) -> Table[Any]:
-        """Return the rows as no query."""
+        """Return the rows as a frame, not a query."""
         return self
 
     def with_record(self, table: Any, name: str, record: Mapping[str, Any]) -> Any:
-        """Keep a record with a table that came from here, where its library has a place for it."""
+        """Attach a record to a new table, if its library has a place for it."""
         return table
 
 
@@ -147,5 +147,5 @@ class Labels(Sequence[Any]):
         return self._parts[part][row - int(self._ends[part]) + len(self._parts[part])]
 
     def of(self, rows: Ints) -> Labels:
-        """Return those of some rows."""
+        """Return the labels of some rows."""
         return Labels(self._parts, rows)

@@ -1,7 +1,7 @@
-"""Text files as they are read and written: plain, or compressed with gzip or zstd.
+"""Reads and writes text files, plain or compressed with gzip or zstd.
 
-Comes in: a path. Goes out: its bytes, unpacked piece by piece, so that the size of what is inside
-takes no memory; how much of the file was read; a compressed file.
+Comes in: a path. Goes out: its bytes, unpacked piece by piece, so that memory does not grow with
+its size; how much of the file was read; a compressed file.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ COMPRESSED = {".gz": "gzip", ".zst": "zstd"}
 
 
 def text_suffix(path: Path) -> str:
-    """Return the end of a name that says what the file is: ``.csv`` of ``in.csv.gz``, too.
+    """Return the suffix of a name that says what the file is: ``.csv`` also for ``in.csv.gz``.
 
     Examples
     --------
@@ -34,7 +34,7 @@ def text_suffix(path: Path) -> str:
 
 
 def with_suffix(path: Path, suffix: str) -> Path:
-    """Put another end in place of all that says what the file is.
+    """Replace all suffixes that say what the file is.
 
     Examples
     --------
@@ -47,19 +47,19 @@ def with_suffix(path: Path, suffix: str) -> Path:
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Name the input when it cannot be read."""
+    """Name the input in the error when it cannot be read."""
     try:
         yield
     except LLMFramesError:
         raise
     except (OSError, EOFError, zlib.error) as e:
-        told = getattr(e, "strerror", None)
-        if told is None and path.suffix.lower() in COMPRESSED:
+        reason = getattr(e, "strerror", None)
+        if reason is None and path.suffix.lower() in COMPRESSED:
             raise ConfigurationError(
-                f"{path} is damaged, or was cut off: {str(e).rstrip('.')}. Copy or download it "
+                f"{path} is damaged or cut off: {str(e).rstrip('.')}. Copy or download it "
                 "again, and make the same call."
             ) from None
-        raise ConfigurationError(f"{path} cannot be read: {told or e}.") from None
+        raise ConfigurationError(f"{path} cannot be read: {reason or e}.") from None
 
 
 class TextFile:
@@ -68,7 +68,7 @@ class TextFile:
     Attributes
     ----------
     content : binary file
-        What is in it, unpacked.
+        Its content, unpacked.
     """
 
     def __init__(self, path: Path) -> None:
@@ -84,13 +84,13 @@ class TextFile:
             self.content = cast(BinaryIO, io.BufferedReader(unpacked))
 
     def lines(self) -> io.TextIOWrapper:
-        """Return the text, with the line ends that it has."""
+        """Return the text with its line ends."""
         self._text = io.TextIOWrapper(self.content, encoding="utf-8-sig", newline="")
         return self._text
 
     @property
     def read(self) -> float:
-        """Part of the file that has been read, 0 to 1."""
+        """Part of the file read so far, 0 to 1."""
         return min(self._raw.tell() / self._size, 1.0)
 
     def close(self) -> None:
@@ -100,19 +100,19 @@ class TextFile:
 
 @contextmanager
 def open_text(path: Path) -> Iterator[TextFile]:
-    """Open a text file; what is wrong with it while it is read names it."""
+    """Open a text file; errors while it is read name it."""
     with reading(path), closing(TextFile(path)) as file:
         try:
             yield file
         except ConfigurationError:
             while path.suffix.lower() in COMPRESSED and file.content.read(1 << 20):
-                pass  # nonsense comes out of a damaged file before its end says that it is one
+                pass  # a damaged file gives nonsense before its end shows the damage
             raise
 
 
 @contextmanager
 def compressed(file: BinaryIO, path: Path) -> Iterator[BinaryIO]:
-    """Compress what is written into a file, if its name says so."""
+    """Compress a file while it is written, if its name says so."""
     kind = COMPRESSED.get(path.suffix.lower())
     if kind == "gzip":
         with gzip.GzipFile("", "wb", 6, file, mtime=0) as packed:
@@ -125,14 +125,14 @@ def compressed(file: BinaryIO, path: Path) -> Iterator[BinaryIO]:
 
 
 def other_delimiter(header: str, delimiter: str) -> str:
-    """Say how to read a file whose header is one column, with another separator in its name."""
+    """Say how to read a file if another separator occurs in its header of one column."""
     found = [mark for mark in (";", "\t", "|", ",") if mark != delimiter and mark in header]
     if delimiter in header or not found:
         return ""
     mark = max(found, key=header.count)
     return (
-        f"The header has no {delimiter!r}, and {header.count(mark):,} {mark!r}: where that "
-        f"separates the columns, give sep={mark!r}, as pd.read_csv(..., sep={mark!r}) has it."
+        f"The header has no {delimiter!r}, and {header.count(mark):,} {mark!r}: if that "
+        f"separates the columns, give sep={mark!r}, as in pd.read_csv(..., sep={mark!r})."
     )
 
 
@@ -147,7 +147,7 @@ def not_utf_8(path: Path, line: int, text: bytes, e: UnicodeDecodeError) -> Conf
     text : bytes
         The line.
     e : UnicodeDecodeError
-        What came of reading it, or a part of it.
+        The error of decoding it, or a part of it.
     """
     looks = "UTF-16" if text.startswith((b"\xff\xfe", b"\xfe\xff")) else "WINDOWS-1252"
     if looks != "UTF-16" and b"\0" in text:

@@ -1,7 +1,7 @@
-"""The folder for what does not fit into memory: beside the output, private, gone afterwards.
+"""The private folder for data that does not fit into memory, beside the output until the end.
 
-Comes in: the output's path. Goes out: a folder. What a dead process left behind is removed, its
-half-written output, too.
+Comes in: the output's path. Goes out: a folder. Files that a dead process left behind are removed,
+with its unfinished output.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from nyu_llm_frames._sidecar.storage import draft_path, left_behind
 
 
 def work_folder(output: Path) -> Path:
-    """Name a folder of this process for one output; it is made when something goes into it."""
+    """Name a folder of this process for one output; it is made when it is first used."""
     for old in output.parent.glob(f".{glob.escape(output.name)}.*"):
         if not left_behind(old):
             continue

@@ -1,6 +1,6 @@
-"""The embedded gateway on the command line: ``python -m nyu_llm_frames.local``.
+"""Runs the embedded gateway from the command line: ``python -m nyu_llm_frames.local``.
 
-Comes in: arguments. Goes out: a server in the foreground, exit code 2 when it cannot be.
+Comes in: arguments. Goes out: a server in the foreground, or exit code 2 if it cannot start.
 """
 
 from __future__ import annotations
@@ -18,32 +18,32 @@ from nyu_llm_frames.local.spec import Key
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Put the server's arguments into any parser."""
+    """Add the server's arguments to a parser."""
     who = parser.add_mutually_exclusive_group()
     who.add_argument("--model", type=Path, metavar="GGUF", help="a model file of your own")
     who.add_argument("--upstream", metavar="URL", help="an OpenAI-compatible server that answers")
-    who.add_argument("--answers", choices=["echo"], help="no model: repeat the question")
+    who.add_argument("--answers", choices=["echo"], help="no model: repeat the prompt")
     parser.add_argument("--upstream-key-env", metavar="NAME", help="variable with its key")
     parser.add_argument("--data", type=Path, help="folder of the stores (default: user data)")
     parser.add_argument("--host", default="127.0.0.1", help="address (default: %(default)s)")
     parser.add_argument("--port", type=int, default=0, help="port (default: any free one)")
-    parser.add_argument("--api-key", type=Key, help="key to ask for (default: a random one)")
+    parser.add_argument("--api-key", type=Key, help="required key (default: a random one)")
     parser.add_argument("--concurrency", type=int, help="requests at once (1; upstream: 4)")
     parser.add_argument(
         "--max-tokens",
         type=int,
         default=256,
-        help="length of an answer where the request does not say (default: %(default)s)",
+        help="tokens of an answer, unless the request sets it (default: %(default)s)",
     )
     parser.add_argument(
-        "--context", type=int, default=2048, help="tokens the model sees (default: %(default)s)"
+        "--context", type=int, default=2048, help="tokens of prompt and answer (%(default)s)"
     )
     parser.add_argument("--until-unused", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--grace", type=float, default=10.0, help=argparse.SUPPRESS)
 
 
 def serve_arguments(arguments: argparse.Namespace) -> None:
-    """Serve as the arguments say."""
+    """Run a server with these arguments."""
     serve(
         data=arguments.data,
         model=arguments.model,
@@ -62,7 +62,7 @@ def serve_arguments(arguments: argparse.Namespace) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the server; give the exit code."""
+    """Run the server; return the exit code."""
     os.umask(0o077)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)

@@ -1,6 +1,6 @@
-"""Who may call the server, and who keeps it alive.
+"""Checks the key of every call, and counts the users who keep the server alive.
 
-Comes in: requests. Goes out: a 401 without the key, a count of users, or the application's answer.
+Comes in: requests. Goes out: 401 without the key, a count of users, or the application's answer.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ HOLD_LOOK_S = 0.25
 
 
 class Users:
-    """Who uses this server: processes that keep a connection open, and calls.
+    """The users of this server: processes that keep a connection open, and calls.
 
     The connection is closed by the operating system however its process ends, so a killed
     kernel is noticed and no process id is ever guessed.
@@ -32,7 +32,7 @@ class Users:
         self.last_seen = clock()
 
     def idle_s(self) -> float:
-        """Give the seconds since the last user left; 0 while there is one."""
+        """Return the seconds since the last user left; 0 while there is one."""
         return 0.0 if self.held else self._clock() - self.last_seen
 
     def enter(self) -> None:
@@ -40,7 +40,7 @@ class Users:
         self.held += 1
 
     def leave(self) -> None:
-        """Count one less."""
+        """Count one fewer."""
         self.held -= 1
         self.last_seen = self._clock()
 
@@ -55,7 +55,7 @@ def refusal(status: int, message: str) -> JSONResponse:
 def guarded(
     app: ASGIApp, *, key: str, users: Users, ending: Callable[[], bool] = lambda: False
 ) -> ASGIApp:
-    """Let in whoever has the key, count calls, and answer ``/hold`` until its caller is gone."""
+    """Admit callers with the key, count calls, and answer ``/hold`` until its caller is gone."""
     secret = key.encode()
 
     async def call(scope: Scope, receive: Receive, send: Send) -> None:
@@ -71,7 +71,7 @@ def guarded(
             no = refusal(401, "x-portkey-api-key is not the key of this embedded gateway")
             await no(scope, receive, send)
             return
-        if ending():  # nobody may come to rely on a server that is about to go
+        if ending():  # no process may come to depend on a server that is about to end
             await refusal(503, "this embedded gateway is ending")(scope, receive, send)
             return
         users.enter()

@@ -1,4 +1,4 @@
-"""What answers a request: the protocol of an engine, and the choice of one.
+"""The protocol of an engine, which answers requests, and the choice of one.
 
 Comes in: an `EngineSpec` and its options. Goes out: an engine, ready to answer in any thread.
 """
@@ -21,7 +21,7 @@ class Engine(Protocol):
     Attributes
     ----------
     model : str
-        The model that really answers, empty when only its answers tell.
+        The model that really answers; empty if only its answers name it.
     slots : int
         How many requests it takes at once.
     fragile : bool
@@ -36,7 +36,7 @@ class Engine(Protocol):
     def fragile(self) -> bool: ...
 
     def answer(self, body: Mapping[str, Any], stop: Event) -> Completion:
-        """Answer one checked body; `RowError` when it cannot be, early when `stop` is set."""
+        """Answer one checked body; raise `RowError` if that fails, early when `stop` is set."""
         ...
 
 

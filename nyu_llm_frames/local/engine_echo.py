@@ -1,4 +1,4 @@
-"""The engine for tests and teaching: it gives the question back, or a value that fits a schema.
+"""The engine for tests and teaching: it repeats the prompt, or makes a value that fits a schema.
 
 Comes in: a chat body. Goes out: ``echo: <last user text>``, or JSON that conforms to the schema,
 the same one for the same body. No model is involved, and the answer says so: ``model: echo``.
@@ -21,7 +21,7 @@ MAX_ITEMS = 10_000
 
 @dataclass(frozen=True, slots=True)
 class EchoEngine:
-    """Answer with the question."""
+    """Answers with the prompt."""
 
     slots: int = 1
     model: str = "echo"
@@ -47,7 +47,7 @@ class EchoEngine:
 
 
 def last_user_text(messages: list[Any]) -> str:
-    """Give the text of the last user message, or of the last message when there is none."""
+    """Return the text of the last user message, or of the last message if there is none."""
     users = [m for m in messages if m.get("role") == "user"]
     return _text((users or messages)[-1].get("content"))
 

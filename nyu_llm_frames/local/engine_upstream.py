@@ -1,7 +1,7 @@
-"""The engine that asks any OpenAI-compatible server: vLLM, Ollama, llama.cpp, a hosted one.
+"""The engine that calls any OpenAI-compatible server: vLLM, Ollama, llama.cpp, a hosted one.
 
-Comes in: a chat body. Goes out: the upstream's answer under the upstream's own model name.
-Retries what may pass (429, 408, 5xx, lost connections), waits as long as ``Retry-After`` says.
+Comes in: a chat body. Goes out: the upstream's answer under the upstream's own model name. It
+retries temporary failures (429, 408, 5xx, lost connections) and waits as ``Retry-After`` says.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import httpx
 from nyu_llm_frames.errors import ConfigurationError
 from nyu_llm_frames.local.rows import Completion, RowError, asked_tokens
 
-_SETUP = frozenset({401, 403, 404})  # the upstream's own faults, and not the row's
+_SETUP = frozenset({401, 403, 404})  # faults of the upstream, not of the row
 _NETWORK = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR")
 TRIES = 6
 FIRST_WAIT_S = 0.5
@@ -33,9 +33,9 @@ FINISH = {"stop": "STOP", "tool_calls": "STOP", "length": "MAX_TOKENS", "content
 
 
 class UpstreamEngine:
-    """Pass requests on, `slots` at once."""
+    """Passes requests on, `slots` at once."""
 
-    model = ""  # the upstream's answers tell
+    model = ""  # the upstream's answers name it
     fragile = False
 
     def __init__(
@@ -59,26 +59,26 @@ class UpstreamEngine:
                 headers={"authorization": f"Bearer {key}"} if key else {},
                 timeout=TIMEOUT,
                 limits=httpx.Limits(max_connections=None),
-                # No proxy leads back to this host.
+                # No proxy for this host itself.
                 trust_env=not _is_loopback(parts.hostname or ""),
             )
-        except Exception as error:  # anything that the environment says of the network
-            said = f"{type(error).__name__}"
+        except Exception as error:  # any wrong network setting of the environment
+            reason = f"{type(error).__name__}"
         else:
             return
         names = [name for name in os.environ if name.upper() in _NETWORK]
         raise ConfigurationError(
-            f"The upstream {url} cannot be reached with what the environment says of proxies and "
-            f"certificates ({said}): one of {', '.join(names) or ', '.join(_NETWORK)} is wrong."
+            f"The upstream {url} cannot be reached with the environment's proxies and "
+            f"certificates ({reason}): one of {', '.join(names) or ', '.join(_NETWORK)} is wrong."
         )
 
     def answer(self, body: Mapping[str, Any], stop: Event) -> Completion:
-        """Ask the upstream, again where that may help."""
-        asked = {k: v for k, v in body.items() if v is not None and k != "stream"}
+        """Call the upstream, again where that may help."""
+        passed = {k: v for k, v in body.items() if v is not None and k != "stream"}
         if asked_tokens(body) is None:
-            asked["max_tokens"] = self._max_tokens
+            passed["max_tokens"] = self._max_tokens
         # ASCII escapes: a lone surrogate has no UTF-8, but it has an escape.
-        content = json.dumps(asked).encode("ascii")
+        content = json.dumps(passed).encode("ascii")
         wait_s = self._first_wait_s
         for attempt in range(1, TRIES + 1):
             pause: float | None = None
@@ -88,7 +88,7 @@ class UpstreamEngine:
                 )
             except httpx.TransportError as error:
                 failure = RowError(503, f"the upstream {self._url} cannot be reached: {error!r}")
-                # Known to be away: one try a row, so that a long job does not wait for each.
+                # Known to be unreachable: one try a row, so that a long job does not wait for each.
                 if self._unreachable:
                     raise failure from error
                 if attempt == TRIES:
@@ -99,7 +99,7 @@ class UpstreamEngine:
                     return completion(response)
                 failure = RowError(response.status_code, _message(response))
                 if response.status_code in _SETUP:
-                    # Another attempt cures it, once the key is right or the model is there.
+                    # Another attempt succeeds once the key is right or the model is there.
                     raise RowError(502, f"the upstream answered {failure.status}: {failure}")
                 if response.status_code not in (408, 429) and response.status_code < 500:
                     raise failure
@@ -134,7 +134,7 @@ def completion(response: httpx.Response) -> Completion:
             content=content if isinstance(content, str) else None,
             finish_reason=FINISH.get(reason, reason.upper()),
             prompt_tokens=usage.get("prompt_tokens") or 0,
-            # OpenAI counts thinking inside, the gateway outside of completion_tokens.
+            # OpenAI counts thinking in completion_tokens, the gateway outside of them.
             completion_tokens=max(0, (usage.get("completion_tokens") or 0) - reasoning),
             reasoning_tokens=reasoning,
             cached_tokens=(usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0,
@@ -146,7 +146,7 @@ def completion(response: httpx.Response) -> Completion:
 
 
 def retry_after(value: str | None, now: float) -> float | None:
-    """Read ``Retry-After`` in either form; None when it is absent or unreadable.
+    """Read ``Retry-After`` in either form; None if it is absent or unreadable.
 
     Examples
     --------

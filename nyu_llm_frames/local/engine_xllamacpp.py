@@ -1,7 +1,7 @@
 """The engine with a model on this computer: llama.cpp through the `xllamacpp` wheel.
 
-Comes in: a chat body. Goes out: the model's answer, held to the JSON schema by a grammar. The
-same body gives the same answer in any order and process: one slot, no prompt cache, fixed seed.
+Comes in: a chat body. Goes out: the model's answer, which a grammar restricts to the JSON schema.
+The same body gives the same answer in any order and process: one slot, no prompt cache, fixed seed.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from nyu_llm_frames.errors import ConfigurationError
 from nyu_llm_frames.local.rows import Completion, RowError, asked_schema, asked_tokens
 
 SEED = 20240601
-RANDOM_SEED = 2**32 - 1  # llama.cpp draws one in its place; -1 is the same in 32 bits
+RANDOM_SEED = 2**32 - 1  # llama.cpp then draws a random seed; -1 is the same in 32 bits
 FINISH = {"stop": "STOP", "tool_calls": "STOP", "length": "MAX_TOKENS"}
-# What is passed on. The engine's other fields (slots, cache, grammars, files) stay closed.
+# The fields that are passed on. The engine's others (slots, cache, grammars, files) are not.
 PASSED = (
     "messages",
     "temperature",
@@ -37,7 +37,7 @@ PASSED = (
 
 
 class ModelEngine:
-    """Answer with a GGUF model."""
+    """Answers with a GGUF model."""
 
     fragile = True  # native code: a crash ends the process
 
@@ -53,7 +53,7 @@ class ModelEngine:
         params.cache_prompt = False
         params.cache_ram_mib = 0
         params.sampling.seed = SEED
-        # It opens a listener of its own on loopback, which nobody needs: lock it.
+        # It opens its own listener on loopback, which is not needed: lock it.
         params.api_keys = [secrets.token_hex(32)]
         params.hostnames = ["127.0.0.1"]
         params.offline = True
@@ -73,22 +73,22 @@ class ModelEngine:
 
     def answer(self, body: Mapping[str, Any], stop: Event) -> Completion:
         """Run the model on one body."""
-        asked = {name: body[name] for name in PASSED if body.get(name) is not None}
-        # llama.cpp adds without care: a huge max_tokens overflows into an answer of one token.
-        asked["max_tokens"] = min(asked_tokens(body) or self._max_tokens, self._context)
-        asked["cache_prompt"] = False
-        seed = asked.get("seed")
+        passed = {name: body[name] for name in PASSED if body.get(name) is not None}
+        # llama.cpp adds without a check: a huge max_tokens overflows into an answer of one token.
+        passed["max_tokens"] = min(asked_tokens(body) or self._max_tokens, self._context)
+        passed["cache_prompt"] = False
+        seed = passed.get("seed")
         if isinstance(seed, int) and seed % 2**32 == RANDOM_SEED:
-            asked["seed"] = SEED
+            passed["seed"] = SEED
         schema = asked_schema(body)
         if schema is not None:
-            asked["response_format"] = {
+            passed["response_format"] = {
                 "type": "json_schema",
                 "json_schema": {"name": "answer", "schema": schema},
             }
         try:
-            json.dumps(asked, allow_nan=False, ensure_ascii=False).encode()
-            answer = self._server.handle_chat_completions(asked)
+            json.dumps(passed, allow_nan=False, ensure_ascii=False).encode()
+            answer = self._server.handle_chat_completions(passed)
         except (ValueError, RecursionError) as error:
             raise RowError(400, f"the request cannot be used: {error}") from error
         except RuntimeError as error:

@@ -1,6 +1,6 @@
-"""The packages that only the embedded gateway needs, and what to do where they are missing.
+"""Checks the packages that only the embedded gateway needs, and says how to get them.
 
-Comes in: module names. Goes out: nothing, or a `ConfigurationError` with the ways that work.
+Comes in: module names. Goes out: nothing, or a `ConfigurationError` with the alternatives.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ MODEL = "xllamacpp"
 
 
 def require(*modules: str) -> None:
-    """Raise `ConfigurationError` when a module of the extra is not installed; imports nothing."""
+    """Raise `ConfigurationError` if a module of the extra is not installed; imports nothing."""
     missing = [name for name in modules if importlib.util.find_spec(name) is None]
     if not missing:
         return
@@ -23,7 +23,7 @@ def require(*modules: str) -> None:
     if MODEL in missing:
         text += (
             "\nThe model's engine (xllamacpp) has wheels for Linux on x86_64 and aarch64, macOS 13 "
-            "and later, and Windows on amd64. On another platform, let a server that runs answer "
+            "and later, and Windows on amd64. On another platform, use a running server "
             "(upstream='http://127.0.0.1:11434/v1' or `nyu-llm-frames serve --upstream URL`: "
             "Ollama, vLLM, llama.cpp), or use answers='echo' for a try without any model."
         )

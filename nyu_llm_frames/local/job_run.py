@@ -1,7 +1,7 @@
-"""A server from its start to its end, in this process.
+"""Runs a server in this process from its start to its end.
 
-Comes in: where, which engine, which options. Goes out: a listening server with its record on
-disk, until a signal, Ctrl-C, or (when started for others) until its last user is gone.
+Comes in: address, engine, options. Goes out: a listening server with its record on disk, until a
+signal, Ctrl-C, or (if started for others) until its last user is gone.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 class _Server(uvicorn.Server):  # type: ignore[misc]
-    """A uvicorn server whose signals end it in order, and do not strike again afterwards."""
+    """A uvicorn server that signals end cleanly, without being raised again afterward."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -71,10 +71,10 @@ def run(
     api_key: str | None,
     until_unused: bool,
 ) -> None:
-    """Serve until told to end; see `nyu_llm_frames.local.process.serve`."""
+    """Serve until the end; see `nyu_llm_frames.local.process.serve`."""
     folder = paths.store_folder(data, spec)
     try:
-        # A moment of patience: others test the lock by taking it.
+        # Wait a moment: others test the lock by taking it.
         with paths.held(paths.server_lock(folder), 2):
             paths.forget_running(folder)
             try:
@@ -83,7 +83,7 @@ def run(
                 paths.forget_running(folder)
     except Timeout as error:
         raise ConfigurationError(
-            f"A server runs already on {folder}: use it, end it, or choose another place (--data)."
+            f"A server already runs on {folder}: use it, end it, or choose another place (--data)."
         ) from error
     except StoreError as error:
         raise ConfigurationError(str(error)) from error
@@ -100,7 +100,7 @@ def _serve(
 ) -> None:
     key = api_key or paths.store_key(folder)
     store = Store(folder)
-    tempfile.tempdir = str(store.blobs)  # of uploads that come in: /tmp is memory on many machines
+    tempfile.tempdir = str(store.blobs)  # for uploads: /tmp is in memory on many machines
     engine = build(spec, options)
     worker = Worker(store, engine)
     users = Users()
@@ -115,7 +115,7 @@ def _serve(
     gateway = Gateway(store, worker, engine, about=about)
 
     async def watch() -> None:
-        """Give a starter a minute to come; once somebody came, end soon after the last."""
+        """Wait a minute for the first user; end soon after the last one has left."""
         while True:
             await anyio.sleep(WATCH_EVERY_S)
             if server.should_exit:
@@ -158,8 +158,8 @@ def _serve(
         store.forget_tries()
         store.close()
         if not ended:
-            # A row in native code cannot be told to stop, and ending the interpreter around it
-            # crashes. Its answer was not stored; the row is done again at the next start.
+            # A row in native code cannot be stopped, and ending the interpreter around it crashes.
+            # Its answer was not stored; the row is done again at the next start.
             sys.stdout.flush()
             os._exit(0)
 
@@ -167,7 +167,7 @@ def _serve(
 def _listen(host: str, port: int, *, exact: bool) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
-    if os.name != "nt":  # there it would share the port with a stranger
+    if os.name != "nt":  # on Windows it would share the port with another program
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
@@ -176,7 +176,7 @@ def _listen(host: str, port: int, *, exact: bool) -> socket.socket:
             listener.close()
             raise GatewayError(f"Cannot listen on {host}:{port}: {error}") from error
         listener.bind((host, 0))
-    listener.listen(128)  # whoever reads the record may connect at once
+    listener.listen(128)  # readers of the record may connect at once
     return listener
 
 
@@ -186,10 +186,10 @@ def _greet(spec: EngineSpec, folder: Path, host: str, port: int, key: str, *, sh
     print(f"api_key:  {key if shown else 'the one you gave'}")
     print(f"answers:  {spec.realm}")
     print(f"store:    {folder}")
-    # Answers are filed under the provider: with another one they would pass for its model's.
+    # Answers are stored under the provider: another one would claim them for its model.
     print("To use it: set PORTKEY_BASE_URL and PORTKEY_API_KEY to these,")
     print(f"  PORTKEY_PROVIDER={spec.realm} and NYU_LLM_BUCKET=any; or, on this machine, give")
     print('  gateway="local" (--gateway local) with the options of this server.')
     if host not in LOOPBACK:
-        print("Other computers can reach this server; whoever has the key can use it.")
-    print("Ctrl-C ends it; jobs that are not over go on at the next start.", flush=True)
+        print("Other computers can reach this server; anyone with the key can use it.")
+    print("Ctrl-C ends it; unfinished jobs go on at the next start.", flush=True)

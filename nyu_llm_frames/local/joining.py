@@ -1,7 +1,7 @@
-"""Become a user of the server that runs on a store.
+"""Makes this process a user of the server that runs on a store.
 
 Comes in: a store folder. Goes out: the server's record, and a connection that stays open until
-this process ends, by which the server knows that it is needed. The operating system closes it
+this process ends, which shows the server that it is needed. The operating system closes it
 however the process ends, so a killed kernel is noticed and no process id is ever guessed.
 """
 
@@ -24,15 +24,15 @@ from nyu_llm_frames.local import paths
 
 
 class NoAnswerError(Exception):
-    """What listens there is no server, or one that is ending."""
+    """The listener there is not a server, or one that is ending."""
 
 
-# The connections by which this process counts as a user, one per server, open until it ends.
+# Connections that make this process count as a user, one per server, open until it ends.
 _held: dict[tuple[int, str], tuple[int, socket.socket]] = {}
 
 
 def is_served(folder: Path) -> bool:
-    """Say whether a server lives: it holds its lock until the operating system takes it."""
+    """Whether a server is running: it holds its lock until the operating system frees it."""
     try:
         with paths.held(paths.server_lock(folder), 0):
             return False
@@ -41,7 +41,7 @@ def is_served(folder: Path) -> bool:
 
 
 def join(folder: Path, given: dict[str, Any], deadline: float) -> paths.Running | None:
-    """Become a user of the server that holds the lock; None when it ends before that."""
+    """Become a user of the server that holds the lock; None if it ends before that."""
     pause_s = 0.02
     problem = "it has written no address"
     while is_served(folder):
@@ -99,7 +99,7 @@ def _compare(given: dict[str, Any], about: dict[str, Any], folder: Path) -> None
     if differ:
         name, value = next(iter(differ.items()))
         raise ConfigurationError(
-            f"The server of {folder} runs already, with {name}={value!r} and not "
+            f"The server of {folder} already runs, with {name}={value!r} and not "
             f"{given[name]!r}. It is shared: leave the option out, end the processes that use it "
             f"(its own process id is {about.get('pid')}), or choose another place with data=."
         )
@@ -129,7 +129,7 @@ def _reachable(running: paths.Running) -> str:
 
 
 def origin(running: paths.Running) -> str:
-    """Give the address without a path."""
+    """Return the address without its path."""
     host = _reachable(running)
     return f"http://{f'[{host}]' if ':' in host else host}:{running.port}"
 

@@ -1,4 +1,4 @@
-"""The gateway's JSON objects: a batch job and a file.
+"""Makes the gateway's JSON objects: a batch job and a file.
 
 Comes in: records of the store. Goes out: dictionaries with the gateway's fields in its order. Pure.
 """
@@ -13,7 +13,7 @@ from nyu_llm_frames.local.store import OPEN, Job, StoredFile, file_id
 
 
 def upload_object(stored: StoredFile) -> dict[str, Any]:
-    """Write what an upload answers."""
+    """Make the answer to an upload."""
     return {
         "id": file_id(stored.uri),
         "bytes": stored.bytes,
@@ -28,13 +28,13 @@ def upload_object(stored: StoredFile) -> dict[str, Any]:
 
 
 def output_object(job: Job) -> dict[str, Any]:
-    """Write the output of a job as a file; its size is what ``/output`` gives."""
+    """Describe the output of a job as a file; its size is that of ``/output``."""
     at = job.completed_at or job.cancelled_at or job.failed_at or job.created_at
     return file_object(job.output_uri, job.output_bytes, at, None)
 
 
 def batch_object(job: Job) -> dict[str, Any]:
-    """Write a job as the gateway does: later times appear only when they are known."""
+    """Describe a job as the gateway does: later times appear only when they are known."""
     folder = file_id(job.input_uri.rpartition("/")[0] + "/")
     out: dict[str, Any] = {
         "id": str(job.id),
@@ -63,7 +63,7 @@ def batch_object(job: Job) -> dict[str, Any]:
 
 
 def file_object(uri: str, size: int, at: int, purpose: str | None) -> dict[str, Any]:
-    """Write what asking for a file answers; another shape than the upload's."""
+    """Make the answer about a file; its shape differs from the upload's."""
     return {
         "id": file_id(uri),
         "object": "file",

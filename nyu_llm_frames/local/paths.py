@@ -1,7 +1,7 @@
-"""The folder of one server, and the small files by which processes find it.
+"""The folder of one server, and the small files that lead processes to it.
 
 Comes in: a store folder. Goes out: its lock, its key, and the record of the running server.
-The lock alone says whether a server runs: the operating system frees it however a process ends.
+Only the lock shows whether a server runs: the operating system frees it however a process ends.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from nyu_llm_frames.local.spec import EngineSpec, Key
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """What a running server writes down about itself."""
+    """What a running server records about itself."""
 
     pid: int
     host: str
@@ -37,7 +37,7 @@ class Running:
 
 
 def default_data() -> Path:
-    """Give the user's data folder for this package."""
+    """Return the user's data folder for this package."""
     require("platformdirs")
     import platformdirs
 
@@ -45,7 +45,7 @@ def default_data() -> Path:
 
 
 def store_folder(data: Path | None, spec: EngineSpec) -> Path:
-    """Give (and make, private) the store of one engine: a job never changes its engine."""
+    """Return the private store of one engine, made if needed: a job never changes its engine."""
     root = Path(data).expanduser().absolute() if data is not None else default_data()
     folder = root / spec.folder
     try:
@@ -61,12 +61,12 @@ def store_folder(data: Path | None, spec: EngineSpec) -> Path:
 
 
 def server_lock(folder: Path) -> FileLock:
-    """Give the lock that a server holds as long as it lives."""
+    """Return the lock that a server holds as long as it runs."""
     return FileLock(folder / "server.lock", thread_local=False, fallback_to_soft=False)
 
 
 def start_lock(folder: Path) -> FileLock:
-    """Give the lock that whoever starts a server holds until it is ready."""
+    """Return the lock that the process that starts a server holds until it is ready."""
     return FileLock(folder / "start.lock", thread_local=False, fallback_to_soft=False)
 
 
@@ -98,7 +98,7 @@ def held(lock: FileLock, timeout_s: float = -1) -> Iterator[None]:
 
 
 def read_running(folder: Path) -> Running | None:
-    """Read the record of the server that runs or ran last."""
+    """Read the record of the server that is running or ran last."""
     try:
         data: Any = json.loads((folder / "server.json").read_bytes())
         return Running(**data)
@@ -112,12 +112,12 @@ def write_running(folder: Path, running: Running) -> None:
 
 
 def forget_running(folder: Path) -> None:
-    """Remove the record: from now on its port and key mean nothing."""
+    """Remove the record: from now on its port and key are invalid."""
     (folder / "server.json").unlink(missing_ok=True)
 
 
 def last_port(folder: Path) -> int:
-    """Give the port of the last server, so that the next one is found at the same address."""
+    """Return the port of the last server, so that the next one has the same address."""
     try:
         return int((folder / "port").read_text())
     except (OSError, ValueError):
@@ -125,7 +125,7 @@ def last_port(folder: Path) -> int:
 
 
 def store_key(folder: Path) -> Key:
-    """Give the key of this store; made at random the first time."""
+    """Return the key of this store; made at random the first time."""
     path = folder / "key"
     with suppress(OSError):
         if key := Key(path.read_text().strip()):

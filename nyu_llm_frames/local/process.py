@@ -1,4 +1,4 @@
-"""Find the server of a store, or start one in a process of its own.
+"""Finds the server of a store, or starts one in its own process.
 
 Comes in: a store and an engine. Goes out: the address and key of the one server there. Imports
 no server and no model, so a client may import it at any time.
@@ -26,12 +26,12 @@ from nyu_llm_frames.local.weights import ensure_weights
 
 START_S = 300.0
 LOG_BYTES = 5 * 2**20
-USAGE = 2  # exit code of a server that says itself why it cannot start
+USAGE = 2  # exit code of a server that explains itself why it cannot start
 
 
 @dataclass(frozen=True, slots=True)
 class ServerInfo:
-    """Where the embedded gateway listens, and its key (never shown)."""
+    """The address of the embedded gateway, and its key (never shown)."""
 
     base_url: str
     api_key: str = field(repr=False)
@@ -49,7 +49,7 @@ def realm(
     answers: str | None = None,
 ) -> str:
     """
-    Say where answers would come from; no server is needed or started.
+    Return where answers would come from; no server is needed or started.
 
     Returns
     -------
@@ -79,13 +79,13 @@ def ensure_server(
     data : Path, optional
         Folder of the stores; the user's data folder by default.
     model : Path or str, optional
-        A GGUF file; the small default model otherwise, fetched the first time.
+        A GGUF file; otherwise the small default model, downloaded the first time.
     upstream : str, optional
         URL of an OpenAI-compatible server that answers instead.
     answers : {"echo"}, optional
-        No model at all: each answer repeats the question.
+        No model: each answer repeats the prompt.
     **server_options
-        ``concurrency``, ``max_tokens`` (256, where a request does not say), ``context`` (2048
+        ``concurrency``, ``max_tokens`` (256, unless a request sets it), ``context`` (2048
         tokens), ``upstream_key_env`` (name of the variable with the upstream's key),
         ``grace_s``.
 
@@ -140,11 +140,11 @@ def serve(
     Parameters
     ----------
     host : str
-        127.0.0.1 unless other computers are to reach it.
+        127.0.0.1, unless other computers should reach it.
     port : int
-        0 for the port of last time, or any free one.
+        0 for the last port, or any free one.
     api_key : str, optional
-        A key to use instead of the store's own random one.
+        A key to use instead of the store's random one.
     until_unused : bool
         End some seconds after the last process that called `ensure_server` has ended.
 
@@ -178,7 +178,7 @@ def _options(given: dict[str, Any]) -> Options:
     for name in given:
         if name not in known:
             raise ConfigurationError(
-                f"The embedded gateway has no option {name!r}. There are: {', '.join(known)}."
+                f"The embedded gateway has no option {name!r}. Options: {', '.join(known)}."
             )
     return Options(**given)
 
@@ -192,8 +192,8 @@ def _start(spec: EngineSpec, options: Options, folder: Path) -> None:
     log = folder / "server.log"
     if log.exists() and log.stat().st_size > LOG_BYTES:
         log.replace(folder / "server.log.1")
-    # -P: no file in the user's folder shadows a module. The package is entered by a bare name, so
-    # that the server starts without pandas and holds no line of the client side.
+    # -P: no file in the user's folder shadows a module. An empty package stands in for ours, so
+    # that the server starts without pandas and loads nothing of the client side.
     home = str(Path(__file__).resolve().parents[1])
     code = (
         "import sys, types; package = types.ModuleType('nyu_llm_frames'); "
@@ -215,7 +215,7 @@ def _start(spec: EngineSpec, options: Options, folder: Path) -> None:
         )
     finally:
         os.close(handle)
-    # Whoever waits for it reaps it: no zombie, no warning about a child left running.
+    # A waiting thread reaps it: no zombie, no warning about a child left running.
     threading.Thread(target=child.wait, name="embedded-gateway", daemon=True).start()
     pause_s = 0.02
     deadline = time.monotonic() + START_S
@@ -237,10 +237,10 @@ def _start(spec: EngineSpec, options: Options, folder: Path) -> None:
 def _report_death(log: Path, begin: int, code: int) -> None:
     with log.open("rb") as file:
         file.seek(max(begin, log.stat().st_size - 3000))
-        said = file.read().decode("utf-8", "replace").strip()
-    if code == USAGE:  # the server's own words, written for the user
-        raise ConfigurationError(said.rpartition("nyu-llm-frames serve: ")[2])
+        text = file.read().decode("utf-8", "replace").strip()
+    if code == USAGE:  # the server's own message, written for the user
+        raise ConfigurationError(text.rpartition("nyu-llm-frames serve: ")[2])
     raise GatewayUnavailableError(
         f"The embedded gateway ended while it started (exit code {code}). The end of {log}:\n"
-        f"{said}\nA server that runs can answer instead: upstream='http://127.0.0.1:11434/v1'."
+        f"{text}\nA running server can answer instead: upstream='http://127.0.0.1:11434/v1'."
     )

@@ -1,7 +1,7 @@
-"""The lines of a batch file: what one must be, and what its answer looks like.
+"""Checks the lines of a batch file, and makes the lines of its output.
 
 Comes in: bytes of an uploaded file, completions of an engine. Goes out: checked requests, and
-output lines in the gateway's own shape. Pure, but for the file object it is handed.
+output lines in the gateway's own shape. Pure, except for the file object that it reads.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class RowError(Exception):
     Attributes
     ----------
     status : int
-        HTTP class of the failure: 400 is the request's own fault, 429 and 5xx may pass.
+        HTTP class of the failure: 400 is the request's own fault, 429 and 5xx are temporary.
     """
 
     def __init__(self, status: int, message: str) -> None:
@@ -32,7 +32,7 @@ class RowError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """What an engine made of one request, before it is dressed as a gateway's answer."""
+    """An engine's answer to one request, before it gets the shape of a gateway's answer."""
 
     model: str
     provider: str
@@ -47,7 +47,7 @@ class Completion:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One non-blank line of an input file: a request, or the reason why it is none."""
+    """One non-blank line of an input file: a request, or the reason why it is not one."""
 
     number: int
     custom_id: str | None
@@ -56,7 +56,7 @@ class Line:
 
 
 def read_lines(file: BinaryIO) -> Iterator[Line]:
-    """Read a batch file line by line, split at ``\\n`` only, blank lines left out."""
+    """Read a batch file line by line, split at ``\\n`` only, without blank lines."""
     number = 0
     while raw := file.readline(MAX_LINE_BYTES + 1):
         number += 1
@@ -72,7 +72,7 @@ def read_lines(file: BinaryIO) -> Iterator[Line]:
 
 
 def parse_line(number: int, raw: bytes) -> Line:
-    """Check one line; a line that is no request says why."""
+    """Check one line; a line that is not a request says why."""
     try:
         data = json.loads(raw)
     except (ValueError, RecursionError) as error:
@@ -115,7 +115,7 @@ def check_body(body: Mapping[str, Any]) -> None:
 
 
 def asked_schema(body: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """Give the JSON schema that the answer must fit, None when free text will do."""
+    """Return the JSON schema that the answer must fit, or None for free text."""
     wanted = body.get("response_format")
     if wanted is None:
         return None
@@ -134,7 +134,7 @@ def asked_schema(body: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 
 def asked_tokens(body: Mapping[str, Any]) -> int | None:
-    """Give the number of tokens that the request allows for its answer, if it says so."""
+    """Return the number of tokens that the request allows for its answer, if it sets one."""
     value = body.get("max_tokens")
     if value is None:
         value = body.get("max_completion_tokens")
@@ -142,7 +142,7 @@ def asked_tokens(body: Mapping[str, Any]) -> int | None:
 
 
 def completion_body(answer: Completion, *, request_id: str, created: int) -> dict[str, Any]:
-    """Dress a completion as the gateway does (its order of fields, upper-case reasons)."""
+    """Give a completion the gateway's shape (its order of fields, upper-case reasons)."""
     message: dict[str, Any] = {"role": "assistant"}
     if answer.content is not None:
         message["content"] = answer.content
@@ -197,12 +197,12 @@ def failed_line(job: str, line: Line, error: RowError) -> bytes:
 
 
 def bad_line(job: str, line: Line) -> bytes:
-    """Encode the output line of an input line that is no request."""
+    """Encode the output line of an input line that is not a request."""
     return failed_line(job, line, RowError(400, f"line {line.number}: {line.problem}"))
 
 
 def phrase(status: int) -> str:
-    """Give the words of an HTTP status."""
+    """Return the phrase of an HTTP status."""
     try:
         return HTTPStatus(status).phrase
     except ValueError:

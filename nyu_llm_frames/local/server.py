@@ -1,4 +1,4 @@
-"""The HTTP surface: NYU's five calls and their neighbours, as an ASGI application.
+"""The HTTP interface: NYU's five calls and related ones, as an ASGI application.
 
 Comes in: requests with the server's key. Goes out: the gateway's own objects, field by field
 (null counts before the rows are counted, times in milliseconds, percent-encoded file ids).
@@ -46,18 +46,18 @@ class Gateway:
     ) -> None:
         self._store, self._worker, self._engine, self._about = store, worker, engine, about
         self.closing = Event()
-        # Waiting for the model must not use up the threads that polls need.
+        # Calls that wait for the model must not use up the threads that polls need.
         self._threads = ThreadPoolExecutor(engine.slots, thread_name_prefix="live")
         self._live: set[Future[Completion]] = set()
 
     def stop(self, timeout_s: float) -> bool:
-        """End what is being answered live; False when that takes longer than `timeout_s`."""
+        """End live requests; False if that takes longer than `timeout_s`."""
         self.closing.set()
         self._threads.shutdown(wait=False, cancel_futures=True)
         return not wait(list(self._live), timeout_s).not_done
 
     def routes(self) -> list[Route]:
-        """Give the table of calls; ids may hold slashes, percent-encoded or not."""
+        """Return the table of calls; ids may have slashes, percent-encoded or not."""
         return [
             Route("/v1/files", self.upload, methods=["POST"]),
             Route("/v1/files/{file:path}/content", self.file_content, methods=["GET"]),
@@ -72,7 +72,7 @@ class Gateway:
         ]
 
     async def about(self, request: Request) -> Response:
-        """Say who this server is."""
+        """Describe this server."""
         return JSONResponse(self._about)
 
     async def upload(self, request: Request) -> Response:
@@ -121,7 +121,7 @@ class Gateway:
         return self._stream(await self._job_of_output(uri))
 
     async def submit(self, request: Request) -> Response:
-        """Order a job."""
+        """Create a job."""
         order = await _json_object(request)
         given = order.get("input_file_id")
         if not isinstance(given, str) or not given:
@@ -190,7 +190,7 @@ class Gateway:
         )
 
     async def _answer(self, body: dict[str, Any]) -> Completion:
-        """Wait for the engine, but not for longer than this server is there."""
+        """Wait for the engine, but not longer than this server runs."""
         work = self._threads.submit(self._engine.answer, body, self.closing)
         self._live.add(work)
         work.add_done_callback(self._live.discard)
@@ -247,7 +247,7 @@ def application(
     watch: Callable[[], Coroutine[Any, Any, None]],
     ending: Callable[[], bool],
 ) -> ASGIApp:
-    """Put the routes, the key and the watch over idle time together."""
+    """Combine the routes, the check of the key and the count of users."""
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:

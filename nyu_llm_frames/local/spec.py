@@ -1,7 +1,7 @@
-"""Which engine a server has, under which name its answers are kept, and in which folder.
+"""The description of a server's engine: its name, its realm and its store.
 
-Comes in: `model`, `upstream` or `answers` as the user gave them. Goes out: an `EngineSpec`, its
-realm and its store. The only effect is to read samples of a GGUF file.
+Comes in: `model`, `upstream` or `answers` of the user. Goes out: an `EngineSpec`, its realm and
+its store. The only effect is to read samples of a GGUF file.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class EngineSpec:
         return f"{words[:60]}-{mark}"
 
     def arguments(self) -> list[str]:
-        """Give the command line that makes the same engine."""
+        """Return the command line that makes the same engine."""
         if self.kind == "echo":
             return ["--answers", "echo"]
         if self.kind == "upstream":
@@ -46,7 +46,7 @@ class EngineSpec:
 
 
 class Key(str):
-    """A key, as a string that does not show itself: tracebacks may show variables."""
+    """A key as a string without a repr: tracebacks may show variables."""
 
     __slots__ = ()
 
@@ -56,7 +56,7 @@ class Key(str):
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How an engine runs; None or the default where nothing was said."""
+    """The options of an engine; None or the default if not given."""
 
     concurrency: int | None = None
     max_tokens: int = 256
@@ -75,7 +75,7 @@ class Options:
             raise ConfigurationError(f"grace_s={self.grace_s!r}: give seconds, 0 or more")
 
     def upstream_key(self) -> Key | None:
-        """Read the upstream's key from the variable that was named; it is stored nowhere."""
+        """Read the upstream's key from the named variable; it is stored nowhere."""
         if self.upstream_key_env is None:
             return None
         key = Key(os.environ.get(self.upstream_key_env) or "")
@@ -87,7 +87,7 @@ class Options:
         return key
 
     def arguments(self) -> list[str]:
-        """Give the command line that sets the same options."""
+        """Return the command line that sets the same options."""
         out = ["--max-tokens", str(self.max_tokens), "--context", str(self.context)]
         out += ["--grace", str(self.grace_s)]
         if self.concurrency is not None:
@@ -135,8 +135,8 @@ def _clean_url(url: str) -> str:
 def _fingerprint(path: Path) -> str:
     """Hash the size and samples spread over the file.
 
-    The beginning alone would not do: fine-tuned sisters share header, vocabulary and size, and
-    differ in the weights only. The name alone would not do either.
+    The beginning alone is not enough: fine-tuned variants share header, vocabulary and size, and
+    differ only in the weights. The name alone is not enough either.
     """
     try:
         size = path.stat().st_size

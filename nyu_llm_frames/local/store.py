@@ -1,8 +1,8 @@
 """The store of one server: uploaded files, jobs and their answers, safe from kill -9.
 
-Comes in: finished uploads, job orders, answers. Goes out: the same, after any crash. SQLite in
-WAL mode with ``synchronous=FULL``: what was committed is on the disk, and an answer is stored
-once because (job, row) is a key.
+Comes in: finished uploads, new jobs, answers. Goes out: the same, after any crash. SQLite in WAL
+mode with ``synchronous=FULL``: what was committed is on disk, and an answer is stored once
+because (job, row) is a key.
 """
 
 from __future__ import annotations
@@ -95,19 +95,19 @@ class StoreError(Exception):
 
 
 def file_id(uri: str) -> str:
-    """Give the id of a file, percent-encoded as the gateway does it (encodeURIComponent)."""
+    """Return the id of a file, percent-encoded as by the gateway (encodeURIComponent)."""
     return quote(uri, safe="!'()*-._~")
 
 
 def uri_of(some_id: str) -> str:
-    """Read a file id, however often clients and servers on the way encoded it."""
+    """Read a file id, however often clients and servers have encoded it."""
     while (plain := unquote(some_id)) != some_id:
         some_id = plain
     return some_id
 
 
 def now_ms() -> int:
-    """Give the time in the gateway's unit."""
+    """Return the time in the gateway's unit."""
     return time.time_ns() // 1_000_000
 
 
@@ -125,7 +125,7 @@ class Store:
             self._db = sqlite3.connect(
                 folder / "jobs.sqlite3", check_same_thread=False, isolation_level=None
             )
-            # One process only, so no shared memory file: WAL then works on network folders too.
+            # Only one process, so no shared memory file: WAL then works on network folders too.
             self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = FULL")
@@ -137,13 +137,13 @@ class Store:
             raise StoreError(f"{folder / 'jobs.sqlite3'} cannot be used: {error}") from error
 
     def close(self) -> None:
-        """Commit what there is and let go of the files."""
+        """Commit, and close the files."""
         with self._lock:
             self._db.close()
 
     # --- files --------------------------------------------------------------------------
     def add_file(self, content: BinaryIO, *, bucket: str, name: str, purpose: str) -> StoredFile:
-        """Keep an uploaded file; the same name replaces the file, not the jobs on it."""
+        """Store an uploaded file; the same name replaces the file, not the jobs on it."""
         blob = self.blobs / f"{uuid4().hex}.jsonl"
         with whole_file(blob) as out:
             shutil.copyfileobj(content, out, 2**20)
@@ -174,12 +174,12 @@ class Store:
         return StoredFile(*row) if row else None
 
     def path(self, blob: str) -> Path:
-        """Give the place of a file's content."""
+        """Return the place of a file's content."""
         return self.blobs / blob
 
     # --- jobs ---------------------------------------------------------------------------
     def add_job(self, file: StoredFile, model: str) -> Job:
-        """Order a job; its id is larger than that of every job before it."""
+        """Create a job; its id is larger than all earlier ones."""
         folder = file.uri.rpartition("/")[0]
         with self._lock, self._db:
             self._db.execute("BEGIN IMMEDIATE")
@@ -218,7 +218,7 @@ class Store:
         return [Job(*row) for row in rows[:limit]], len(rows) > limit
 
     def start_job(self, number: int, total: int) -> None:
-        """Record that the input was counted; a job that goes on keeps its first time."""
+        """Record that the input was counted; a resumed job keeps its first time."""
         self._do(
             "UPDATE jobs SET status = 'in_progress', total = ?, in_progress_at ="
             " coalesce(in_progress_at, ?) WHERE id = ? AND status IN ('validating', 'in_progress')",
@@ -238,7 +238,7 @@ class Store:
             )
 
     def cancel_job(self, number: int) -> bool:
-        """Ask for the end of a job; False when it is over or asked already."""
+        """Request the end of a job; False if it is over or already ending."""
         with self._lock:
             done = self._db.execute(
                 "UPDATE jobs SET status = 'cancelling', cancelling_at = ?"
@@ -271,13 +271,13 @@ class Store:
             )
 
     def answered(self, number: int) -> set[int]:
-        """Give the rows that have their answer."""
+        """Return the rows that have an answer."""
         with self._lock:
             rows = self._db.execute("SELECT row FROM answers WHERE job = ?", (number,)).fetchall()
         return {row for (row,) in rows}
 
     def output(self, number: int) -> Iterator[bytes]:
-        """Read the output in pieces of some hundred lines."""
+        """Read the output in pieces of a few hundred lines."""
         after = -1
         while True:
             with self._lock:
@@ -291,7 +291,7 @@ class Store:
             yield b"".join(line + b"\n" for _, line in rows)
 
     def begin_try(self, number: int, row: int) -> int:
-        """Record that a row is begun that may end the process; how often that was so before."""
+        """Record the start of a row that may end the process; return how often it began before."""
         with self._lock, self._db:
             self._db.execute("BEGIN IMMEDIATE")
             (times,) = self._db.execute(
@@ -302,7 +302,7 @@ class Store:
         return int(times) - 1
 
     def forget_tries(self) -> None:
-        """Forget what was begun: this process ends on purpose, no row is to blame."""
+        """Forget started rows: this process ends on purpose, and no row caused it."""
         self._do("DELETE FROM trying")
 
     # --- inside -------------------------------------------------------------------------

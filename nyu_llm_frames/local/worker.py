@@ -1,7 +1,7 @@
-"""The one worker of a server: it takes the oldest open job and answers its rows.
+"""The one worker of a server, which takes the oldest open job and answers its rows.
 
 Comes in: open jobs of the store, an engine. Goes out: answers, committed in small groups, and
-the job's end. Stopped at any point, it goes on where the store stands.
+the job's end. Stopped at any point, it resumes from the store.
 """
 
 from __future__ import annotations
@@ -44,22 +44,22 @@ class Worker:
         self._thread = threading.Thread(target=self._loop, name="batch-worker", daemon=True)
 
     def start(self) -> None:
-        """Begin with whatever is open in the store."""
+        """Begin with the open jobs of the store."""
         self._thread.start()
 
     def wake(self) -> None:
-        """Say that there is a new job."""
+        """Report a new job."""
         self._wake.set()
 
     def cancelled(self, number: int) -> None:
-        """Say that a job is to end; what waits inside its rows stops waiting."""
+        """Report that a job is to end; rows that wait stop waiting."""
         with self._lock:
             if self._current and self._current[0] == number:
                 self._current[1].set()
         self._wake.set()
 
     def stop(self, timeout_s: float) -> bool:
-        """End after the rows under way; False when they take longer than `timeout_s`."""
+        """End after the rows under way; False if they take longer than `timeout_s`."""
         self._stop.set()
         self._wake.set()
         with self._lock:
@@ -78,7 +78,7 @@ class Worker:
                     self._wake.wait()
                     continue
                 self._run_to_an_end(job)
-            except sqlite3.Error:  # disk full, for one: the job stays open
+            except sqlite3.Error:  # for instance a full disk: the job stays open
                 log.exception("The store cannot be read or written; trying again")
                 self._stop.wait(5)
 
@@ -163,7 +163,7 @@ class Worker:
             answer = self._engine.answer(line.body, halt)
         except RowError as error:
             if halt.is_set() and error.status >= 500:
-                return None  # given up because of the end, not because of the row
+                return None  # given up because of the job's end, not because of the row
             return Answer(line.number, False, failed_line(job_name(job), line, error))
         except Exception as error:
             log.exception("Job %s, line %d: the engine failed", job, line.number)
@@ -185,7 +185,7 @@ class Worker:
 
 
 def job_name(job: int) -> str:
-    """Give a job's id as the gateway writes it."""
+    """Return a job's id as the gateway writes it."""
     return str(job)
 
 

@@ -121,7 +121,7 @@ def test_a_second_server_on_the_same_store_is_refused(echo: Served) -> None:
         env={**os.environ, "PYTHONPATH": str(HOME)},
     )
     assert done.returncode == 2
-    assert "A server runs already" in done.stderr
+    assert "A server already runs" in done.stderr
 
 
 def test_serve_prints_where_it_is_and_ends_on_ctrl_c(tmp_path: Path) -> None:

@@ -11,6 +11,10 @@ collected when a method is called, because nothing that costs money may hide in 
 return a DataFrame, `batch` a LazyFrame. The record that pandas keeps in ``attrs["trial"]`` is only
 printed.
 
+Hand codes and statistics (`to_code`, `from_codes`, `evaluate`, `agreement`, `correct`) work as in
+pandas, with the same units. `from_codes` returns the same kind of frame; designs and results hold
+pandas frames. An Enum counts as nominal unless ``kind="ordinal"``.
+
 Needs ``pip install "nyu-llm-frames[polars]"``.
 
 >>> import polars as pl

@@ -95,7 +95,7 @@ Columns: 'offense', 'district', 'sentence', 'date of grant'.""",
 The template does not parse: expected token 'end of print statement', got 'of' (line 1).
   1 | {{ date of grant }}
     |         ^^
-A column whose name is not one word is written `row['date of grant']`.""",
+A column name of several words is written `row['date of grant']`.""",
     ),
     "a tag left open": (
         "Line one\nWhich {{ offense }} and {{ district",
@@ -238,7 +238,7 @@ ARGUMENTS: list[tuple[dict[str, Any], str]] = [
     ({"top_p": 1.1}, "top_p must be a number from 0 to 1, not 1.1."),
     ({"stop": [""]}, "stop must be a string or a list of strings, not ['']."),
     ({"params": [1]}, "params must be a dict of body fields, not [1]."),
-    ({"params": {"model": "x"}}, "params cannot hold 'model': that is the call's own to set."),
+    ({"params": {"model": "x"}}, "params cannot hold 'model': the call sets it itself."),
     (
         {"params": {"max_completion_tokens": -5}},
         "params['max_completion_tokens'] must be a whole number from 1, not -5.",

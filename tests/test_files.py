@@ -60,7 +60,7 @@ def test_the_sidecar_and_the_lines_tell_of_a_file_what_they_tell_of_a_frame(
         llm.batch_file(file, tmp_path / "out.csv", schema=schema, **call)
     for lines, name in ((said["frame"], "frame"), (said["file"], "out")):
         assert lines[0] == f"new sidecar: {tmp_path / name}.llm"
-        assert sum("thinks unless told otherwise" in line for line in lines) == 1
+        assert sum("thinks by default" in line for line in lines) == 1
     runs = [llm.open_sidecar(tmp_path / f"{name}.llm").runs() for name in ("frame", "out")]
     same = ["template", "schema", "params", "model", "realm", "gateway", "output", "versions"]
     pd.testing.assert_frame_equal(*(run[[*same, "rows", "requests"]] for run in runs))

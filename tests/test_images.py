@@ -283,8 +283,8 @@ def test_images_root_holds_for_files_and_must_be_a_folder(gateway: StandIn, tmp_
         ("https://h", "names no file"),
         ("gs://bucket/", "names no file"),
         ("https://h/a b.png", "%20"),
-        ("https://h/image", "cannot be told"),
-        ("https://h/show.php?file=a.png", "cannot be told"),
+        ("https://h/image", "not clear from its name"),
+        ("https://h/show.php?file=a.png", "not clear from its name"),
         ("https://h/a.gif?x=a.png", "does not read image/gif"),
         ({"bytes": None, "path": "nowhere.png"}, "'nowhere.png' does not exist in "),
         ({"bytes": b"hello", "path": "a.png"}, "first bytes"),
@@ -298,9 +298,9 @@ def test_images_root_holds_for_files_and_must_be_a_folder(gateway: StandIn, tmp_
         ("nul\0.png", "cannot be read"),
         ("data:image/png,abc", "not base64"),
         ("data:image/png;base64,a*b=", "not base64"),
-        (5, "of type int is no image"),
+        (5, "of type int is not an image"),
         ([None], "missing value in a list"),
-        ([["gs://b/a.png"]], "of type list is no image"),
+        ([["gs://b/a.png"]], "of type list is not an image"),
         ({"url": "gs://b/a"}, "a dict must be"),
         ({"url": "http://h/a", "mime_type": "image/png"}, "would not arrive"),
         ({"url": "gs://b/a", "mime_type": "PNG"}, "mime_type"),
@@ -420,12 +420,12 @@ def test_equal_rows_share_one_request_and_its_memory() -> None:
 
 
 def test_numpy_pixels_are_not_taken_for_a_list_of_images() -> None:
-    with pytest.raises(RequestError, match="of type int is no image"):
+    with pytest.raises(RequestError, match="of type int is not an image"):
         messages(frame(np.zeros(3, np.uint8)))
 
 
 def test_a_file_handle_is_refused() -> None:
-    with pytest.raises(RequestError, match="of type BytesIO is no image"):
+    with pytest.raises(RequestError, match="of type BytesIO is not an image"):
         messages(frame(io.BytesIO(PNG)))
 
 

@@ -67,7 +67,7 @@ def test_stop_string_becomes_a_list(way: str) -> None:
         ({"stop": ""}, "stop"),
         ({"params": {"stop": 3}}, "stop"),
         ({"params": [1]}, "params must be a dict"),
-        ({"params": {"model": "x"}}, "the call's own"),
+        ({"params": {"model": "x"}}, "the call sets it"),
         ({"params": {"max_tokens": 3}, "max_tokens": 3}, "twice"),
         ({"params": {"max_completion_tokens": 3}, "max_tokens": 3}, "Keep max_tokens"),
         ({"params": {"response_format": {"type": "text"}}, "has_schema": True}, "schema="),

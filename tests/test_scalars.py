@@ -299,9 +299,9 @@ class _Plain:
 def test_a_cell_without_a_text_of_its_own_is_refused(cell: object) -> None:
     """Its address would make another request, and another bill, in every process."""
     frame = pd.DataFrame({"x": pd.Series([cell], dtype=object)})
-    with pytest.raises(TemplateError, match=r"row 0.*has no text of its own"):
+    with pytest.raises(TemplateError, match=r"row 0.*has no stable text"):
         frame.llm.preview("{{ x }}")
-    with pytest.raises(TemplateError, match=r"row 0.*has no text of its own"):
+    with pytest.raises(TemplateError, match=r"row 0.*has no stable text"):
         frame.llm.preview("{{ x }}{{ index }}{{ x | upper }}")
 
 

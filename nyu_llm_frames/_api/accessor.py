@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 from typing_extensions import TypeVar, Unpack
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 T = TypeVar("T", default=pd.DataFrame)
 
 
-class TableMethods(Generic[T]):
-    """Batch inference for the rows of a table."""
+class TableMethods(ResearchMethods[T]):
+    """Batch inference for the rows of a table: ``df.llm``."""
 
     def __init__(self, table: T) -> None:
         if not library(table):
@@ -395,5 +395,5 @@ class TableMethods(Generic[T]):
         return prepare(self._frame, collect_arguments(template, model, common))
 
 
-class FrameMethods(TableMethods[pd.DataFrame], ResearchMethods):
+class FrameMethods(TableMethods[pd.DataFrame]):
     """The methods of ``df.llm`` on a pandas frame."""

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Generic, Literal
 
 import pandas as pd
+from typing_extensions import TypeVar
+
+from nyu_llm_frames._tables.open_table import open_rows
 
 if TYPE_CHECKING:
     from nyu_llm_frames.research.agreement import Agreement
@@ -17,10 +20,17 @@ if TYPE_CHECKING:
     from nyu_llm_frames.research.evaluation import Evaluation
 
 
-class ResearchMethods:
+T = TypeVar("T", default=pd.DataFrame)
+
+
+def _pandas(table: Any) -> pd.DataFrame:
+    return table if isinstance(table, pd.DataFrame) else open_rows(table)[0].as_pandas()
+
+
+class ResearchMethods(Generic[T]):
     """The methods of `df.llm` that send nothing and need no sidecar."""
 
-    _frame: Any
+    _frame: T
 
     def to_code(
         self,
@@ -102,7 +112,7 @@ class ResearchMethods:
         from nyu_llm_frames.research.hand_codes import to_code
 
         return to_code(
-            self._frame,
+            open_rows(self._frame)[0],
             folder,
             show,
             n=n,
@@ -121,7 +131,7 @@ class ResearchMethods:
         *,
         output: str = "code",
         settle: Literal["agree", "majority"] = "agree",
-    ) -> pd.DataFrame:
+    ) -> T:
         """
         Read the coders' codes, and join them to the rows.
 
@@ -140,12 +150,12 @@ class ResearchMethods:
 
         Returns
         -------
-        pandas.DataFrame
-            A new frame with ``{output}``, each coder's codes as ``{output}_a``, ...,
-            ``{output}_pi`` (the probability with which the row was drawn), ``{output}_stratum``
-            and ``{output}_use``, NA where a row was not drawn, and ``{output}_unit`` of every row.
-            Codes are text, or categories in the order of `labels`. Columns of an earlier call are
-            replaced.
+        DataFrame or LazyFrame
+            A new table of the same kind with ``{output}``, each coder's codes as ``{output}_a``,
+            ..., ``{output}_pi`` (the probability with which the row was drawn),
+            ``{output}_stratum`` and ``{output}_use``, NA where a row was not drawn, and
+            ``{output}_unit`` of every row. Codes are text, or categories in the order of `labels`.
+            Columns of an earlier call are replaced.
 
         Raises
         ------
@@ -160,7 +170,8 @@ class ResearchMethods:
         """
         from nyu_llm_frames.research.hand_codes import from_codes
 
-        return from_codes(self._frame, folder, output=output, settle=settle)
+        out: T = from_codes(open_rows(self._frame)[0], folder, output=output, settle=settle)
+        return out
 
     def evaluate(
         self,
@@ -232,7 +243,7 @@ class ResearchMethods:
         from nyu_llm_frames.research.evaluation import evaluate
 
         return evaluate(
-            self._frame,
+            _pandas(self._frame),
             truth,
             predicted,
             kind=kind,
@@ -294,7 +305,7 @@ class ResearchMethods:
         from nyu_llm_frames.research.agreement import agreement
 
         return agreement(
-            self._frame,
+            _pandas(self._frame),
             columns,
             output=output,
             kind=kind,
@@ -376,7 +387,7 @@ class ResearchMethods:
         from nyu_llm_frames.research.correction import correct
 
         return correct(
-            self._frame,
+            _pandas(self._frame),
             formula,
             truth=truth,
             pi=pi,

@@ -61,6 +61,15 @@ class PolarsTable(Table[Any]):
         found = earlier(_arrow(self.frame.select(there)))
         return found if there else pd.DataFrame(index=range(len(self)))
 
+    def as_pandas(self) -> pd.DataFrame:
+        for name, kind in self.frame.schema.items():
+            _check(name, kind)
+        found = PolarsTable(self.frame.fill_nan(None)).earlier(self.columns)
+        for name in found.select_dtypes("category").columns:
+            # Every Enum has an order, so the order does not say that its labels are ordinal.
+            found[name] = found[name].cat.as_unordered()
+        return found
+
     def beside_labels(self, columns: Mapping[str, Any]) -> Any:
         return pl.DataFrame(_series(arrow_columns(columns)))
 

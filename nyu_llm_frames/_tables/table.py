@@ -100,6 +100,10 @@ class Table(ABC, Generic[T_co]):
     def earlier(self, names: Sequence[str]) -> pd.DataFrame:
         """Return the columns with these names, if any, as pandas has them; rows are numbered."""
 
+    def as_pandas(self) -> pd.DataFrame:
+        """Return the whole as a pandas frame, for statistics."""
+        return self.earlier([str(name) for name in self.columns])
+
     @abstractmethod
     def beside_labels(self, columns: Mapping[str, Any]) -> T_co:
         """Return a table of these columns alone, with the labels of the rows."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import pandas as pd
 from typing_extensions import Unpack
 
+from nyu_llm_frames._api.research_methods import ResearchMethods
 from nyu_llm_frames._runs.arguments import Common, Template, collect_arguments, expand_signature
 from nyu_llm_frames._runs.prepare import (
     check_endings,
@@ -219,6 +220,14 @@ class DaskMethods:
         arguments = collect_arguments(template, model, common)
         call = DaskCall(self._frame, arguments, current_clock(), timeout=seconds)
         return call.batch(wait, attempts, limit, on_error)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in vars(ResearchMethods) and not name.startswith("_"):
+            raise AttributeError(
+                f"ddf.llm has no {name}: hand codes and statistics need their rows in memory. "
+                f"Compute the coded sample first: ddf[columns].compute().llm.{name}(...)."
+            )
+        raise AttributeError(f"ddf.llm has no {name!r}.")
 
     def __dir__(self) -> Sequence[str]:
         return ["batch", "estimate", "preview", "submit", "trial"]

@@ -1,4 +1,4 @@
-"""How far columns agree: repeats of one prompt, coders, models.
+"""Measure how far columns agree: repeats of one prompt, coders, or models.
 
 Comes in: a frame and columns, gaps allowed. Goes out: an `Agreement`.
 """
@@ -97,7 +97,7 @@ def agreement(
     level: float = 0.95,
     seed: int = 0,
 ) -> Agreement:
-    """Say how far columns agree; see ``df.llm.agreement``."""
+    """Measure how far columns agree; see ``df.llm.agreement``."""
     check_sampling(resamples, level, seed)
     names = _names(frame, columns, output)
     values = [column(frame, name, "columns") for name in names]
@@ -181,7 +181,7 @@ def _codes(
 
 
 def _patterns(codes: Ints) -> tuple[Ints, Ints]:
-    """Return the distinct rows of codes, and how often each stands there."""
+    """Return the distinct rows of codes, and how often each occurs."""
     k = int(codes.max(initial=0)) + 2
     if k ** codes.shape[1] < 2**62:
         key = np.zeros(len(codes), dtype=np.int64)
@@ -227,7 +227,7 @@ def _metrics(
 def _statistics(
     patterns: Ints, times: Ints, labels: Sequence[Any], kind: str
 ) -> list[tuple[Sample, Statistic]]:
-    """Return what is resampled and what is read off the resampled sums."""
+    """Return the sample, and the function that computes statistics from its resampled sums."""
     if kind in ("nominal", "ordinal"):
         return [of_classes(patterns, times, len(labels), ordinal=kind == "ordinal")]
     both = [of_equality(patterns, times)]
@@ -244,7 +244,7 @@ def _statistics(
 def _pairs(
     names: Sequence[str], codes: Ints, k: int, numbers: Floats | None, level: float
 ) -> pd.DataFrame:
-    """Return how each two columns agree, on the rows that have both."""
+    """Return how each pair of columns agrees, on the rows that have both."""
     out = []
     for i, j in combinations(range(len(names)), 2):
         both = (codes[:, i] >= 0) & (codes[:, j] >= 0)

@@ -1,7 +1,7 @@
-"""Sums over rows from which agreement of several columns is read, and the reading.
+"""Compute agreement of several columns from sums over rows.
 
 Rows with the same values are one pattern. Comes in: patterns of classes (-1 is a gap) and how
-often each stands there. Goes out: a `Sample` and the function that reads its sums.
+often each occurs. Goes out: a `Sample` and the function that reads its sums.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Floats = np.ndarray[Any, np.dtype[np.float64]]
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 Statistic: TypeAlias = Callable[[Floats], Mapping[str, Floats]]
 Distance: TypeAlias = Callable[[slice], Floats]
-"""Squared differences of a block of distinct values and all of them."""
+"""Squared differences between a block of distinct values and all of them."""
 
 _BLOCK = 1_000
 
@@ -79,7 +79,7 @@ def of_classes(patterns: Ints, times: Ints, k: int, *, ordinal: bool) -> tuple[S
     numbers = np.column_stack([paired, equal, values > 0, values * equal])
     entries = _columns(numbers)
     entries.append((row, head + its, 1 / values[row]))  # the shares of classes, for AC1
-    entries.append((row, head + k + its, paired[row]))  # how often each stands in a pair
+    entries.append((row, head + k + its, paired[row]))  # how often each is in a pair
     at = head + 2 * k
     if two:
         whole = paired[row] > 0

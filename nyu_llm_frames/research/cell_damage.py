@@ -1,8 +1,8 @@
-"""What spreadsheet programs do to cells, and which cell a changed one was.
+"""Recognize cells that a spreadsheet program changed.
 
 Comes in: a text that was written, and the text that came back. Goes out: whether the second is the
-first as Excel, LibreOffice or a CSV file in another country's form keep it: "007" as 7, "1e5" as
-1.00E+05, true as TRUE, 2024-01-05 as 05/01/2024, other ends of lines, "?" for an emoji.
+first as Excel, LibreOffice or a CSV file of another locale store it: "007" as 7, "1e5" as
+1.00E+05, true as TRUE, 2024-01-05 as 05/01/2024, other line endings, "?" for an emoji.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def storable(text: str) -> str:
 
 
 def plain_text(text: str) -> str:
-    """Return what stays of a text in every spreadsheet program: words between single blanks."""
+    """Return what every spreadsheet program keeps of a text: words between single spaces."""
     text = _ESCAPED.sub(lambda found: chr(int(found[1], 16)), text)
     return " ".join(_CONTROL.sub(" ", text).split())
 
@@ -71,7 +71,7 @@ def same_cell(written: str | None, found: str) -> bool:
 
 
 def label_of(found: str, labels: Iterable[str]) -> str | None:
-    """Return the label that a coder's cell says, also where a spreadsheet program changed it."""
+    """Return the label in a coder's cell, also where a spreadsheet program changed it."""
     names = list(labels)
     if found in names:
         return found
@@ -80,7 +80,7 @@ def label_of(found: str, labels: Iterable[str]) -> str | None:
 
 
 def _narrow(text: str) -> str:
-    """Return a text as a CSV file of Western Europe keeps it, unless little would be left."""
+    """Return a text as a Western European CSV file keeps it, unless little would be left."""
     kept = text.encode("cp1252", "replace").decode("cp1252")
     found = re.sub(r"\?+", "?", kept)
     return found if 2 * kept.count("?") <= len(kept) else text
@@ -94,7 +94,7 @@ def _same_number(one: str, other: str) -> bool:
 
 
 def _same_date(one: str, other: str) -> bool:
-    """Whether a date is another as a program of some country shows it; 1/2 has got a year."""
+    """Whether a date is another in some locale's format; a program adds a year to 1/2."""
     if not (_DATE.fullmatch(one) and _DATE.fullmatch(other)):
         return False
     written, found = _numbers(one), _numbers(other)

@@ -1,4 +1,4 @@
-"""Which rows have a hand code, how likely each was drawn, and which were drawn together.
+"""Read which rows have a hand code, with what probability they were drawn, and their units.
 
 Comes in: a frame and the name of its column of codes, with the columns that `from_codes` puts
 beside it: ``{truth}_pi``, ``_stratum``, ``_use``, ``_unit``. Goes out: a `Coding`.
@@ -35,7 +35,7 @@ class Coding:
     drawn : numpy.ndarray of bool
         Rows that were to be coded.
     pi : numpy.ndarray or None
-        Probability of being drawn, NaN where it is not told.
+        Probability of being drawn, NaN where it is not given.
     strata : numpy.ndarray of int
     units : numpy.ndarray of int or None
         Rows with the same number show the coder the same text.
@@ -82,7 +82,7 @@ def read_coding(
     pi : str or float, optional
         Column, or one probability for all rows; default ``{truth}_pi`` when it is there.
     use : {"test", "all"}
-        "test" leaves out rows whose ``{truth}_use`` is another one.
+        "test" leaves out rows with another ``{truth}_use``.
 
     Raises
     ------

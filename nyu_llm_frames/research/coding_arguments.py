@@ -1,6 +1,6 @@
-"""The arguments of hand coding, checked before anything is drawn, read or written.
+"""Check the arguments of hand coding before anything is drawn, read or written.
 
-Comes in: what a user gave. Goes out: the same as plain values, or an error that says what to give.
+Comes in: what a user gave. Goes out: plain values, or an error with what to give instead.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Format: TypeAlias = Literal["xlsx", "csv"]
 Settle: TypeAlias = Literal["agree", "majority"]
 
 SETTLE = "settle"
-"""What the file of settled codes is called in the place of a coder."""
+"""The name in place of a coder's, for the file of settled codes."""
 _CODER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
@@ -36,14 +36,14 @@ def check_whole(name: str, value: Any, least: int | None = None) -> int:
 
 
 def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
-    """Refuse a word that is none of the choices."""
+    """Refuse a value that is not one of the choices."""
     if value not in choices:
-        said = " or ".join(map(repr, choices))
-        raise ConfigurationError(f"{name} must be {said}, not {value!r}.")
+        values = " or ".join(map(repr, choices))
+        raise ConfigurationError(f"{name} must be {values}, not {value!r}.")
 
 
 def columns_of(name: str, given: Any) -> list[Hashable]:
-    """Return the columns that one name or several mean."""
+    """Return the columns for one name or several."""
     names = list(given) if pd.api.types.is_list_like(given) else [given]
     if len(set(names)) < len(names):
         raise ConfigurationError(f"{name}= names a column twice: {names!r}.")
@@ -64,7 +64,7 @@ def checked_labels(labels: Any) -> tuple[str, ...] | None:
 
 
 def checked_coders(coders: Any) -> tuple[str, ...]:
-    """Return the coders' names, which are part of their files'."""
+    """Return the coders' names, which are part of their file names."""
     names = (coders,) if isinstance(coders, str) else tuple(coders)
     if not names or len({str(name).casefold() for name in names}) < len(names):
         raise ConfigurationError(f"coders must be different names, not {coders!r}.")
@@ -74,12 +74,12 @@ def checked_coders(coders: Any) -> tuple[str, ...]:
                 f"The coder {name!r} needs a name of letters and digits: it is part of a file's."
             )
         if name in (SETTLE, "design", "pi", "stratum", "use", "unit"):
-            raise ConfigurationError(f"No coder can be called {name!r}; it means something else.")
+            raise ConfigurationError(f"No coder can be called {name!r}; that name is reserved.")
     return names
 
 
 def check_header(coding: Coding) -> None:
-    """Refuse a shown column that is called as one of ours."""
+    """Refuse a shown column with the name of one of ours."""
     ours = {*OWN, *(f"{CODE}_{coder}" for coder in coding.coders)}
     taken = [name for name in coding.show if name.strip() in ours]
     if taken or len({name.strip() for name in coding.show}) < len(coding.show):
@@ -90,7 +90,7 @@ def check_header(coding: Coding) -> None:
 
 
 def no_column(what: str, name: Hashable, columns: list[Hashable]) -> MissingColumnError:
-    """Say which columns there are, the nearest first."""
+    """Return an error that lists the columns, the nearest first."""
     available = [label for _, label in nearest(name, columns)]
     listed = ", ".join(map(repr, available[:12]))
     return MissingColumnError(

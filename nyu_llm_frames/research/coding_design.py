@@ -1,7 +1,7 @@
-"""The design of a coding sample: ``codes_design.parquet``, which the codes are read by.
+"""The design of a coding sample, stored in ``codes_design.parquet``.
 
-Comes in: drawn units and what was asked. Goes out: a table with a row per unit, and the same after
-it was written. Two draws meet in one folder: a larger one of the same kind, or dev beside test.
+Comes in: drawn units and the arguments. Goes out: a table with a row per unit, and the same after
+it was written. A folder may hold two draws: a larger one of the same kind, or dev beside test.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _SCHEMA = pa.schema(
 
 
 class Coding(msgspec.Struct, frozen=True, kw_only=True):
-    """What the coders do: the columns that they see, the labels that they choose from."""
+    """The task of the coders: the columns that they see, the labels that they choose from."""
 
     show: tuple[str, ...]
     labels: tuple[str, ...] | None
@@ -47,7 +47,7 @@ class Coding(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Design(msgspec.Struct, frozen=True):
-    """The units of a folder and what is done with them."""
+    """The units of a folder, and the task of its coders."""
 
     units: pd.DataFrame
     coding: Coding
@@ -82,12 +82,12 @@ def design_table(
 
 
 def merged(earlier: Design | None, drawn: pd.DataFrame, coding: Coding, folder: Path) -> Design:
-    """Put a draw beside what was drawn into the folder before.
+    """Combine a draw with earlier draws in the folder.
 
     Raises
     ------
     CodesError
-        A unit that was drawn before would be in no draw any more, or in two.
+        A unit drawn earlier would no longer be drawn, or be in two draws.
     """
     if earlier is None:
         return Design(drawn, coding)
@@ -97,8 +97,8 @@ def merged(earlier: Design | None, drawn: pd.DataFrame, coding: Coding, folder: 
     if earlier.coding.show != coding.show:
         raise CodesError(
             f"{folder}: its coders see {', '.join(map(repr, earlier.coding.show))}, and show= is "
-            f"{', '.join(map(repr, coding.show))}. Other texts are other units: use a folder of "
-            "their own.",
+            f"{', '.join(map(repr, coding.show))}. Other texts are other units: use another "
+            "folder.",
             file=DESIGN,
         )
     gone = set(same["unit"]) - set(drawn["unit"])
@@ -133,7 +133,7 @@ def merged(earlier: Design | None, drawn: pd.DataFrame, coding: Coding, folder: 
         raise CodesError(
             f"{folder}: {len(both)} of the {len(drawn)} units drawn for {use} are in its "
             f"{other['use'].iloc[0]} sample already (such as {min(both)}). A prompt that was "
-            "chosen on codes cannot be judged on them: draw fewer, or dev codes without by=.",
+            "chosen on codes cannot be tested on them: draw fewer, or dev codes without by=.",
             file=DESIGN,
             unit=min(both),
         )
@@ -154,14 +154,14 @@ def read_design(folder: Path) -> Design | None:
         return None
     try:
         table = pq.read_table(path)
-        said = (table.schema.metadata or {}).get(_KEY, b"")
+        metadata = (table.schema.metadata or {}).get(_KEY, b"")
         return Design(
-            table.select(_SCHEMA.names).to_pandas(), msgspec.json.decode(said, type=Coding)
+            table.select(_SCHEMA.names).to_pandas(), msgspec.json.decode(metadata, type=Coding)
         )
     except (pa.ArrowException, msgspec.DecodeError, OSError, KeyError) as e:
         raise CodesError(
-            f"{path} cannot be read ({e}). It says which units were drawn, with which "
-            "probability: restore it, or call to_code with the same arguments in another folder.",
+            f"{path} cannot be read ({e}). It holds the drawn units and their "
+            "probabilities: restore it, or call to_code with the same arguments in another folder.",
             file=DESIGN,
         ) from None
 

@@ -1,8 +1,8 @@
-"""The files of hand coding: one for each coder, the design beside them, whole or not there.
+"""Read and write the files of hand coding: one for each coder.
 
 Comes in: rows of text. Goes out: .xlsx and CSV files, and the cells that coders left in them as
-text. What a coder wrote is never written over: rows are added below it, and a file that would lose
-anything does not take its place.
+text. A coder's work is never overwritten: rows are added below it, and a file that would lose
+anything is not replaced.
 """
 
 from __future__ import annotations
@@ -51,19 +51,19 @@ def check_extra() -> None:
 
 
 def too_long(text: str) -> bool:
-    """Whether Excel would cut a cell; it counts as UTF-16 does."""
+    """Whether Excel would cut a cell; it counts UTF-16 units."""
     long = len(text) > CELL_CHARACTERS // 2
     return long and len(text.encode("utf-16-le", "surrogatepass")) // 2 > CELL_CHARACTERS
 
 
 def open_mark(path: Path) -> Path | None:
-    """Return the mark that Excel or LibreOffice leaves beside a file as long as it is open."""
+    """Return the lock file that Excel or LibreOffice keeps beside a file while it is open."""
     marks = (f"~${path.name}", f"~${path.name[2:]}", f".~lock.{path.name}#")
     return next((p for name in marks if (p := path.with_name(name)).exists()), None)
 
 
 def check_closed(path: Path) -> None:
-    """Refuse to add to a file that somebody has open.
+    """Refuse to add to a file that is open elsewhere.
 
     Raises
     ------
@@ -73,8 +73,8 @@ def check_closed(path: Path) -> None:
     if mark is not None:
         raise CodesError(
             f"{path} is open in a spreadsheet program, which would write over the units that are "
-            f"added now. Save and close it there, and call again. (If nobody has it open, delete "
-            f"{mark.name}, which says so.)",
+            f"added now. Save and close it there, and call again. (If it is not open, delete "
+            f"{mark.name}, which marks it so.)",
             file=path.name,
         )
 
@@ -137,7 +137,7 @@ def _whole(path: Path) -> Iterator[Path]:
         reason = cause.strerror if isinstance(cause, OSError) else None
         raise CodesError(
             f"{path} cannot be written ({reason or e}). Nothing of it was changed. Is it open in "
-            "another program, or the folder for reading alone?",
+            "another program, or is the folder read-only?",
             file=path.name,
         ) from None
 
@@ -223,7 +223,7 @@ def _width(name: str) -> int:
 
 
 def _listed(labels: Sequence[str]) -> str | None:
-    """Return the choices in one text, where that can hold them."""
+    """Return the choices as one text, where it can hold them."""
     text = ",".join(labels)
     plain = (
         not any(c in label for label in labels for c in ',"\n') and len(text) <= _LIST_CHARACTERS

@@ -1,8 +1,8 @@
-"""The coding sample: which units are coded by hand, with which probability.
+"""Draw the coding sample: which units are coded by hand, with which probability.
 
 Comes in: the unit and the stratum of every row. Goes out: the design, a row per drawn unit. A draw
 depends on the seed and on the units of a stratum, not on the order of rows; a larger one contains
-every smaller one, so that no code is ever made for nothing.
+every smaller one, so that no code is wasted.
 """
 
 from __future__ import annotations
@@ -55,20 +55,20 @@ def unit_strata(units: Sequence[str], strata: Sequence[str]) -> dict[str, str]:
     Rows that look the same to a coder may lie in several strata. Their unit is in the one that most
     of them are in, and of equal ones in the first by name.
     """
-    seen: dict[str, Counter[str]] = {}
+    found: dict[str, Counter[str]] = {}
     for unit, stratum in zip(units, strata, strict=True):
-        seen.setdefault(unit, Counter())[stratum] += 1
+        found.setdefault(unit, Counter())[stratum] += 1
     return {
         unit: min(counts, key=lambda stratum: (-counts[stratum], stratum))
-        for unit, counts in seen.items()
+        for unit, counts in found.items()
     }
 
 
 def allocate(sizes: Mapping[str, int], n: int, allocation: Allocation) -> dict[str, int]:
-    """Say how many units each stratum gives.
+    """Return how many units each stratum gives.
 
-    One unit after the other goes where it is due, so that a larger `n` never takes one away, which
-    rounded shares may do. "proportional" is the method of Webster and Sainte-Laguë: shares that
+    Units are assigned one at a time, so that a larger `n` never takes one away, as rounded shares
+    may do. "proportional" is the method of Webster and Sainte-Laguë: shares that
     are whole numbers come out exactly.
 
     Parameters
@@ -76,7 +76,7 @@ def allocate(sizes: Mapping[str, int], n: int, allocation: Allocation) -> dict[s
     sizes : mapping of str to int
         Units of each stratum.
     n : int
-        Units in all. Each stratum gives at least two, or the one that it has, which may be more.
+        Units in all. Each stratum gives at least two, or its only one, so the total may be larger.
     allocation : {"proportional", "equal"}
 
     Examples

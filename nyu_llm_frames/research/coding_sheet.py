@@ -1,6 +1,6 @@
-"""What stands in a coder's file: read without trust, one code a unit.
+"""Check and read the content of a coder's file: one code per unit.
 
-Comes in: the cells of a file, and what was to be coded. Goes out: codes by unit, or an error that
+Comes in: the cells of a file, and the units to code. Goes out: codes by unit, or an error that
 names file, row and unit.
 """
 
@@ -36,14 +36,14 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Sheet:
-    """A coder's file: its name, the columns it has, its rows without the empty ones."""
+    """A coder's file: its name, its columns, its non-empty rows."""
 
     file: str
     header: tuple[str, ...]
     rows: tuple[Row, ...]
 
     def error(self, row: Row, what: str) -> CodesError:
-        """Say what is wrong with a row."""
+        """Return an error about a row."""
         unit = f", unit {row.unit}" if row.unit else ""
         return CodesError(
             f"{self.file}, row {row.number}{unit}: {what}",
@@ -54,7 +54,7 @@ class Sheet:
 
 
 def sheet_of(file: str, cells: Sequence[Sequence[str]]) -> Sheet:
-    """Make a sheet of the cells of a file, whose first row is the header.
+    """Make a sheet from the cells of a file; its first row is the header.
 
     Raises
     ------
@@ -82,7 +82,7 @@ def sheet_of(file: str, cells: Sequence[Sequence[str]]) -> Sheet:
 
 
 def check_units(sheet: Sheet, units: Mapping[str, object]) -> None:
-    """Refuse rows of units that nobody drew, and codes of none.
+    """Refuse rows of units that were not drawn, and codes without a unit.
 
     Raises
     ------
@@ -141,7 +141,7 @@ def read_codes(
 def check_shown(
     sheet: Sheet, show: Sequence[str], shown: Mapping[str, Sequence[str | None]]
 ) -> None:
-    """Refuse a row whose text is not the one that its unit has in the frame.
+    """Refuse a row with another text than its unit has in the frame.
 
     Parameters
     ----------
@@ -181,7 +181,7 @@ def check_shown(
             raise sheet.error(
                 row,
                 f"the text in {name!r} is that of unit {owner}. Was one column sorted without the "
-                "others? Then the codes stand at other rows, and the sorting has to be undone.",
+                "others? Then the codes are at other rows, and the sorting has to be undone.",
             )
         raise sheet.error(
             row,
@@ -195,16 +195,16 @@ def check_shown(
 def settle(
     by_coder: Mapping[str, Mapping[str, str]], decided: Mapping[str, str], *, majority: bool
 ) -> tuple[dict[str, str], list[str]]:
-    """Return one code for each unit that has one, and the units at which coders differ.
+    """Return one code for each unit that has one, and the units on which coders differ.
 
     Parameters
     ----------
     by_coder : mapping of str to mapping
         Code by unit, by coder.
     decided : mapping of str to str
-        What ``codes_settle.xlsx`` says; it wins.
+        Codes in ``codes_settle.xlsx``; they take precedence.
     majority : bool
-        Whether the code of more than half of those who coded a unit stands.
+        Whether the code of more than half of its coders decides a unit.
     """
     given: dict[str, list[str]] = {}
     for codes in by_coder.values():

@@ -1,4 +1,4 @@
-"""Columns of answers against each other, on the rows that both answered.
+"""Compare columns of answers with each other, on the rows that both answered.
 
 Comes in: hand codes and columns of answers. Goes out: a row for each pair.
 """
@@ -46,7 +46,7 @@ def _total(frame: pd.DataFrame, name: str, output: str, details: Sequence[str]) 
 
 
 def _errors(kind: Kind, codes: pd.Series[Any], answers: pd.Series[Any]) -> Floats:
-    """Return how wrong each answer is: 0 or 1, or a distance; NaN where there is no answer."""
+    """Return the error of each answer: 0 or 1, or a distance; NaN where there is no answer."""
     if kind == "numeric":
         return np.abs(as_numbers(codes) - as_numbers(answers))
     both = (codes.notna() & answers.notna()).to_numpy(dtype=bool)

@@ -1,7 +1,7 @@
-"""What a table of truth and answers says: accuracy, F1, kappas, alpha, AC1, Matthews.
+"""Statistics of confusion tables: accuracy, F1, kappas, alpha, AC1, Matthews.
 
 Every function takes tables of shape (..., K, K): one, or one for each resample. Cells may be
-weighted. Where a statistic has no value it is NaN, and `undefined` says why.
+weighted. Where a statistic has no value it is NaN; `metric_tables.explain` says why.
 
 Comes in: tables. Goes out: statistics.
 """
@@ -39,7 +39,7 @@ def accuracy(table: Floats) -> Floats:
 
 
 def precision_recall_f1(table: Floats) -> tuple[Floats, Floats, Floats]:
-    """Return precision, recall and F1 of each class, (..., K); NaN where nothing is divided by."""
+    """Return precision, recall and F1 of each class, (..., K); NaN where the denominator is 0."""
     _, right, truth, answers = _parts(table)
     return _ratio(right, answers), _ratio(right, truth), _ratio(2 * right, truth + answers)
 

@@ -1,4 +1,4 @@
-"""Naive, human and corrected estimates side by side.
+"""Compute naive, human and corrected estimates side by side.
 
 Comes in: a frame, a formula, and columns of hand codes. Goes out: a `Correction`.
 """
@@ -24,7 +24,7 @@ Ints = np.ndarray[Any, np.dtype[np.int64]]
 Bools = np.ndarray[Any, np.dtype[np.bool_]]
 
 FEW, ENOUGH = 10, 20
-"""Coded cases of a class: below the first a warning, from the second on lambda is tuned."""
+"""Coded cases of a class: a warning below the first, tuned lambda from the second on."""
 _SHARE = 1e-9
 _FEW_CLUSTERS = 30
 
@@ -175,8 +175,8 @@ def correct(
     if n_clusters < _FEW_CLUSTERS:
         notes.append(f"{n_clusters} clusters: too few for these standard errors")
     table = _table(parts, float(level))
-    told = f"fewer than {FEW} coded cases of {', '.join(few)}" if few else ""
-    table["note", ""] = [told if not design.shares or term in few else "" for term in table.index]
+    note = f"fewer than {FEW} coded cases of {', '.join(few)}" if few else ""
+    table["note", ""] = [note if not design.shares or term in few else "" for term in table.index]
     return Correction(
         table=table,
         formula=formula,
@@ -194,7 +194,7 @@ def correct(
 
 
 def _distinct(coding: Coding, rows: Bools) -> int:
-    """Return how many texts some rows have; where these are not known, how many rows."""
+    """Return how many texts some rows have; where texts are unknown, how many rows."""
     return int(rows.sum()) if coding.units is None else len(np.unique(coding.units[rows]))
 
 
@@ -268,7 +268,7 @@ def _design(frame: pd.DataFrame, truth: Mapping[str, str], pi: str | float | Non
         row = frame.index[int(np.argmax(open_))]
         raise CodesError(
             f"{count(int(open_.sum()), 'sampled row')} without a settled code (first at row "
-            f"{row!r}): to leave them out would leave out the hard cases. Settle them, as "
+            f"{row!r}): leaving them out would drop the hard cases. Settle them, as "
             "from_codes says.",
             row=row,
         )
@@ -289,7 +289,7 @@ def _clusters(
 
 
 def _check_columns(design: Design) -> None:
-    """Name a term that the coded rows cannot tell from others."""
+    """Refuse a term that is collinear in the coded rows, and name it."""
     x = design.human_x
     kept: list[int] = []
     for j, term in enumerate(design.terms):
@@ -309,7 +309,7 @@ def _check_columns(design: Design) -> None:
 
 
 def _separation(design: Design, y: Floats) -> str:
-    """Say which term tells the outcome of every coded row."""
+    """Return a message about terms that separate the outcome of the coded rows."""
     if len(np.unique(y)) < 2:
         return (
             f"Separation: the outcome is {y[0]:g} in every coded row. Code more rows, or draw them "

@@ -1,7 +1,7 @@
-"""A formula, once with the model's labels and once with the hand codes, as matrices.
+"""Build the matrices of a formula, with the model's labels and with the hand codes.
 
-Comes in: a frame, a formula and which column of codes belongs to which of the model's. Goes out: a
-`Design`. A missing answer is a class of its own: no row is dropped.
+Comes in: a frame, a formula and the column of codes for each of the model's columns. Goes out: a
+`Design`. A missing answer is a separate class: no row is dropped.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Design:
         For each outcome the model's (N) and the human's (n) values: one, or for shares one for
         each class.
     usable : numpy.ndarray of bool
-        Rows whose model part counts.
+        Rows with a model part that counts.
     counts : dict of str to int
         Coded rows of each class.
     shares : bool
@@ -141,11 +141,11 @@ def build(
     outcomes: dict[str, tuple[Floats, Floats]]
     if alone in classes:
         y, h = (np.asarray(f[alone], dtype=object) for f in (model, human))
-        told = classes[alone]
-        if not shares and len(told) != 2:
+        levels = classes[alone]
+        if not shares and len(levels) != 2:
             raise ConfigurationError(
-                f"{alone!r} has {count(len(told), 'class')}: an outcome with covariates has two. "
-                f"Write I({alone} == {told[-1]!r}) ~ ...".replace("classs", "classes")
+                f"{alone!r} has {count(len(levels), 'class')}: an outcome with covariates has two. "
+                f"Write I({alone} == {levels[-1]!r}) ~ ...".replace("classs", "classes")
             )
         if shares:
             categories = model[alone].cat.categories
@@ -156,9 +156,12 @@ def build(
             }
         else:
             outcomes = {
-                told[1]: ((y == told[1]).astype(np.float64), (h == told[1]).astype(np.float64))
+                levels[1]: (
+                    (y == levels[1]).astype(np.float64),
+                    (h == levels[1]).astype(np.float64),
+                )
             }
-            notes.append(f"outcome: {alone} is {told[1]!r}")
+            notes.append(f"outcome: {alone} is {levels[1]!r}")
         return Design(terms, model_x, human_x, outcomes, usable, counts, shares, tuple(notes))
     names, y, h = _matrices(lhs, model, human, text, intercept=False)
     if y.shape[1] != 1:
@@ -189,7 +192,7 @@ def _label_columns(
     notes: list[str],
     classes: dict[str, list[str]],
 ) -> None:
-    """Put one of the model's columns and its codes into the two frames."""
+    """Add one of the model's columns and its codes to the two frames."""
     answers, codes = column(frame, name, "formula"), column(frame, code, "truth")[coded]
     missing = answers.isna().to_numpy(dtype=bool)
     if missing.any():
@@ -211,22 +214,22 @@ def _label_columns(
         return
     both = encode([answers, codes])
     first, second = both.codes
-    seen = [c for i, c in enumerate(both.labels) if (second == i).any()]
-    for c in seen:
+    coded_classes = [c for i, c in enumerate(both.labels) if (second == i).any()]
+    for c in coded_classes:
         counts[c] = int((second == both.labels.index(c)).sum())
-    classes[name] = seen
+    classes[name] = coded_classes
     used = [c for i, c in enumerate(both.labels) if (first == i).any() or (second == i).any()]
     texts = np.array([*both.labels, UNANSWERED], dtype=object)
     if covariate:
-        known_class = np.isin(texts[first], seen)
-        never = sorted(set(used) - set(seen))
+        known_class = np.isin(texts[first], coded_classes)
+        never = sorted(set(used) - set(coded_classes))
         if never:
             notes.append(
                 f"{', '.join(never)} of {name} has no coded row: rows with it count by no label"
             )
         usable &= known_class
-        cells = np.where(known_class, texts[first], seen[0] if seen else "")
-        categories = seen
+        cells = np.where(known_class, texts[first], coded_classes[0] if coded_classes else "")
+        categories = coded_classes
     else:
         cells, categories = texts[first], [*used, *([UNANSWERED] if missing.any() else [])]
     model[name] = pd.Categorical(cells, categories=categories)

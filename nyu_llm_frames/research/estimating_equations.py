@@ -1,4 +1,4 @@
-"""Estimates that a sample of hand codes keeps honest: naive, human and corrected.
+"""Solve the estimating equations of naive, human and corrected estimates.
 
 Each row has two estimating equations, m_P with the model's label and m_H with the hand code; the
 corrected estimate solves
@@ -33,13 +33,13 @@ _WORST = 1e13  # condition number from which columns count as collinear
 
 
 class NoSolution(ArithmeticError):
-    """The equations have no solution that is finite."""
+    """The equations have no finite solution."""
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
     """
-    Two sets of equations on the same N rows, of which n are coded.
+    Two sets of equations on the same N rows, n of them coded.
 
     Attributes
     ----------
@@ -92,7 +92,7 @@ class Solution:
 
 
 def _mean(x: Floats, beta: Floats, family: Family) -> tuple[Floats, Floats]:
-    """Return the mean of each row and its derivative."""
+    """Return the mean of each row, and its derivative."""
     eta = x @ beta
     if family == "ols":
         return eta, np.ones(len(x))
@@ -201,7 +201,7 @@ def corrected(problem: Problem, tune: bool | Floats, start: Floats | None = None
     here = p.usable[p.coded].astype(np.float64)
     human = start if start is not None else _fit(p.human_x, p.human_y, w, p.family)
     _, information = _weighted(p.human_x, p.human_y, w, human, p.family)
-    scale = _inverse(information)  # coefficients, so that each has a weight of its own
+    scale = _inverse(information)  # coefficients, so that each has its own weight
     net = p.usable.astype(np.float64)
     np.subtract.at(net, p.coded, w * here)
 

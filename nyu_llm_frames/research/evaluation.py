@@ -1,4 +1,4 @@
-"""Answers against hand codes: how good they are, with intervals.
+"""Evaluate answers against hand codes, with intervals.
 
 Comes in: a frame and the names of its columns. Goes out: an `Evaluation`.
 """
@@ -54,7 +54,7 @@ class Evaluation:
     truth : str
     predicted : tuple of str
     notes : tuple of str
-        What a reader has to know.
+        What a reader needs to know.
     """
 
     coverage: pd.DataFrame
@@ -87,7 +87,7 @@ class Evaluation:
 
 
 def check_sampling(resamples: object, level: object, seed: object) -> None:
-    """Refuse what draws no resamples or is no level."""
+    """Refuse invalid `resamples`, `level` and `seed`."""
     for name, value, least in (("resamples", resamples, 1), ("seed", seed, 0)):
         if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
             raise ConfigurationError(
@@ -171,7 +171,7 @@ def _score(
     level: float,
     seed: int,
 ) -> Scores:
-    """Score the coded rows among some."""
+    """Score the coded rows in a subset."""
     weight = coding.weights(rows)
     strata = coding.strata[rows]
     units = None if coding.units is None else coding.units[rows]

@@ -1,7 +1,7 @@
-"""Hand codes: `to_code` draws what people code and writes their files, `from_codes` reads them.
+"""`to_code` draws a sample and writes the coders' files; `from_codes` reads them.
 
-Comes in: a frame and a folder. Goes out: the design of the sample, or the frame with the codes
-beside its rows. What is decided stands in the pure modules beside this one.
+Comes in: a table and a folder. Goes out: the design of the sample, or the table with the codes
+as new columns. The pure modules of this folder make the decisions.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 
 from nyu_llm_frames._shared.local_path import local_path
-from nyu_llm_frames._stages.requests.preflight import shown_label
-from nyu_llm_frames._tables.frame import PandasTable, check_new_columns, column_values
+from nyu_llm_frames._tables.frame import check_new_columns
+from nyu_llm_frames._tables.table import Table
 from nyu_llm_frames.errors import (
     CodesError,
     CodesWarning,
@@ -41,7 +41,7 @@ from nyu_llm_frames.research.units import order_key, shown_texts, unit_ids
 
 
 def to_code(
-    frame: pd.DataFrame,
+    frame: Table,
     folder: str | Path,
     show: str | Sequence[Hashable],
     *,
@@ -54,8 +54,7 @@ def to_code(
     use: Use,
     seed: int,
 ) -> pd.DataFrame:
-    """Do what `df.llm.to_code` says."""
-    PandasTable(frame)  # refuses what cannot be used
+    """Implement `df.llm.to_code`."""
     n, seed = arguments.check_whole("n", n, 1), arguments.check_whole("seed", seed)
     arguments.check_choice("allocation", allocation, get_args(Allocation))
     arguments.check_choice("format", format, get_args(Format))
@@ -72,7 +71,7 @@ def to_code(
         coders=arguments.checked_coders(coders),
     )
     arguments.check_header(coding)
-    if frame.empty:
+    if not len(frame):
         raise ConfigurationError("The frame has no rows to draw from.")
 
     texts = _texts(frame, shown)
@@ -91,7 +90,7 @@ def to_code(
     )
     path = local_path(folder, "The folder of hand codes").absolute()
     if path.exists() and not path.is_dir():
-        raise CodesError(f"{path} is a file; hand codes lie in a folder.", file=path.name)
+        raise CodesError(f"{path} is a file; hand codes need a folder.", file=path.name)
     design = merged(read_design(path), table, coding, path)
     if format == "xlsx":
         _check_lengths(frame, coding, units, design, cells)
@@ -99,11 +98,8 @@ def to_code(
     return table
 
 
-def from_codes(
-    frame: pd.DataFrame, folder: str | Path, *, output: str, settle: Settle
-) -> pd.DataFrame:
-    """Do what `df.llm.from_codes` says."""
-    PandasTable(frame)  # refuses what cannot be used
+def from_codes(frame: Table, folder: str | Path, *, output: str, settle: Settle) -> Any:
+    """Implement `df.llm.from_codes`."""
     arguments.check_choice("settle", settle, get_args(Settle))
     if not isinstance(output, str) or not output:
         raise ConfigurationError(f"output must be the name of a column, not {output!r}.")
@@ -111,7 +107,7 @@ def from_codes(
     design = read_design(path)
     if design is None:
         raise CodesError(
-            f"{path} holds no {DESIGN}, which says what was drawn. Name the folder that was given "
+            f"{path} holds no {DESIGN}, the list of drawn units. Name the folder that was given "
             "to to_code.",
             file=DESIGN,
         )
@@ -129,7 +125,7 @@ def from_codes(
             "made. Choose another name with output=.",
             columns=there,
         )
-    check_new_columns(PandasTable(frame), [*names, *of_design], "replace")
+    check_new_columns(frame, [*names, *of_design], "replace")
 
     texts = _texts(frame, [columns[name] for name in coding.show])
     units = unit_ids(texts)
@@ -152,8 +148,8 @@ def from_codes(
         _settle_file(path, coding, cells, by_coder, disputed)
         coded = len({unit for codes in by_coder.values() for unit in codes})
         _warn(
-            f"Coders differ on {len(disputed):,} of {coded:,} units, whose {output!r} is NA. They "
-            f"stand side by side in {path / f'codes_{SETTLE}.xlsx'}: fill in its column 'code', "
+            f"Coders differ on {len(disputed):,} of {coded:,} units; their {output!r} is NA. They "
+            f"are side by side in {path / f'codes_{SETTLE}.xlsx'}: fill in its column 'code', "
             "and call again."
         )
 
@@ -166,22 +162,26 @@ def from_codes(
     kinds = pd.CategoricalDtype(list(get_args(Use)))
     new[f"{output}_use"] = pd.Categorical([use.get(u) for u in units], dtype=kinds)
     new[f"{output}_unit"] = pd.array(units, dtype=pd.StringDtype())
-    return PandasTable(frame).with_columns(new)
+    return frame.with_columns(new)
 
 
 # --- the frame --------------------------------------------------------------------------------
-def _texts(frame: pd.DataFrame, labels: Sequence[Hashable]) -> list[list[str | None]]:
+def _texts(frame: Table, labels: Sequence[Hashable]) -> list[list[str | None]]:
     for label in labels:
         times = sum(1 for name in frame.columns if name == label)
         if times != 1:
             if times:
                 raise ConfigurationError(f"Several columns are called {label!r}; rename them.")
             raise arguments.no_column("There is", label, list(frame.columns))
-    values = column_values(frame, labels)
     try:
-        return [shown_texts(values[label]) for label in labels]
+        return [shown_texts(values) for values in _values(frame, labels)]
     except TypeError as e:
         raise ConfigurationError(f"A cell cannot be shown: {e}.") from None
+
+
+def _values(frame: Table, labels: Sequence[Hashable]) -> list[list[object]]:
+    pieces = list(frame.pieces(labels)) if labels else []
+    return [[value for piece in pieces for value in piece.values[label]] for label in labels]
 
 
 def _first_cells(
@@ -190,13 +190,13 @@ def _first_cells(
     return dict(zip(units, zip(*texts, strict=True), strict=True))
 
 
-def _ids(frame: pd.DataFrame, units: Sequence[str]) -> dict[str, str | None]:
-    """Return the one request that each unit was sent as, where the frame's details say it."""
+def _ids(frame: Table, units: Sequence[str]) -> dict[str, str | None]:
+    """Return the one request of each unit, where the details of the frame show it."""
     named = [c for c in frame.columns if isinstance(c, str) and c.endswith("_custom_id")]
     if len(named) != 1 or list(frame.columns).count(named[0]) != 1:
         return {}
     found: dict[str, set[Any]] = {}
-    for unit, value in zip(units, column_values(frame, named)[named[0]], strict=True):
+    for unit, value in zip(units, _values(frame, named)[0], strict=True):
         found.setdefault(unit, set()).add(value)
     return {unit: ids.pop() if len(ids) == 1 else None for unit, ids in found.items()}
 
@@ -209,7 +209,7 @@ def _codes(units: Sequence[str], codes: Mapping[str, str], labels: Sequence[str]
 
 
 def _check_lengths(
-    frame: pd.DataFrame,
+    frame: Table,
     coding: Coding,
     units: Sequence[str],
     design: Design,
@@ -218,7 +218,7 @@ def _check_lengths(
     for unit in design.units["unit"]:
         for name, text in zip(coding.show, cells.get(unit, ()), strict=False):
             if text is not None and files.too_long(text):
-                row = shown_label(frame.index[list(units).index(unit)])
+                row = frame.label(list(units).index(unit))
                 raise CodesError(
                     f"The text in {name!r}, row {row!r} (unit {unit}), has {len(text):,} "
                     f"characters, and Excel cuts a cell after {files.CELL_CHARACTERS:,}. Choose "
@@ -235,7 +235,7 @@ def _coders_files(folder: Path, coders: Sequence[str]) -> dict[str, list[Path]]:
     Raises
     ------
     CodesError
-        A file of codes that is nobody's, or of a kind that is not read.
+        A file of an unknown coder, or of a kind that is not read.
     """
     found: dict[str, list[Path]] = {}
     known = ", ".join(coders)
@@ -267,9 +267,9 @@ def _write(
     cells: Mapping[str, Sequence[str | None]],
     format: Format,
 ) -> None:
-    """Write the design and each coder's file, or add to it what it does not have.
+    """Write the design and each coder's file, or add the missing units to it.
 
-    The design first: who is interrupted calls again, and files get the units that they lack.
+    The design comes first: after an interruption, the same call adds the missing units.
     """
     coding, wanted = design.coding, list(design.units["unit"])
     there = _coders_files(folder, coding.coders) if folder.exists() else {}
@@ -319,7 +319,7 @@ def _write(
 
 
 def _coders_order(units: Iterable[str], coder: str) -> list[str]:
-    """Return units in an order of the coder's own: what makes people tired falls on other texts."""
+    """Return units in the coder's own order, so that fatigue falls on different texts."""
     return sorted(units, key=lambda unit: order_key(unit, coder, "order"))
 
 
@@ -335,7 +335,7 @@ def _settle_file(
     by_coder: Mapping[str, Mapping[str, str]],
     disputed: Sequence[str],
 ) -> None:
-    """Write what coders differ on, or add it to the file where others were decided."""
+    """Write the disputed units, or add them to the file of earlier decisions."""
     path = folder / f"codes_{SETTLE}.xlsx"
     has = {row.unit for row in files.read_sheet(path).rows} if path.exists() else set()
     rows = [
@@ -355,12 +355,12 @@ def _settle_file(
 
 
 def _check_same(file: Path, codes: Mapping[str, str], known: Mapping[str, str]) -> None:
-    """Refuse codes that another file of the same coder does not have."""
+    """Refuse codes that contradict another file of the same coder."""
     for unit, code in codes.items():
         if known.get(unit, code) != code:
             raise CodesError(
                 f"{file.name}, unit {unit}: the code {code!r}, and {known[unit]!r} in the coder's "
-                "other file. Move the one that is not to be read out of the folder.",
+                "other file. Move the wrong one out of the folder.",
                 file=file.name,
                 unit=unit,
             )

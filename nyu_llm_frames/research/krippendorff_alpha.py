@@ -1,4 +1,4 @@
-"""Krippendorff's alpha, Gwet's AC1 for several coders, and intraclass correlation.
+"""Compute Krippendorff's alpha, Gwet's AC1 for several coders, and intraclass correlation.
 
 Comes in: coincidences of values, counts of classes per unit, or ratings. Goes out: coefficients;
 NaN where nothing varies.
@@ -18,7 +18,7 @@ Level = Literal["nominal", "ordinal", "interval", "ratio"]
 
 def coincidences(counts: Floats) -> Floats:
     """
-    Return how often two values stand in one unit, for each unit.
+    Return how often two values occur together, for each unit.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ def distances(level: Level, margins: Floats, values: Floats | None = None) -> Fl
     Parameters
     ----------
     margins : numpy.ndarray
-        How often each value stands in a pair, (..., K); the ordinal metric rests on it.
+        How often each value is in a pair, (..., K); the ordinal metric rests on it.
     values : numpy.ndarray, optional
         The values themselves, for "interval" and "ratio".
     """

@@ -1,4 +1,4 @@
-"""Cells of several columns as numbers of one list of classes: what is compared with what.
+"""Encode the cells of several columns by one list of classes.
 
 Comes in: columns. Goes out: the classes in their order, and for each column the class of every row.
 """
@@ -49,7 +49,7 @@ class Classes:
 
 
 def column(frame: pd.DataFrame, name: Hashable, argument: str = "") -> pd.Series[Any]:
-    """Return one column; name those that there are when it is missing."""
+    """Return one column, or raise with the available ones."""
     if name not in frame.columns:
         near = difflib.get_close_matches(str(name), [str(c) for c in frame.columns], 1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
@@ -83,8 +83,8 @@ def _family(values: pd.Series[Any], uniques: Sequence[Any]) -> str:
     return "text"
 
 
-def _order(declared: list[str], seen: set[str]) -> tuple[list[str], str]:
-    rest = sorted(seen - set(declared))
+def _order(declared: list[str], labels: set[str]) -> tuple[list[str], str]:
+    rest = sorted(labels - set(declared))
     try:
         rest = sorted(rest, key=float)
         how = "numbers by size"
@@ -125,10 +125,10 @@ def encode(columns: Sequence[pd.Series[Any]]) -> Classes:
     if "true or false" in families:  # "TRUE" is what a spreadsheet makes of True
         raw = [(c, [t.capitalize() if t.casefold() in _BOOLS else t for t in u]) for c, u in raw]
         declared = [t.capitalize() if t.casefold() in _BOOLS else t for t in declared]
-    seen = {label for _, uniques in raw for label in uniques}
+    used = {label for _, uniques in raw for label in uniques}
     if len(set(families)) > 1:
         _check_shared(columns, families, [set(u) for _, u in raw])
-    labels, how = _order(list(dict.fromkeys(declared)), seen)
+    labels, how = _order(list(dict.fromkeys(declared)), used)
     place = {label: i for i, label in enumerate(labels)}
     coded = []
     for codes, uniques in raw:
@@ -141,14 +141,14 @@ _BOOLS = ("true", "false")
 
 
 def _check_shared(
-    columns: Sequence[pd.Series[Any]], families: Sequence[str], seen: Sequence[set[str]]
+    columns: Sequence[pd.Series[Any]], families: Sequence[str], labels: Sequence[set[str]]
 ) -> None:
     for i in range(1, len(columns)):
-        if families[i] != families[0] and seen[0] and seen[i] and not seen[0] & seen[i]:
-            told = "; ".join(
-                f"{columns[k].name!r} has {families[k]}: {_listed(seen[k])}" for k in (0, i)
+        if families[i] != families[0] and labels[0] and labels[i] and not labels[0] & labels[i]:
+            values = "; ".join(
+                f"{columns[k].name!r} has {families[k]}: {_listed(labels[k])}" for k in (0, i)
             )
-            raise CodesError(f"No label can match: {told}. Convert one of the two columns.")
+            raise CodesError(f"No label can match: {values}. Convert one of the two columns.")
 
 
 def _listed(labels: set[str]) -> str:
@@ -157,13 +157,13 @@ def _listed(labels: set[str]) -> str:
 
 
 def is_list(cell: object) -> bool:
-    """Say whether a cell holds several labels."""
+    """Return whether a cell holds several labels."""
     return isinstance(cell, list | tuple | set | frozenset | np.ndarray)
 
 
 def kind_of(columns: Sequence[pd.Series[Any]], kind: str) -> Kind:
     """
-    Return how labels compare: what was asked for, or what the columns look like.
+    Return how labels compare: the argument, or what the columns look like.
 
     Lists are sets. Ordered categories are ordinal. Numbers are numeric when one of them is not
     whole or when there are more than ten; a few whole numbers are labels.

@@ -1,7 +1,7 @@
-"""Statistics with their intervals, as tables: of labels, of numbers, of sets.
+"""Build tables of statistics with intervals: of labels, of numbers, of sets.
 
-Wilson's interval for proportions without weights, since a bootstrap of 20 right ones of 20 says
-[1, 1]; the percentile bootstrap within strata for all others.
+Wilson's interval for proportions without weights, since the bootstrap of 20 correct out of 20
+gives [1, 1]; the percentile bootstrap within strata for all others.
 
 Comes in: classes, numbers or sets of two sides, with weights, strata and units. Goes out: `Scores`.
 """
@@ -50,7 +50,7 @@ Draw: TypeAlias = tuple[int, float, int]
 """Resamples, level, seed."""
 
 FEW = 10
-"""Below as many coded cases a number of a class says little."""
+"""With fewer coded cases, the statistics of a class are unreliable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +119,8 @@ def wilson_row(right: float, n: float, level: float) -> Row:
 
 def add_note(row: Row, note: str) -> Row:
     """Return a row with one more note."""
-    told = "; ".join(part for part in (row.note, note) if part)
-    return Row(row.estimate, row.low, row.high, row.method, row.n, told)
+    notes = "; ".join(part for part in (row.note, note) if part)
+    return Row(row.estimate, row.low, row.high, row.method, row.n, notes)
 
 
 # --- labels -----------------------------------------------------------------------------------
@@ -156,7 +156,7 @@ def score_labels(
     """Score classes against classes; every row has a code, an answer may be missing (-1)."""
     truth, answers = classes.codes
     k = len(classes.labels)
-    if not ordinal:  # a class that neither side has is of no account
+    if not ordinal:  # a class that neither side has does not count
         kept = np.flatnonzero(np.bincount(np.concatenate([truth, answers[answers >= 0]]),
                                           minlength=k))  # fmt: skip
         place = np.full(k + 1, -1, dtype=np.int64)
@@ -207,7 +207,7 @@ def score_labels(
 
 
 def explain(metrics: dict[str, Row], counted: Ints, unanswered: int, plain: bool) -> None:
-    """Say why a statistic has no value, and what else a reader of it has to know."""
+    """Note why a statistic has no value, and what else its reader needs to know."""
     answered = counted[:, :-1]
     truth, answers = answered.sum(1) > 0, answered.sum(0) > 0
     one = int((truth | answers).sum()) == 1
@@ -244,7 +244,7 @@ def _classes(
         out[name] = [r.estimate for r in own]
         out[f"{name}_low"] = [r.low for r in own]
         out[f"{name}_high"] = [r.high for r in own]
-    notes, told = [], []
+    notes, warnings = [], []
     few = [label for label, n in zip(labels, counted.sum(1), strict=True) if 0 < n < FEW]
     never = [label for label, n in zip(labels, counted.sum(1), strict=True) if not n]
     for n in counted.sum(1).tolist():
@@ -253,13 +253,13 @@ def _classes(
         else:
             notes.append(f"{count(n, 'coded case')} only" if n < FEW else "")
     if few:
-        told.append(f"fewer than {FEW} coded cases: {', '.join(few)}")
+        warnings.append(f"fewer than {FEW} coded cases: {', '.join(few)}")
     if never:
-        told.append(f"never seen in truth: {', '.join(never)}")
+        warnings.append(f"never seen in truth: {', '.join(never)}")
     out["note"] = notes
     if (table == np.round(table)).all() and (table.sum() == counted.sum()):
         out |= {c: np.asarray(out[c]).astype(np.int64) for c in out if c in _COUNTS}
-    return pd.DataFrame(out, index=pd.Index(list(labels), name="label")), told
+    return pd.DataFrame(out, index=pd.Index(list(labels), name="label")), warnings
 
 
 _COUNTS = ("support", "predicted", "unanswered")
@@ -305,7 +305,7 @@ def _spearman_row(
     units: Ints | None,
     draw: Draw,
 ) -> Row:
-    """Rank each resample anew, or where that is long use the influence of each row."""
+    """Rank each resample again, or where that takes long use the influence of each row."""
     resamples, level, seed = draw
     a, b = dense_ranks(x), dense_ranks(y)
     estimate = float(spearman(a, b, weight))
@@ -372,6 +372,6 @@ def score_sets(
             metrics[name] = add_note(row, "nothing varies" if name == "alpha" else "no label")
     right, known, given = np.split(sample.sums()[5:], 3)
     table = np.column_stack([np.diag(known - right), np.zeros(k)]) if k else np.zeros((0, 1))
-    classes, told = _classes(labels, rows, x.sum(0).astype(np.int64)[:, None] * [1, 0], table)
+    classes, warnings = _classes(labels, rows, x.sum(0).astype(np.int64)[:, None] * [1, 0], table)
     classes["support"], classes["predicted"] = known, given
-    return Scores(metric_frame(metrics), classes, pd.DataFrame(), (*notes, *told))
+    return Scores(metric_frame(metrics), classes, pd.DataFrame(), (*notes, *warnings))

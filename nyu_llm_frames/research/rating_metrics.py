@@ -1,4 +1,4 @@
-"""What two columns of numbers say of each other: bias, errors, correlations, concordance, ICC.
+"""Compare two columns of numbers: bias, errors, correlations, concordance, ICC.
 
 Comes in: numbers and weights. Goes out: sums that a resample redraws, and statistics of them.
 """
@@ -17,7 +17,7 @@ Floats = np.ndarray[Any, np.dtype[np.float64]]
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 
 MOST_RANKED = 2_000
-"""Distinct rows up to which ranks are taken anew in each resample."""
+"""Distinct rows up to which each resample is ranked again."""
 
 
 def moments(truth: Floats, answers: Floats, weight: Floats) -> Floats:
@@ -56,7 +56,7 @@ def rating_metrics(sums: Floats) -> dict[str, Floats]:
 
 
 def _middle_ranks(codes: Ints, weight: Floats) -> Floats:
-    """Return the share of weight below each row and half of that beside it; (..., n)."""
+    """Return the share of weight below each row plus half of that equal to it; (..., n)."""
     order = np.argsort(codes, kind="stable")
     starts = np.flatnonzero(np.diff(codes[order], prepend=-1))
     each = np.add.reduceat(weight[..., order], starts, axis=-1)
@@ -87,7 +87,7 @@ def _above(codes: Ints, weight: Floats, other: Floats) -> Floats:
 
 
 def spearman_influence(x: Ints, y: Ints, weight: Floats) -> Floats:
-    """Return what each row does to Spearman's correlation, its ranks being estimated as well."""
+    """Return the influence of each row on Spearman's correlation, through its rank too."""
     a, b = _middle_ranks(x, weight) - 0.5, _middle_ranks(y, weight) - 0.5
     share = weight / weight.sum()
     s_ab, s_aa, s_bb = (float((share * u * v).sum()) for u, v in ((a, b), (a, a), (b, b)))
@@ -100,7 +100,7 @@ def spearman_influence(x: Ints, y: Ints, weight: Floats) -> Floats:
 
 
 def spearman_resampled(sample: Sample, resamples: int, seed: int) -> Floats:
-    """Return Spearman's correlation in each resample of `moments`, ranked anew."""
+    """Return Spearman's correlation in each resample of `moments`, ranked again."""
     values = sample.dense
     x, y = (np.rint(values[:, i] / values[:, 0]).astype(np.int64) for i in (7, 8))
     parts = [

@@ -1,10 +1,10 @@
-"""The bootstrap of sums: units that contribute the same are drawn together.
+"""Bootstrap sums; units that contribute the same are drawn together.
 
 A resample of rows changes a statistic of a table only through how often each cell was drawn, and
 these counts are multinomial: 100,000 rows are a few cells. Where there are too many distinct
 contributions, sums are drawn from their normal limit.
 
-Comes in: what each row adds to some sums, its stratum and its unit. Goes out: resampled sums.
+Comes in: what each row adds to the sums, its stratum and its unit. Goes out: resampled sums.
 """
 
 from __future__ import annotations
@@ -87,11 +87,11 @@ def of_cells(cell: Ints, weight: Floats, strata: Ints, units: Ints | None, size:
     members: dict[int, list[int]] = {}
     for unit, k in zip(units.tolist(), kind.tolist(), strict=True):
         members.setdefault(unit, []).append(k)
-    seen: dict[tuple[int, ...], int] = {}
+    sizes: dict[tuple[int, ...], int] = {}
     for parts in members.values():
         together = tuple(sorted(parts))
-        seen[together] = seen.get(together, 0) + 1
-    groups = sorted(seen)
+        sizes[together] = sizes.get(together, 0) + 1
+    groups = sorted(sizes)
     pattern = np.repeat(np.arange(len(groups)), [len(g) for g in groups])
     flat = np.array([k for g in groups for k in g], dtype=np.int64)
     order = np.argsort(its_cell[flat], kind="stable")
@@ -99,7 +99,7 @@ def of_cells(cell: Ints, weight: Floats, strata: Ints, units: Ints | None, size:
         pattern[order],
         its_cell[flat][order],
         weights[its_weight[flat]][order],
-        np.array([seen[g] for g in groups], dtype=np.int64),
+        np.array([sizes[g] for g in groups], dtype=np.int64),
         its_stratum[[g[0] for g in groups]],
         size,
     )

@@ -1,6 +1,6 @@
-"""How results look: text for consoles, a card for notebooks.
+"""Show results: text for consoles, a card for notebooks.
 
-Comes in: results. Goes out: strings, everything foreign in them escaped.
+Comes in: results. Goes out: strings, with all values of the user escaped.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Card:
     notes: Sequence[str] = field(default=())
 
     def text(self) -> str:
-        """Return the form for consoles."""
+        """Return the text for consoles."""
         lines = [self.title, *(f"  {name:<12} {value}" for name, value in self.facts)]
         for heading, table in self.tables:
             lines += ["", *([heading] if heading else [])]
@@ -55,7 +55,7 @@ class Card:
         return "\n".join(lines)
 
     def html(self) -> str:
-        """Return the form for notebooks."""
+        """Return the HTML for notebooks."""
         parts = [CARD_STYLE, '<div class="nlf">', f"<h4>{escape(self.title)}</h4>"]
         if self.facts:
             parts.append(facts_table(self.facts))
@@ -138,7 +138,7 @@ def metric_texts(metrics: pd.DataFrame, level: float) -> pd.DataFrame:
 
 
 def evaluation_card(found: Evaluation) -> Card:
-    """Return how an evaluation is shown."""
+    """Return the display of an evaluation."""
     every = found.coverage if len(found.predicted) == 1 else found.coverage.groupby(level=0).first()
     rows, coded, answered = (int(every.iloc[0][c]) for c in ("rows", "coded", "answered"))
     facts = [
@@ -186,7 +186,7 @@ def _comparison_texts(table: pd.DataFrame, level: float) -> pd.DataFrame:
 
 
 def agreement_card(found: Agreement) -> Card:
-    """Return how an agreement is shown."""
+    """Return the display of an agreement."""
     rows = found.rows
     tied = int((rows["majority"].isna() & (rows["answered"] > 0)).sum())
     facts = [
@@ -214,7 +214,7 @@ def agreement_card(found: Agreement) -> Card:
 
 
 def correction_card(found: Correction) -> Card:
-    """Return how a correction is shown: the three estimates always together."""
+    """Return the display of a correction: always all three estimates."""
     table = found.table
     shown: dict[str, list[str]] = {}
     for which in ("naive", "human", "corrected"):

@@ -1,6 +1,6 @@
-"""Pictures of results: confusion, classes, agreement, and three estimates side by side.
+"""Plot results: confusion, classes, agreement, and three estimates side by side.
 
-Comes in: results. Goes out: an array of Axes. matplotlib is imported only when asked for.
+Comes in: results. Goes out: an array of Axes. matplotlib is imported only when needed.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def _interval(ax: Any, y: float, low: float, value: float, high: float, color: s
 
 
 def _names(ax: Any, names: Sequence[Any]) -> None:
-    """Write names at the left, the first above."""
+    """Write names on the left, the first on top."""
     shown = [text if len(text := str(n)) <= 28 else f"{text[:27]}…" for n in names]
     ax.set_yticks(range(len(shown)), shown, fontsize=9)
     ax.set_ylim(len(shown) - 0.4, -0.6)
@@ -186,7 +186,7 @@ _UNITS = ["bias", "MAE", "RMSE"]
 
 
 def _heat(ax: Any, table: pd.DataFrame) -> None:
-    """Color each row's cells by its shares: right ones green, wrong ones orange, none gray."""
+    """Color cells by their share of the row: correct green, wrong orange, unanswered gray."""
     from matplotlib.colors import to_rgb
 
     values = table.to_numpy(dtype=np.float64)
@@ -279,7 +279,7 @@ def _compared(found: Evaluation, method: str, title: str) -> Any:
 
 # --- agreement --------------------------------------------------------------------------------
 def plot_agreement(found: Agreement) -> Any:
-    """Draw the coefficients with intervals, how many rows agree how far, and the pairs."""
+    """Draw the coefficients with intervals, rows by their agreement, and the pairs."""
     method = "Agreement.plot()"
     mpl, _ = import_pyplot(method)
     k = len(found.columns)

@@ -1,4 +1,4 @@
-"""What each row's values say: how many, which is the most frequent, how far they scatter.
+"""Describe the values of each row: how many, the most frequent, and how they vary.
 
 Comes in: classes, rows x columns, -1 for a gap. Goes out: a table with a row for each.
 """

@@ -1,6 +1,6 @@
-"""What two columns of sets of labels say of each other.
+"""Compare two columns of sets of labels.
 
-Comes in: sets. Goes out: what each row adds to some sums, and statistics of these.
+Comes in: sets. Goes out: what each row adds to the sums, and statistics of them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A unit: what a coder sees, known by a digest of the shown cells.
+"""The ids of units: a unit is what a coder sees, and its id a digest of the shown cells.
 
 Comes in: plain Python values of the shown columns. Goes out: their texts, and one id a row. Equal
 texts are one unit, in every frame and whatever the prompt, the model and the order of rows.
@@ -22,7 +22,7 @@ def shown_texts(values: Sequence[object]) -> list[str | None]:
     Raises
     ------
     TypeError
-        A cell has no text of its own.
+        A cell has no stable text.
     """
     return [None if value is None else str(value) for value in values]
 
@@ -51,7 +51,7 @@ def unit_ids(columns: Sequence[Sequence[str | None]]) -> list[str]:
 
 
 def order_key(unit: str, *salt: object) -> str:
-    """Return where a unit stands in an order that depends on it and the salt alone."""
+    """Return the sort key of a unit, which depends on it and the salt alone."""
     return _digest(json.dumps([*map(str, salt), unit]).encode())
 
 

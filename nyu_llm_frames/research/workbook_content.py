@@ -1,4 +1,4 @@
-"""What is in a workbook: cells, and the parts that openpyxl does not keep.
+"""Compare workbooks: cells, and the parts that openpyxl does not keep.
 
 Comes in: the bytes of two .xlsx files. Goes out: what the first has and the second has not.
 """
@@ -14,7 +14,7 @@ import openpyxl
 
 from nyu_llm_frames.research.cell_damage import plain_text
 
-# Parts of the file (ECMA-376, part 1, 15) that hold somebody's work, and what a person calls them.
+# Parts of the file (ECMA-376, part 1, 15) that hold a user's work, and their names for people.
 _PARTS = {
     "xl/threadedComments/": "comments with answers",
     "xl/media/": "pictures",
@@ -26,7 +26,7 @@ _PARTS = {
 
 
 def lost(before: bytes, after: bytes) -> str | None:
-    """Say what a workbook has and another has not, or None: nothing that a person put in.
+    """Return what a workbook has and another lacks, or None if no user content is missing.
 
     Parameters
     ----------

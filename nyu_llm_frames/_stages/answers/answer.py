@@ -1,8 +1,8 @@
 """The record of one answer, and the statuses that a row can have.
 
-A new status is entered here first: in `Status`, `RANK`, and where it belongs to them, in
-`NO_FAILURE` and `RETRYABLE`. What a line says is `verdict`'s work, which answer of an id stays
-`answer_store`'s, joining to rows is done later.
+Enter a new status here first: in `Status`, `RANK`, and where it applies, in `NO_FAILURE` and
+`RETRYABLE`. `classify` decides the status of a line, and `answer_store` keeps the best answer of an
+id.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Status = Literal[
     "pending",
     "skipped",
 ]
-"""What can become of a row; the last two are no answers yet, or never will be."""
+"""The statuses of a row; the last two mean that there is no answer, or none yet."""
 
 STATUSES: tuple[Status, ...] = get_args(Status)
 
@@ -45,14 +45,14 @@ RANK: Mapping[Status, int] = MappingProxyType(
         "skipped": 0,
     }
 )
-"""Of two answers to one id the one of higher rank stays."""
+"""Of two answers to one id, the one of higher rank is kept."""
 
 RETRYABLE: frozenset[Status] = frozenset({"failed", "missing", "damaged", "empty"})
-"""Statuses that another attempt with the very same request may cure."""
+"""Statuses that a retry of the same request may fix."""
 
 
 NO_FAILURE: frozenset[Status] = frozenset({"ok", "pending", "skipped"})
-"""Statuses that nobody has to be warned of."""
+"""Statuses that need no warning."""
 
 TOKENS = ("prompt_tokens", "completion_tokens", "reasoning_tokens")
 SHOWN = ("status", "text", "error", "finish_reason", *TOKENS, "model")
@@ -65,9 +65,9 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
     Attributes
     ----------
     custom_id : str
-        Id of the request, exactly as it stands in the line.
+        Id of the request, exactly as in the line.
     status : Status
-        What became of the request.
+        Outcome of the request.
     text : str or None
         The answer's text, always encodable as UTF-8; blank for `empty`. None for `blocked`,
         `refused`, `failed`, `missing`, and for `truncated` when nothing was written.

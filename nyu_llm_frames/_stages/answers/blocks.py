@@ -1,4 +1,4 @@
-r"""A stream of bytes to lines, many at once.
+r"""Split a stream of bytes into lines, many at once.
 
 Comes in: the bytes of an output file in chunks of any size. Goes out: lists of lines. Lines end at
 ``\n`` alone: ``bytes.splitlines`` and the line iterators of HTTP clients also break at U+2028,
@@ -17,9 +17,9 @@ class BlockSplitter:
     r"""
     Split a stream of bytes into blocks of lines.
 
-    A byte order mark at the start goes, and blank lines; ``\r`` before a newline stays. A line of
-    more than `max_line_bytes` is dropped and counted, so that an endless line cannot fill the
-    memory.
+    A byte order mark at the start and blank lines are dropped; ``\r`` before a newline stays. A
+    line of more than `max_line_bytes` is dropped and counted, so that an endless line cannot fill
+    the memory.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ class BlockSplitter:
         return self._block() if self._size >= self.block_bytes else []
 
     def cut(self) -> list[bytes]:
-        """Return the whole lines that are left; the stream broke, and its last line is none."""
+        """Return the remaining complete lines; the stream broke, so its last line is incomplete."""
         self._tail.clear()
         self._tail_size = 0
         return self.close()
@@ -72,7 +72,7 @@ class BlockSplitter:
     def _grow(self, piece: bytes) -> None:
         self._tail_size += len(piece)
         if self._tail_size > self.max_line_bytes:
-            self._tail.clear()  # the size goes on counting: the rest of the line goes too
+            self._tail.clear()  # the size keeps counting: the rest of the line is dropped too
         else:
             self._tail.append(piece)
 

@@ -1,4 +1,4 @@
-"""The verdict on one row: status, text, error and usage, from a decoded body of any shape.
+"""Classify one row: status, text, error and usage, from a decoded body of any shape.
 
 Comes in: the id, `response.body` and `error` of a row as plain JSON values. Goes out: an `Answer`.
 Every field may be absent or of the wrong type; nothing raises.
@@ -57,7 +57,7 @@ def first(items: Any) -> Any:
 def classify(
     custom_id: str, body: Any, raw: bytes, error: Any = None, code: int | None = None
 ) -> Answer:
-    """Decide the status of a row whose id is known."""
+    """Decide the status of a row with a known id."""
     bad_code = code if code is not None and code >= 400 else None
     if isinstance(error, str):
         error = error.strip()

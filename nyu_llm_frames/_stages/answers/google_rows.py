@@ -1,8 +1,7 @@
-"""The provider's own rows, as they lie in the stored output file, in the gateway's form.
+"""Convert the provider's own rows, as in the stored output file, to the gateway's form.
 
-Comes in: a decoded row of Google's. Goes out: the row that the gateway makes of it, so that one
-verdict serves both, and both give the same answer. The gateway drops rows without usage metadata;
-here they stay.
+Comes in: a decoded row from Google. Goes out: the row that the gateway makes of it, so that both
+are classified by the same code. The gateway drops rows without usage metadata; they are kept here.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ def _body(response: Any) -> Any:
     candidate, usage = first(get(response, "candidates")), get(response, "usageMetadata")
     feedback = get(response, "promptFeedback")
     if not isinstance(candidate, dict) and usage is None and feedback is None:
-        # Said as the gateway says it.
+        # In the words of the gateway.
         return {"error": {"message": f"{UNREADABLE} from vertex-ai: {_dumped(response or {})}"}}
     return {
         "model": get(response, "modelVersion"),

@@ -1,7 +1,7 @@
-"""Output lines to answers: what one line of a batch output, or one live answer, amounts to.
+"""Read output lines, or one live answer, into answers.
 
 Comes in: lines of an output file, or the body of a chat completion. Goes out: an `Answer` per line
-that carries an id, an `Orphan` for every other line. Nothing that can stand in the bytes raises.
+that carries an id, an `Orphan` for every other line. No input bytes raise an error.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Orphan(msgspec.Struct, frozen=True, gc=False):
     Attributes
     ----------
     reason : str
-        Why no request can be told from it.
+        Why it cannot be matched to a request.
     custom_id : str or None
         The unusable id, as text, if there is one.
     raw : bytes
@@ -65,7 +65,7 @@ def parse_line(line: bytes) -> Answer | Orphan:
     -------
     Answer or Orphan
         An answer if the line is a JSON object with a non-empty string as `custom_id`, or in the
-        provider's form as `requestId`; whether the id is one that was asked for is not known here.
+        provider's form as `requestId`; whether the id belongs to a request is not known here.
 
     Examples
     --------
@@ -84,7 +84,7 @@ def parse_line(line: bytes) -> Answer | Orphan:
 
 def parse_lines(lines: Iterable[bytes]) -> Parsed:
     """
-    Read many lines; blank ones are passed over.
+    Read many lines; blank ones are skipped.
 
     Parameters
     ----------
@@ -130,7 +130,7 @@ def parse_completion(custom_id: str, body: bytes) -> Answer:
 
 
 def has_replacement(text: str | None) -> bool:
-    """Whether the text holds U+FFFD, the mark of a character that was damaged on the way."""
+    """Whether the text holds U+FFFD, the mark of a character damaged in transit."""
     return text is not None and "\ufffd" in text
 
 
@@ -170,7 +170,7 @@ def _why_unusable(custom_id: Any) -> str | None:
         return "custom_id is not a string"
     if not custom_id:
         return "custom_id is empty"
-    # What was replaced on the way does not stand in the line: it could be anybody's id.
+    # What was replaced on the way is not in the line: it could be the id of any request.
     damaged = storable(custom_id) != custom_id or "\ufffd" in custom_id
     return "custom_id is damaged" if damaged else None
 

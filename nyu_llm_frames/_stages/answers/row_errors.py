@@ -1,4 +1,4 @@
-"""What the error of one output row says: its HTTP class, a short text, whether it is a block.
+"""Parse the error of one output row: its HTTP code, a short message, whether it is a block.
 
 Comes in: the value of an `error` key in whatever shape the gateway passed on (a phrase with JSON
 behind it, an object, a list, JSON inside a message inside JSON). Goes out: a `Problem`.
@@ -16,7 +16,7 @@ from nyu_llm_frames._shared.wording import printable
 
 MAX_ERROR_CHARS = 500
 
-# Names of Google's canonical codes, as they stand in `status`, with their HTTP code.
+# Names of Google's canonical codes, as used in `status`, with their HTTP code.
 _CANONICAL = {
     "INVALID_ARGUMENT": 400,
     "FAILED_PRECONDITION": 400,
@@ -34,7 +34,7 @@ _PHRASES = {s.phrase.casefold(): s.value for s in HTTPStatus if s >= 400} | {
 }
 _LEADING_CODE = re.compile(r"(?:HTTP[ /.\d]*\s|Error(?: code)?:?\s)?\s*([1-5]\d\d)\b[\s:,-]*", re.I)
 _BLOCK_CODES = frozenset({"content_filter", "content_policy_violation", "prohibited_content"})
-# Narrow on purpose: "safety" alone also stands in complaints about the `safety_settings` field.
+# Narrow on purpose: "safety" alone also appears in complaints about the `safety_settings` field.
 _BLOCK_WORDS = re.compile(
     r"block_?reason|prohibited_content|content[_ ]filter|content management policy"
     r"|responsible ai|prompt could not be submitted|violat\w+ .{0,60}\b(?:polic|guideline)"
@@ -43,7 +43,7 @@ _BLOCK_WORDS = re.compile(
     re.I | re.S,
 )
 UNREADABLE = "Invalid response received"  # the gateway's words for a row it cannot translate
-_MAX_DEPTH, _MAX_ITEMS = 6, 4  # bounds the search in a row made to be hostile
+_MAX_DEPTH, _MAX_ITEMS = 6, 4  # bounds the search in a hostile row
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class Problem:
     block: str = ""
 
     def or_code(self, code: int | None) -> Problem:
-        """The same, with `code` if it has none of its own."""
+        """Return the same, with `code` if it has none."""
         return self if self.code is not None or code is None else replace(self, code=code)
 
     @property
@@ -77,7 +77,7 @@ class Problem:
 
     @property
     def says_blocked(self) -> bool:
-        """Whether it tells of a block, in a field or in words."""
+        """Whether it reports a block, in a field or in words."""
         if self.block:
             return True
         transient = self.code is not None and not self.refused
@@ -164,10 +164,10 @@ def find_problem(error: Any, depth: int = 0) -> Problem:
 
 def _from_object(error: dict[Any, Any], depth: int) -> Problem:
     inner = find_problem(error["error"], depth + 1) if error.get("error") else Problem()
-    told = Problem()
+    nested = Problem()
     for key in ("message", "detail", "error_description"):
         if isinstance(error.get(key), str) and error[key].strip():
-            told = find_problem(error[key], depth + 1)
+            nested = find_problem(error[key], depth + 1)
             break
     label = ""
     for key in ("status", "code", "type"):
@@ -179,15 +179,15 @@ def _from_object(error: dict[Any, Any], depth: int) -> Problem:
             break
         if key == "code" and type(value) is int and 0 < value < 100:
             label = f"code {value}"  # a gRPC code; too coarse to tell what another attempt would do
-    block = block_reason(error) or inner.block or told.block
+    block = block_reason(error) or inner.block or nested.block
     code_word = error.get("code")
     if not block and isinstance(code_word, str) and code_word.casefold() in _BLOCK_CODES:
         block = label
     codes = (http_code(error.get(key)) for key in ("code", "status_code", "status"))
     return Problem(
-        code=next((c for c in codes if c), inner.code or told.code or _CANONICAL.get(label)),
-        label=label or inner.label or told.label,
-        message=told.message or inner.message,
+        code=next((c for c in codes if c), inner.code or nested.code or _CANONICAL.get(label)),
+        label=label or inner.label or nested.label,
+        message=nested.message or inner.message,
         block=block,
     )
 

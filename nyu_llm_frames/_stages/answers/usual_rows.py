@@ -1,7 +1,7 @@
-"""The usual output row, typed: a good answer, in the gateway's form or in the provider's own.
+"""The fast, typed reader of the usual output row: a good answer, from gateway or provider.
 
 Comes in: one line. Goes out: its `Answer`, or None for every other line: decoding stops at the
-first surprise. The tolerant reader of `lines` says the same of the same line, and takes longer.
+first unexpected field. The tolerant reader in `lines` gives the same result, more slowly.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def _gateway_answer(row: _Row, custom_id: str, line: bytes) -> Answer | None:
 
 
 def _stored_answer(row: _Row, line: bytes) -> Answer | None:
-    """Read a row as it lies in the bucket; what it repeats of its request is not kept."""
+    """Read a row as stored in the bucket; the copy of its request in it is not kept."""
     response, raw = row.response, _without_echo(line, len(memoryview(row.request)))
     if row.status or not response.candidates or raw is None:
         return None
@@ -146,9 +146,9 @@ def _stored_answer(row: _Row, line: bytes) -> Answer | None:
 
 
 def _without_echo(line: bytes, size: int) -> bytes | None:
-    """Cut the request out of a line, by the size of its JSON; None where it is not plain which.
+    """Cut the request out of a line, by the size of its JSON; None where that is ambiguous.
 
-    Its key stands there once, nothing before it has fields of its own, and more comes after it.
+    Its key occurs once, nothing before it has nested fields, and more follows it.
     """
     at = line.rfind(_ECHO)
     if not size or at < 0:

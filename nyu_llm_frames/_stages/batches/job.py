@@ -6,11 +6,11 @@ one action that the record asks for. `SUCCESSORS` lists every legal step; nothin
     planned ──▶ uploaded ──▶ creating ──▶ live ──▶ ended ──▶ done
        ▲ │          │ ▲          │ │                 ▲         │
        │ └▶ withdrawn ◀──────────┘ └─▶ rejected      └─────────┘ (short output: look again)
-       └──────────────────────────┘ (surely never made: again, under a new name)
+       └──────────────────────────┘ (certainly not made: again, with a new name)
 
-``creating`` is written before the POST. Found in that step under the lock it means that nobody
-knows whether the job exists; `settle` decides from the job list, and nothing else is created from
-the sidecar before.
+``creating`` is written before the POST. A job found in that step under the lock is an uncertain
+submission: it may or may not exist. `settle` decides from the job list, and until then the sidecar
+creates no other job.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ ACTIONS: Mapping[Step, Action] = {
 
 # Steps in which a request must not be put into another job.
 CARRYING: frozenset[Step] = frozenset({"planned", "uploaded", "creating", "live", "ended"})
-# Steps in which certainly no job exists at the gateway.
+# Steps in which no job can exist at the gateway.
 UNMADE: frozenset[Step] = frozenset({"planned", "uploaded"})
 # Steps from which driving the job may make it, and pay for it.
 UNPAID: frozenset[Step] = UNMADE | {"creating"}
@@ -66,29 +66,29 @@ ENOUGH_REFUSALS = 2
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """One batch job: what stands in ``jobs/<name>.parquet``.
+    """One batch job: the content of ``jobs/<name>.parquet``.
 
     Attributes
     ----------
     name : str
-        Name in the sidecar, for ever.
+        Permanent name in the sidecar.
     run, owner : str
         Run that planned it, and the process (``host/boot/pid/start``; "" once it has left it).
     requests, file_bytes : int
         What the input file holds.
     step : Step
     submission : int
-        Counts file names: every submit has one of its own.
+        Counts file names: every submission has its own.
     gateway : str
-        Base URL (or ``local:``) at the time of the submit.
+        Base URL (or ``local:``) at the time of submission.
     watermark : str or None
-        Newest job in the list before the submit; "" for an empty list; None when the gateway has
+        Newest job in the list before submission; "" for an empty list; None when the gateway has
         no list to read.
     settle_epoch, settle_from_s : str, float
-        The clock by which `submit_settle_s` runs; before a submit, the one that tells since when
-        the job list answers nothing but 500.
+        The clock for `submit_settle_s`; before submission, the one that records since when the
+        job list has returned only HTTP 500.
     refusals : int
-        How far the answers to uncertain submits, one after the other, speak for a refusal.
+        How strongly consecutive answers to uncertain submissions suggest a refusal.
     looks, blind_looks : int
         Readings of the job list after settling: conclusive ones, and others.
     status : str
@@ -107,7 +107,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     complete : bool
         Whether the output is known to be whole.
     submitted_at : datetime or None
-        When the submit was sent that made the job, or may have made it.
+        When the submission was sent that made the job, or may have made it.
     """
 
     name: str
@@ -148,7 +148,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     done_at: datetime | None = None
 
     def file_name(self, once: str) -> str:
-        """Return a name in the bucket: ASCII, in a folder of its own, used for one upload.
+        """Return a name in the bucket: ASCII, in its own folder, used for one upload.
 
         Parameters
         ----------
@@ -159,7 +159,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def action(self) -> Action:
-        """What the job asks for."""
+        """The distinct requests of the job."""
         return ACTIONS[self.step]
 
     @property
@@ -169,7 +169,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def tries(self) -> bool:
-        """Whether its requests are tried by it, or were; not where it surely never was made."""
+        """Whether it tries its requests, or did; False if it was certainly never made."""
         return self.step not in ("rejected", "withdrawn")
 
     @property
@@ -180,13 +180,13 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def why_nothing(self) -> str | None:
-        """Why nothing will come for a request that has no answer; None where something may."""
+        """Why a request without an answer will get none; None where one may still come."""
         if self.step == "withdrawn" and self.cancel_requested:
             return CANCELLED
         if self.step != "done":
             return None
-        said = f": {self.error}" if self.error else ""
-        text = f"batch job {self.batch_id} {self.outcome} without an answer to this request{said}"
+        reason = f": {self.error}" if self.error else ""
+        text = f"batch job {self.batch_id} {self.outcome} without an answer to this request{reason}"
         if not self.unread:
             return text
         return (
@@ -196,7 +196,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def failed_empty(self) -> bool:
-        """Whether it ended without a single answer, through no wish of the user."""
+        """Whether it ended without any answer, and the user did not stop it."""
         return self.step == "done" and self.outcome == "failed" and self.answers == 0
 
 
@@ -207,24 +207,24 @@ def _move(job: Job, step: Step, **changes: Any) -> Job:
 
 
 def uploaded(job: Job, input_file_id: str, at: datetime) -> Job:
-    """The input file lies in the bucket."""
+    """The input file is in the bucket."""
     return _move(job, "uploaded", input_file_id=input_file_id, uploaded_at=at, error=None)
 
 
 def withdrawn(job: Job, at: datetime) -> Job:
-    """Nobody wants it any more, and it was never made."""
+    """It is no longer needed, and was never made."""
     return _move(job, "withdrawn", done_at=at)
 
 
 def left(job: Job) -> Job:
-    """Whoever planned it does not work on it any more."""
+    """The process that planned it no longer works on it."""
     return msgspec.structs.replace(job, owner="")
 
 
 def stopped(job: Job, at: datetime) -> Job:
     """The user stopped it: taken back where it was never made, else to be cancelled.
 
-    Written before anybody asks the gateway: what the user stopped is not sent again by itself.
+    Written before any call to the gateway: what the user stopped is not sent again on its own.
     """
     job = msgspec.structs.replace(job, cancel_requested=True)
     return withdrawn(job, at) if job.step in UNMADE else job
@@ -233,7 +233,7 @@ def stopped(job: Job, at: datetime) -> Job:
 def intended(
     job: Job, listed: JobList | None, *, gateway: str, epoch: str, from_s: float, at: datetime
 ) -> Job:
-    """A submit is about to be sent: to be saved before it is."""
+    """A submission is about to be sent; save this record first."""
     return _move(
         job,
         "creating",
@@ -249,17 +249,17 @@ def intended(
 
 
 def created(job: Job, batch: Batch, at: datetime) -> Job:
-    """The job exists, by the gateway's own answer or by its list."""
+    """The job exists, according to the gateway's answer or its job list."""
     return _move(job, "live", batch_id=batch.id, status=batch.status, changed_at=at, error=None)
 
 
 def adopted(job: Job, batch_id: str, at: datetime) -> Job:
-    """The job was found at the gateway after an uncertain submit."""
+    """The job was found at the gateway after an uncertain submission."""
     return _move(job, "live", batch_id=batch_id, status="validating", changed_at=at, error=None)
 
 
 def not_created(job: Job, reason: str) -> Job:
-    """The submit certainly made no job, for now."""
+    """The submission made no job; try again later."""
     return _move(job, "uploaded", submitted_at=None, error=reason, settle_epoch="")
 
 
@@ -269,10 +269,10 @@ def rejected(job: Job, reason: str, at: datetime) -> Job:
 
 
 def became_uncertain(job: Job, reason: str, *, epoch: str, from_s: float, refusal: int = 0) -> Job:
-    """The submit ended without certainty; the step stays, the reason is kept.
+    """The submission is uncertain; the step stays, the reason is kept.
 
-    The settling time starts again: a submit that was given up after minutes may still be on its
-    way behind the gateway.
+    The settling time starts again: a submission abandoned after minutes may still be
+    under way behind the gateway.
     """
     return _move(
         job,
@@ -290,7 +290,7 @@ def settling_started(job: Job, epoch: str, from_s: float) -> Job:
 
 
 def settle(job: Job, listed: JobList | None, *, settled: bool, at: datetime) -> Job:
-    """Take one look at the job list after an uncertain submit.
+    """Read the job list once after an uncertain submission.
 
     Parameters
     ----------
@@ -316,7 +316,7 @@ def settle(job: Job, listed: JobList | None, *, settled: bool, at: datetime) -> 
 
 
 def resubmitted(job: Job) -> Job:
-    """The submit made no job: plan it again, under a file name that was never used."""
+    """The submission made no job: plan it again, under a file name that was never used."""
     return _move(
         job,
         "planned",
@@ -333,12 +333,12 @@ def resubmitted(job: Job) -> Job:
 
 
 def undecidable(job: Job) -> bool:
-    """Whether the job list has been asked often enough and cannot tell."""
+    """Whether the job list was read often enough without a conclusion."""
     return job.step == "creating" and job.blind_looks >= 2
 
 
 def polled(job: Job, batch: Batch, at: datetime) -> Job:
-    """The gateway told the state of the job."""
+    """The gateway reported the state of the job."""
     changed = {} if batch.status == job.status else {"changed_at": at}
     # A count of none is left out: it is known where all of the job's rows were counted.
     counted = 0 if batch.counted is None and batch.total >= job.requests else batch.counted
@@ -351,7 +351,7 @@ def polled(job: Job, batch: Batch, at: datetime) -> Job:
     }
     if not batch.over:
         return _move(job, "live", **facts)
-    # A settling time of its own begins with the first look at the output.
+    # A separate settling time starts with the first reading of the output.
     clock = {"settle_epoch": "", "settle_from_s": 0.0}
     return _move(job, "ended", outcome=batch.state, ended_at=at, **clock, **facts)
 
@@ -366,7 +366,7 @@ def harvested(
     complete: bool,
     at: datetime,
 ) -> Job:
-    """The output was read as far as it will be."""
+    """The output was read as far as possible."""
     nothing = job.outcome == "failed" and answers == 0
     return _move(
         job,

@@ -1,8 +1,8 @@
-"""Which requests to send: the one place that decides what is paid.
+"""Decide which requests to send, and so what is paid; nothing else decides it.
 
 Comes in: for every distinct request the rank of its best answer, how many jobs have tried it, and
 whether a job carries it now. Goes out: a mask. To send = requested - answered - carried - tried
-often enough - answered by all accounts, and not to be read.
+often enough - answered according to the job, though unreadable.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _RETRYABLE_RANKS = np.array(sorted(RANK[s] for s in RETRYABLE))
 
 @dataclass(frozen=True, slots=True)
 class RequestStates:
-    """Where every distinct request stands; all arrays have shape (m,).
+    """The state of every distinct request; all arrays have shape (m,).
 
     Attributes
     ----------
@@ -47,17 +47,17 @@ class RequestStates:
 
     @property
     def final(self) -> Mask:
-        """Answered, or refused for good: nothing will be sent for it again."""
+        """Answered, or refused for good: it is not sent again."""
         return np.asarray((self.rank >= 0) & ~np.isin(self.rank, _RETRYABLE_RANKS))
 
     @property
     def open(self) -> Mask:
-        """Another attempt may cure it, and is not known to pay for it twice."""
+        """A retry may fix it, and is not known to pay for it twice."""
         return np.asarray(~self.final & ~self.carried & ~self.unread)
 
 
 def unknown_states(m: int) -> RequestStates:
-    """Return the standing of m requests of which nothing is known."""
+    """Return the state of m requests about which nothing is known."""
     return RequestStates(
         rank=np.full(m, -1, np.int64),
         attempts=np.zeros(m, np.int64),
@@ -75,8 +75,8 @@ def to_send(states: RequestStates, retries: int, *, again: bool = False) -> Mask
     retries : int
         Attempts beyond the first.
     again : bool
-        Whether the user asked for one more attempt, however many there were, and also of what
-        may be paid for.
+        Whether the user requested one more attempt, however many there were, even for what may
+        have been paid already.
     """
     if again:
         return np.asarray(~states.final & ~states.carried & ~states.excluded)
@@ -84,6 +84,6 @@ def to_send(states: RequestStates, retries: int, *, again: bool = False) -> Mask
 
 
 def to_reread(states: RequestStates, retries: int) -> Mask:
-    """Return the requests whose output is worth another reading: they may have been answered."""
+    """Return the requests that may be answered in an output worth reading again."""
     lacking = states.unread & ~states.carried & ~states.excluded
     return np.asarray(lacking & (states.attempts < 1 + retries))

@@ -1,7 +1,7 @@
-"""How long to wait, and what to say meanwhile.
+"""Decide how long to wait between polls, and what progress to show.
 
-Comes in: jobs, seconds and the last trouble. Goes out: the next pause and the one line that a
-person reads at a glance. No clock is read here.
+Comes in: jobs, seconds and the last trouble. Goes out: the next pause and a one-line
+progress message. No clock is read here.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ def pause_s(
     pause = min(options.poll_interval_s * 1.5 ** min(idle, 60), options.max_poll_interval_s)
     if any(job.step in ("creating", "ended") for job in active):
         pause = min(pause, options.poll_interval_s)  # a settling time runs
-    asked = trouble.retry_after_s if trouble is not None else None
-    return max(pause * jitter, asked or 0.0)
+    retry_after_s = trouble.retry_after_s if trouble is not None else None
+    return max(pause * jitter, retry_after_s or 0.0)
 
 
 def state_word(job: Job) -> str:
-    """Return the state of a job in a word that a person knows."""
+    """Return the state of a job in plain words."""
     if job.step == "live":
         return _WORDS.get(job.status, job.status)
     return {"creating": "settling", "ended": "reading"}.get(job.step, job.step)
@@ -61,12 +61,12 @@ def status_line(
     trouble: GatewayUnavailableError | None,
     at: datetime | None = None,
 ) -> Progress:
-    """Return the record of a run that waits; what matters most stands first in its line.
+    """Return the record of a waiting run; its line starts with what matters most.
 
     Parameters
     ----------
     at : datetime, optional
-        UTC, to count from when the jobs were submitted; a later call goes on counting.
+        UTC, to count from when the jobs were submitted; later calls keep counting.
     """
     states: dict[str, int] = {}
     for job in active:
@@ -104,7 +104,7 @@ def _since_submit(active: Sequence[Job], at: datetime | None) -> float:
 
 
 def timed_out(active: Sequence[Job], trouble: GatewayUnavailableError | None) -> RunTimeoutError:
-    """Return the error of a call whose seconds of waiting are over."""
+    """Return the error of a call that reached its timeout."""
     states = ", ".join(f"{j.batch_id or j.name}: {state_word(j)}" for j in active)
     why = f" Trouble: {sentence(str(trouble))}" if trouble is not None else ""
     unmade = all(job.step in UNMADE for job in active)

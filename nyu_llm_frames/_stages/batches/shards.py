@@ -1,4 +1,4 @@
-"""Requests to shards: how many input files, and which requests go into which.
+"""Split requests into shards: how many input files, and which requests go into each.
 
 Comes in: sizes in bytes and two limits. Goes out: ranges of positions. Few large jobs beat many
 small ones, so every file is filled up to the first limit that it meets.
@@ -16,8 +16,8 @@ def split(
 ) -> list[tuple[int, int]]:
     """Split consecutive requests into ranges ``(start, stop)`` within both limits.
 
-    A request that alone is above `max_bytes` gets a range of its own; it is the caller's to
-    refuse it before.
+    A request that alone is above `max_bytes` gets its own range; the caller has to refuse it
+    before.
     """
     ends = np.cumsum(sizes)
     ranges = []

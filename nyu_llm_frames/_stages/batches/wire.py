@@ -1,6 +1,6 @@
-"""The gateway's words, read without trust: batch objects, job lists, outcomes of a submit.
+"""Parse the gateway's responses defensively: batch objects, job lists, submission outcomes.
 
-Comes in: status codes and raw bytes. Goes out: frozen records with closed sets of words. The SDK's
+Comes in: status codes and raw bytes. Goes out: frozen records with closed sets of values. The SDK's
 own models raise on every failed job (an integer error code), so the bytes are read here.
 """
 
@@ -39,11 +39,11 @@ class Batch:
     Attributes
     ----------
     status : str
-        The gateway's word, whatever it is.
+        The status exactly as the gateway gives it.
     state : BatchState
-        The same in the closed set; a word nobody knows counts as still running, and is shown.
+        The same in the closed set; an unknown status counts as still running, and is shown.
     counted : int or None
-        Rows the gateway says it has finished, good and bad; None when it does not tell.
+        Rows the gateway says it has finished, good and bad; None when it does not report it.
     total : int
         Rows the gateway says the job has, 0 until it counts them.
     """
@@ -98,7 +98,7 @@ def _text(value: object) -> str:
 
 
 def is_plain_id(text: str) -> bool:
-    """Whether a text can stand as it is in an address, to which the key goes, or name a file.
+    """Whether a text is safe, unescaped, in a URL that receives the key, or as a file name.
 
     Examples
     --------
@@ -109,7 +109,7 @@ def is_plain_id(text: str) -> bool:
 
 
 def file_in_address(file_id: str) -> str | None:
-    """Return a file's id as it stands in an address, encoded once; None for what cannot be one.
+    """Return a file's id as used in a URL, encoded once; None for what cannot be one.
 
     Examples
     --------
@@ -159,12 +159,12 @@ def read_batch(body: bytes) -> Batch | None:
 
 @dataclass(frozen=True, slots=True)
 class JobList:
-    """The one page of the job list that can be had, newest first.
+    """The one page of the job list that is available, newest first.
 
     Attributes
     ----------
     batches : tuple of (str, str)
-        Id and input file of each job, of other people's too.
+        Id and input file of each job, including other users'.
     has_more : bool
     gap_at : int or None
         Number of jobs before the first item that could not be read: it may be any job.
@@ -192,14 +192,14 @@ class JobList:
 
         None means that no watermark could be taken, "" that the list was empty then.
         """
-        surely = self.batches if self.gap_at is None else self.batches[: self.gap_at]
-        if watermark and any(batch_id == watermark for batch_id, _ in surely):
+        certain = self.batches if self.gap_at is None else self.batches[: self.gap_at]
+        if watermark and any(batch_id == watermark for batch_id, _ in certain):
             return True
         return not self.has_more and self.gap_at is None
 
 
 def _unquoted(file_id: str) -> str:
-    """Undo percent-encoding, also where somebody on the way encoded what was encoded."""
+    """Undo percent-encoding, also where it was applied more than once."""
     for _ in range(3):
         file_id = urllib.parse.unquote(file_id)
     return file_id
@@ -211,18 +211,18 @@ def read_list(body: bytes) -> JobList | None:
     data = value.get("data") if isinstance(value, dict) else None
     if not isinstance(data, list):
         return None
-    seen: list[tuple[str, str]] = []
+    batches: list[tuple[str, str]] = []
     gap_at = None
     for item in data:
         found = item if isinstance(item, dict) else {}
         batch_id, file_id = _text(found.get("id")), _text(found.get("input_file_id"))
         if is_plain_id(batch_id) and file_id:
-            seen.append((batch_id, file_id))
+            batches.append((batch_id, file_id))
         elif gap_at is None:
-            gap_at = len(seen)
-    # A list that does not say counts as one with more to come: that never pays twice.
+            gap_at = len(batches)
+    # A list that does not report it counts as incomplete: that never pays twice.
     more = value.get("has_more") is not False
-    return JobList(tuple(seen), has_more=more, gap_at=gap_at)
+    return JobList(tuple(batches), has_more=more, gap_at=gap_at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +234,7 @@ class Created:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Certain no: the gateway will not make a job of this."""
+    """Certain no: the gateway refuses to make a job of this."""
 
     status_code: int | None
     reason: str
@@ -242,7 +242,7 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Busy:
-    """Certain no, for now (429, or never connected): ask again later."""
+    """Certain no, for now (429, or never connected): try again later."""
 
     reason: str
     retry_after_s: float | None
@@ -255,8 +255,8 @@ class Uncertain:
     Attributes
     ----------
     refusal : int
-        How far the answer speaks for a refusal, if it turns out that it made no job: 2 is enough
-        (a redirect), of a 4xx that nobody knows two in a row are.
+        How strongly the response suggests a refusal, if no job turns up: a redirect (2) is
+        enough, an unknown 4xx (1) takes two in a row.
     """
 
     reason: str
@@ -273,11 +273,11 @@ _CERTAIN_NO = frozenset({400, 401, 403, 404, BUDGET_USED_UP, 413, 422})
 def classify_create(
     status_code: int, body: bytes, reason: str, retry_after_s: float | None
 ) -> CreateOutcome:
-    """Decide what a submit's answer means.
+    """Decide what the response to a submission means.
 
     Everything that is neither a batch object nor a plain refusal is uncertain: 5xx and 408 are
     known to come back for jobs that exist, and so may an unknown 4xx or a 200 login page. 446 is a
-    guardrail that may have objected after the job was made; 246 is a success to which one objected.
+    guardrail that may have objected after the job was made; 246 is a success that one flagged.
     """
     if 200 <= status_code < 300:
         batch = read_batch(body)

@@ -1,7 +1,7 @@
-"""What a call will cost, and whether it may: arithmetic on weights, observed answers and a price.
+"""Estimate what a call costs, and enforce `max_cost`, from weights, earlier answers and a price.
 
-Comes in: what has to be paid, what earlier answers took, a price. Goes out: an `Estimate`, whose
-upper end is what a budget is held against.
+Comes in: requests to pay for, lengths of earlier answers, a price. Goes out: an `Estimate`.
+A budget is compared with its upper end.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Range:
     Attributes
     ----------
     low, expected, high : float
-        `high` is what may be reached, not what is likely.
+        `high` is what is possible, not what is likely.
     """
 
     low: float
@@ -40,7 +40,7 @@ class Range:
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """What a call asks for.
+    """What a call sends.
 
     Attributes
     ----------
@@ -89,7 +89,7 @@ class Estimate:
     basis : dict of str to str
         What the numbers rest on: ``prompt``, ``output``, ``price``.
     unsure : str
-        What makes the range wide; "" where enough answers were seen.
+        What makes the range wide; "" where there were enough answers.
     """
 
     rows: int
@@ -117,7 +117,7 @@ class Estimate:
         return f"{', '.join(parts)}; {to_pay}"
 
     def cost_lines(self) -> list[str]:
-        """Return what that is likely to cost, what it may cost, and how to know better."""
+        """Return the likely cost, the highest cost, and how to estimate more exactly."""
         if not self.to_pay:
             return []
         usd, live = self.usd_batch, self.usd_live
@@ -179,17 +179,17 @@ def _shown(usd: Range) -> str:
 
 
 def _media(weight: Weights, scale: Scale) -> str:
-    told = ""
+    text = ""
     if weight.pictures.any() and scale.picture is PICTURE:
         low, expected, high = PICTURE
-        told = f"; {expected:,.0f} tokens an image assumed, {low:,.0f} to {high:,.0f} possible"
+        text = f"; {expected:,.0f} tokens an image assumed, {low:,.0f} to {high:,.0f} possible"
     if n := int(np.count_nonzero(weight.beyond)):
-        told += f"; {count(n, 'prompt')} with a document or recording of unknown length"
-    return told
+        text += f"; {count(n, 'prompt')} with a document or recording of unknown length"
+    return text
 
 
 def estimate(demand: Demand, observed: Observed, scale: Scale, price: Price | None) -> Estimate:
-    """Put the numbers together.
+    """Combine the numbers into an estimate.
 
     Parameters
     ----------
@@ -238,7 +238,7 @@ def estimate(demand: Demand, observed: Observed, scale: Scale, price: Price | No
 
 
 def total(parts: Sequence[Estimate]) -> Estimate:
-    """Add estimates of disjoint parts of one call up. What one says nothing about, another may."""
+    """Add up estimates of disjoint parts of one call; each may fill what another lacks."""
     paying = [part for part in parts if part.to_pay] or list(parts)
     counts = ("rows", "requests", "answered", "under_way", "given_up", "to_pay")
     added: dict[str, Any] = {name: sum(getattr(p, name) for p in parts) for name in counts}
@@ -269,7 +269,7 @@ def check_max_cost(max_cost: object, option: float | None) -> float | None:
 def check_budget(
     estimate: Estimate, max_cost: float | None, *, live: bool = False, more: bool = False
 ) -> None:
-    """Refuse a run that may cost more than it may.
+    """Refuse a run that may cost more than its limit.
 
     Parameters
     ----------
@@ -284,7 +284,7 @@ def check_budget(
     Raises
     ------
     BudgetError
-        Also when no price is known: then nobody can tell.
+        Also when no price is known: the cost is then unknown.
     """
     if max_cost is None or not estimate.to_pay:
         return
@@ -292,7 +292,7 @@ def check_budget(
     sent = "Nothing more was sent; every answer is kept." if more else "Nothing was sent."
     if usd is None:
         raise BudgetError(
-            f"max_cost={max_cost:g} cannot be kept: {estimate.basis['price']}, so nobody can tell "
+            f"max_cost={max_cost:g} cannot be kept: {estimate.basis['price']}, so it is unknown "
             f"what {estimate.to_pay:,} requests cost. {sent} Leave max_cost out to go "
             "on without a limit.",
             max_cost=max_cost,
@@ -307,8 +307,8 @@ def check_budget(
         f"{dollars(usd.expected)} is likely. It counts {estimate.to_pay:,} "
         f"requests{times}; prompts: {estimate.prompt_tokens.high:,.0f} tokens "
         f"({basis['prompt']}); answers: {estimate.output_tokens.high:,.0f} tokens "
-        f"({basis['output']}); price: {basis['price']}. {sent} Ways out: set "
-        "max_tokens=, run df.llm.trial(...) so that real answers tell their length, send fewer "
+        f"({basis['output']}); price: {basis['price']}. {sent} To fix it, set "
+        "max_tokens=, run df.llm.trial(...) so that real answers show their length, send fewer "
         "rows, set retries=0, or raise max_cost.",
         max_cost=max_cost,
         upper=upper,

@@ -1,4 +1,4 @@
-"""What a token costs: US dollars, live and in batch, by the tables of genai-prices.
+"""Prices of tokens in US dollars, live and in batch, from the tables of genai-prices.
 
 Comes in: who answers (the realm), a model's name, a day. Goes out: a `Price`, or None where no
 price is known; none is ever invented. The tables come with the package: nothing is looked up.
@@ -20,7 +20,7 @@ from nyu_llm_frames._stages.requests.models import bare_name
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 
 _MILLION = 1e6
-# Slugs of a workspace are free text; these words in one say whose models it leads to.
+# Slugs of a workspace are free text; these words show which provider it leads to.
 _PROVIDERS = {
     "vertex": "google",
     "google": "google",
@@ -67,7 +67,7 @@ class Rate:
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """Rates of one way to be answered; thinking is output."""
+    """Rates of one kind of service, batch or live; thinking is output."""
 
     input: Rate
     cached: Rate
@@ -142,7 +142,7 @@ def _rates(table: Any) -> Rates | None:
 
 
 def _half(live: Rates) -> Rates:
-    """Batch as it is sold where the tables do not list it: half, but caching is not halved."""
+    """Batch rates where the tables do not list them: half, but caching is not halved."""
     return Rates(live.input.times(0.5), live.cached, live.output.times(0.5))
 
 
@@ -231,7 +231,7 @@ def gemini_models(at: datetime) -> list[Model]:
 
 
 def nearest_gemini(model: str) -> str | None:
-    """Return the known Gemini that a name is nearest to; None where it is known itself."""
+    """Return the known Gemini nearest to a name; None where the name itself is known."""
     from genai_prices.data import providers
 
     google = next(p for p in providers if p.id == "google")

@@ -1,4 +1,4 @@
-"""What a trial says about the whole: its numbers, and the cost projected from them.
+"""The results of a trial, and the cost of the whole projected from them.
 
 Comes in: what a few requests cost. Goes out: a `Trial`, and a total with its interval.
 """
@@ -20,14 +20,14 @@ _T = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23)
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What a trial took, and what the whole will.
+    """What a trial used, and what the whole will cost.
 
     Attributes
     ----------
     rows, requests : int
         Rows drawn, and their distinct requests.
     asked, already_answered, under_way : int
-        Requests asked now; answered before; in a batch job and therefore not asked.
+        Requests sent now; answered before; in a batch job and therefore not sent.
     prompt_tokens, output_tokens, thinking_tokens : int
         Of the drawn requests' answers; output without the thinking.
     truncated_rate, refused_rate : float

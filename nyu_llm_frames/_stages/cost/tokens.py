@@ -1,4 +1,4 @@
-"""How many tokens a prompt has, before anybody counted them, and how many an answer may have.
+"""Estimate the tokens of prompts before they are counted, and of answers before they exist.
 
 Comes in: the messages of requests, real counts of some, lengths of earlier answers. Goes out: the
 weight of each prompt (text in tokens by a rule of thumb, pictures, documents), a `Scale` that turns
@@ -29,16 +29,16 @@ _OTHER = 0.6  # tokens per UTF-16 unit beyond ASCII: Cyrillic has fewer, Chinese
 # Digits are single tokens in the Gemini family, so tables of numbers are far above prose.
 _LOW, _HIGH = 0.6, 2.5
 PICTURE = (256.0, 1_120.0, 2_800.0)
-"""Tokens of a picture: at the lowest usual resolution, of Gemini 3, and more than its highest."""
-# What is no picture: a document, a film, a recording. Its length cannot be told from here, except
-# by the pages that a PDF names in the clear.
+"""Tokens of a picture: at the lowest usual resolution, in Gemini 3, and above its highest."""
+# What is no picture: a document, a film, a recording. Its length is unknown here, except
+# for pages that a PDF lists uncompressed.
 _LONG = re.compile(
     r"data:(?!image/)|.*\.(?:pdf|txt|mp4|mov|webm|mp3|wav)(?:[?#].*)?$", re.IGNORECASE | re.DOTALL
 )
 _PDF = "data:application/pdf;base64,"
 _PAGE = re.compile(rb"/Type\s*/Page\b")
 LONGEST = 1_048_576.0
-"""Tokens that the models of the Gemini family read at most."""
+"""The most tokens that models of the Gemini family read."""
 
 ASSUMED_OUTPUT = 500.0
 """Tokens of an answer, thinking included, when nothing is known."""
@@ -60,9 +60,9 @@ class Weights:
     text : numpy.ndarray
         Tokens by the rule of thumb.
     pictures : numpy.ndarray
-        Images, pages that a PDF names in the clear, and one for any other document or recording.
+        Images, pages that a PDF lists uncompressed, and one for any other document or recording.
     beyond : numpy.ndarray
-        Tokens that may come on top, where the length of a document or recording is not known.
+        Further possible tokens, where the length of a document or recording is not known.
     """
 
     text: Floats
@@ -116,7 +116,7 @@ def weigh_fragments(fragments: pa.ChunkedArray, roles: Sequence[str]) -> Weights
             pc.count_substring(fragments, "\\u"),
         )
     )
-    # A short escape (\n) is one character, \u0000 is what it stands for.
+    # A short escape (\n) is one character, \u0000 is the character it encodes.
     plain = length - frame - (slashes - escaped) - 6 * escaped
     nothing = np.zeros(len(length))
     return Weights(np.maximum(_weight(plain, escaped), 1.0), nothing, nothing)
@@ -200,7 +200,7 @@ def count_tokens(model: str, texts: Iterable[str]) -> Floats | None:
 
 
 def calibrated(prompts: Weights, counted: Floats, basis: str, *, floor: float = 0.03) -> Scale:
-    """Fit a scale to prompts whose tokens were counted.
+    """Fit a scale to prompts with known token counts.
 
     Where some have pictures and some have none, both are fitted; where all have some, text and
     pictures share one factor; where none has, pictures count as assumed.
@@ -215,22 +215,22 @@ def calibrated(prompts: Weights, counted: Floats, basis: str, *, floor: float = 
     floor : float
         Relative uncertainty that no number of pairs takes away.
     """
-    seen = prompts.pictures > 0
-    if seen.all():
+    pictured = prompts.pictures > 0
+    if pictured.all():
         usual = PICTURE[1]
         low, expected, high = _fitted(prompts.text + prompts.pictures * usual, counted, floor)
         picture = (low * usual, expected * usual, high * usual)
         return Scale((low, expected, high), basis, picture)
-    text = _fitted(prompts.text[~seen], counted[~seen], floor)
-    if not seen.any():
+    text = _fitted(prompts.text[~pictured], counted[~pictured], floor)
+    if not pictured.any():
         return Scale(text, basis)
-    rest = np.maximum(counted[seen] - prompts.text[seen] * text[1], 0.0)
-    return Scale(text, basis, _fitted(prompts.pictures[seen], rest, floor))
+    rest = np.maximum(counted[pictured] - prompts.text[pictured] * text[1], 0.0)
+    return Scale(text, basis, _fitted(prompts.pictures[pictured], rest, floor))
 
 
 def _fitted(weight: Floats, counted: Floats, floor: float) -> Bounds:
     ratio = float(counted.sum() / weight.sum())
-    spread = 0.3  # of one or two nothing can be told
+    spread = 0.3  # one or two show no spread
     if (n := len(weight)) > 2:
         error = float(np.std(counted / weight, ddof=1)) / np.sqrt(n)
         spread = 3.0 * error / ratio if ratio else 0.0
@@ -264,7 +264,7 @@ class Output:
     basis : str
         What the numbers rest on.
     unsure : str
-        What makes the range wide, in a few words; "" where enough answers were seen.
+        What makes the range wide, in a few words; "" where there were enough answers.
     """
 
     low: float
@@ -302,8 +302,8 @@ def output_tokens(model: str, max_tokens: int | None, observed: Observed) -> Out
         bound = f"at most {high:,.0f}, their 99th percentile{margin}"
     else:
         high = float(most)
-        whose = "the model's maximum" if known else "a usual maximum"
-        bound = f"at most {most:,}, {whose}: set max_tokens= or run a trial"
+        source = "the model's maximum" if known else "a usual maximum"
+        bound = f"at most {most:,}, {source}: set max_tokens= or run a trial"
     expected = min(expected, high)
     basis = f"{expected:,.0f} tokens an answer {rest}, {bound}"
     what = "thinking and answer" if bare_name(model).startswith("gemini-") else "an answer"

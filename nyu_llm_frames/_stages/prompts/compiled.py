@@ -1,8 +1,8 @@
-"""One template source turned into a function from columns to texts.
+"""Compile one template source into a function from columns to texts.
 
-Comes in: Jinja source and column labels. Goes out: `Compiled`, whose `texts` renders all rows.
-The template is compiled once, around a loop over the rows: starting Jinja anew for each row costs
-thirty times as much.
+Comes in: Jinja source and column labels. Goes out: `Compiled`; its `texts` renders all rows.
+The template is compiled once, around a loop over the rows: calling Jinja once per row takes
+thirty times as long.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ class Compiled:
 def rows_as_dicts(
     data: Mapping[Hashable, Sequence[object]], columns: Sequence[Hashable], n: int
 ) -> Iterator[dict[Hashable, object]]:
-    """Each row as a dict, made when it is asked for."""
+    """Each row as a dict, made on demand."""
     if not columns:
         return ({} for _ in range(n))
     values = zip(*(data[label] for label in columns), strict=True)
@@ -232,7 +232,7 @@ class _Rewriter(NodeTransformer):
         return self._swaps.get(id(node)) or super().visit(node, *args, **kwargs)
 
     def visit_Compare(self, node: nodes.Compare) -> nodes.Node:
-        """Make a test of `in`: Python's own never asks a missing value whether it is another."""
+        """Make a test of `in`: Python's own never compares a missing value with another."""
         self.generic_visit(node)
         if len(node.ops) > 1 or node.ops[0].op not in ("in", "notin"):
             return node
@@ -253,7 +253,7 @@ class _Rewriter(NodeTransformer):
 
 
 def _line(error: BaseException, template: Template) -> int | None:
-    """The line of the source at which an error came up."""
+    """The line of the source at which an error occurred."""
     line, trace = None, error.__traceback__
     while trace is not None:
         if trace.tb_frame.f_code.co_filename == _FILENAME:

@@ -1,4 +1,4 @@
-"""Jinja as prompts have it: its immutable sandbox, strict about names, and about missing values.
+"""The Jinja environment of prompts: an immutable sandbox, strict about names and missing values.
 
 Comes in: nothing. Goes out: `ENVIRONMENT`, and the parts of it that the environment of a user's
 own template needs as well.
@@ -83,7 +83,7 @@ def _is_undefined(value: object) -> bool:
 
 
 def is_in(value: object, container: Any) -> bool:
-    """Say whether a value is in a container, and tell of missing ones that leave it open."""
+    """Return whether a value is in a container, and report missing ones that leave it open."""
     if isinstance(value, Missing):
         if isinstance(container, _OF_CELLS) and any(item is None for item in container):
             return True  # `x in [none, ""]`
@@ -103,7 +103,7 @@ def _is_same(value: object, other: object) -> bool:
 
 
 def _compared(name: str) -> Any:
-    """Return one of Jinja's tests that ask for a constant, for which a missing value is none."""
+    """Return one of Jinja's tests for a constant; a missing value is not one."""
 
     jinjas: Any = TESTS[name]
 
@@ -115,13 +115,13 @@ def _compared(name: str) -> Any:
 
 
 def _quiet(name: str) -> Any:
-    """Return one of Jinja's tests for a kind of value, of which a missing one is none."""
+    """Return one of Jinja's tests for a kind of value; a missing value is of no kind."""
     jinjas: Any = TESTS[name]
     return lambda value: not isinstance(value, Missing) and jinjas(value)
 
 
 def printable(value: object) -> object:
-    """Refuse what would print a memory address: another text, and another bill, at every run."""
+    """Refuse what would print a memory address: another text, paid again, at every run."""
     if isinstance(value, str | int | float | Undefined) or value is None:
         return value
     if isinstance(value, Iterator):

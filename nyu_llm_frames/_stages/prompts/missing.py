@@ -1,9 +1,8 @@
-"""What a missing value is while a template is rendered.
+"""Missing values while a template is rendered, and how their use is detected.
 
 Comes in: plain Python cells, None where a value is missing, also inside of lists and dicts. Goes
-out: the same with `Missing` in those places, which tells when a template prints or compares it.
-What a template does with a missing value is seen while it does so, for each row, instead of being
-read off its text.
+out: the same with `Missing` in those places, which reports when a template prints or compares it.
+Use is detected during rendering, for each row, and not from the text of the template.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ Holes: TypeAlias = defaultdict[int, set[Hashable]]
 
 @contextmanager
 def missing_values() -> Iterator[list[Hashable]]:
-    """Collect the columns of missing values that are printed or compared meanwhile."""
+    """Collect the columns of missing values that are printed or compared in this block."""
     used: list[Hashable] = []
     token = _USED.set(used)
     try:
@@ -95,7 +94,7 @@ class Missing(Undefined):
 
 
 def tell(value: object) -> None:
-    """Say of a value that it was printed or compared, where it is a missing one."""
+    """Report that a value was printed or compared, if it is missing."""
     used = _USED.get()
     if used is not None and isinstance(value, Missing):
         used.append(value._column)

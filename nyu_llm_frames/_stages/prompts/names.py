@@ -1,7 +1,7 @@
-"""What a parsed template means: which of its names are columns.
+"""Find which names in a parsed template are columns.
 
-Comes in: Jinja's syntax tree and the column labels. Goes out: `Names`, which says for each place
-that reads a column which variable is to stand there instead.
+Comes in: Jinja's syntax tree and the column labels. Goes out: `Names`, which gives, for each
+place that reads a column, the variable to put there.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _INDEX = "index"
 
 
 class UnknownName(Exception):
-    """A name or constant row key that is no column; carries where it stands."""
+    """A name or constant row key that is no column; carries its place."""
 
     def __init__(self, name: Hashable, line: int) -> None:
         super().__init__(name, line)
@@ -94,7 +94,7 @@ class _Resolver:
         self.has_blocks = tree.find(nodes.Block) is not None
         self.frame = self.root = Frame(stores=stores(tree.body))
         self.swaps: dict[int, nodes.Name] = {}
-        self.shared: set[str] = set()  # columns whose name the template also stores
+        self.shared: set[str] = set()  # columns with a name that the template also sets
         self.used: set[Hashable] = set()
         self.uses_row = self.uses_index = False
 
@@ -119,7 +119,7 @@ class _Resolver:
 
     @contextmanager
     def _inner(self, body: Iterable[nodes.Node], parent: Frame | None = None) -> Iterator[None]:
-        """Visit something in a frame of its own."""
+        """Visit something in a new frame."""
         outer = self.frame
         self.frame = outer.inner(body, parent)
         try:

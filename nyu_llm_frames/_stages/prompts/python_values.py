@@ -1,4 +1,4 @@
-"""One meaning for a cell, whichever library it comes from.
+"""Convert a cell to one plain Python value, whichever library it comes from.
 
 Comes in: numpy, pandas and pyarrow scalars, Python values, nested ones. Goes out: int, float, bool,
 str, date, datetime, time, timedelta, Decimal, None, and lists and dicts of them. A prompt prints
@@ -21,7 +21,7 @@ LARGEST_WHOLE_FLOAT = 2.0**63
 
 
 class PlaceName(str):
-    """What a missing value is called that stands in no column of its own."""
+    """The name of a missing value that is not in a column itself."""
 
     __slots__ = ()
 
@@ -82,7 +82,7 @@ def _converter(kind: type[Any]) -> Convert | None:
 
 
 def _prints_its_address(kind: type[Any]) -> bool:
-    """Whether the text of such an object is another one in every process."""
+    """Whether the text of such an object differs in every process."""
     if issubclass(kind, (FunctionType, BuiltinFunctionType, MethodType, memoryview, Iterator)):
         return True
     mine: tuple[Any, Any] = kind.__str__, kind.__repr__
@@ -90,7 +90,7 @@ def _prints_its_address(kind: type[Any]) -> bool:
 
 
 class _Unprintable:
-    """Stands for a cell whose text would make a new request, and a new bill, at every run.
+    """Replaces a cell with a text that would make a new, paid request at every run.
 
     Its attributes and items can be used all the same.
     """
@@ -103,7 +103,7 @@ class _Unprintable:
     def __str__(self) -> str:
         kind = type(self._value).__name__
         raise TypeError(
-            f"a cell of type {kind} has no text of its own: print what is in it, as its "
+            f"a cell of type {kind} has no stable text: print its content, such as its "
             "attributes, or turn the column into text first"
         )
 
@@ -126,7 +126,7 @@ class _Unprintable:
 
 
 def unwrapped(value: object) -> object:
-    """Return a cell as it was given where it has no text of its own; in lists, too."""
+    """Return a cell as it was given where it has no stable text; in lists, too."""
     if isinstance(value, list):
         return [unwrapped(item) for item in value]
     return value._value if isinstance(value, _Unprintable) else value

@@ -1,8 +1,8 @@
-"""Which names a template gives a value itself, and where.
+"""Find which names a template sets itself, and where.
 
-Comes in: statements of Jinja's syntax tree. Goes out: frames that say of a name whether it is the
+Comes in: statements of Jinja's syntax tree. Goes out: frames that decide whether a name is the
 template's own. They follow Jinja's compiler: a name belongs to the frame that stores it; bodies of
-loops, macros and blocks are frames of their own that see everything their parent ever stores; the
+loops, macros and blocks are separate frames that see everything their parent ever stores; the
 branches of an `if` store, perhaps, for the frame around them.
 """
 
@@ -21,7 +21,7 @@ _MACRO_NAMES = frozenset({"caller", "varargs", "kwargs"})
 
 @dataclass(slots=True)
 class Frame:
-    """Names as they stand at one place of a template.
+    """Names at one place of a template.
 
     Attributes
     ----------
@@ -44,7 +44,7 @@ class Frame:
     in_block: bool = False
 
     def inner(self, body: Iterable[nodes.Node], parent: Frame | None = None) -> Frame:
-        """The frame of a body that stands here."""
+        """The frame of a body at this place."""
         return Frame(
             parent=parent or self,
             stores=stores(body),
@@ -54,7 +54,7 @@ class Frame:
         )
 
     def binding(self, name: str) -> Binding:
-        """Whether the template gives a name its value, surely, perhaps or not at all."""
+        """Whether the template sets a name: always, sometimes or never."""
         maybe = name in self.maybe
         frame: Frame | None = self
         while frame is not None:

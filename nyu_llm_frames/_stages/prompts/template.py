@@ -1,4 +1,4 @@
-"""From cells to prompts: the templates of all messages, compiled once and rendered for all rows.
+"""The templates of a prompt's messages: compiled once, rendered for all rows.
 
 Comes in: a template (text, `jinja2.Template` or a list of messages), column labels, then columns
 of plain Python values. Goes out: one list of texts per message.
@@ -46,7 +46,7 @@ class _Part(Protocol):
     def names(self) -> Names: ...
     @property
     def text(self) -> str:
-        """What its author wrote, or all texts in it."""
+        """Its source, or all texts in it."""
         ...
 
     def texts(
@@ -71,7 +71,7 @@ class Rendered:
     missing : dict of int to set of Hashable
         Position of each row that prints a missing value or compares one, and its columns.
     in_object : bool
-        Whether a missing value is in a column of a `jinja2.Template`, which cannot be asked
+        Whether a missing value is in a column of a `jinja2.Template`, which cannot report
         whether it would print it.
     """
 
@@ -311,12 +311,12 @@ def _refuse_addresses(
 def _refuse_duplicates(used: Sequence[Hashable], columns: Sequence[Hashable]) -> None:
     if len(used) == len(columns):
         return
-    wanted, seen = set(used), set[Hashable]()
+    wanted, names = set(used), set[Hashable]()
     for label in columns:
-        if label in wanted and label in seen:
+        if label in wanted and label in names:
             raise ConfigurationError(
                 f"The template uses the column {label!r}, and the frame has more than one of that"
                 " name. Rename one, or drop it:"
                 " df.loc[:, ~df.columns.duplicated()] keeps the first of each name."
             )
-        seen.add(label)
+        names.add(label)

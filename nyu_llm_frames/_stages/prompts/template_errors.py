@@ -1,4 +1,4 @@
-"""What a person reads when a template is wrong.
+"""The error messages for a wrong template.
 
 Comes in: the template's source, a line, a name, the columns there are. Goes out: the errors of
 `errors.py`, with the line, a mark under the place, and the nearest names. Cells are never shown.
@@ -24,7 +24,7 @@ _SEPARATORS = (";", "\t", "|", ",")
 
 
 def nearest(name: Hashable, known: Iterable[Hashable]) -> list[tuple[float, Hashable]]:
-    """Known names with their likeness to `name`, the nearest first."""
+    """Known names with their similarity to `name`, the nearest first."""
     wanted = _plain(name)
     matcher = SequenceMatcher()
     matcher.set_seq2(wanted)
@@ -133,7 +133,7 @@ def same_prompt(
     """
     text = (
         f"The prompt is the same for all {rows:,} rows: it uses no column, no `row`, no `index` "
-        "and no images. A column stands in two braces, as {{ "
+        "and no images. A column goes in two braces, as {{ "
     )
     names = {str(label): label for label in columns if label not in ("row", "index", "")}
     braced = [w.strip() for text in sources for w in re.findall(r"\{([^{}]+)\}", text)]
@@ -181,7 +181,7 @@ def syntax_error(
     token = next((q for q in reversed(quoted) if re.search(_word(q), text)), None)
     hint = next(
         (
-            f"\nA column whose name is not one word is written {_spelled(label)}."
+            f"\nA column name of several words is written {_spelled(label)}."
             for label in columns
             if isinstance(label, str) and not label.isidentifier() and label and label in text
         ),
@@ -211,9 +211,9 @@ def row_failure(
     labels: Sequence[Hashable] | None,
     first: int = 0,
 ) -> TemplateError:
-    """The error for a row at which rendering failed; the failure's own text is cut short.
+    """The error for a row at which rendering failed; the original message is cut short.
 
-    `position` is counted in `labels`, whose first row has the position `first` for the user.
+    `position` counts in `labels`; its first row has the position `first` for the user.
     """
     reason = str(error).strip()
     if len(reason) > _SHOWN_REASON:

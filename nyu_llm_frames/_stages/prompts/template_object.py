@@ -1,8 +1,8 @@
-"""A user's own `jinja2.Template`, which does not keep its source.
+"""Render a user's own `jinja2.Template`, which does not keep its source.
 
-Comes in: a compiled template and column labels. Goes out: its columns, which are those that its
-text constants name, and its rendering: in our sandbox, without Jinja's globals, with the filters
-and globals of its maker.
+Comes in: a compiled template and column labels. Goes out: its columns (those that its text
+constants name) and its rendering: in our sandbox, without Jinja's globals, with the filters and
+globals of its own environment.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _OF_DICTS = frozenset(dir(dict))  # `row.items()` is the whole row, also beside 
 class TemplateObject:
     """A user's own `jinja2.Template`, rendered row by row.
 
-    It keeps no source, so nobody can tell what it does with a missing value: one in its columns is
+    It keeps no source, so what it does with a missing value is unknown: one in its columns is
     an error. Columns, `row` and `index` come before the globals of its environment.
     """
 
@@ -108,7 +108,7 @@ class TemplateObject:
 
 
 class _Row(dict[Hashable, object]):
-    """A row whose unknown names are refused, as they are where the template's text is given."""
+    """A row that refuses unknown names, as where the text of the template is given."""
 
     def __missing__(self, key: Hashable) -> object:
         raise UnknownName(key, 0)
@@ -122,7 +122,7 @@ class _NamedColumns(_Row):
 
     def _refuse(self, *_: object) -> Any:
         raise TemplateRuntimeError(
-            "it reads the row as a whole, or a column whose name it computes, and names others "
+            "it reads the row as a whole, or a column by a computed name, and names others "
             "besides; pass the template's text, which shows what it needs"
         )
 
@@ -177,7 +177,7 @@ def _sandbox(theirs: Environment) -> PromptEnvironment:
     ours.binop_table, ours.unop_table = dict(ENVIRONMENT.binop_table), dict(ENVIRONMENT.unop_table)
     own = {k: v for k, v in theirs.globals.items() if not _is_jinjas(k, v)}
     ours.globals = {**own, "range": ENVIRONMENT.globals["range"]}
-    # What is loaded besides is compiled anew, in the sandbox.
+    # Other loaded templates are compiled again, in the sandbox.
     ours.cache, ours.bytecode_cache = create_cache(50), None
     ours.context_class = type("_Context", (_Guarded, theirs.context_class), {})
     ours.undefined = type("_Unknown", (_Unknown, theirs.undefined), {})
@@ -185,7 +185,7 @@ def _sandbox(theirs: Environment) -> PromptEnvironment:
 
 
 class _Unknown(Undefined):
-    """Refuses a name that is no column; fields that are not there are left to its maker."""
+    """Refuses a name that is no column; absent fields are left to its own environment."""
 
     __slots__ = ()
 
@@ -198,7 +198,7 @@ class _Unknown(Undefined):
 
 
 class _Guarded(Context):
-    """Calls what the sandbox lets pass; code that was compiled elsewhere asks the context alone."""
+    """Calls what the sandbox lets pass; code compiled elsewhere only calls the context."""
 
     def call(self, obj: Any, /, *args: Any, **kwargs: Any) -> Any:
         plain = SimpleNamespace(call=super().call)

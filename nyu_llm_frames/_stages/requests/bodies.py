@@ -1,4 +1,4 @@
-"""Prompts to requests: bodies, identities, JSON lines.
+"""Turn prompts into requests: bodies, ids (`custom_id`) and JSON lines.
 
 Comes in: rendered strings per message and the constant part of the body. Goes out: one JSON
 fragment and one `custom_id` per row, and on demand the request lines. What is constant in a body
@@ -36,7 +36,7 @@ ID_FORMAT = "nyu_llm_frames/1"
 ID_PATTERN = r"^r-[0-9a-f]{32}$"
 
 # ASCII throughout: the gateway damages multi-byte characters that fall on a chunk border, with
-# HTTP 200 and no word about it.
+# HTTP 200 and no warning.
 _LINE = ('{"custom_id": "', f'", "method": "POST", "url": "{ENDPOINT}", "body": ', "}\n")
 REQUEST_START = (_LINE[0] + "r-").encode()
 """How every file of requests begins."""
@@ -118,7 +118,7 @@ class BodyShape:
 
 
 def fragments(roles: Sequence[str], texts: Sequence[Sequence[str]]) -> pa.LargeStringArray:
-    """Encode the messages of every row: what stands between the brackets of ``messages``.
+    """Encode the messages of every row: the part between the brackets of ``messages``.
 
     Parameters
     ----------
@@ -239,7 +239,7 @@ class Requests:
         return len(self.ids)
 
     def some_fragments(self, positions: Positions) -> pa.ChunkedArray:
-        """Return the messages of some requests; neighbours are not copied."""
+        """Return the messages of some requests; neighbors are not copied."""
         n = len(positions)
         if not n or (positions[-1] - positions[0] == n - 1 and (np.diff(positions) == 1).all()):
             return self.fragments.slice(int(positions[0]) if n else 0, n)
@@ -325,7 +325,7 @@ def text_buffers(array: pa.LargeStringArray) -> tuple[Positions, np.ndarray[Any,
 
 
 def _packed(texts: list[str]) -> pa.LargeStringArray:
-    """Put ASCII strings into one array, and let each go as soon as it is there: they are large."""
+    """Put ASCII strings into one array, and free each as soon as it is copied: they are large."""
     offsets = np.zeros(len(texts) + 1, np.int64)
     offsets[1:] = np.cumsum([len(text) for text in texts])
     data = pa.allocate_buffer(int(offsets[-1]))

@@ -1,4 +1,4 @@
-"""Images and documents of a run: checked first, then the content of the last user message.
+"""Check the images and documents of a run, and put them into the last user message.
 
 Comes in: cells per column, and for files what the shell reads from them. Goes out: one tuple of
 sources per row, then JSON. Opens no file.
@@ -41,7 +41,7 @@ Piece: TypeAlias = str | Inline | File
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What holds for the files of a call.
+    """The rules for the files of a call.
 
     Attributes
     ----------
@@ -73,7 +73,7 @@ def check_source(source: Source, rules: Rules, look: Look) -> None:
             )
         if rules.way == "gemini" and source.mime_type == "":
             raise RequestError(
-                f"the type of {shown_url(source.url)} cannot be told by its name, and without a "
+                f"the type of {shown_url(source.url)} is not clear from its name, and without a "
                 'type the model refuses it. Give a dict: {"url": ..., "mime_type": "image/jpeg"}.'
             )
         if rules.way == "gemini" and source.mime_type in UNREAD:
@@ -141,10 +141,10 @@ def row_sources(
     if rules.way == "embedded":
         raise RequestError(
             "The model on this machine reads text only, so images= would fail in every row. Use a "
-            "gateway with Gemini, or Gateway.local(upstream=...) with a model that sees.",
+            "gateway with Gemini, or Gateway.local(upstream=...) with a model that takes images.",
             count=len(labels),
         )
-    judged: dict[Source, str] = {}
+    problems: dict[Source, str] = {}
     found: list[tuple[Piece, ...]] = [()] * len(labels)
     first: tuple[int, Hashable, str] | None = None
     bad: set[int] = set()
@@ -161,9 +161,9 @@ def row_sources(
                     problem = problem or _judge(source, rules, look)
                     pieces.append(_link_part(source, rules))
                     continue
-                if source not in judged:
-                    judged[source] = _judge(source, rules, look)
-                problem = problem or judged[source]
+                if source not in problems:
+                    problems[source] = _judge(source, rules, look)
+                problem = problem or problems[source]
                 pieces.append(source)
             found[i] += tuple(pieces)
             if problem:
@@ -216,7 +216,7 @@ def contents(
 
 def _link_part(link: Link, rules: Rules) -> str:
     kind = ""
-    if link.mime_type and rules.way == "gemini":  # others do not know the field
+    if link.mime_type and rules.way == "gemini":  # others lack the field
         kind = f',"mime_type":{_quoted(link.mime_type)}'
     return f'{{"type":"image_url","image_url":{{"url":{_quoted(link.url)}{kind}}}}}'
 
@@ -227,7 +227,7 @@ def _data_part(source: Inline | File, rules: Rules, read: Read) -> str:
         if isinstance(source, Inline)
         else (read(source.path), repr(source.path))
     )
-    # Looked at again: a file may have changed since it was checked.
+    # Checked again: a file may have changed meanwhile.
     kind = _check_file(name, len(data), data[:HEAD_BYTES], rules)
     payload = base64.b64encode(data).decode("ascii")
     return f'{{"type":"image_url","image_url":{{"url":"data:{kind};base64,{payload}"}}}}'

@@ -1,4 +1,4 @@
-"""What the importer of Vertex AI takes: a request that breaks its rules fails the whole job.
+"""The rules of the Vertex AI importer: a request that breaks one fails the whole job.
 
 Comes in: body fields. Goes out: nothing, or a `RequestError` that names the path.
 """
@@ -32,7 +32,7 @@ def check_importable(fields: Mapping[str, Any]) -> None:
     """
     for key, value in fields.items():
         if key == "response_format":
-            # The schema alone is passed on, at the depth at which it stands.
+            # Only the schema is passed on, at its depth.
             inner = value.get("json_schema")
             if isinstance(inner, Mapping):
                 _walk(inner.get("schema", inner), "response_format.json_schema", 4, schema=True)

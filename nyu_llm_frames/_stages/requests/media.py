@@ -1,8 +1,8 @@
-"""What a cell of an image column means: a link, bytes or a file, and of which type.
+"""Read a cell of an image column: a link, bytes or a file, and its media type.
 
 Comes in: a cell, or a file's first bytes. Goes out: sources, a media type, or a `RequestError`
-without row (the caller knows it). A URL in a form that the gateway drops or takes for something
-else is refused here.
+without row (the caller knows it). A URL in a form that the gateway drops or
+misreads is refused here.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ _BRANDS |= dict.fromkeys((b"heic", b"heix", b"heim", b"heis", b"hevc"), "image/h
 class Link:
     """A file that is fetched from elsewhere.
 
-    `mime_type` is there where the gateway would not guess it, and empty where nobody knows.
+    `mime_type` is there where the gateway would not guess it, and empty where it is unknown.
     """
 
     url: str
@@ -69,7 +69,7 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Inline:
-    """A file whose bytes are in the frame."""
+    """A file with its bytes in the frame."""
 
     data: bytes
 
@@ -85,7 +85,7 @@ Source: TypeAlias = Link | Inline | File
 
 
 def media_type(head: bytes) -> str | None:
-    """Tell the type of a file by its first bytes.
+    """Detect the type of a file from its first bytes.
 
     Examples
     --------
@@ -133,11 +133,11 @@ def _source(item: object) -> Source:
         kind = type(item).__name__
         what = "a missing value in a list" if item is None else f"a value of type {kind}"
         raise RequestError(
-            f"{what} is no image. A cell holds a URL, a path, bytes, a PIL image, or a list of "
-            "these; an empty list stands for a row without image."
+            f"{what} is not an image. A cell holds a URL, a path, bytes, a PIL image, or a list of "
+            "these; an empty list means a row without image."
         )
     if not item.strip():
-        raise RequestError("an empty text is no image. An empty list stands for a row without.")
+        raise RequestError("an empty text is not an image. An empty list means a row without.")
     if item[:5].casefold() == "data:":
         return _data_url(item)
     return _link(item) if "://" in item else File(item)
@@ -156,7 +156,7 @@ def _given(value: object) -> bool:
 
 def _mapping(item: Mapping[Any, Any]) -> Source:
     if set(item) == _DATASET:
-        # Where there are bytes, the path only says what the file was once called.
+        # Where there are bytes, the path is only the former name of the file.
         return _source(item["bytes"] if _given(item["bytes"]) else item["path"])
     url, kind = item.get("url"), item.get("mime_type")
     if set(item) != {"url", "mime_type"} or not isinstance(url, str) or "://" not in url:

@@ -1,7 +1,7 @@
-"""Names of models.
+"""Parse the names of models.
 
-Comes in: a model as a call, a request or an answer names it. Goes out: its name alone, the provider
-that stands before it, and whether it is of a family that a provider does not answer.
+Comes in: a model as a call, a request or an answer names it. Goes out: its bare name, the provider
+in front of it, and whether the provider does not answer its family.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _NO_GEMINI = re.compile(
 
 
 def bare_name(model: str) -> str:
-    """Return a model's name in small letters, without publisher and path.
+    """Return a model's name in lower case, without publisher and path.
 
     Examples
     --------
@@ -57,7 +57,7 @@ def split_name(model: str) -> tuple[str, str]:
 
 
 def check_family(name: str, realm: str) -> None:
-    """Refuse a model that comes back without an answer in every row, and is paid.
+    """Refuse a model that returns no answer in any row, and is billed.
 
     Raises
     ------

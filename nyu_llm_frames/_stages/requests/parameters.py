@@ -1,7 +1,7 @@
-"""The constant fields of a body: checked, named and in the order in which they are sent.
+"""Check the constant fields of a body, and put them in the order in which they are sent.
 
 Comes in: the arguments of a call that shape the answer. Goes out: a dict of body fields, or an
-error for whatever would fail at the model, be dropped on the way, or fail the whole job's import.
+error for whatever would fail at the model, be dropped in transit, or fail the whole job's import.
 """
 
 from __future__ import annotations
@@ -166,7 +166,7 @@ def body_params(
 
 
 def _check_bounds(values: Mapping[str, object], way: ProviderRoute, shown: str) -> None:
-    """Refuse numbers that no model takes: each row would come back as an error."""
+    """Refuse numbers that no model accepts: each row would come back as an error."""
     top = 2**31 - 1 if way == "gemini" else 2**63 - 1  # Google's seed has 32 bits
     for name in LIMITS:
         check_number(shown.format(name), values.get(name), 1, float("inf"), whole=True)
@@ -176,7 +176,7 @@ def _check_bounds(values: Mapping[str, object], way: ProviderRoute, shown: str) 
 
 
 def _refuse_model(model: str, way: ProviderRoute) -> None:
-    """Refuse models whose batch answers the gateway cannot read: every row would be lost."""
+    """Refuse models with batch answers that the gateway cannot read: every row would be lost."""
     if way != "gemini":
         return
     name = bare_name(model)
@@ -207,7 +207,7 @@ def _extra(params: object) -> dict[str, Any]:
         if not isinstance(key, str) or not key:
             raise ConfigurationError(f"params has the key {key!r}; names of fields are strings.")
         if key in RESERVED:
-            raise ConfigurationError(f"params cannot hold {key!r}: that is the call's own to set.")
+            raise ConfigurationError(f"params cannot hold {key!r}: the call sets it itself.")
     path = "params[{!r}]".format
     extra = {k: plain_numbers(v, path(k)) for k, v in params.items() if v is not None}
     if "stop" in extra:
@@ -256,13 +256,13 @@ def _refuse_dropped(fields: Mapping[str, Any], way: ProviderRoute) -> None:
         close = get_close_matches(key, taken, 1, 0.75)
         hint = f"Did you mean {close[0]!r}?" if close else "Leave it out."
         raise RequestError(
-            f"{who} drops the parameter {key!r} without a word, so it would have no effect. "
+            f"{who} drops the parameter {key!r} silently, so it would have no effect. "
             f"{_REMEDY.get(key, hint)}"
         )
 
 
 def _check_kinds(fields: Mapping[str, Any]) -> None:
-    """Refuse values on which the gateway stumbles: it then drops the line, with HTTP 200."""
+    """Refuse values that make the gateway drop the line, with HTTP 200."""
     for key, value in fields.items():
         wanted = _KIND[key]
         fits = isinstance(value, wanted) and (bool in wanted or not isinstance(value, bool))

@@ -1,7 +1,7 @@
-"""What would fail or vanish silently: refused before anything is uploaded.
+"""Refuse what would fail or vanish silently, before anything is uploaded.
 
 Comes in: roles, rendered texts, requests with their sizes, row labels. Goes out: nothing, or a
-`RequestError` with the first row's label, how many rows are concerned, and the way out.
+`RequestError` with the first row's label, how many rows are affected, and how to fix it.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ def shown_label(label: Any) -> Hashable:
 def check_roles(roles: Sequence[str], way: ProviderRoute) -> None:
     """Refuse an order of messages that the model does not take.
 
-    Neighbours of the same role are merged into one turn on the way; nothing of them is lost, so
+    Neighbors of the same role are merged into one turn in transit; nothing is lost, so
     they are allowed.
     """
     systems = [i for i, role in enumerate(roles) if role == "system"]
     if systems and systems != [0]:
         raise RequestError(
             f"Message {systems[-1]} is a system message. Only the first message counts as one, "
-            "and any other is lost on the way. Put all of it into system=."
+            "and any other is lost in transit. Put all of it into system=."
         )
     if way == "gemini" and roles[-1] == "assistant":
         raise RequestError(
@@ -49,7 +49,7 @@ def empty_texts(texts: Sequence[str]) -> list[int]:
 
 
 def check_texts(empty: Sequence[Sequence[int]], roles: Sequence[str], labels: Any) -> None:
-    """Refuse messages without text: the model would refuse them, or be asked nothing.
+    """Refuse messages without text: the model would refuse them, or get no question.
 
     Parameters
     ----------

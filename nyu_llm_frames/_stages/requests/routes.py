@@ -1,4 +1,4 @@
-"""Which rules a request must meet: by who answers it.
+"""Choose the rules for a request by the provider that answers it.
 
 Comes in: the realm and the model's name. Goes out: one of three routes.
 """
@@ -12,7 +12,7 @@ ProviderRoute: TypeAlias = Literal["gemini", "embedded", "open"]
 
 
 def route(realm: str, model: str) -> ProviderRoute:
-    """Return the rules that hold for a request.
+    """Return the rules for a request.
 
     Parameters
     ----------
@@ -35,5 +35,5 @@ def route(realm: str, model: str) -> ProviderRoute:
 
 
 def is_vertex(realm: str) -> bool:
-    """Whether the provider is Google's Vertex; a workspace may give it a name of its own."""
+    """Whether the provider is Google's Vertex; a workspace may name it freely."""
     return "vertex" in realm.casefold() and not realm.startswith(("local:", "upstream:"))

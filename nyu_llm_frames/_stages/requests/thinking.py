@@ -1,7 +1,7 @@
-"""`thinking=`: one word for every model family, and the room that it needs.
+"""Translate `thinking=` for every model family, and reserve the tokens it needs.
 
-Comes in: what the user asked for, the model, the route. Goes out: body fields, and the tokens by
-which `max_tokens` must grow so that thinking cannot eat the answer. Budgets and levels are those of
+Comes in: the argument of the user, the model, the route. Goes out: body fields, and the tokens by
+which `max_tokens` must grow so that thinking cannot use up the answer. Budgets and levels come from
 https://cloud.google.com/vertex-ai/generative-ai/docs/thinking; what the three words mean as budgets
 is Google's own table (https://ai.google.dev/gemini-api/docs/openai).
 """
@@ -71,7 +71,7 @@ def family(model: str) -> Family:
     if (major, minor) < (2, 5) or (major == 2 and "image" in found[4]):
         return Family(name, "never")
     if "image" in found[4]:
-        return Family(name, "unknown")  # each has levels of its own
+        return Family(name, "unknown")  # each has its own levels
     if major == 2:
         least, most = {"pro": (128, 32_768), "flash": (1, 24_576), "flash-lite": (512, 24_576)}[
             size
@@ -275,7 +275,7 @@ def _check_budget(value: object, known: Family, limit: object) -> None:
 
 
 def advice(params: Mapping[str, Any], model: str, way: ProviderRoute) -> str | None:
-    """Warn of a limit that thinking may eat, where nothing was said about thinking.
+    """Warn of a limit that thinking may eat, where `thinking=` is not given.
 
     Parameters
     ----------
@@ -295,7 +295,7 @@ def advice(params: Mapping[str, Any], model: str, way: ProviderRoute) -> str | N
     if "thinking" in params or "reasoning_effort" in params:
         return None
     return (
-        f"{known.name} thinks unless told otherwise, and max_tokens={limits[0]:,} counts thinking "
+        f"{known.name} thinks by default, and max_tokens={limits[0]:,} counts thinking "
         'too: the answer may be cut or empty. thinking="low" (or "off", where the model can) adds '
         "the room that it needs."
     )

@@ -1,6 +1,6 @@
-"""Validated values as what a column of their kind holds.
+"""Convert validated values to what their columns hold.
 
-Comes in: the tree of a schema, and values of JSON or of pydantic's making. Goes out: text, int,
+Comes in: the tree of a schema, and values from JSON or pydantic. Goes out: text, int,
 float, bool, date, datetime, list, dict or None; or `Unfit` with the place and the reason.
 """
 
@@ -30,14 +30,14 @@ class Unfit(Exception):
     """A value that does not belong: (place such as ``.charges[0]``, what is wrong)."""
 
     def below(self, place: str) -> Unfit:
-        """The same, seen from the value that holds it."""
+        """The same, from the view of the enclosing value."""
         return Unfit(place + self.args[0], self.args[1])
 
 
 def column_node(node: Node, *, nullable: bool) -> Node:
     """The node as a column: alternatives of objects become one object with all their fields.
 
-    `nullable` lets every value be null, where a validator of JSON Schemas has said that it may.
+    `nullable` lets every value be null, where a JSON Schema validator has accepted it.
     """
     node = replace(node, nullable=nullable or node.nullable or node.default is None)
     if node.kind == "union":
@@ -95,7 +95,7 @@ def _overlay_objects(nodes: list[Node]) -> Node | None:
 
 
 def compile_value(node: Node) -> Convert:
-    """Compile the way of one kind of value into its column."""
+    """Compile the conversion of one kind of value for its column."""
     if node.kind == "object":
         return compile_object(node, lambda values: dict(zip(node.properties, values, strict=True)))
     convert = _array(node) if node.kind == "array" else _SIMPLE.get(node.kind) or _choice(node)
@@ -150,7 +150,7 @@ def _held(node: Node, value: Any) -> dict[str, Any]:
 
 
 def _bare(value: Any) -> Any:
-    """The value inside of an Enum's member, a RootModel, or a secret."""
+    """The value inside an Enum member, a RootModel, or a secret."""
     while True:
         if isinstance(value, Enum):
             value = value.value
@@ -270,7 +270,7 @@ def _union(value: Any) -> str:
 
 
 def _jsonable(value: Any) -> Any:
-    """JSON of any value, by the names of fields; pydantic's own would hide what is secret."""
+    """JSON of any value, by the names of fields; pydantic's own would hide secrets."""
     value = _bare(value)
     if value is None or isinstance(value, (str, int, float)):
         return value
@@ -290,7 +290,7 @@ def _jsonable(value: Any) -> Any:
         held = getattr(value, "__dict__", {})
         return {n: _jsonable(held[n] if n in held else getattr(value, n)) for n in known}
     if type(value).__module__ == "ipaddress":
-        return str(value)  # pydantic 2.12 does not know them here
+        return str(value)  # pydantic 2.12 does not support them here
     return to_jsonable_python(value)
 
 

@@ -1,4 +1,4 @@
-"""Lists of plain values as pandas arrays, by the kind of their field.
+"""Build pandas arrays from lists of plain values, by the kind of their field.
 
 Comes in: a node and its values, None for missing. Goes out: an array of the field's dtype.
 """
@@ -58,7 +58,7 @@ def dtype_name(node: Node) -> str:
 
 
 def arrow_type(node: Node) -> pa.DataType:
-    """The type inside of a list or an object; choices are of the type of their values there."""
+    """The type inside a list or an object; choices have the type of their values there."""
     match node.kind:
         case "integer":
             return pa.int64()

@@ -1,4 +1,4 @@
-"""What a class says of its fields, apart from what only its source file has.
+"""Read annotations and descriptions of fields from a class, without what only its source has.
 
 Comes in: a class. Goes out: its annotations, and the descriptions of its fields.
 """
@@ -26,7 +26,7 @@ def hints(cls: Any) -> dict[str, Any]:
 
 @lru_cache(maxsize=64)
 def attribute_docs(cls: Any) -> dict[str, str]:
-    """The string literals that stand below the fields of a class, where its source is known."""
+    """The string literals below the fields of a class, where its source is known."""
     try:
         source = inspect.getsource(getattr(cls, "__documented__", cls))
         tree = ast.parse(textwrap.dedent(source))
@@ -67,7 +67,7 @@ def descriptions(cls: Any) -> dict[str, str | None]:
 
 
 def aliases(cls: Any, name: str) -> list[str]:
-    """What a field is called in JSON, first the name that a JSON Schema has."""
+    """The names of a field in JSON, first the one in a JSON Schema."""
     field = (getattr(cls, "__pydantic_fields__", None) or {}).get(name)
     alias = getattr(field, "validation_alias", None)
     return [a for a in getattr(alias, "choices", [alias]) if isinstance(a, str)]

@@ -1,4 +1,4 @@
-"""What a user may pass as `schema=`, as one type that pydantic validates.
+"""Turn what a user passes as `schema=` into one type that pydantic validates.
 
 Comes in: a pydantic model, dataclass, TypedDict, dict of fields, or JSON Schema. Goes out: a
 `Source`.
@@ -28,7 +28,7 @@ _FORMS = (
 class Source:
     """A schema as a type, or as a JSON Schema.
 
-    `strict` says that ``"5"`` is no int; a pydantic model decides that by its configuration. Of a
+    `strict` means that ``"5"`` is no int; a pydantic model decides that by its configuration. Of a
     JSON Schema the `annotation` is `HeldTo`, and `json_schema` is what it holds to.
     """
 
@@ -38,13 +38,13 @@ class Source:
 
 
 def read_source(schema: object) -> Source:
-    """Recognise a schema.
+    """Recognize a schema.
 
     A dict is a JSON Schema when it names itself one (``$schema``, ``$ref``, ``$defs``), when
     ``type`` is the name of a JSON type, or when it has ``properties``, ``anyOf``, ``oneOf`` or
     ``allOf`` whose entries are JSON Schemas themselves. Any other dict is read as fields: one
     with a field called `type` or `properties` stays a dict of fields, since a Python type or a
-    list of choices stands there, and no name of a JSON type.
+    list of choices is there, and not the name of a JSON type.
     """
     if isinstance(schema, Mapping):
         plain = _plain(schema)
@@ -65,8 +65,8 @@ def read_source(schema: object) -> Source:
 
 
 def _plain(value: Any) -> Any:
-    """What is no type as plain Python: of arrays, a column's `unique()`, `cat.categories` or a
-    range the values, in their order. What marks a missing value in a column is null."""
+    """Return what is not a type as plain Python: for arrays, a column's `unique()`,
+    `cat.categories` or a range, the values in order. A column's missing value becomes null."""
     if isinstance(value, Mapping):
         return {k: _plain(v) for k, v in value.items()}
     if _describes(value):
@@ -96,7 +96,7 @@ def _field_type(value: Any, path: str) -> Any:
         return Literal[tuple(choices)]
     if value is ... or isinstance(value, (str, int, float, bytes)):
         raise SchemaError(
-            f"{path}: {value!r} is a value and no type; write its type, or [{value!r}, ...] for "
+            f"{path}: {value!r} is a value, not a type; write its type, or [{value!r}, ...] for "
             "choices",
             path=path,
         )
@@ -105,7 +105,7 @@ def _field_type(value: Any, path: str) -> Any:
 
 def _object_type(spec: Mapping[Any, Any], path: str) -> Any:
     """Fields as a TypedDict. One that may be null may also be left out, since a model that leaves
-    it out says the same."""
+    it out means the same."""
     if not spec:
         raise SchemaError(f"{path}: an object without fields; name at least one", path=path)
     fields = {}
@@ -163,7 +163,7 @@ def _choices(choices: Any, path: str) -> list[Any] | None:
 
 
 def _describes(value: Any) -> bool:
-    """Whether an entry of a list stands for a type and not for a choice."""
+    """Whether an entry of a list is a type and not a choice."""
     return isinstance(value, (type, Mapping)) or get_origin(value) is not None
 
 
@@ -192,7 +192,7 @@ def _is_schema_like(value: Any) -> bool:
 
 
 def _no_types(value: Any, path: str) -> None:
-    """A JSON Schema is made of JSON; a Python type in it is a mix-up of two forms."""
+    """A JSON Schema is made of JSON; a Python type in it mixes two forms."""
     if isinstance(value, Mapping):
         for key, entry in value.items():
             _no_types(entry, path if key == "properties" else f"{path}.{key}")
@@ -201,7 +201,7 @@ def _no_types(value: Any, path: str) -> None:
             _no_types(entry, path)
     elif not (value is None or isinstance(value, (str, int, float))):
         raise SchemaError(
-            f"{path}: {value!r} stands in a JSON Schema; write "
+            f"{path}: {value!r} is in a JSON Schema; write "
             '{"type": ...} there, or use Python types throughout: {"field": str}',
             path=path,
         )

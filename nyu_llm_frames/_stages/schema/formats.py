@@ -1,4 +1,4 @@
-"""Dates and times read as strictly as their columns need, and values as errors show them.
+"""Parse dates and times as strictly as their columns need, and shorten values for errors.
 
 Comes in: text. Goes out: its date or time; or a `ValueError` in words.
 """

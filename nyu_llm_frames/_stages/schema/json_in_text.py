@@ -1,6 +1,6 @@
-"""The one JSON object in an answer that also holds code fences, prose, or it twice.
+"""Find the one JSON object in an answer that also has code fences, prose, or a copy of it.
 
-Comes in: a text that is no JSON object as a whole. Goes out: the part of it that is, or why not.
+Comes in: a text that is not a JSON object as a whole. Goes out: the part that is, or why not.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _DECODER = json.JSONDecoder(parse_constant=_refuse)
 
 
 def find_object(text: str) -> tuple[str | None, str]:
-    """Find the only JSON object in a text, which may stand there again, or alone in a list.
+    """Find the only JSON object in a text; it may occur twice, or alone in a list.
 
     Nothing is taken out of a broken whole: the inner object of an answer that was cut off is not
     the answer. Brackets of prose, such as ``[1]`` or ``{sic}``, are passed over.
@@ -46,7 +46,7 @@ def find_object(text: str) -> tuple[str | None, str]:
         found += [(v, json.dumps(v)) for v in value] if is_list else [(value, text[at:end])]
         at = end
     if not all(isinstance(value, dict) for value, _ in found):
-        return None, "the answer holds a JSON list where an object is asked for"
+        return None, "the answer holds a JSON list where an object is expected"
     if len({json.dumps(value, sort_keys=True) for value, _ in found}) > 1:
         return None, "the answer holds more than one JSON object"
     return (found[0][1], "") if found else (None, "the answer holds no JSON object")

@@ -1,6 +1,6 @@
-"""A JSON Schema of any draft, as 2020-12, and held to by a validator that is not ours.
+"""Convert a JSON Schema of any draft to 2020-12, and validate with the jsonschema library.
 
-Comes in: a JSON Schema dict. Goes out: the same in the words of 2020-12, and a check of values.
+Comes in: a JSON Schema dict. Goes out: the same in terms of 2020-12, and a check of values.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _NAMED = ("$defs", "definitions", "dependentSchemas", "patternProperties", "prop
 
 
 def modern(schema: Any) -> Any:
-    """Rewrite what drafts 4 to 7 and OpenAPI say in other words than 2020-12 does."""
+    """Rewrite what drafts 4 to 7 and OpenAPI express differently from 2020-12."""
     if not isinstance(schema, Mapping):
         return schema
     s = dict(schema)
@@ -56,7 +56,7 @@ def modern(schema: Any) -> Any:
 
 
 def _with_null(s: dict[str, Any]) -> dict[str, Any]:
-    """What OpenAPI calls nullable."""
+    """Convert OpenAPI's nullable."""
     if "enum" in s and None not in s["enum"]:
         s["enum"] = [*s["enum"], None]
     if "type" in s and "null" not in type_names(s):
@@ -80,7 +80,7 @@ def _no_download(uri: str) -> NoReturn:
 
 
 def refuse_malformed(schema: Mapping[str, Any]) -> None:
-    """Raise where a keyword has a value that the draft does not know."""
+    """Raise where a keyword has a value that the draft does not define."""
     try:
         meta.validate({**schema, "$schema": _DRAFT})
         return
@@ -94,7 +94,7 @@ def refuse_malformed(schema: Mapping[str, Any]) -> None:
 
 def compile_check(schema: Mapping[str, Any]) -> Callable[[Any], tuple[list[Any], str] | None]:
     """Compile a schema into a function from a value to (place, what is wrong), or None."""
-    # RFC 3339 wants an offset in every time; answers are asked for without one.
+    # RFC 3339 requires an offset in every time; answers are requested without one.
     formats = {"date-time": _reads(to_datetime), "time": _reads(dt.time.fromisoformat)}
     refused = None
     try:
@@ -125,14 +125,14 @@ def compile_check(schema: Mapping[str, Any]) -> Callable[[Any], tuple[list[Any],
 
 
 def _innermost(error: Any) -> Any:
-    """Of alternatives that all fail, the one that got furthest is the one that was meant."""
+    """Of alternatives that all fail, choose the one that matched furthest."""
     inner = [e for branch in getattr(error.kind, "context", ()) for e in branch]
     deepest = max(inner, key=lambda e: len(e.instance_path), default=error)
     return _innermost(deepest) if len(deepest.instance_path) > len(error.instance_path) else error
 
 
 def _schema_path(places: list[Any]) -> str:
-    """Where in the answer the faulty keyword is about, such as ``$.a[].b``."""
+    """The place in the answer that the faulty keyword describes, such as ``$.a[].b``."""
     path = "$"
     for before, place in zip([None, *places], places, strict=False):
         if before in _NAMED:
@@ -143,7 +143,7 @@ def _schema_path(places: list[Any]) -> str:
 
 
 class HeldTo:
-    """What makes a value one that a JSON Schema describes: ``Annotated[Any, HeldTo(schema)]``."""
+    """Validates a value against a JSON Schema: ``Annotated[Any, HeldTo(schema)]``."""
 
     def __init__(self, schema: Mapping[str, Any]) -> None:
         refuse_malformed(schema)

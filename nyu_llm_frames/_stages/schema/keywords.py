@@ -1,7 +1,7 @@
-"""The grammar of JSON Schema keywords: references, equality, and two schemas as one.
+"""Resolve, compare and merge JSON Schema keywords.
 
 Comes in: schema dicts and JSON values. Goes out: the same, resolved or merged. The keywords that
-begin with ``x-`` are ours, and say what JSON Schema cannot say of a Python type.
+begin with ``x-`` are ours, for what JSON Schema cannot express of a Python type.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from urllib.parse import unquote
 from nyu_llm_frames.errors import SchemaError
 
 REFUSED = "x-refused"
-"""Why a type cannot be asked for; with the path, the text of a `SchemaError`."""
+"""Why a type cannot be requested; with the path, the text of a `SchemaError`."""
 REMARKS = "x-remarks"
-"""What a type holds to and JSON Schema has no keyword for, in words."""
+"""Constraints of a type without a keyword in JSON Schema, in words."""
 VALIDATOR = "x-validator"
 """The name of the validator that a value comes from."""
 
@@ -63,7 +63,7 @@ def refuse_recursion(root: Mapping[str, Any]) -> None:
             raise SchemaError(
                 f"{path}: {str(ref).rsplit('/', 1)[-1]} contains itself, and Gemini takes no "
                 "recursive schema; write the levels out to a fixed depth, or ask for a flat list "
-                "whose entries name their parent",
+                "of entries that name their parent",
                 path=path,
             )
         if ref is not None and ref not in done:
@@ -81,12 +81,12 @@ def refuse_recursion(root: Mapping[str, Any]) -> None:
 
 
 def scalar_key(value: Any) -> tuple[bool, Any]:
-    """Equality as JSON has it: 1 equals 1.0, and true is not 1."""
+    """Equality in JSON: 1 equals 1.0, and true is not 1."""
     return isinstance(value, bool), value
 
 
 def unique(values: Iterable[Any]) -> tuple[Any, ...]:
-    """The values in first-seen order, once each."""
+    """The distinct values, in order of first occurrence."""
     return tuple({scalar_key(v): v for v in reversed(list(values))}.values())[::-1]
 
 
@@ -97,7 +97,7 @@ def type_names(s: Mapping[str, Any]) -> list[str]:
 
 
 def merge(a: Mapping[str, Any], b: Mapping[str, Any], path: str) -> dict[str, Any]:
-    """Both must hold. Where that cannot be written as one, `a` stays: the rest is checked later."""
+    """Merge schemas that must both hold. Where that cannot be written, keep `a`: checked later."""
     out = dict(a)
     for key, theirs in b.items():
         if key not in out or out[key] == theirs:

@@ -1,4 +1,4 @@
-"""A schema as a small tree: references inlined, `allOf` merged, null set aside.
+"""The tree of a schema: references inlined, `allOf` merged, null kept apart.
 
 Comes in: nothing but what `parse` puts there. Goes out: a `Node` per value, from which
 the wire schema and the columns are each derived.

@@ -1,7 +1,7 @@
-"""What a JSON Schema means: keywords, references and `allOf` read into a tree of nodes.
+"""Parse a JSON Schema into a tree of nodes: keywords, references and `allOf`.
 
 Comes in: a JSON Schema dict. Goes out: the `Node` of its root; or a `SchemaError` with the path
-and a way out.
+and how to fix it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from nyu_llm_frames._stages.schema.node import Node, unite
 from nyu_llm_frames.errors import SchemaError
 
 MAX_NODES = 5_000
-"""Inlining can multiply a schema; far below this one a model is no longer helped by it."""
+"""Inlining can multiply a schema; a model gets no help from one far below this size."""
 
 # Split over lines by theme; order has no meaning.
 _ANNOTATIONS = frozenset(
@@ -51,7 +51,7 @@ _FORMAT_WORDS = {
 
 
 def parse(schema: Mapping[str, Any]) -> Node:
-    """Read a JSON Schema whose root is an object.
+    """Read a JSON Schema with an object at its root.
 
     Raises
     ------
@@ -172,7 +172,7 @@ class _Parser:
                 "type"
                 if nullable
                 else f"{path}: any value is allowed, and Gemini needs a type; say which, for "
-                "instance str, list[str] or a model of its own",
+                "instance str, list[str] or a separate model",
                 path=path,
             )
         match types[0]:
@@ -196,7 +196,7 @@ class _Parser:
         if not properties:
             raise SchemaError(
                 f"{path}: an object without named fields (such as dict[str, ...]) cannot be "
-                "asked of Gemini; name its fields, or ask for a list of objects with the "
+                "sent to Gemini; name its fields, or ask for a list of objects with the "
                 "fields `key` and `value`",
                 path=path,
             )
@@ -224,7 +224,7 @@ class _Parser:
             inner = self.node(items, f"{path}[]")
         if inner is None:
             raise SchemaError(
-                f"{path}: a list of anything cannot be asked of Gemini; say of what, for "
+                f"{path}: a list of anything cannot be sent to Gemini; name its type, for "
                 "instance list[str]",
                 path=path,
             )
@@ -261,7 +261,7 @@ def _multiple(s: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _whole(value: Any, types: Sequence[str]) -> bool:
-    """Whether a number is of a type by its value: 5 is a number, 5.0 an integer."""
+    """Whether a number has a type by its value: 5 is a number, 5.0 an integer."""
     kind = json_type(value)
     if kind == "integer":
         return "number" in types

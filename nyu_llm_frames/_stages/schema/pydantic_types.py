@@ -1,7 +1,7 @@
-"""A type as pydantic knows it: how it validates, what is asked of the model, what columns hold.
+"""Describe a type through pydantic: its validation, its sent schema, the values of its columns.
 
 Comes in: a type. Goes out: its validator, and two JSON Schemas, of its input and of its values;
-or a `SchemaError`. What only a source file says is in neither.
+or a `SchemaError`. What is only in a source file is in neither.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Described:
     """A type, described.
 
     `sent` is the JSON Schema of its input, by aliases; `values` that of its validated values, by
-    the names of the fields. `undescribed` names the classes whose fields only have text below.
+    the names of the fields. `undescribed` names the classes with field texts only in source.
     """
 
     validate: Callable[[str], Any]
@@ -76,9 +76,9 @@ def _refused(words: str) -> dict[str, Any]:
 
 
 class SentSchema(GenerateJsonSchema):
-    """JSON Schema of what a type takes, with what pydantic holds to and does not say in words."""
+    """JSON Schema of what a type takes, with pydantic's unlisted constraints in words."""
 
-    # What a model cannot follow is said by our own errors; pydantic's warnings repeat it.
+    # Our own errors report what a model cannot follow; pydantic's warnings repeat it.
     ignored_warning_kinds = {"skipped-choice", "non-serializable-default"}  # noqa: RUF012
 
     def __init__(self, **options: Any) -> None:
@@ -110,12 +110,12 @@ class SentSchema(GenerateJsonSchema):
 
     def dataclass_field_schema(self, schema: Any) -> dict[str, Any]:
         if schema.get("init_only"):
-            return _refused("an InitVar is not kept, so nothing could stand in its column; make it "
+            return _refused("an InitVar is not kept, so its column would be empty; make it "
                             "a field")  # fmt: skip
         return self.misplaced(schema) or super().dataclass_field_schema(schema)
 
     def misplaced(self, field: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Refuse a field that is not read from where its alias says."""
+        """Refuse a field that is not read from its alias."""
         alias = field.get("validation_alias")
         if alias is not None and not getattr(self._config, "validate_by_alias", True):
             return _refused("validate_by_alias=False, so its alias is never read; remove one")
@@ -123,8 +123,8 @@ class SentSchema(GenerateJsonSchema):
             paths = alias if isinstance(alias[0], list) else [alias]
             if not any(len(path) == 1 for path in paths):
                 return _refused(
-                    "an AliasPath reads a part of another field, which the model is not asked "
-                    "for; use a plain alias, or a model for that field"
+                    "an AliasPath reads a part of another field, which is not in the "
+                    "request; use a plain alias, or a model for that field"
                 )
         return None
 
@@ -168,7 +168,7 @@ class SentSchema(GenerateJsonSchema):
         return out
 
     def in_words(self, cls: Any, out: dict[str, Any]) -> dict[str, Any]:
-        """Describe fields by what `Field` and `Annotated` say, and by nothing else."""
+        """Describe fields by `Field` and `Annotated`, and by nothing else."""
         docs, properties = attribute_docs(cls), out.get("properties", {})
         for name, words in descriptions(cls).items():
             keys = aliases(cls, name) if self.by_aliases else []
@@ -192,7 +192,7 @@ class ValueSchema(SentSchema):
         self.open: list[Any] = []
 
     def field_is_required(self, field: Any, total: bool) -> bool:
-        """A model and a dataclass have every field, be it their default."""
+        """A model and a dataclass have every field, if only as its default."""
         return field["type"] != "typed-dict-field" or super().field_is_required(field, total)
 
     def typed_dict_schema(self, schema: Any) -> dict[str, Any]:
@@ -251,12 +251,12 @@ def _return_annotation(function: Any) -> Any:
         holder = types.SimpleNamespace(__annotations__=annotations)
         scope = getattr(function, "__globals__", {})
         return typing.get_type_hints(holder, scope, include_extras=True)["return"]
-    except Exception:  # a name that only type checkers know
+    except Exception:  # a name for type checkers only
         return Any
 
 
 def _remarks(schema: Mapping[str, Any]) -> list[str]:
-    """What pydantic holds to without saying so in its JSON Schema."""
+    """Constraints that pydantic applies but leaves out of its JSON Schema."""
     kind, out = schema["type"], []
     if kind in _TEMPORAL:
         named = {"ge": "not before", "gt": "after", "le": "not after", "lt": "before"}
@@ -278,8 +278,8 @@ def _remarks(schema: Mapping[str, Any]) -> list[str]:
 
 
 def _strictly_json(core: Any) -> Any:
-    """A core schema without what pydantic's own strictness leaves open: "2024" as a date of 1970,
-    and true as a choice of 1."""
+    """A core schema without conversions that pydantic's strict mode still allows: "2024" as a
+    date of 1970, and true as a choice of 1."""
     if isinstance(core, (list, tuple)):
         return type(core)(_strictly_json(v) for v in core)
     if not isinstance(core, dict):
@@ -318,7 +318,7 @@ def typed_dict(name: str, fields: dict[str, Any]) -> Any:
 
 # What a class says ------------------------------------------------------------------------------
 def _prepared(annotation: Any) -> Any:
-    """A type whose words in `Annotated` are descriptions, and whose TypedDicts pydantic takes.
+    """A type with texts in `Annotated` as descriptions, and TypedDicts that pydantic accepts.
 
     Before Python 3.12 it takes those of `typing_extensions` alone.
     """

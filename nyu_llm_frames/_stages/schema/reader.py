@@ -1,7 +1,7 @@
-"""Answer texts into typed columns, with the reason where an answer does not fit its schema.
+"""Turn answer texts into typed columns, with a reason where an answer does not fit its schema.
 
 Comes in: a validator, the columns, and the texts. Goes out: one pandas array per field, an error
-or None per row. A text that fails never fails its neighbours.
+or None per row. A text that fails does not affect other rows.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pandas.api.extensions import ExtensionArray
 
 CHUNK_ROWS = 10_000
-"""Decoded rows that live at a time; more of them keep the garbage collector busy."""
+"""Decoded rows in memory at a time; more of them keep the garbage collector busy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +130,7 @@ def compile_reader(columns: Node, validate: Callable[[str], Any], *, is_strict: 
     Parameters
     ----------
     columns
-        The object whose fields become columns.
+        The object with the fields that become columns.
     validate
         From a text to the validated value; raises pydantic's `ValidationError`.
     is_strict

@@ -1,7 +1,7 @@
-"""What `schema=` becomes: one compiled object for what is sent and for what comes back.
+"""The compiled `schema=`: what is sent, and the reader of what comes back.
 
 Comes in: a pydantic model, dataclass, TypedDict, dict of types, or JSON Schema. Goes out: a
-`Schema` with the wire form, the fields and a reader; or a `SchemaError` with a way out.
+`Schema` with the wire form, the fields and a reader; or a `SchemaError` with how to fix it.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from nyu_llm_frames._stages.schema.reader import Columns, Reader
 
 NAME = "answer"
-"""The schema's name on the wire. It is part of a request's identity, so that it must not follow
-the name of a class: renaming one would pay for every row again."""
+"""The schema's name as sent. It is part of a request's id, so it must not follow the name of a
+class: renaming the class would mean paying for every row again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +88,11 @@ def compile_schema(schema: object) -> Schema:
     A dict of fields takes Python types (``str``, ``int | None``, ``list[str]``, ``Literal``,
     ``Enum``, ``Annotated[str, "what it means"]``), a list of choices (``["violent", "drug"]``),
     ``[str]`` or ``[{...}]`` for a list, a nested dict for an object, and any type that pydantic
-    knows. All fields are asked for; one that may be null may also be absent.
+    knows. All fields are requested; one that may be null may also be absent.
 
     pydantic validates types, and jsonschema-rs JSON Schemas. Types are strict: ``"5"`` is no int,
     while ``5.0`` is one, as in JSON Schema; but a pydantic model is validated as it is configured.
-    Unknown fields are ignored unless the schema forbids them; of a key that stands twice the last
+    Unknown fields are ignored unless the schema forbids them; of a duplicate key the last
     one counts. Numbers must be finite and integers fit into 64 bits. The return annotation of a
     validator decides its column. Choices may be a list, an array, a column's `unique()` or a range.
 

@@ -1,7 +1,7 @@
-"""The schema as it goes out: Google's subset, in the form that passes the gateway unchanged.
+"""Write the schema that is sent: Google's subset, in a form that the gateway does not change.
 
 Comes in: the tree of a schema. Goes out: the dict for ``response_format``, a relaxation of the
-original, with what it cannot express in words; or a `SchemaError` with the path and a way out.
+original, with the rest in words; or a `SchemaError` with the path and how to fix it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from nyu_llm_frames.errors import SchemaError
 
 MAX_DEPTH = 12
 """Levels of objects in a schema: the importer of batch jobs takes 15 in a whole request line, and
-``request.generationConfig.responseSchema`` stands at the fourth."""
+``request.generationConfig.responseSchema`` is at the fourth level."""
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _DROPPED_NAMES = frozenset({"additionalProperties", "additional_properties"})
@@ -28,7 +28,7 @@ def to_wire(root: Node) -> dict[str, Any]:
     """Write a schema for Gemini behind the gateway.
 
     Only these keywords are used: type, description, nullable, enum (of text), minimum, maximum,
-    minItems, maxItems, items, properties, required, propertyOrdering, anyOf. An ``anyOf`` stands
+    minItems, maxItems, items, properties, required, propertyOrdering, anyOf. An ``anyOf`` is
     alone in its object: Vertex refuses other keywords beside it, so that null and description
     go into the alternatives. Each keyword has values of one type only, as the importer of batch
     jobs wants it. Choices that are no text (Google's enum is text) become a type with bounds and
@@ -134,7 +134,7 @@ def _print(value: Any) -> str:
 
 
 def _bounds(node: Node) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Closed bounds, and in words what a closed bound cannot say."""
+    """Closed bounds, and in words what a closed bound cannot express."""
     limits, whole = node.limits, node.kind == "integer"
     lows, highs, words = [], [], []
     if "ge" in limits:
@@ -153,7 +153,7 @@ def _bounds(node: Node) -> tuple[dict[str, Any], tuple[str, ...]]:
     if highs:
         out["maximum"] = min(highs)
     if lows and highs and out["minimum"] > out["maximum"]:
-        raise SchemaError(f"{node.path}: no number lies within its bounds", path=node.path)
+        raise SchemaError(f"{node.path}: no number is within its bounds", path=node.path)
     return _checked(out, whole), tuple(words)
 
 

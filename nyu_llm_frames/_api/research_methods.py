@@ -237,8 +237,8 @@ class ResearchMethods(Generic[T]):
         --------
         >>> import pandas as pd, nyu_llm_frames as llm
         >>> df = pd.DataFrame({"code": ["a", "b", "b", None], "response": ["a", "b", "a", "a"]})
-        >>> df.llm.evaluate("code", "response").metrics.loc["kappa", "estimate"].round(3)
-        np.float64(0.4)
+        >>> round(float(df.llm.evaluate("code", "response").metrics.loc["kappa", "estimate"]), 3)
+        0.4
         """
         from nyu_llm_frames.research.evaluation import evaluate
 

@@ -91,7 +91,7 @@ class Cluster:
             found = [self._result(number, future) for number, future in enumerate(futures)]
             killed = [n for n, result in enumerate(found) if isinstance(result, PartitionError)]
             for number in killed if len(killed) > 1 else ():
-                # A worker that dies takes the tasks beside it along: each is tried once more, alone.
+                # A worker that dies takes the tasks beside it along: each is tried again alone.
                 self.client.retry([futures[number]])
                 self._wait([futures[number]])
                 found[number] = self._result(number, futures[number])

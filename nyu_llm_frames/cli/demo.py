@@ -19,7 +19,7 @@ from nyu_llm_frames._shared.options import set_options
 from nyu_llm_frames._sidecar.folder import is_sidecar
 from nyu_llm_frames.cli import show
 
-TEMPLATE = "Which drug is the offense about? Reply with JSON.\nOffense: {{ offense }}"
+TEMPLATE = "Which drug is the offense about? Reply with JSON.\nText: {{ offense }}"
 DRUGS = ["cocaine", "methamphetamine"]
 
 

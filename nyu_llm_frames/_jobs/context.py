@@ -16,7 +16,8 @@ from nyu_llm_frames._gateway.connection import Connection
 from nyu_llm_frames._gateway.gateway import Gateway
 from nyu_llm_frames._shared.clock import Clock
 from nyu_llm_frames._shared.options import Options
-from nyu_llm_frames._shared.progress import Phase, Progress, Reporter
+from nyu_llm_frames._shared.progress import Phase, Progress
+from nyu_llm_frames._shared.reporter import Reporter
 from nyu_llm_frames._sidecar.folder import Sidecar
 from nyu_llm_frames._sidecar.lock import PATIENCE_S
 from nyu_llm_frames._stages.batches.job import Job

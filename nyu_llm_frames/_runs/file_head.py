@@ -16,7 +16,8 @@ from nyu_llm_frames._runs.arguments import Arguments
 from nyu_llm_frames._runs.file_requests import RequestBands
 from nyu_llm_frames._runs.launch import CallExecution, looked_at
 from nyu_llm_frames._shared.clock import current_clock
-from nyu_llm_frames._shared.progress import Progress, Reporter
+from nyu_llm_frames._shared.progress import Progress
+from nyu_llm_frames._shared.reporter import Reporter
 from nyu_llm_frames._sidecar.bands import LargeSidecar
 from nyu_llm_frames._stages.cost.estimate import Estimate
 from nyu_llm_frames._tables.source import Paths, open_source

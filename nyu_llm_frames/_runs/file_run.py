@@ -21,7 +21,8 @@ from nyu_llm_frames._runs.result import Collected
 from nyu_llm_frames._runs.stored_run import StoredRun
 from nyu_llm_frames._runs.summary import ending
 from nyu_llm_frames._shared.clock import Clock
-from nyu_llm_frames._shared.progress import Progress, Reporter
+from nyu_llm_frames._shared.progress import Progress
+from nyu_llm_frames._shared.reporter import Reporter
 from nyu_llm_frames._sidecar.bands import LargeSidecar
 from nyu_llm_frames._sidecar.storage import sidecar_errors
 from nyu_llm_frames._tables import sink

@@ -17,7 +17,7 @@ from nyu_llm_frames._jobs.planner import Planner
 from nyu_llm_frames._runs.execution import Execution
 from nyu_llm_frames._runs.prepare import PreparedCall, template_text, versions
 from nyu_llm_frames._shared.clock import Clock
-from nyu_llm_frames._shared.progress import Reporter
+from nyu_llm_frames._shared.reporter import Reporter
 from nyu_llm_frames._shared.stack import users_level
 from nyu_llm_frames._shared.wording import count
 from nyu_llm_frames._sidecar.folder import RunRecord, Sidecar, is_sidecar, new_name

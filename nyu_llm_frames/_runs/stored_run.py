@@ -22,7 +22,7 @@ from nyu_llm_frames._runs.execution import Execution
 from nyu_llm_frames._runs.stored_answers import Key, StoredAnswers, StoredPart
 from nyu_llm_frames._shared import options as _options
 from nyu_llm_frames._shared.clock import Clock
-from nyu_llm_frames._shared.progress import Reporter
+from nyu_llm_frames._shared.reporter import Reporter
 from nyu_llm_frames._sidecar.folder import new_name
 from nyu_llm_frames._sidecar.stored import StoredRequests
 from nyu_llm_frames._stages.batches.job import Job

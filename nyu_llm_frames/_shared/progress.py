@@ -1,8 +1,7 @@
-"""What a run reports while it works: a frozen record to a hook, lines to a person.
+"""What a run reports while it works: one frozen record per change.
 
-Comes in: facts from the runner. Goes out: one `Progress` per change to the hook, log records at
-INFO; trouble at WARNING where there is no hook. Never a prompt, an answer or a key. The default
-hook is in `views`.
+Comes in: facts from the runner. Goes out: `Progress` records, which never hold a prompt, an answer
+or a key. `reporter` sends them; `views` has the default hook.
 """
 
 from __future__ import annotations
@@ -93,51 +92,3 @@ class View:
 
     def close(self) -> None:
         """End the moving display."""
-
-
-class Reporter:
-    """Sends records to the hook that the options name.
-
-    Parameters
-    ----------
-    progress : bool or callable
-    """
-
-    def __init__(self, progress: bool | Callable[[Progress], None]) -> None:
-        self._hook: Callable[[Progress], None] | None = None
-        if progress is True:
-            from nyu_llm_frames._shared.views import Display
-
-            self._hook = Display()
-        elif callable(progress):
-            self._hook = progress
-        self._view = self._hook if isinstance(self._hook, View) else None
-        self._troubled = False
-
-    def __call__(self, progress: Progress) -> None:
-        if progress.trouble and not self._troubled and self._hook is None:
-            # Even a silent run must warn before it waits for a wrong address.
-            logger.warning("%s", progress.message)
-        elif progress.phase not in MOVING:
-            logger.info("%s", progress.message)
-        if progress.trouble or progress.phase == "waiting":
-            self._troubled = bool(progress.trouble)
-        if self._hook is not None:
-            self._hook(progress)
-
-    @property
-    def listens(self) -> bool:
-        """Whether a hook or a log receives reports."""
-        return self._hook is not None or logger.isEnabledFor(logging.INFO)
-
-    def pause(self, seconds: float, sleep: Callable[[float], None]) -> None:
-        """Sleep; a display shows that time passes."""
-        if self._view is None:
-            sleep(seconds)
-        else:
-            self._view.pause(seconds, sleep)
-
-    def close(self) -> None:
-        """End the moving display."""
-        if self._view is not None:
-            self._view.close()

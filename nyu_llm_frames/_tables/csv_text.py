@@ -19,8 +19,7 @@ import pyarrow as pa
 
 from nyu_llm_frames._shared.wording import count
 from nyu_llm_frames._tables.csv_cells import Guess, Kind, arrow_type, parsed, plain, typed
-from nyu_llm_frames._tables.source import BYTES, ROWS
-from nyu_llm_frames._tables.table import Piece
+from nyu_llm_frames._tables.table import BYTES, ROWS, Piece
 from nyu_llm_frames._tables.text_file import TextFile, not_utf_8, open_text, other_delimiter
 from nyu_llm_frames.errors import ConfigurationError
 

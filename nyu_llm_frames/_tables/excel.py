@@ -17,8 +17,7 @@ import pyarrow as pa
 from nyu_llm_frames._tables.arrow_rows import without_duplicates
 from nyu_llm_frames._tables.csv_cells import MISSING, Guess, parsed
 from nyu_llm_frames._tables.frame_values import series_to_python
-from nyu_llm_frames._tables.source import ROWS
-from nyu_llm_frames._tables.table import Piece
+from nyu_llm_frames._tables.table import ROWS, Piece
 from nyu_llm_frames.errors import ConfigurationError
 
 

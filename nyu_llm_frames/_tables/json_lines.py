@@ -15,8 +15,7 @@ import msgspec
 import pyarrow as pa
 
 from nyu_llm_frames._stages.prompts.python_values import to_python
-from nyu_llm_frames._tables.source import BYTES, ROWS
-from nyu_llm_frames._tables.table import Piece
+from nyu_llm_frames._tables.table import BYTES, ROWS, Piece
 from nyu_llm_frames._tables.text_file import not_utf_8, open_text
 from nyu_llm_frames.errors import ConfigurationError
 

@@ -21,8 +21,7 @@ import pyarrow.parquet as pq
 from nyu_llm_frames._shared.local_path import natural_order
 from nyu_llm_frames._tables import pandas_metadata
 from nyu_llm_frames._tables.arrow_rows import ArrowRows, without_duplicates
-from nyu_llm_frames._tables.source import BYTES, ROWS
-from nyu_llm_frames._tables.table import Piece
+from nyu_llm_frames._tables.table import BYTES, ROWS, Piece
 from nyu_llm_frames.errors import ConfigurationError
 
 _BUFFER = 1 << 20

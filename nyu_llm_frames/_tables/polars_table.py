@@ -15,7 +15,8 @@ import polars as pl
 import pyarrow as pa
 
 from nyu_llm_frames._shared.options import current
-from nyu_llm_frames._shared.progress import Progress, Reporter
+from nyu_llm_frames._shared.progress import Progress
+from nyu_llm_frames._shared.reporter import Reporter
 from nyu_llm_frames._stages.requests.bodies import ROWS_AT_ONCE
 from nyu_llm_frames._tables.arrow_columns import arrow_columns
 from nyu_llm_frames._tables.arrow_rows import ArrowRows

@@ -25,10 +25,6 @@ from nyu_llm_frames._tables.table import Piece
 from nyu_llm_frames._tables.text_file import COMPRESSED, open_text, reading, text_suffix
 from nyu_llm_frames.errors import ConfigurationError
 
-ROWS = 10_000
-BYTES = 4 << 20
-"""Maximum rows and bytes of a piece, whichever comes first."""
-
 CSV_DELIMITERS = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
 JSON_LINES = (".jsonl", ".ndjson")
 PARQUET = (".parquet", ".pq")

@@ -19,6 +19,9 @@ T_co = TypeVar("T_co", covariant=True, default=Any)
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 
+ROWS, BYTES = 10_000, 4 << 20
+"""Maximum rows and bytes of a piece of a file, whichever comes first."""
+
 
 @dataclass(frozen=True, slots=True)
 class Piece:

@@ -26,7 +26,8 @@ from nyu_llm_frames._runs.prepare import PreparedCall, check_prompts_differ, com
 from nyu_llm_frames._runs.stored_run import StoredRun
 from nyu_llm_frames._runs.summary import ending, failures_text
 from nyu_llm_frames._shared.clock import Clock
-from nyu_llm_frames._shared.progress import Progress, Reporter
+from nyu_llm_frames._shared.progress import Progress
+from nyu_llm_frames._shared.reporter import Reporter
 from nyu_llm_frames._shared.stack import users_level
 from nyu_llm_frames._shared.wording import count
 from nyu_llm_frames._sidecar.bands import LargeSidecar

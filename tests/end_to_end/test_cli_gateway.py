@@ -182,12 +182,12 @@ def test_retry_cures_what_failures_lists(
     failed = {id_ for id_, status in told.items() if status == "failed"}
     assert 0 < len(failed) < len(told)
     listed = terminal.here(
-        "failures", SIDECAR, "--json", "--prompts", code=exits.NO_GOOD_ANSWER
+        "failures", SIDECAR, "--all", "--json", "--prompts", code=exits.NO_GOOD_ANSWER
     ).json
     assert {line["custom_id"] for line in listed} == failed
     assert all("Resource exhausted" in line["error"] for line in listed)
     assert {prompt_of(line["body"]) for line in listed} <= set(prompts(rows))
-    shown = terminal.here("failures", SIDECAR, code=exits.NO_GOOD_ANSWER).stdout
+    shown = terminal.here("failures", SIDECAR, "--all", code=exits.NO_GOOD_ANSWER).stdout
     assert len(shown.splitlines()) == 1 + len(failed)
 
     # The same rows fail again; whoever asks once more gets it, however often they were tried.
@@ -224,7 +224,7 @@ def test_cancel_stops_the_job_and_nothing_is_sent_again_unasked(
     assert job["state"] == "JOB_STATE_CANCELLING"
     terminal.here("wait", SIDECAR, code=exits.NO_GOOD_ANSWER)
     assert terminal.here("cancel", SIDECAR).stdout == "asked to stop: none\n"
-    listed = terminal.here("failures", SIDECAR, "--json", code=exits.NO_GOOD_ANSWER).json
+    listed = terminal.here("failures", SIDECAR, "--all", "--json", code=exits.NO_GOOD_ANSWER).json
     assert len(listed) == requests(rows)
     assert all(f"batch job {id_} cancelled" in line["error"] for line in listed)
     assert submits(real_gateway) == 1

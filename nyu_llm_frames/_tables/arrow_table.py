@@ -75,6 +75,16 @@ def _beside(table: pa.Table, new: pa.Table) -> pa.Table:
     return pa.Table.from_arrays(arrays, schema=schema)
 
 
+def _signed(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return choices with signed indices: Polars has unsigned ones, which pandas does not take."""
+    kind = pa.dictionary(pa.int32(), column.type.value_type)
+    chunks = [
+        pa.DictionaryArray.from_arrays(chunk.indices.cast(pa.int32()), chunk.dictionary)
+        for chunk in column.chunks
+    ]
+    return pa.chunked_array(chunks, kind)
+
+
 def earlier(table: pa.Table) -> pd.DataFrame:
     """Return columns of an earlier call as pandas has them."""
 
@@ -82,6 +92,11 @@ def earlier(table: pa.Table) -> pd.DataFrame:
         return pd.ArrowDtype(kind) if pa.types.is_nested(kind) else _NULLABLE.get(kind)
 
     plain = table.replace_schema_metadata(None)
+    for number, field in enumerate(plain.schema):
+        if pa.types.is_dictionary(field.type) and pa.types.is_unsigned_integer(
+            field.type.index_type
+        ):
+            plain = plain.set_column(number, field.name, _signed(plain.column(number)))
     none = pd.DataFrame(index=range(table.num_rows))
     found: pd.DataFrame = plain.to_pandas(types_mapper=dtype) if plain.num_columns else none
     return found

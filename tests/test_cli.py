@@ -385,6 +385,17 @@ def test_a_folder_that_is_no_sidecar_is_named(run: Run) -> None:
 
 
 # --- doctor -----------------------------------------------------------------------------------
+def test_doctor_warns_of_a_folder_whose_files_are_removed(
+    run: Run, stand_in: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "folder" not in [f["step"] for f in json.loads(run("doctor", "--json").stdout)]
+    monkeypatch.setenv("SCRATCH", str(tmp_path))
+    found = {f["step"]: f for f in json.loads(run("doctor", "--json").stdout)}
+    assert found["folder"]["state"] == "warning"
+    assert "60 days" in found["folder"]["found"]
+    assert "sidecar" in found["folder"]["fix"]
+
+
 def test_doctor_goes_step_by_step(run: Run, stand_in: StandIn) -> None:
     found = json.loads(run("doctor", "--json").stdout)
     assert [(f["step"], f["state"]) for f in found] == [

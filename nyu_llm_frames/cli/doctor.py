@@ -6,6 +6,7 @@ Comes in: the settings of a gateway. Goes out: one line per step. Nothing is pai
 from __future__ import annotations
 
 import io
+import os
 import platform
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from nyu_llm_frames._gateway.provider import resolve_model
-from nyu_llm_frames._shared.options import NYU_CONTACT, VARIABLES
+from nyu_llm_frames._shared.options import NYU_CONTACT, VARIABLES, current
 from nyu_llm_frames._shared.wording import count
 from nyu_llm_frames.cli import command_options as options
 from nyu_llm_frames.cli import exits, show
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
     Step = Callable[[Gateway, Connection, str], Iterator["Finding"]]
 
-State = Literal["ok", "failed", "skipped", "pending"]
+State = Literal["ok", "failed", "skipped", "pending", "warning"]
 
 _FRAME = {"city": ["Abu Dhabi", "Shanghai"]}
 _PROMPT = "In one word: in which country is {{ city }}?"
@@ -111,6 +112,7 @@ def doctor(
 def examine(gateway: Gateway, model: str) -> Iterator[Finding]:
     """Check everything that costs nothing; stop at a failed step that all later ones need."""
     yield Finding("versions", "ok", _versions())
+    yield from _scratch(Path(current().sidecar or "").absolute())
     try:
         route = gateway.route
     except ConfigurationError as e:
@@ -328,6 +330,20 @@ def _versions() -> str:
         except metadata.PackageNotFoundError:
             parts.append(f"{name} is not installed")
     return ", ".join(parts)
+
+
+def _scratch(folder: Path) -> Iterator[Finding]:
+    """Warn of a folder whose files NYU's cluster removes; `folder` is where sidecars are made."""
+    for scratch in filter(None, ("/scratch", os.environ.get("SCRATCH"))):
+        if folder.resolve().is_relative_to(Path(scratch).resolve()):
+            yield Finding(
+                "folder",
+                "warning",
+                f"{folder} is in {scratch}, where files that nobody read for 60 days are removed: "
+                "the rows of a removed sidecar would be paid again",
+                "Name a sidecar in your home or project folder: --sidecar, or sidecar= in Python.",
+            )
+            return
 
 
 def _settings_fix(gateway: Gateway) -> str:

@@ -160,7 +160,7 @@ class DaskCall:
             if self._report.listens:
                 message = ending(ended.counts, cost_of(execution))
                 self._report(Progress("done", message))
-        return self._told(ended, on_error)
+        return self._with_warnings(ended, on_error)
 
     def result(self, *, failures: bool = False) -> Any:
         """Return the lazy frame of what is there now; asks nobody."""
@@ -171,7 +171,7 @@ class DaskCall:
         with self._execution(0, None) as (execution, parts):
             return end_of(execution, parts)
 
-    def _told(self, ended: EndedCall, on_error: str) -> Any:
+    def _with_warnings(self, ended: EndedCall, on_error: str) -> Any:
         frame = self._lazy(ended.stored)
         text = failures_text(
             dict(ended.counts), ended.examples, f"{self.head.arguments.output}_error"

@@ -1,7 +1,7 @@
 """What a call over a Dask frame came to: where its answers are, and rows counted by status.
 
 Comes in: the parts of a call when its jobs are over, or after one step. Goes out: what the lazy
-join needs, and what a person has to be told.
+join needs, and what to report to a person.
 """
 
 from __future__ import annotations
@@ -111,8 +111,8 @@ def _count(
     """Add up the rows of a part by status, with an example of each failure."""
     requests = part.requests
     assert isinstance(requests, SpooledRequests)
-    told = [read_spooled(spool_path(folder, p.number), ["rows", "label"]) for p in group]
-    each = np.concatenate([table["rows"].to_numpy() for table in told])
+    tables = [read_spooled(spool_path(folder, p.number), ["rows", "label"]) for p in group]
+    each = np.concatenate([table["rows"].to_numpy() for table in tables])
     rows = np.bincount(requests.codes, weights=each, minlength=len(requests)).astype(np.int64)
     schema = part.call.schema
     columns = ["status", "error", *(["text"] if schema else [])]
@@ -134,7 +134,7 @@ def _count(
                 errors = shown_error(outcome) if errors is None else errors
                 place = int(requests.places[start + int(mine[0])])
                 number = int(np.searchsorted(requests.starts, place, side="right")) - 1
-                label = told[number]["label"][place - int(requests.starts[number])].as_py()
+                label = tables[number]["label"][place - int(requests.starts[number])].as_py()
                 ended.examples[status] = (label, str(errors[int(mine[0])].as_py()))
 
 

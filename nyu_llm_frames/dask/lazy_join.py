@@ -52,8 +52,8 @@ class StoredAnswersOf:
     jobs: tuple[Job, ...] = ()
 
     def __dask_tokenize__(self) -> str:
-        told = repr((self.files, sorted(self.own.items()), self.jobs))
-        return blake2b(told.encode(), digest_size=16).hexdigest()
+        text = repr((self.files, sorted(self.own.items()), self.jobs))
+        return blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def join_answers(

@@ -1,6 +1,6 @@
 """The requests of all partitions in parts, planned on ids alone.
 
-Comes in: what workers wrote, and what they told of it. Goes out: parts of consecutive partitions
+Comes in: what workers wrote, and their summaries. Goes out: parts of consecutive partitions
 that fit into memory, whose messages stay on disk until a request file is written. A request that
 several partitions have belongs to the first.
 """

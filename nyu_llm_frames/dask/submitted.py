@@ -19,8 +19,8 @@ from nyu_llm_frames.errors import NotPicklableError
 class DaskRun:
     """What ``ddf.llm.submit`` gives: the jobs of its sidecar, and the frame.
 
-    What drives jobs works on the sidecar alone, and so on all of its jobs; for what is told by
-    row, rows are rendered again.
+    What drives jobs works on the sidecar alone, and so on all of its jobs; what is shown of
+    single rows is rendered again.
     """
 
     def __init__(self, call: DaskCall, retries: int, max_cost: float | None) -> None:

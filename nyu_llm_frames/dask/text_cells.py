@@ -122,9 +122,9 @@ def check_sampled(samples: Sequence[Mapping[Hashable, tuple[int, int]]]) -> None
 
 def turned_into_text(names: Sequence[Hashable]) -> ConfigurationError:
     """Return the error of columns whose cells Dask turned into text."""
-    told = ", ".join(map(repr, names))
+    columns = ", ".join(map(repr, names))
     return ConfigurationError(
-        f"Dask turned the cells of column {told} into text: lists, dicts, bytes or floats, of "
+        f"Dask turned the cells of column {columns} into text: lists, dicts, bytes or floats, of "
         "which a template would see the characters alone. Make the Dask frame under "
         'dask.config.set({"dataframe.convert-string": False}); then text stays text, and every '
         "cell what it is."

@@ -92,13 +92,16 @@ def test_batch_joins_every_answer_to_its_own_row(
     written = Path("out.csv").read_bytes()
     asked = len(real_gateway.log())
     again = terminal.program(*BATCH, "--json", keyless=True)  # all is here: nobody is asked
-    assert again.json == {
+    counted = again.json
+    assert said.stdout.endswith(f"cost ${counted.pop('cost'):.3f}\n")
+    assert counted == {
         "output": str(Path("out.csv").absolute()),
         "sidecar": str(Path(SIDECAR).absolute()),
         "rows": ROWS,
         "requests": requests(rows),
         "counts": {"ok": ROWS},
         "trouble": "",
+        "changed": False,
     }
     assert Path("out.csv").read_bytes() == written
     assert len(real_gateway.log()) == asked

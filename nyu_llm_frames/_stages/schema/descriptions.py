@@ -9,11 +9,15 @@ import ast
 import inspect
 import itertools
 import textwrap
+import threading
 import typing
 from functools import lru_cache
 from typing import Any
 
 from pydantic.fields import FieldInfo
+
+# Python 3.11 counts the depth of all threads' trees in one place, and raises when they mix.
+_ONE_READS = threading.Lock()
 
 
 def hints(cls: Any) -> dict[str, Any]:
@@ -27,9 +31,12 @@ def hints(cls: Any) -> dict[str, Any]:
 @lru_cache(maxsize=64)
 def attribute_docs(cls: Any) -> dict[str, str]:
     """The string literals below the fields of a class, where its source is known."""
+    if getattr(cls, "__fields_of_a_dict__", False):
+        return {}  # made by us: no source has it, and inspect would parse ours to find out
     try:
-        source = inspect.getsource(getattr(cls, "__documented__", cls))
-        tree = ast.parse(textwrap.dedent(source))
+        with _ONE_READS:
+            source = inspect.getsource(getattr(cls, "__documented__", cls))
+            tree = ast.parse(textwrap.dedent(source))
     except (OSError, TypeError, SyntaxError, IndexError):
         return {}
     body = tree.body[0].body if tree.body and isinstance(tree.body[0], ast.ClassDef) else []

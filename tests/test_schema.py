@@ -11,8 +11,6 @@ import json
 import pickle
 import subprocess
 import sys
-import time
-from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, NotRequired, Optional, TypedDict
@@ -189,24 +187,6 @@ class X(TypedDict):
     'below'
 """,
 }
-
-
-def test_threads_read_the_sources_of_their_classes_one_at_a_time(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    reading: list[object] = []
-
-    def getsource(cls: object) -> str:
-        reading.append(cls)
-        time.sleep(0.01)  # lets another thread in
-        assert reading == [cls]
-        reading.pop()
-        raise OSError
-
-    monkeypatch.setattr(inspect, "getsource", getsource)
-    classes = [dataclasses.make_dataclass(f"X{i}", [("a", int)]) for i in range(8)]
-    with ThreadPoolExecutor(8) as pool:
-        assert len(list(pool.map(compile_schema, classes))) == 8
 
 
 def test_no_source_is_searched_for_the_class_of_a_dict(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
+import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -166,3 +169,29 @@ def test_lists_and_objects_open_with_explode_and_struct(stand_in: StandIn) -> No
     stand_in.behaviour.row = rows.says('{"people": [{"name": "Ann"}, {"name": "Bo"}]}')
     out = batch(stand_in, pd.DataFrame({"text": ["a"]}), schema={"people": [{"name": str}]})
     assert out["people"].explode().struct.field("name").tolist() == ["Ann", "Bo"]
+
+
+def test_threads_read_the_sources_of_their_classes_one_at_a_time(
+    stand_in: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading: list[object] = []
+
+    def getsource(cls: object) -> str:
+        reading.append(cls)
+        time.sleep(0.01)  # lets another thread in
+        assert reading == [cls]
+        reading.pop()
+        raise OSError
+
+    monkeypatch.setattr(inspect, "getsource", getsource)
+    classes = [dataclasses.make_dataclass(f"X{i}", [("a", int)]) for i in range(8)]
+
+    def estimate(schema: type) -> int:
+        frame, gateway = pd.DataFrame({"q": ["a"]}), llm.Gateway(**stand_in.settings)
+        found = frame.llm.estimate(
+            "{{ q }}", model="gemini-3-flash-preview", schema=schema, gateway=gateway
+        )
+        return int(found.requests)
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(estimate, classes)) == [1] * 8

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import platform
 import re
+import threading
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -39,6 +40,8 @@ from nyu_llm_frames._tables.image_cells import image_columns
 from nyu_llm_frames._tables.open_table import open_rows
 from nyu_llm_frames._tables.table import Head, Table
 from nyu_llm_frames.errors import ConfigurationError, TemplateError
+
+_COMPILING = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +267,7 @@ def compile_call(table: Head, arguments: Arguments, *, check_columns: bool = Tru
     gateway, name = resolve_model(arguments.gateway, arguments.model)
     arguments = replace(arguments, model=name)
     path = sidecar_path(arguments, options)
-    schema = None if arguments.schema is None else compile_schema(arguments.schema)
+    schema = compiled_schema(arguments.schema)
     fields = None if schema is None else [field.name for field in schema.fields]
     if arguments.if_exists == "fill":
         details = arguments.details or filling.has_details(columns, arguments.output, fields)
@@ -328,3 +331,15 @@ def versions() -> str:
 def template_text(template: PromptTemplate) -> str:
     """Return the template as it was given, as JSON messages."""
     return json.dumps([{"role": m.role, "content": m.source} for m in template.sources])
+
+
+def compiled_schema(given: object) -> Schema | None:
+    """Compile a schema, where there is one, in one thread at a time.
+
+    Its class may be read from source, and Python 3.11 counts the depth of all threads' syntax
+    trees in one place: where two of them mix, it raises SystemError.
+    """
+    if given is None:
+        return None
+    with _COMPILING:
+        return compile_schema(given)

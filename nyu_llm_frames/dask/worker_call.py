@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from nyu_llm_frames._runs.arguments import Arguments
-from nyu_llm_frames._runs.prepare import PreparedCall
+from nyu_llm_frames._runs.prepare import PreparedCall, compiled_schema
 from nyu_llm_frames._runs.rendering import render
 from nyu_llm_frames._shared.options import Options
 from nyu_llm_frames._stages.prompts.template import PromptTemplate
@@ -93,10 +93,8 @@ class WorkerCall:
         """
         schema = None
         fills = self.arguments.if_exists == "fill"
-        if (with_schema or fills) and self.arguments.schema is not None:
-            from nyu_llm_frames._stages.schema.schema import compile_schema
-
-            schema = compile_schema(self.arguments.schema)
+        if with_schema or fills:
+            schema = compiled_schema(self.arguments.schema)
         table = PandasTable(frame)
         gateway: Any = _Realm(self.realm)
         call = PreparedCall(

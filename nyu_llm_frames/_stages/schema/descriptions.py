@@ -9,15 +9,11 @@ import ast
 import inspect
 import itertools
 import textwrap
-import threading
 import typing
 from functools import lru_cache
 from typing import Any
 
 from pydantic.fields import FieldInfo
-
-# Python 3.11 counts the depth of all threads' trees in one place, and raises when they mix.
-_ONE_READS = threading.Lock()
 
 
 def hints(cls: Any) -> dict[str, Any]:
@@ -34,9 +30,8 @@ def attribute_docs(cls: Any) -> dict[str, str]:
     if getattr(cls, "__fields_of_a_dict__", False):
         return {}  # made by us: no source has it, and inspect would parse ours to find out
     try:
-        with _ONE_READS:
-            source = inspect.getsource(getattr(cls, "__documented__", cls))
-            tree = ast.parse(textwrap.dedent(source))
+        source = inspect.getsource(getattr(cls, "__documented__", cls))
+        tree = ast.parse(textwrap.dedent(source))
     except (OSError, TypeError, SyntaxError, IndexError):
         return {}
     body = tree.body[0].body if tree.body and isinstance(tree.body[0], ast.ClassDef) else []

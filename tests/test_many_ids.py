@@ -16,8 +16,7 @@ from support.stand_in import StandIn, answer
 
 from nyu_llm_frames._runs.stored_run import StoredRun
 from nyu_llm_frames._sidecar import answer_store
-from nyu_llm_frames._sidecar.answer_store import positions, positions_of_each
-from nyu_llm_frames._sidecar.bands import keys
+from nyu_llm_frames._sidecar.id_lookup import keys, positions
 from nyu_llm_frames._stages.requests import bodies
 from nyu_llm_frames._stages.requests.bodies import first_of_each, joined_ids
 from nyu_llm_frames._tables import columns
@@ -50,8 +49,6 @@ def test_large_ids_are_looked_up_like_others(ids: list[str], among: list[str]) -
     for one in (small, small.cast(pa.large_string()), pa.chunked_array([small], pa.string())):
         assert positions(one, large).tolist() == expected
         assert positions(one, large.cast(pa.string())).tolist() == expected
-        [(_, found)] = positions_of_each([("part", one)], large)
-        assert found.tolist() == expected
     assert keys(small.cast(pa.large_string())).tolist() == keys(small).tolist()
     for one, other in zip(
         first_of_each(small), first_of_each(small.cast(pa.large_string())), strict=True

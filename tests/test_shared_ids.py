@@ -14,7 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nyu_llm_frames._shared.clock import SystemClock
-from nyu_llm_frames._sidecar.bands import LargeSidecar, keys
+from nyu_llm_frames._sidecar.bands import LargeSidecar
+from nyu_llm_frames._sidecar.id_lookup import keys, positions
 from nyu_llm_frames._stages.answers.answer import Answer
 from nyu_llm_frames._stages.batches.job import Job
 
@@ -49,6 +50,22 @@ def carry(sidecar: LargeSidecar, name: str, ids: list[str], stored: list[str]) -
         writer.commit()
 
 
+ALIKE = st.builds(  # the first half is the key
+    lambda half, rest: f"r-{half:016x}{rest:016x}", st.integers(0, 3), st.integers(0, 3)
+)
+
+
+@given(
+    st.lists(ALIKE | st.none() | st.text("r-0é", max_size=40)),
+    st.lists(ALIKE | st.text("r-0é", max_size=40), unique=True),
+)
+def test_ids_with_one_key_are_not_mistaken_for_each_other(
+    ids: list[str | None], among: list[str]
+) -> None:
+    found = positions(pa.array(ids, pa.string()), pa.array(among, pa.string()))
+    assert found.tolist() == [among.index(i) if i in among else -1 for i in ids]
+
+
 FILES = st.lists(st.lists(IDS, max_size=6, unique=True), min_size=1, max_size=5)
 
 
@@ -64,8 +81,9 @@ def test_a_job_sees_every_file_with_one_of_its_ids(
     for number, ids in enumerate(files):
         carry(sidecar, f"job{number}", ids, ids[::2])
     for chosen in itertools.combinations(range(len(files)), min(2, len(files))):
-        seen = sidecar.linked_to(f"job{number}" for number in chosen)
+        (seen,) = sidecar.linked_to([[f"job{number}" for number in chosen]])
         own = {i for number in chosen for i in files[number]}
+        assert seen.shares_ids or len(own) == sum(len(files[number]) for number in chosen)
         shares = {f"job{number}" for number, ids in enumerate(files) if own & {*ids}}
         assert shares <= seen.jobs().keys()
         every = pa.array(sorted(own), pa.string())
@@ -79,16 +97,16 @@ def test_what_shares_no_id_is_not_read(tmp_path: Path) -> None:
         part = ids[number * 10 : number * 10 + 10]
         carry(sidecar, f"job{number}", part, part)
     carry(sidecar, "retry", [ids[0], ids[25]], [])
-    assert list(sidecar.linked_to(["job0"]).jobs()) == ["job0", "retry"]
-    assert list(sidecar.linked_to(["job1"]).jobs()) == ["job1"]
-    (found,) = sidecar.linked_to(["job1"]).best_answers(pa.array(ids[10:12])).files
+    assert list(next(sidecar.linked_to([["job0"]])).jobs()) == ["job0", "retry"]
+    assert list(next(sidecar.linked_to([["job1"]])).jobs()) == ["job1"]
+    (found,) = next(sidecar.linked_to([["job1"]])).best_answers(pa.array(ids[10:12])).files
     assert found.stem.endswith("job1")
 
 
 def test_what_was_stored_since_is_seen(tmp_path: Path) -> None:
     sidecar = LargeSidecar(tmp_path / "s", SystemClock())
     carry(sidecar, "job0", ["r-1"], [])
-    seen = sidecar.linked_to(["job0"])
+    seen = next(sidecar.linked_to([["job0"]]))
     carry(sidecar, "job1", ["r-1"], ["r-1"])
     assert list(seen.jobs()) == ["job0", "job1"]
     assert seen.best_answers(pa.array(["r-1"])).stored == 1

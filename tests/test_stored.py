@@ -14,10 +14,7 @@ from typing import Any
 
 import msgspec
 import pandas as pd
-import pyarrow as pa
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from support import rows
 from support.callers import FAST, MODEL
 from support.stand_in import Behaviour, StandIn, answer
@@ -27,7 +24,6 @@ from nyu_llm_frames._jobs.driver import Driver
 from nyu_llm_frames._jobs.tracker import driven
 from nyu_llm_frames._runs.stored_run import StoredRun
 from nyu_llm_frames._shared.clock import SystemClock
-from nyu_llm_frames._sidecar import answer_store
 from nyu_llm_frames._sidecar.folder import Sidecar
 from nyu_llm_frames.errors import BatchJobFailedError, BudgetError, GatewayError, SidecarError
 
@@ -262,46 +258,13 @@ def test_a_table_in_parts_is_the_table(
     assert len(a) if isinstance(a, pd.DataFrame) else a.count("\n") >= 19
 
 
-@given(
-    st.lists(st.lists(st.integers(0, 30), max_size=6), max_size=8),
-    st.lists(st.integers(0, 30), unique=True),
-    st.integers(1, 20),
-)
-def test_ids_are_looked_up_in_groups_as_one_by_one(
-    parts: list[list[int]], among: list[int], at_once: int
-) -> None:
-    held = pa.array(map(str, among), pa.string())
-    named = [(i, pa.array(map(str, part), pa.string())) for i, part in enumerate(parts)]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(answer_store, "_IDS_AT_ONCE", at_once)
-        found = list(answer_store.positions_of_each(iter(named), held))
-    assert [name for name, _ in found] == list(range(len(parts)))
-    for part, (_, at) in zip(parts, found, strict=True):
-        assert at.tolist() == [among.index(i) if i in among else -1 for i in part]
-
-
-def test_no_more_ids_are_held_than_are_looked_up_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(answer_store, "_IDS_AT_ONCE", 6)
-    read: list[int] = []
-
-    def files() -> Iterator[tuple[int, pa.Array]]:
-        for i in range(9):
-            read.append(i)
-            yield i, pa.array([str(i)] * 3)
-
-    found = answer_store.positions_of_each(files(), pa.array(["4"]))
-    assert [(next(found)[0], len(read)) for _ in range(9)] == [
-        (i, min(9, i // 2 * 2 + 2)) for i in range(9)
-    ]
-
-
 def test_a_sidecar_alone_keeps_no_ids(many: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(StoredRun, "requests_at_once", 3)
     run = StoredRun("s")
     views = [run.sidecar]
     linked_to = run.sidecar.linked_to
     monkeypatch.setattr(
-        run.sidecar, "linked_to", lambda names: (views.append(linked_to(names)), views[-1])[1]
+        run.sidecar, "linked_to", lambda names: (views.append(v) or v for v in linked_to(names))
     )
     run.totals()
     run.poll()

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,8 +17,8 @@ import pyarrow as pa
 
 from nyu_llm_frames._jobs.context import Context
 from nyu_llm_frames._jobs.tracker import JobTracker, driven
-from nyu_llm_frames._sidecar.answer_store import positions_of_each
 from nyu_llm_frames._sidecar.folder import new_name, owner_is_gone
+from nyu_llm_frames._sidecar.id_lookup import IdLookup
 from nyu_llm_frames._stages.batches import job as _jobs
 from nyu_llm_frames._stages.batches import planning as _planning
 from nyu_llm_frames._stages.batches import shards as _shards
@@ -82,7 +83,6 @@ class Planner:
             for job in every.values()
             if job.realm == self.ctx.realm and (job.tries or job.cancel_requested)
         ]
-        self._look_up([job.name for job in jobs])
         for job in jobs:
             at = self._positions(job.name)
             at = at[at >= 0]
@@ -105,8 +105,8 @@ class Planner:
         """
         every = self.ctx.sidecar.jobs()
         theirs = [name for name, job in every.items() if job.realm == self.ctx.realm]
-        self._look_up(theirs)
-        self.tracker.jobs.update((name, None) for name in theirs if (self._at[name] >= 0).any())
+        ours = (name for name in theirs if (self._positions(name) >= 0).any())
+        self.tracker.jobs.update((name, None) for name in ours)
         return [job for name, job in every.items() if name in self.tracker.jobs]
 
     def each_job(self) -> Iterator[tuple[Job, Positions]]:
@@ -131,13 +131,13 @@ class Planner:
 
     def _positions(self, name: str) -> Positions:
         """Positions of a job's requests in this run; -1 for those of other runs."""
-        self._look_up([name])
+        if name not in self._at:
+            self._at[name] = self._lookup.find(self.ctx.sidecar.request_ids(name))
         return self._at[name]
 
-    def _look_up(self, names: list[str]) -> None:
-        new = [name for name in names if name not in self._at]
-        ids = ((name, self.ctx.sidecar.request_ids(name)) for name in new)
-        self._at.update(positions_of_each(ids, self.requests.ids))
+    @cached_property
+    def _lookup(self) -> IdLookup:
+        return IdLookup(self.requests.ids)
 
     # --- planning --------------------------------------------------------------------------
     def plan(self, *, again: bool = False) -> int:

@@ -18,8 +18,9 @@ import pyarrow as pa
 
 from nyu_llm_frames._jobs.planner import RequestSet
 from nyu_llm_frames._sidecar import storage as _storage
-from nyu_llm_frames._sidecar.answer_store import Best, gather, name_of, positions, read_answers
+from nyu_llm_frames._sidecar.answer_store import Best, gather, name_of, read_answers
 from nyu_llm_frames._sidecar.folder import IDS, Sidecar
+from nyu_llm_frames._sidecar.id_lookup import positions
 from nyu_llm_frames._stages.batches.job import UNPAID
 from nyu_llm_frames._stages.batches.planning import RequestStates, to_send
 from nyu_llm_frames._stages.batches.wire import read_json

@@ -21,9 +21,10 @@ from nyu_llm_frames._jobs.planner import Planner
 from nyu_llm_frames._runs.estimating import answer_costs
 from nyu_llm_frames._runs.result import outcome_of
 from nyu_llm_frames._shared.clock import Clock, current_clock
-from nyu_llm_frames._sidecar.answer_store import Best, positions_of_each
+from nyu_llm_frames._sidecar.answer_store import Best
 from nyu_llm_frames._sidecar.bands import LargeSidecar
 from nyu_llm_frames._sidecar.folder import Sidecar
+from nyu_llm_frames._sidecar.id_lookup import IdLookup
 from nyu_llm_frames._sidecar.stored import StoredRequests
 from nyu_llm_frames._stages.answers.answer import NO_FAILURE, SHOWN, TOKENS
 from nyu_llm_frames._stages.batches import shards
@@ -79,8 +80,13 @@ class StoredPart:
         """Return the best answers, and the outcome of every request from them and some jobs."""
         best = self.sidecar.best_answers(self.requests.ids)
         known = self.sidecar.jobs()
-        theirs = ((job, self.sidecar.request_ids(job.name)) for job in jobs if job.name in known)
-        return best, outcome_of(best, positions_of_each(theirs, self.requests.ids), columns)
+        lookup = IdLookup(self.requests.ids)
+        theirs = (
+            (job, lookup.find(self.sidecar.request_ids(job.name)))
+            for job in jobs
+            if job.name in known
+        )
+        return best, outcome_of(best, theirs, columns)
 
 
 class StoredAnswers:
@@ -194,13 +200,15 @@ class StoredAnswers:
         """Yield the distinct requests of some jobs by first appearance, not too many at once."""
         sizes = np.array([job.requests for job in jobs], np.int64)
         ranges = shards.split(sizes, len(jobs), self.requests_at_once)
-        for start, stop in ranges:
-            some = jobs[start:stop]
-            whole = len(ranges) == 1
-            sidecar = self.sidecar if whole else self.sidecar.linked_to(job.name for job in some)
-            known = sidecar.jobs()
+        if len(ranges) == 1:
+            yield StoredPart(jobs, StoredRequests(self.sidecar, jobs), self.sidecar)
+            return
+        names = [[job.name for job in jobs[start:stop]] for start, stop in ranges]
+        for (start, stop), sidecar in zip(ranges, self.sidecar.linked_to(names), strict=True):
+            some, known = jobs[start:stop], sidecar.jobs()
             before = [job for job in jobs[:start] if job.name in known]
-            yield StoredPart(some, StoredRequests(sidecar, some, before=before), sidecar)
+            requests = StoredRequests(sidecar, some, before=before, distinct=not sidecar.shares_ids)
+            yield StoredPart(some, requests, sidecar)
 
     def _answers(self, part: StoredPart, jobs: Sequence[Job], prompts: bool) -> pd.DataFrame:
         requests, (_, outcome) = part.requests, part.outcome(jobs)

@@ -9,25 +9,22 @@ Files are numbered; the number says which answer was stored first. Within one ra
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from nyu_llm_frames._sidecar import storage as _storage
+from nyu_llm_frames._sidecar.id_lookup import IdLookup, Ints
 from nyu_llm_frames._stages.answers.answer import RANK, Answer
-
-T = TypeVar("T")
-Ints = np.ndarray[Any, np.dtype[np.int64]]
 
 SCHEMA = _storage.marked(
     pa.schema(
@@ -53,7 +50,6 @@ SCHEMA = _storage.marked(
 _GROUP_ROWS, _GROUP_BYTES = 4096, 4 << 20
 _GROUPS_AHEAD = 2
 
-_IDS_AT_ONCE = 1_000_000
 BYTES_OF_32_BITS = 2**31 - 1
 
 
@@ -193,42 +189,6 @@ class Best:
     stored: int
 
 
-def positions(ids: pa.Array | pa.ChunkedArray, among: pa.Array) -> Ints:
-    """Return where each id stands in `among`, -1 where it does not."""
-    found = pc.fill_null(pc.index_in(ids.cast(among.type), value_set=among), -1)
-    if isinstance(found, pa.ChunkedArray):
-        found = found.combine_chunks()
-    return np.asarray(found.to_numpy(zero_copy_only=False), dtype=np.int64)
-
-
-def positions_of_each(
-    parts: Iterable[tuple[T, pa.Array | pa.ChunkedArray]], among: pa.Array
-) -> Iterator[tuple[T, Ints]]:
-    """Do the same for many named parts: `among` is hashed once for many of them.
-
-    Parts are read lazily; only those that are looked up together are held.
-    """
-    names: list[T] = []
-    chunks: list[pa.Array] = []
-    sizes: list[int] = []
-    for name, part in parts:
-        names.append(name)
-        chunks += part.chunks if isinstance(part, pa.ChunkedArray) else [part]
-        sizes.append(len(part))
-        if sum(sizes) >= _IDS_AT_ONCE:
-            yield from _split(names, chunks, sizes, among)
-            names, chunks, sizes = [], [], []
-    if names:
-        yield from _split(names, chunks, sizes, among)
-
-
-def _split(
-    names: list[T], chunks: list[pa.Array], sizes: list[int], among: pa.Array
-) -> Iterator[tuple[T, Ints]]:
-    found = positions(pa.chunked_array(chunks, chunks[0].type if chunks else among.type), among)
-    return zip(names, np.split(found, np.cumsum(sizes)[:-1]), strict=True)
-
-
 def _ranks(path: Path, status: pa.ChunkedArray) -> Ints:
     encoded = status.combine_chunks().dictionary_encode()
     words = encoded.dictionary.to_pylist()
@@ -245,14 +205,15 @@ def find_best(folder: Path, ids: pa.Array, among: Sequence[Path] | None = None) 
     m = len(ids)
     rank, file, row = np.full(m, -1), np.full(m, -1), np.full(m, -1)
     stored = 0
-    tables = (read_answers(path, ["custom_id", "status"]) for path in files)
-    parts = (((i, table["status"]), table["custom_id"]) for i, table in enumerate(tables))
-    for (number, status), at in positions_of_each(parts, ids):
+    lookup = IdLookup(ids)
+    for number, path in enumerate(files):
+        table = read_answers(path, ["custom_id", "status"])
+        at = lookup.find(table["custom_id"])
         rows = np.flatnonzero(at >= 0)
         if not len(rows):
             continue
         stored += len(rows)
-        at, ranks = at[rows], _ranks(files[number], status)[rows]
+        at, ranks = at[rows], _ranks(path, table["status"])[rows]
         # Highest rank first, then the earliest: the first of each id is its best in this file.
         order = np.lexsort((rows, -ranks))
         _, firsts = np.unique(at[order], return_index=True)

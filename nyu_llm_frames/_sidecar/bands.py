@@ -7,8 +7,7 @@ finds which files share an id.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,61 +18,18 @@ from nyu_llm_frames._shared.clock import Clock
 from nyu_llm_frames._sidecar import answer_store as _answer_store
 from nyu_llm_frames._sidecar import storage as _storage
 from nyu_llm_frames._sidecar.folder import IDS, Sidecar
+from nyu_llm_frames._sidecar.id_lookup import KEY_BITS, Keys, keys
 from nyu_llm_frames._stages.batches.job import Job
 
 Ints = np.ndarray[Any, np.dtype[np.int64]]
-Keys = np.ndarray[Any, np.dtype[np.uint64]]
 
 PREFIX = 1 << 24
 """Where only the band of an id matters, its first six hex digits are compared."""
 
-_KEY_BITS = 64
-_ID_BYTES = len("r-") + 32
-
-
-def keys(ids: pa.Array) -> Keys:
-    """Return 64 bits of each id: of ``r-<32 hex digits>`` the first 16 digits.
-
-    Equal ids have equal keys; different ones nearly always differ.
-    """
-    if not len(ids):
-        return np.zeros(0, np.uint64)
-    ids = ids.cast(pa.string())
-    offsets = np.frombuffer(ids.buffers()[1], np.int32, len(ids) + 1, ids.offset * 4)
-    data = np.frombuffer(ids.buffers()[2] or b"", np.uint8)
-    usual = np.diff(offsets) == _ID_BYTES
-    if usual.all():
-        return _hex_keys(data[offsets[0] : offsets[-1]])
-    out = np.empty(len(ids), np.uint64)
-    mask = pa.array(usual)
-    out[usual] = keys(ids.filter(mask)) if usual.any() else 0
-    unusual = np.flatnonzero(~usual)
-    out[unusual] = [_digest(text) for text in ids.take(pa.array(unusual)).to_pylist()]
-    return out
-
-
-def _digest(text: str) -> int:
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest())
-
-
-def _hex_keys(data: np.ndarray[Any, np.dtype[np.uint8]]) -> Keys:
-    """Read sixteen hex digits of every id, eight at once as the bytes of one number."""
-    halves = []
-    for place in (2, 10):
-        rows = (len(data) // _ID_BYTES,)
-        text = np.ndarray(rows, ">u8", data, place, (_ID_BYTES,)).astype(np.uint64)
-        text = (text & np.uint64(0x0F0F0F0F0F0F0F0F)) + np.uint64(9) * (
-            text >> np.uint64(6) & np.uint64(0x0101010101010101)
-        )
-        for shift, mask in ((4, 0x00FF00FF00FF00FF), (8, 0x0000FFFF0000FFFF), (16, 0xFFFFFFFF)):
-            text = (text | text >> np.uint64(shift)) & np.uint64(mask)
-        halves.append(text)
-    return np.asarray(halves[0] << np.uint64(32) | halves[1])
-
 
 def prefixes(ids: pa.Array) -> Ints:
     """Return the first six hex digits of ``r-<32 hex digits>`` as numbers."""
-    return (keys(ids) >> np.uint64(_KEY_BITS - 24)).astype(np.int64)
+    return (keys(ids) >> np.uint64(KEY_BITS - 24)).astype(np.int64)
 
 
 class LargeSidecar(Sidecar):
@@ -99,7 +55,7 @@ class LargeSidecar(Sidecar):
 
     def _keys(self, path: Path) -> Keys:
         found = keys(_storage.read_table(path, IDS)["custom_id"].combine_chunks())
-        prefix = found >> np.uint64(_KEY_BITS - 24)
+        prefix = found >> np.uint64(KEY_BITS - 24)
         self._spans[path] = (int(prefix.min()), int(prefix.max())) if len(found) else (PREFIX, -1)
         return found
 
@@ -118,16 +74,21 @@ class LargeSidecar(Sidecar):
         """Return the part for ids with prefixes from `low` to below `high`."""
         return SidecarSlice(self, lambda path: self.spans(path, low, high))
 
-    def linked_to(self, names: Iterable[str]) -> SidecarSlice:
-        """Return the part for the ids of some jobs."""
+    def linked_to(self, groups: Iterable[Sequence[str]]) -> Iterator[SidecarSlice]:
+        """Yield the part for the ids of each group of jobs."""
         every = frozenset([*self._request_files(), *_storage.parquet_files(self.answers_folder)])
         if self._links[0] != every:
             self._links = every, self._find_links(sorted(every))
         links = self._links[1]
-        own = {self._requests(name) for name in names}
-        linked = own.union(*(links.get(path, ()) for path in own))
-        # Files that were stored since can have any id.
-        return SidecarSlice(self, lambda path: path in linked or path not in every)
+        for names in groups:
+            own = {self._requests(name) for name in names}
+            # Files that were stored since can have any id.
+            part = self._without(every - own.union(*(links.get(path, ()) for path in own)))
+            part.shares_ids = any(not own.isdisjoint(links.get(path, ())) for path in own)
+            yield part
+
+    def _without(self, files: frozenset[Path]) -> SidecarSlice:
+        return SidecarSlice(self, lambda path: path not in files)
 
     def _request_files(self) -> list[Path]:
         return [self._requests(name) for name in self.jobs()]
@@ -146,7 +107,7 @@ class LargeSidecar(Sidecar):
                     continue
                 found = self._keys(path)
                 if bands > 1:
-                    prefix = found >> np.uint64(_KEY_BITS - 24)
+                    prefix = found >> np.uint64(KEY_BITS - 24)
                     found = found[(prefix >= low) & (prefix < high)]
                 numbered.append(found >> np.uint64(bits) << np.uint64(bits) | np.uint64(number))
             for one, other in _neighbors(np.concatenate(numbered), bits):
@@ -178,7 +139,14 @@ class SidecarSlice(Sidecar):
     whole : LargeSidecar
     sees : callable
         Whether a file of requests or answers can have one of the ids.
+
+    Attributes
+    ----------
+    shares_ids : bool
+        Whether two of the jobs that it was made for may carry the same id.
     """
+
+    shares_ids = True
 
     def __init__(self, whole: LargeSidecar, sees: Callable[[Path], bool]) -> None:
         super().__init__(whole.path, whole._clock, create=None)
@@ -186,13 +154,16 @@ class SidecarSlice(Sidecar):
         self.lock = whole.lock
         self._jobs, self._dropped = whole._jobs, whole._dropped
         self._whole, self._sees = whole, sees
+        self._seen: dict[str, bool] = {}
 
     def request_ids(self, name: str) -> pa.Array:
         return self._whole.request_ids(name)
 
     def jobs(self) -> dict[str, Job]:
-        every = self._whole.jobs().items()
-        return {name: job for name, job in every if self._sees(self._requests(name))}
+        every = self._whole.jobs()
+        for name in every.keys() - self._seen.keys():
+            self._seen[name] = self._sees(self._requests(name))
+        return {name: job for name, job in every.items() if self._seen[name]}
 
     def best_answers(self, ids: pa.Array) -> _answer_store.Best:
         files = [p for p in _storage.parquet_files(self.answers_folder) if self._sees(p)]

@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from nyu_llm_frames._sidecar.answer_store import positions, positions_of_each
 from nyu_llm_frames._sidecar.folder import Sidecar
+from nyu_llm_frames._sidecar.id_lookup import IdLookup, positions
 from nyu_llm_frames._stages.batches.job import Job
 from nyu_llm_frames._stages.requests.bodies import (
     LINE_OVERHEAD,
@@ -38,6 +38,8 @@ class StoredRequests:
         Requests that these also carry are left out.
     among : pyarrow.StringArray, optional
         Only these ids.
+    distinct : bool, default False
+        Whether no id is known to be carried twice.
 
     Attributes
     ----------
@@ -54,6 +56,7 @@ class StoredRequests:
         *,
         before: Sequence[Job] = (),
         among: pa.Array | None = None,
+        distinct: bool = False,
     ) -> None:
         self._sidecar = sidecar
         self._jobs = [job.name for job in jobs]
@@ -69,10 +72,13 @@ class StoredRequests:
             rows.append(chosen)
         number = np.repeat(np.arange(len(rows)) - 1, [len(part) for part in rows])
         self.ids: pa.Array
-        self.ids, _, first = first_of_each(joined_ids(ids))
-        earlier = ((job, sidecar.request_ids(job.name)) for job in before)
+        self.ids, first = joined_ids(ids), np.arange(len(number))
+        if not distinct:
+            self.ids, _, first = first_of_each(self.ids)
         new = np.ones(len(self.ids), np.bool_)
-        for _, at in positions_of_each(earlier, self.ids):
+        lookup = IdLookup(self.ids)
+        for job in before:
+            at = lookup.find(sidecar.request_ids(job.name))
             new[at[at >= 0]] = False
         if not new.all():
             self.ids, first = self.ids.filter(pa.array(new)), first[new]

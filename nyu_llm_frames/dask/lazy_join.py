@@ -19,8 +19,9 @@ import pandas as pd
 import pyarrow as pa
 
 from nyu_llm_frames._runs.result import Collected
-from nyu_llm_frames._sidecar.answer_store import Best, find_best, positions
+from nyu_llm_frames._sidecar.answer_store import Best, find_best
 from nyu_llm_frames._sidecar.folder import IDS
+from nyu_llm_frames._sidecar.id_lookup import IdLookup
 from nyu_llm_frames._sidecar.storage import read_table
 from nyu_llm_frames._stages.batches.job import Job
 from nyu_llm_frames._stages.requests.bodies import raw_digests
@@ -117,10 +118,10 @@ def _jobs(
     """Return the jobs that carried what has no answer, and where their requests stand."""
     if (best.rank >= 0).all():
         return []
-    found = []
+    found, lookup = [], IdLookup(ids)
     for job in stored.jobs:
         carried = read_table(sidecar / "requests" / f"{job.name}.parquet", IDS)["custom_id"]
-        found.append((job, positions(carried, ids)))
+        found.append((job, lookup.find(carried)))
     return found
 
 

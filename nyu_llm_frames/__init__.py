@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 from nyu_llm_frames import errors
 
 if _TYPE_CHECKING:
-    from nyu_llm_frames._api.batch_file import FileResult
-    from nyu_llm_frames._api.files import batch_file, read_output
+    from nyu_llm_frames._api.exchange import read_output
+    from nyu_llm_frames._api.files import FileResult, batch_file
     from nyu_llm_frames._api.open_sidecar import open_sidecar
     from nyu_llm_frames._api.register import register
     from nyu_llm_frames._api.run import Run
@@ -33,7 +33,7 @@ __version__ = "0.1.0"
 # Loaded at first use, so that importing the package costs little beyond pandas.
 _LATER = {
     "Estimate": "_stages.cost.estimate",
-    "FileResult": "_api.batch_file",
+    "FileResult": "_api.files",
     "Gateway": "_gateway.gateway",
     "Progress": "_shared.progress",
     "Run": "_api.run",
@@ -42,7 +42,7 @@ _LATER = {
     "estimate": "_api.verbs",
     "open_sidecar": "_api.open_sidecar",
     "preview": "_api.verbs",
-    "read_output": "_api.files",
+    "read_output": "_api.exchange",
     "register": "_api.register",
     "sample": "_api.sample",
     "set_options": "_shared.options",

@@ -19,7 +19,7 @@ from support.stand_in import StandIn
 
 import nyu_llm_frames as llm
 from nyu_llm_frames._runs.arguments import Arguments
-from nyu_llm_frames._runs.prepare import prepare
+from nyu_llm_frames._runs.rendering import prepare
 from nyu_llm_frames._stages.requests.images import MAX_INLINE_BYTES, Rules, contents, row_sources
 from nyu_llm_frames._stages.requests.media import File, Inline, Link, sources
 from nyu_llm_frames._tables import image_cells as files

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+import pytest
+
 import nyu_llm_frames
 
 ROOT = Path(nyu_llm_frames.__file__).parent
@@ -59,6 +61,9 @@ SHELL = {
     f"research.{name}"
     for name in ("coding_design", "coding_files", "hand_codes", "workbook_content")
 }
+
+# A result of research names what draws it, and the reverse.
+CIRCLES = {"research"}
 
 FRAME_LIBRARIES = {"pandas", "dask", "polars", "narwhals"}
 # Typed columns are built where their types are known.
@@ -153,16 +158,38 @@ def test_the_house_is_small_and_no_two_files_have_one_name() -> None:
 
 
 def test_no_import_goes_in_a_circle() -> None:
-    graph = {
-        module: {other for other, lazy in own_imports(module) if not lazy and other != module}
-        for module in sources()
-    }
+    assert not circle(
+        {
+            module: {other for other, lazy in own_imports(module) if not lazy and other != module}
+            for module in sources()
+        }
+    )
+
+
+@pytest.mark.parametrize("name", sorted(set(FLOORS) - CIRCLES))
+def test_no_folder_has_a_circle_inside(name: str) -> None:
+    # Not even one that waits in a function, or that only type checkers read.
+    inside = [module for module in sources() if folder(module) == name]
+    assert not circle(
+        {
+            module: {
+                other
+                for other, _ in own_imports(module, types=True)
+                if other != module and other in inside
+            }
+            for module in inside
+        }
+    )
+
+
+def circle(graph: dict[str, set[str]]) -> dict[str, set[str]]:
+    """Return the modules that need each other, and those that need such ones."""
     while free := [module for module, needs in graph.items() if not needs]:
         for module in free:
             del graph[module]
         for needs in graph.values():
             needs.difference_update(free)
-    assert not graph
+    return graph
 
 
 def test_pure_stages_know_no_clock_socket_path_or_environment() -> None:

@@ -68,11 +68,11 @@ class TableMethods(ResearchMethods[T]):
         >>> df.llm.preview("Where is {{ city }}?")["messages"].iloc[1]
         [{'role': 'user', 'content': 'Where is Shanghai?'}]
         """
-        from nyu_llm_frames._runs.prepare import check_count, prepare
+        from nyu_llm_frames._runs.prepare import check_count
         from nyu_llm_frames._runs.preview import preview
 
-        arguments = collect_arguments(template, model, common)
-        out: T = preview(prepare(self._frame, arguments, check_columns=False, first=check_count(n)))
+        call = self._prepared(template, model, common, check_columns=False, first=check_count(n))
+        out: T = preview(call)
         return out
 
     @expand_signature
@@ -113,10 +113,10 @@ class TableMethods(ResearchMethods[T]):
         2
         """
         from nyu_llm_frames._runs.launch import CallExecution, looked_at
-        from nyu_llm_frames._runs.prepare import check_retries, prepare
+        from nyu_llm_frames._runs.prepare import check_retries
         from nyu_llm_frames._shared.clock import current_clock
 
-        call = prepare(self._frame, collect_arguments(template, model, common), check_columns=False)
+        call = self._prepared(template, model, common, check_columns=False)
         ctx = looked_at(call, current_clock())
         return CallExecution(call, ctx, retries=check_retries(retries)).estimate()[0]
 
@@ -201,14 +201,9 @@ class TableMethods(ResearchMethods[T]):
         LLMFramesError
             As `batch`.
         """
-        from nyu_llm_frames._api.run import submit
-        from nyu_llm_frames._runs.prepare import check_retries
-        from nyu_llm_frames._shared.clock import current_clock
-        from nyu_llm_frames._stages.cost.estimate import check_max_cost
-
-        call = self._prepared(template, model, common)
-        limit = check_max_cost(max_cost, call.options.max_cost)
-        return submit(call, current_clock(), retries=check_retries(retries), max_cost=limit)
+        run = self._run(self._prepared(template, model, common), retries, max_cost)
+        run._execution.start()
+        return run
 
     @expand_signature
     def batch(
@@ -313,19 +308,12 @@ class TableMethods(ResearchMethods[T]):
         >>> df.llm.batch("Which drug is named here? {{ offense }}",
         ...              model="gemini-3-flash-preview")  # doctest: +SKIP
         """
-        from nyu_llm_frames._api.run import batch
-        from nyu_llm_frames._runs.prepare import check_endings, check_retries
-        from nyu_llm_frames._shared.clock import current_clock
-        from nyu_llm_frames._stages.cost.estimate import check_max_cost
+        from nyu_llm_frames._runs.prepare import check_endings
 
         seconds = check_endings(wait, timeout, on_error)
-        call = self._prepared(template, model, common)
-        limit = check_max_cost(max_cost, call.options.max_cost)
-        out: T = batch(
-            call, current_clock(), wait=wait, timeout=seconds, retries=check_retries(retries),
-            max_cost=limit, on_error=on_error,
-        )  # fmt: skip
-        return out
+        run = self._run(self._prepared(template, model, common), retries, max_cost)
+        run._execution.answer(wait, seconds)
+        return run._joined(on_error)
 
     @expand_signature
     def to_jsonl(
@@ -347,10 +335,8 @@ class TableMethods(ResearchMethods[T]):
             The files written; none when every request is answered or under way already.
         """
         from nyu_llm_frames._api.exchange import to_jsonl
-        from nyu_llm_frames._runs.prepare import prepare
 
-        arguments = collect_arguments(template, model, common)
-        return to_jsonl(prepare(self._frame, arguments, check_columns=False), path)
+        return to_jsonl(self._prepared(template, model, common, check_columns=False), path)
 
     @expand_signature
     def from_jsonl(
@@ -388,11 +374,16 @@ class TableMethods(ResearchMethods[T]):
         out: T = from_jsonl(self._prepared(template, model, common), paths)
         return out
 
-    def _prepared(self, template: Template, model: str, common: Common) -> PreparedCall:
+    def _prepared(self, template: Template, model: str, common: Common, **how: Any) -> PreparedCall:
         # Imported here and in the methods: importing the package stays as fast as pandas.
-        from nyu_llm_frames._runs.prepare import prepare
+        from nyu_llm_frames._runs.rendering import prepare
 
-        return prepare(self._frame, collect_arguments(template, model, common))
+        return prepare(self._frame, collect_arguments(template, model, common), **how)
+
+    def _run(self, call: PreparedCall, retries: int, max_cost: float | None) -> Run[T]:
+        from nyu_llm_frames._api.run import Run
+
+        return Run(call, retries, max_cost)
 
 
 class FrameMethods(TableMethods[pd.DataFrame]):

@@ -202,7 +202,33 @@ def _foreign(custom_id: str, call: PreparedCall, paths: Sequence[Path]) -> Confi
 
 # --- a frame of any output --------------------------------------------------------------------
 def read_output(path: str | Path) -> pd.DataFrame:
-    """Return one row per line of an output file."""
+    """
+    Read any batch output file as a tidy frame, even one with ids from another tool.
+
+    Parameters
+    ----------
+    path : str or Path
+        An output file in JSON Lines: fetched with ``curl`` from NYU's gateway, or written by
+        ``vllm run-batch``, or by OpenAI.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per line, in the file's order: ``custom_id``, ``status``, ``text``, ``error``,
+        ``finish_reason``, ``prompt_tokens``, ``completion_tokens``, ``reasoning_tokens``,
+        ``cached_tokens``, ``model``. A line without a usable id has the status "failed", no id,
+        and the reason as its error.
+
+    Raises
+    ------
+    ConfigurationError
+        When the file cannot be read.
+
+    Examples
+    --------
+    >>> import nyu_llm_frames as llm
+    >>> llm.read_output("output.jsonl")  # doctest: +SKIP
+    """
     file = local_path(path, "The output file", "Download it first.")
     _check(file)
     answers: list[Answer] = []

@@ -112,18 +112,9 @@ class ResearchMethods(Generic[T]):
         from nyu_llm_frames.research.hand_codes import to_code
 
         return to_code(
-            open_rows(self._frame)[0],
-            folder,
-            show,
-            n=n,
-            by=by,
-            allocation=allocation,
-            labels=labels,
-            coders=coders,
-            format=format,
-            use=use,
-            seed=seed,
-        )
+            open_rows(self._frame)[0], folder, show, n=n, by=by, allocation=allocation,
+            labels=labels, coders=coders, format=format, use=use, seed=seed,
+        )  # fmt: skip
 
     def from_codes(
         self,
@@ -243,19 +234,9 @@ class ResearchMethods(Generic[T]):
         from nyu_llm_frames.research.evaluation import evaluate
 
         return evaluate(
-            _pandas(self._frame),
-            truth,
-            predicted,
-            kind=kind,
-            by=by,
-            pi=pi,
-            status=status,
-            output=output,
-            use=use,
-            resamples=resamples,
-            level=level,
-            seed=seed,
-        )
+            _pandas(self._frame), truth, predicted, kind=kind, by=by, pi=pi, status=status,
+            output=output, use=use, resamples=resamples, level=level, seed=seed,
+        )  # fmt: skip
 
     def agreement(
         self,
@@ -305,15 +286,9 @@ class ResearchMethods(Generic[T]):
         from nyu_llm_frames.research.agreement import agreement
 
         return agreement(
-            _pandas(self._frame),
-            columns,
-            output=output,
-            kind=kind,
-            by=by,
-            resamples=resamples,
-            level=level,
-            seed=seed,
-        )
+            _pandas(self._frame), columns, output=output, kind=kind, by=by,
+            resamples=resamples, level=level, seed=seed,
+        )  # fmt: skip
 
     def correct(
         self,
@@ -387,12 +362,6 @@ class ResearchMethods(Generic[T]):
         from nyu_llm_frames.research.correction import correct
 
         return correct(
-            _pandas(self._frame),
-            formula,
-            truth=truth,
-            pi=pi,
-            family=family,
-            cluster=cluster,
-            tune=tune,
-            level=level,
-        )
+            _pandas(self._frame), formula, truth=truth, pi=pi, family=family, cluster=cluster,
+            tune=tune, level=level,
+        )  # fmt: skip

@@ -17,40 +17,17 @@ import pandas as pd
 from typing_extensions import TypeVar
 
 from nyu_llm_frames._runs.launch import CallExecution, opened
-from nyu_llm_frames._runs.prepare import PreparedCall, template_text, versions
+from nyu_llm_frames._runs.prepare import PreparedCall, check_retries, template_text, versions
 from nyu_llm_frames._runs.result import Collected, jobs_frame
 from nyu_llm_frames._runs.summary import Summary, ending, models_of, summarize
-from nyu_llm_frames._shared.clock import Clock
+from nyu_llm_frames._shared.clock import current_clock
 from nyu_llm_frames._shared.progress import Progress
 from nyu_llm_frames._shared.stack import users_level
 from nyu_llm_frames._sidecar.answer_store import Best
 from nyu_llm_frames._stages.answers.answer import TOKENS
 from nyu_llm_frames._stages.batches.job import Job
+from nyu_llm_frames._stages.cost.estimate import check_max_cost
 from nyu_llm_frames.errors import NotPicklableError, PartialResultError, PartialResultWarning
-
-
-def submit(call: PreparedCall, clock: Clock, *, retries: int, max_cost: float | None) -> Run[Any]:
-    """Plan, upload and submit, without a poll. See `FrameMethods.submit`."""
-    run: Run[Any] = Run(call, clock, retries, max_cost)
-    run._execution.start()
-    return run
-
-
-def batch(
-    call: PreparedCall,
-    clock: Clock,
-    *,
-    wait: bool,
-    timeout: float | None,
-    retries: int,
-    max_cost: float | None,
-    on_error: str,
-) -> Any:
-    """Plan, submit, wait or take one step, and join. See `FrameMethods.batch`."""
-    run: Run[Any] = Run(call, clock, retries, max_cost)
-    run._execution.answer(wait, timeout)
-    return run._joined(on_error)
-
 
 T = TypeVar("T", default=pd.DataFrame)
 
@@ -66,12 +43,11 @@ class Run(Generic[T]):
         Its name in the sidecar.
     """
 
-    def __init__(
-        self, call: PreparedCall, clock: Clock, retries: int, max_cost: float | None
-    ) -> None:
-        self._ctx = opened(call, clock)
+    def __init__(self, call: PreparedCall, retries: int, max_cost: float | None) -> None:
+        limit, attempts = check_max_cost(max_cost, call.options.max_cost), check_retries(retries)
+        self._ctx = opened(call, current_clock())
         self._execution = CallExecution(
-            call, self._ctx, retries=retries, max_cost=max_cost, carried=lambda: self
+            call, self._ctx, retries=attempts, max_cost=limit, carried=lambda: self
         )
         self.name = self._execution.name
         self._call, self._planner = self._execution.one_part()

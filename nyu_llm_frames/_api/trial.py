@@ -23,7 +23,8 @@ from nyu_llm_frames._runs.launch import (
     tell_of_cut_answers,
     tell_unknown_model,
 )
-from nyu_llm_frames._runs.prepare import PreparedCall, check_count, prepare
+from nyu_llm_frames._runs.prepare import PreparedCall, check_count
+from nyu_llm_frames._runs.rendering import prepare
 from nyu_llm_frames._runs.result import Collected
 from nyu_llm_frames._shared.clock import Clock
 from nyu_llm_frames._sidecar.answer_store import gather

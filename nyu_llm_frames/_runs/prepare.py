@@ -1,7 +1,7 @@
-"""Prepares one call: arguments checked, stages put together, nothing sent.
+"""Checks the arguments of a call and compiles it against the names of the columns.
 
-Comes in: a table and its arguments. Goes out: a `PreparedCall` that holds the distinct requests.
-Preview, submit, batch and trial all start here.
+Comes in: a table's columns and the arguments. Goes out: a `PreparedCall` without any row;
+`rendering.prepare` adds the rows.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ import pandas as pd
 from nyu_llm_frames._gateway.gateway import Gateway
 from nyu_llm_frames._gateway.provider import resolve_model
 from nyu_llm_frames._runs.arguments import Arguments
-from nyu_llm_frames._runs.rendering import render
 from nyu_llm_frames._shared import options as _options
 from nyu_llm_frames._shared.local_path import local_path
 from nyu_llm_frames._shared.options import Options
@@ -37,7 +36,6 @@ from nyu_llm_frames._tables.arrow_columns import RowNumbers
 from nyu_llm_frames._tables.columns import Codes, new_names
 from nyu_llm_frames._tables.frame import check_new_columns
 from nyu_llm_frames._tables.image_cells import image_columns
-from nyu_llm_frames._tables.open_table import open_rows
 from nyu_llm_frames._tables.table import Head, Table
 from nyu_llm_frames.errors import ConfigurationError, TemplateError
 
@@ -184,50 +182,6 @@ def _is_path(text: str) -> bool:
         )
     except (OSError, ValueError, RuntimeError):  # not a file name
         return False
-
-
-def prepare(
-    table: Any,
-    arguments: Arguments,
-    *,
-    check_columns: bool = True,
-    first: int | None = None,
-) -> PreparedCall:
-    """Check everything and render every prompt; no network, nothing written.
-
-    Parameters
-    ----------
-    table : Table, or what `open_table` accepts
-    arguments : Arguments
-    check_columns : bool
-        Whether the new columns must fit into the table.
-    first : int, optional
-        Render only this many rows, the first that would be sent.
-
-    Raises
-    ------
-    LLMFramesError
-        The kind that fits, naming the row, column or argument and how to fix it.
-    """
-    table, rows = open_rows(table, first if arguments.if_exists != "fill" else None)
-    call = compile_call(table, arguments, check_columns=check_columns)
-    check_prompts_differ(call, table.columns, rows)
-    if call.fills:
-        wanted = call.arguments
-        fields = None if call.schema is None else [field.name for field in call.schema.fields]
-        ours = new_names(wanted.output, fields, prefix=wanted.prefix, details=True)
-        fill = call.lacking(table.earlier(ours))
-        if check_columns:
-            filling.check_types(
-                fill, table.label, wanted.output, call.schema,
-                prefix=wanted.prefix, details=wanted.details,
-            )  # fmt: skip
-        call = replace(call, fill=fill, whole=table)
-        table = table.take(fill.rows[:first])
-    pieces = table.pieces(
-        call.used, index=call.template.uses_index, rows=len(table) if call.images else None
-    )
-    return replace(call, table=table, requests=render(call, pieces))
 
 
 def compile_call(table: Head, arguments: Arguments, *, check_columns: bool = True) -> PreparedCall:

@@ -1,20 +1,23 @@
-"""From pieces of a table to distinct requests: every prompt rendered, encoded and hashed.
+"""From a table to distinct requests: every prompt rendered, encoded and hashed.
 
-Comes in: a compiled call and pieces of rows. Goes out: `Requests`. A few thousand rows at a time:
-the texts of all rows are never in memory at once.
+Comes in: a table, or pieces of rows for a compiled call. Goes out: `Requests`. A few thousand rows
+at a time: the texts of all rows are never in memory at once.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from nyu_llm_frames._runs.arguments import Arguments
+from nyu_llm_frames._runs.prepare import PreparedCall, check_prompts_differ, compile_call
 from nyu_llm_frames._stages.prompts.python_values import to_python
 from nyu_llm_frames._stages.prompts.template import PromptTemplate, Rendered
 from nyu_llm_frames._stages.requests import bodies as _requests
@@ -23,13 +26,52 @@ from nyu_llm_frames._stages.requests.bodies import Requests
 from nyu_llm_frames._stages.requests.images import Rules, row_sources
 from nyu_llm_frames._stages.requests.images import contents as image_contents
 from nyu_llm_frames._stages.requests.routes import route
+from nyu_llm_frames._tables import filling
 from nyu_llm_frames._tables import image_cells as _images
+from nyu_llm_frames._tables.columns import new_names
 from nyu_llm_frames._tables.frame import missing_value_error, rows_with_na
+from nyu_llm_frames._tables.open_table import open_rows
 from nyu_llm_frames._tables.table import Labels, Mask, Piece
 from nyu_llm_frames.errors import MissingValueError
 
-if TYPE_CHECKING:
-    from nyu_llm_frames._runs.prepare import PreparedCall
+
+def prepare(
+    table: Any, arguments: Arguments, *, check_columns: bool = True, first: int | None = None
+) -> PreparedCall:
+    """Check everything and render every prompt; no network, nothing written.
+
+    Parameters
+    ----------
+    table : Table, or what `open_rows` accepts
+    check_columns : bool
+        Whether the new columns must fit into the table.
+    first : int, optional
+        Render only this many rows, the first that would be sent.
+
+    Raises
+    ------
+    LLMFramesError
+        The kind that fits, naming the row, column or argument and how to fix it.
+    """
+    table, rows = open_rows(table, first if arguments.if_exists != "fill" else None)
+    call = compile_call(table, arguments, check_columns=check_columns)
+    check_prompts_differ(call, table.columns, rows)
+    if call.fills:
+        wanted = call.arguments
+        fields = None if call.schema is None else [field.name for field in call.schema.fields]
+        ours = new_names(wanted.output, fields, prefix=wanted.prefix, details=True)
+        fill = call.lacking(table.earlier(ours))
+        if check_columns:
+            filling.check_types(
+                fill, table.label, wanted.output, call.schema,
+                prefix=wanted.prefix, details=wanted.details,
+            )  # fmt: skip
+        call = replace(call, fill=fill, whole=table)
+        table = table.take(fill.rows[:first])
+    pieces = table.pieces(
+        call.used, index=call.template.uses_index, rows=len(table) if call.images else None
+    )
+    return replace(call, table=table, requests=render(call, pieces))
 
 
 def render(call: PreparedCall, pieces: Iterable[Piece], first: int = 0) -> Requests:

@@ -234,7 +234,7 @@ def take_asked(given: dict[str, Any]) -> dict[str, Any]:
 
 def take_out(given: dict[str, Any], path: Path | list[Path], *, required: bool = False) -> None:
     """Turn the output of the later batch into its sidecar, in `given`."""
-    from nyu_llm_frames._api.batch_file import beside_output
+    from nyu_llm_frames._api.files import beside_output
 
     out = given.pop("out")
     if out is not None and given["sidecar"] is None:

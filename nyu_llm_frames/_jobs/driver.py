@@ -162,10 +162,6 @@ class Driver(threading.local):
         """Take each job's next step, by one reading of the records; return whether any moved.
 
         Polls and readings go side by side, and so do uploads; submits go one after the other.
-
-        Raises
-        ------
-        AuthenticationError, BudgetError, GatewayError, UncertainSubmissionError
         """
         self.trouble = self._no_budget = None
         every = self.ctx.sidecar.jobs()
@@ -251,13 +247,7 @@ class Driver(threading.local):
 
     # --- waiting ---------------------------------------------------------------------------
     def drive(self) -> None:
-        """Advance until every job of the run is over.
-
-        Raises
-        ------
-        RunTimeoutError
-            When the call's deadline passes first.
-        """
+        """Advance until every job of the run is over, or the call's deadline passes."""
         while True:
             moved = self.advance()
             if not moved:
@@ -307,10 +297,7 @@ class Driver(threading.local):
     def raise_failed(self, *, at_once: bool = False) -> None:
         """Report the jobs that ended during this call without any answer.
 
-        Parameters
-        ----------
-        at_once : bool
-            Whether to report before all others are over: for a call that takes one step.
+        With `at_once` before all others are over: for a call that takes one step.
         """
         failed = list(self.tracker.failed.values())
         if not failed or (self.active() and not at_once):
@@ -330,10 +317,7 @@ class Driver(threading.local):
     def cancel(self) -> list[str]:
         """Cancel the jobs at the gateway, withdraw the others; return the batch ids.
 
-        Raises
-        ------
-        GatewayError
-            The first that came, after all jobs were tried.
+        The first error is raised after all jobs were tried.
         """
         cancelled = []
         errors: list[GatewayError] = []

@@ -52,11 +52,7 @@ def to_pay(
 ) -> tuple[np.ndarray[Any, np.dtype[np.bool_]], Ints]:
     """Return which requests the next upload would pay, and how often each may be sent.
 
-    Parameters
-    ----------
-    again : bool or None
-        Whether requests with no attempts left are sent again; None where only what is planned is
-        sent.
+    With `again` also requests with no attempts left; None where only what is planned is sent.
     """
     paid = np.zeros(len(ids), np.bool_)
     if again is not None:
@@ -83,24 +79,11 @@ def estimate_requests(
     again: bool | None,
     at: datetime,
 ) -> Estimate:
-    """Estimate what the next upload would pay.
+    """Estimate what the next upload would pay; `again` as for `to_pay`.
 
-    Parameters
-    ----------
-    requests : RequestSet
-        Rendered ones, which are counted with what the sidecar knows; or stored ones, with only
-        their bodies.
-    states : RequestStates
-    sidecar : Sidecar or None
-        Holds their jobs and answers; None where all of them are sent.
-    template : str or None
-        As the sidecar stores it for runs: answers to the same question have similar lengths.
-    retries : int
-        Attempts beyond the first.
-    again : bool or None
-        As for `to_pay`.
-    at : datetime
-        Prices change; UTC.
+    Rendered requests are counted with what the sidecar knows, stored ones by their bodies. Answers
+    to the same question, by its template as the sidecar stores it, have similar lengths. Without a
+    sidecar all requests are sent.
     """
     paid, left = to_pay(requests.ids, states, sidecar, realm, retries=retries, again=again)
     chosen = np.flatnonzero(paid)
@@ -270,13 +253,9 @@ def _pairs(path: Path, answers: pa.Table) -> list[tuple[Weighed, float]]:
 
 
 def answer_costs(best: Best, realm: str, model: str) -> tuple[pa.Array, bool]:
-    """Price answers by the usage that they report.
+    """Return US dollars per request by the reported usage, and whether a price was missing.
 
-    Returns
-    -------
-    tuple of (pyarrow.Array, bool)
-        US dollars per request, null where there is no answer, no usage or no price; and whether
-        a price was missing.
+    Null where there is no answer, no usage or no price.
     """
     table = gather(best, [*_COUNTS, "cached_tokens", "job", "stored_at"])
     m = len(best.rank)

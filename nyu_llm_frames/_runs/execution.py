@@ -59,15 +59,7 @@ P = TypeVar("P", bound=Part)
 
 
 class Execution(ABC, Generic[P]):
-    """One run of requests in parts.
-
-    Parameters
-    ----------
-    name : str
-        The run's name in the sidecar.
-    carried : callable, optional
-        Returns the run that an error carries.
-    """
+    """One run of requests in parts; `carried` returns the run that an error carries."""
 
     def __init__(
         self,
@@ -117,20 +109,11 @@ class Execution(ABC, Generic[P]):
 
     # --- what it costs ----------------------------------------------------------------------
     def estimate(self, *, again: bool | None = False) -> list[Estimate]:
-        """Estimate what the next upload would cost, from the sidecar as it is now.
+        """Estimate what the next upload would cost, by the sidecar as it is now.
 
-        Parameters
-        ----------
-        again : bool or None
-            Whether requests with no attempts left are sent again; None where only what is planned
-            is sent.
-
-        Returns
-        -------
-        list of Estimate
-            The first is for the run's own requests. The others are for requests sent with them: a
-            job that was planned but not made yet is made whole by any run that needs one of its
-            answers. While its own run may be alive, its other requests cannot be removed.
+        The first estimate is for the run's own requests. The others are for requests sent with
+        them: a job that was planned but not made yet is made whole by any run that needs one of its
+        answers. While its own run may be alive, its other requests cannot be removed.
         """
         at, retries = self.ctx.clock.now(), 0 if again else self._retries
         shared: dict[str, Mask] = {}
@@ -176,10 +159,7 @@ class Execution(ABC, Generic[P]):
 
     # --- planning ---------------------------------------------------------------------------
     def plan(self, *, again: bool = False) -> int:
-        """Plan the run; with `again`, also requests with no attempts left and canceled ones.
-
-        Return how many requests are under way.
-        """
+        """Plan the run, with `again` from scratch; return how many requests are under way."""
         if again:
             self.tracker.forget_failures()
         return self.plan_parts(again=again)
@@ -250,10 +230,7 @@ class Execution(ABC, Generic[P]):
             driver.raise_failed()
 
     def retry(self) -> int:
-        """Send all without a good answer again, even with no attempts left.
-
-        Return how many requests are under way.
-        """
+        """Send all without a good answer again, even with no attempts left; return how many."""
         with self.driving() as driver:
             under_way = self.plan(again=True)
             if under_way:

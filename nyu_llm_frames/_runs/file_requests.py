@@ -43,15 +43,6 @@ _SCHEMA = pa.schema(
 class RequestBands:
     """All requests of a file, by band.
 
-    Parameters
-    ----------
-    source : Source
-    arguments : Arguments
-    folder : Path
-        For data that does not stay in memory; removed by `close`.
-    check_columns : bool
-        Whether new columns will be written, so they must not exist yet.
-
     Attributes
     ----------
     rows, asked : int
@@ -101,13 +92,7 @@ class RequestBands:
         return piece.take(fill.rows, first), fill
 
     def fill(self) -> None:
-        """Read the file and render every prompt.
-
-        Raises
-        ------
-        LLMFramesError
-            What is wrong in a row, as in `prepare`; missing values are counted in all rows.
-        """
+        """Read the file and render every prompt; missing values are counted in all rows."""
         missing_rows = _Holes()
         held, settled = 0, False
         for piece in self.source.pieces(self.used, index=self.head.template.uses_index):

@@ -114,13 +114,9 @@ class FileRun:
 
     # --- the end ----------------------------------------------------------------------------
     def write(self) -> tuple[dict[str, int], dict[str, tuple[str, str]]]:
-        """Join answers to rows and write the output file.
+        """Join answers to rows, write the output file, and set `cost` to that of the answers.
 
-        Returns
-        -------
-        tuple of (dict, dict)
-            Rows per status; and for each kind of failure the first row and its reason. Sets `cost`
-            to the cost of the answers.
+        Returns rows per status; and for each kind of failure the first row and its reason.
         """
         status = f"{self.arguments.output}_status" if self._head.arguments.details else ""
         fills = self._head.fills

@@ -31,10 +31,7 @@ from nyu_llm_frames.errors import ResumableRun, TruncationWarning
 
 
 def sidecar_line(path: Path, *, is_new: bool | None = None) -> str:
-    """Say where the sidecar is, and whether it is new; by default as it is now.
-
-    The first line that a run prints.
-    """
+    """Return the first line that a run prints: where the sidecar is, and whether it is new."""
     new = not is_sidecar(path) if is_new is None else is_new
     return f"{'new sidecar' if new else 'sidecar'}: {path}"
 
@@ -58,15 +55,7 @@ def opened(call: PreparedCall, clock: Clock) -> Context:
 
 @dataclass(slots=True)
 class CallPart:
-    """Rows of a call: all of a frame's, or some of a file's.
-
-    Attributes
-    ----------
-    call : PreparedCall
-        The call for a frame of these rows.
-    sidecar : Sidecar or None
-        The part that concerns them.
-    """
+    """Rows of a call, all of a frame's or some of a file's, and their part of the sidecar."""
 
     call: PreparedCall
     sidecar: Sidecar | None
@@ -91,14 +80,8 @@ class CallPart:
 class CallExecution(Execution[CallPart]):
     """A call's run, in one part or many: its plan reports the cost and is recorded.
 
-    Parameters
-    ----------
-    call : PreparedCall
-        What all parts share; without `parts` it is the only one.
-    rows : int, optional
-        Rows of the whole call.
-    kind : str
-        Prefix of the run's name.
+    `call` is what all parts share; without `parts` it is the only one. `rows` are those of the
+    whole call, and `kind` is a prefix of the run's name.
     """
 
     def __init__(
@@ -155,12 +138,7 @@ class CallExecution(Execution[CallPart]):
     def plan(self, *, again: bool = False) -> int:
         """Report the cost, keep the limit, plan, and record the run.
 
-        Raises
-        ------
-        BudgetError
-            Before anything is planned.
-        ConfigurationError
-            The same, where a key, a bucket or the embedded gateway's extra is missing.
+        The limit, and settings that are missing, are errors before anything is planned.
         """
         if again:
             self.tracker.forget_failures()

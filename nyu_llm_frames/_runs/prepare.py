@@ -48,18 +48,8 @@ class PreparedCall:
 
     Attributes
     ----------
-    arguments : Arguments
     table : Table
         The rows that are rendered, with a place for their answers.
-    template : PromptTemplate
-    images : tuple
-        Columns of images.
-    schema : Schema or None
-    requests : Requests
-        The requests of those rows.
-    gateway : Gateway
-    options : Options
-    sidecar_path : Path
     fill : Fill, optional
         With ``if_exists="fill"``: the places of these rows in the whole table.
     whole : Table, optional
@@ -163,12 +153,7 @@ def _read(template: Any) -> Any:
 
 
 def check_prompts_differ(call: PreparedCall, columns: Sequence[Hashable], rows: int) -> None:
-    """Refuse a call whose prompt is the same in every row.
-
-    Raises
-    ------
-    TemplateError
-    """
+    """Refuse a call whose prompt is the same in every row."""
     if rows < 2 or call.template.uses_anything or call.images:
         return
     sources = [message.source for message in call.template.sources]
@@ -187,17 +172,7 @@ def _is_path(text: str) -> bool:
 def compile_call(table: Head, arguments: Arguments, *, check_columns: bool = True) -> PreparedCall:
     """Check a call and compile its template; no row is read.
 
-    Parameters
-    ----------
-    table : Head
-    arguments : Arguments
-    check_columns : bool
-        Whether the new columns must fit into the table.
-
-    Raises
-    ------
-    LLMFramesError
-        The kind that fits, naming the column or argument and how to fix it.
+    With `check_columns` the new columns must fit into the table.
     """
     options = _options.current()
     columns = list(table.columns)

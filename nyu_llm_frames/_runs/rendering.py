@@ -40,18 +40,8 @@ def prepare(
 ) -> PreparedCall:
     """Check everything and render every prompt; no network, nothing written.
 
-    Parameters
-    ----------
-    table : Table, or what `open_rows` accepts
-    check_columns : bool
-        Whether the new columns must fit into the table.
-    first : int, optional
-        Render only this many rows, the first that would be sent.
-
-    Raises
-    ------
-    LLMFramesError
-        The kind that fits, naming the row, column or argument and how to fix it.
+    `table` is a `Table`, or what `open_rows` accepts. With `first` only so many rows are rendered,
+    the first that would be sent.
     """
     table, rows = open_rows(table, first if arguments.if_exists != "fill" else None)
     call = compile_call(table, arguments, check_columns=check_columns)
@@ -85,11 +75,6 @@ def render(call: PreparedCall, pieces: Iterable[Piece], first: int = 0) -> Reque
         With the columns that it uses; one, where it has images.
     first : int
         Number of the first row, if rows have no other labels.
-
-    Raises
-    ------
-    LLMFramesError
-        What is wrong in a row; missing values are counted in all rows.
     """
     labels: list[Sequence[Any]] = []
     if call.images:

@@ -56,8 +56,6 @@ def outcome_of(
     jobs : iterable of tuple of (Job, numpy.ndarray)
         Jobs that may carry them, the oldest first, and the positions of each job's requests among
         these, -1 for others. Read only where answers are missing.
-    columns : sequence of str
-        Fields of the answers to read, including "status".
     """
     answers = gather(best, list(columns))
     status = _columns.objects(answers["status"])
@@ -84,19 +82,7 @@ def outcome_of(
 
 
 class Collected:
-    """What a call has at one moment, from the sidecar; no network.
-
-    Parameters
-    ----------
-    call : PreparedCall
-    planner : Planner
-        For the same requests.
-
-    Attributes
-    ----------
-    outcome : Outcome
-        The outcome of every distinct request.
-    """
+    """What a call has at one moment, from the sidecar; no network."""
 
     def __init__(self, call: PreparedCall, planner: Planner) -> None:
         self._set(call, planner.ctx.sidecar.best_answers(call.requests.ids), planner.each_job())

@@ -149,15 +149,7 @@ class Summary:
 
 
 def ending(counts: Mapping[str, int], cost: float | None) -> str:
-    """Return one line on how a call ended, and what its answers cost.
-
-    Parameters
-    ----------
-    counts : mapping of str to int
-        Rows per status.
-    cost : float or None
-        US dollars; None where no price is known.
-    """
+    """Return one line on how a call ended, from rows per status, and what its answers cost."""
     word = "so far" if counts.get("pending") else "done"
     shown = ", ".join(f"{n:,} {s}" for s, n in sorted(counts.items(), key=lambda x: -x[1]) if n)
     price = "unknown" if cost is None else dollars(cost)
@@ -178,14 +170,7 @@ def failures_text(
 ) -> str:
     """Report how many rows have no good answer, with an example of each kind; "" if all have one.
 
-    Parameters
-    ----------
-    counts : mapping of str to int
-        Rows per status.
-    examples : mapping of str to (str, str)
-        For each kind of failure a row's label and the reason.
-    where : str
-        Where all reasons are.
+    `examples` has a row's label and the reason for each kind; `where` says where all reasons are.
     """
     bad = {s: n for s, n in counts.items() if s not in NO_FAILURE}
     if not bad:

@@ -59,13 +59,7 @@ def _as_text(column: pd.Categorical) -> Any:
 
 
 class RowNumbers(Table[pa.Table]):
-    """Rows of a file; the writer of the output reads their cells again.
-
-    Parameters
-    ----------
-    rows : numpy.ndarray, optional
-        Their numbers in the file.
-    """
+    """Rows of a file, by number; the writer of the output reads their cells again."""
 
     columns: Sequence[str] = ()
 

@@ -16,20 +16,7 @@ from nyu_llm_frames.errors import ConfigurationError
 
 
 class ArrowRows:
-    """The columns and labels of a schema.
-
-    Parameters
-    ----------
-    schema : pyarrow.Schema
-    where : str
-        Their origin, for messages.
-
-    Attributes
-    ----------
-    columns : tuple of str
-        All except those of a pandas index.
-    index_names : tuple of str
-    """
+    """The columns and labels of a schema; `where` says in messages what has it."""
 
     def __init__(self, schema: pa.Schema, where: str) -> None:
         self._where = where

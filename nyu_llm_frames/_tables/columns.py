@@ -149,19 +149,9 @@ def answer_columns(
 ) -> dict[str, Any]:
     """Return the new columns of a run, in order.
 
-    Parameters
-    ----------
-    outcome : Outcome
-    ids : pyarrow.Array
-        Distinct custom ids, shape (m,).
-    codes : numpy.ndarray
-        Request of each row, shape (n,).
-    output : str
-        Name of the text column.
-    prefix : str
-        Put before the names of a schema's fields.
-    details : bool
-        Whether to add the columns named in `DETAILS`, and with a schema the raw text.
+    `ids` has shape (m,), `codes` the request of each row, shape (n,). `output` names the text
+    column, and `prefix` comes before the names of a schema's fields. `details` adds the columns
+    named in `DETAILS`, and with a schema the raw text.
     """
     text = {output: text_column(spread(shown_text(outcome), codes))}
     error = {f"{output}_error": text_column(spread(shown_error(outcome), codes))}

@@ -59,13 +59,7 @@ def parsed(columns: Sequence[Cells], kinds: Sequence[Kind] | None = None) -> lis
 
 
 class Guess:
-    """The kind of one column, by the cells so far.
-
-    Attributes
-    ----------
-    is_open : bool
-        Whether more cells could change the answer.
-    """
+    """The kind of one column, by the cells so far; `is_open` while more could change it."""
 
     def __init__(self) -> None:
         self.is_open = True

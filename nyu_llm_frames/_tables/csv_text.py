@@ -40,11 +40,8 @@ class Records:
 class CsvSource:
     """A CSV file in UTF-8 with a header line, of any separator.
 
-    Attributes
-    ----------
-    levels : int
-        Number of fields before the first column that are row labels: those by which the first
-        record is longer than the header, as in pandas.
+    `levels` is the number of fields before the first column that are row labels: those by which the
+    first record is longer than the header, as in pandas.
     """
 
     index_names = ()
@@ -147,10 +144,7 @@ class CsvSource:
         return reading_notes(self.levels, self.kept_as_text(columns))
 
     def _look(self, places: Sequence[int]) -> None:
-        """Find the kinds of columns from all their cells, never from a sample.
-
-        The pass ends as soon as every column is known to be text.
-        """
+        """Find the kinds of columns from all their cells, never from a sample."""
         new = {i: Guess() for i in places if i not in self._guesses}
         if new:
             for records in self.records():

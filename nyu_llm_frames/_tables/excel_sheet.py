@@ -83,16 +83,7 @@ def write_sheet(
 ) -> None:
     """Write input and new columns, in the input's order.
 
-    Parameters
-    ----------
-    source : Source
-    output : Path
-        For messages.
-    file : binary file
-    take : callable
-        Returns the new columns of the next rows, given their number.
-    names : sequence of str
-        Of the new columns.
+    `take` returns the new columns of the next rows, given their number.
     """
     from openpyxl import Workbook
     from openpyxl.cell import WriteOnlyCell

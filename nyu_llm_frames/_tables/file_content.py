@@ -39,13 +39,9 @@ _ARE_TEXT = ("a SAS transport file", "a web page")
 
 
 def kind_of(path: Path, head: bytes) -> tuple[str, str] | None:
-    """Return the format of a file and the line of pandas that reads it; None for text.
+    """Return a file's format and the line of pandas that reads it; None for text.
 
-    Parameters
-    ----------
-    path : Path
-    head : bytes
-        Its first `HEAD_BYTES`.
+    `head` holds its first `HEAD_BYTES`.
     """
     is_binary = _BINARY.search(head) is not None
     if head.startswith(b"PK\3\4"):

@@ -33,12 +33,8 @@ IS_NEW = "\0is_new"
 class Fill:
     """The rows of a table that are sent again.
 
-    Attributes
-    ----------
-    earlier : pandas.DataFrame
-        Its columns of an earlier call; the rows are numbered.
-    rows : numpy.ndarray
-        Positions of the rows without a good answer, ascending.
+    `earlier` has the columns of an earlier call, with numbered rows; `rows` are the positions of
+    those without a good answer, ascending.
     """
 
     earlier: pd.DataFrame
@@ -54,12 +50,8 @@ class Fill:
     def filled(self, columns: Mapping[str, Any], answered: Mask) -> dict[str, Any]:
         """Return columns of the whole table, with the cells of answered rows filled.
 
-        Parameters
-        ----------
-        columns : mapping of str to pandas array
-            New cells of the rows that were sent.
-        answered : numpy.ndarray of bool
-            Which of these rows have an outcome; the others keep their cells.
+        `columns` are the new cells of the rows that were sent, and `answered` says which of these
+        have an outcome; the others keep their cells.
         """
         n, out = len(self.earlier), {}
         order, kept = np.arange(n), np.ones(n, np.bool_)
@@ -122,12 +114,7 @@ def check_types(
     prefix: str,
     details: bool,
 ) -> None:
-    """Refuse a column if its cells and the new ones cannot share a type.
-
-    Raises
-    ------
-    ConfigurationError
-    """
+    """Refuse a column if its cells and the new ones cannot share a type."""
     kept = fill.kept
     if not kept.any():
         return
@@ -175,14 +162,7 @@ def _missing(column: pd.Series[Any] | None, rows: int) -> Mask:
 def check_cells(fill: Fill, output: str, schema: Schema | None, *, prefix: str, first: int) -> None:
     """Refuse kept cells of a file that a typed output cannot hold with the new ones.
 
-    Parameters
-    ----------
-    fill : Fill
-        Of some rows, as plain values.
-    output, schema, prefix
-        Of the call.
-    first : int
-        Number of their first row in the file.
+    `fill` is of some rows, as plain values, of which the first has the number `first` in the file.
     """
     kept = fill.kept
     empty = _empty_columns(output, schema, prefix=prefix, details=False)
@@ -204,13 +184,7 @@ def check_cells(fill: Fill, output: str, schema: Schema | None, *, prefix: str, 
 
 
 def beside_kept(name: str, new: pa.ChunkedArray, is_new: Any, old: pa.ChunkedArray) -> Any:
-    """Return the new cells where there are some, else the old ones, with the type of the new.
-
-    Raises
-    ------
-    ConfigurationError
-        An old cell does not have this type.
-    """
+    """Return the new cells where there are some, else the old ones, with the type of the new."""
     kind = new.type
     old = pc.if_else(is_new, pa.scalar(None, old.type), old)
     if not pa.types.is_dictionary(kind):
@@ -221,13 +195,7 @@ def beside_kept(name: str, new: pa.ChunkedArray, is_new: Any, old: pa.ChunkedArr
 
 
 def with_choices(name: str, cells: Any, words: pa.Array) -> pa.DictionaryArray:
-    """Return cells as choices among these words, in their order.
-
-    Raises
-    ------
-    ConfigurationError
-        A cell is not one of them.
-    """
+    """Return cells as choices among these words, in their order; no other cell is accepted."""
     cells = cells.cast(words.type).combine_chunks()
     codes = pc.index_in(cells, value_set=words)
     if codes.null_count > cells.null_count:

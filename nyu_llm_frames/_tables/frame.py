@@ -36,13 +36,7 @@ def own_copy(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 class PandasTable(Table[pd.DataFrame]):
-    """A copy of a pandas frame.
-
-    Raises
-    ------
-    ConfigurationError
-        Its columns cannot be named in a template.
-    """
+    """A copy of a pandas frame, whose columns can be named in a template."""
 
     def __init__(self, frame: pd.DataFrame) -> None:
         if isinstance(frame.columns, pd.MultiIndex):
@@ -107,10 +101,8 @@ class PandasTable(Table[pd.DataFrame]):
 def column_values(frame: pd.DataFrame, columns: Sequence[Hashable]) -> dict[Hashable, list[object]]:
     """Return plain Python values of some columns, NA as None.
 
-    Raises
-    ------
-    RequestError
-        A text is not UTF-8, as arrow's readers may leave one; pandas cannot show it either.
+    A text that is not UTF-8, as arrow's readers may leave one, is an error; pandas cannot show it
+    either.
     """
     values = {}
     for label, series in _columns(frame, columns):
@@ -164,14 +156,8 @@ def missing_value_error(
 ) -> MissingValueError:
     """Say how many values are missing, where, and how to fix it.
 
-    Parameters
-    ----------
-    rows : sequence
-        Labels of the first rows; of more than three, three are shown.
-    counts : mapping of Hashable to int
-        Rows by column.
-    has_object : bool
-        Whether a message is a `jinja2.Template`.
+    `rows` are labels of the first rows; of more than three, three are shown. `has_object`: a
+    message is a `jinja2.Template`.
     """
     places = ", ".join(
         f"{n:,} in {label if isinstance(label, PlaceName) else f'column {label!r}'}"
@@ -199,12 +185,7 @@ def missing_value_error(
 
 
 def check_new_columns(table: Head, names: Sequence[str], if_exists: str) -> None:
-    """Refuse to overwrite columns unless that was requested.
-
-    Raises
-    ------
-    ColumnExistsError, ConfigurationError
-    """
+    """Refuse to overwrite columns unless that was requested."""
     twice = sorted({n for n in names if list(names).count(n) > 1})
     if twice:
         raise ConfigurationError(

@@ -17,18 +17,7 @@ from nyu_llm_frames._stages.prompts.python_values import LARGEST_WHOLE_FLOAT, to
 
 
 def series_to_python(series: pd.Series) -> list[object]:
-    """Convert a column to plain Python values.
-
-    Parameters
-    ----------
-    series : pandas.Series
-        Any dtype: numpy, nullable, pyarrow-backed, categorical, datetime, object.
-
-    Returns
-    -------
-    list
-        One value a row; NA of every kind is None, whole floats are int.
-    """
+    """Convert a column of any dtype to plain values; NA is None, whole floats are int."""
     dtype = series.dtype
     if isinstance(dtype, np.dtype):
         return _from_numpy(series, dtype)
@@ -56,18 +45,7 @@ def series_to_python(series: pd.Series) -> list[object]:
 
 
 def arrow_to_python(column: pa.ChunkedArray) -> list[object]:
-    """Convert an Arrow column to plain Python values, those of the series that pandas makes.
-
-    Parameters
-    ----------
-    column : pyarrow.ChunkedArray
-        Any type.
-
-    Returns
-    -------
-    list
-        One value a row; NA of every kind is None, whole floats are int.
-    """
+    """Convert an Arrow column to plain values, those of the series that pandas makes of it."""
     kind = column.type
     if isinstance(kind, pa.BaseExtensionType):  # such as pandas' periods: their own values
         return to_python(list(column.to_pandas()))

@@ -33,12 +33,7 @@ _PNG_MODES = frozenset({"1", "L", "LA", "I;16", "P", "RGB", "RGBA"})
 
 
 def image_columns(columns: Sequence[Hashable], images: object) -> tuple[Hashable, ...]:
-    """Return the labels that ``images=`` names.
-
-    Raises
-    ------
-    ConfigurationError, MissingColumnError
-    """
+    """Return the labels that ``images=`` names."""
     if images is None:
         return ()
     labels = list(images) if isinstance(images, list | tuple) else [images]
@@ -68,13 +63,7 @@ def image_columns(columns: Sequence[Hashable], images: object) -> tuple[Hashable
 def image_cells(
     values: Mapping[Hashable, Sequence[object]], labels: Sequence[Any]
 ) -> dict[Hashable, list[object]]:
-    """Return the cells of image columns; missing ones as None, and PIL images as bytes.
-
-    Raises
-    ------
-    RequestError
-        A PIL image has no pixels that can be encoded.
-    """
+    """Return the cells of image columns; missing ones as None, and PIL images as bytes."""
     found: dict[Hashable, list[object]] = {}
     for label, column in values.items():
         found[label] = []
@@ -130,16 +119,7 @@ def missing_image_error(
 def look(path: str, root: PurePath | None = None) -> tuple[int, bytes]:
     """Return a file's size and its first bytes.
 
-    Parameters
-    ----------
-    path : str
-    root : PurePath, optional
-        Outside of this folder nothing is read, wherever links lead.
-
-    Raises
-    ------
-    RequestError
-        It cannot or must not be read.
+    Outside of `root` nothing is read, wherever links lead.
     """
     url = as_url(path)
     if url is not None:

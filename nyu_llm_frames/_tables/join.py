@@ -21,18 +21,11 @@ _RANGE_BYTES = 16 << 20
 
 
 class NewColumns:
-    """The new columns of a file.
+    """The new columns of a file of so many rows.
 
-    Parameters
-    ----------
-    folder : Path
-        For data that does not stay in memory.
-    rows : int
-        Rows of the file.
-    status : str
-        Name of the status column, if any: rows without a request are "skipped".
-    fills : bool
-        Whether rows that were not added keep their cells of the input.
+    `status` names the status column, if any: rows without a request are "skipped". With `fills`,
+    rows that were not added keep their cells of the input. `folder` is for data that does not stay
+    in memory.
     """
 
     def __init__(self, folder: Path, rows: int, status: str, *, fills: bool = False) -> None:

@@ -38,14 +38,7 @@ def check_numbers(source: Source, output: Path) -> None:
 def write_json(source: Source, file: BinaryIO, take: Take, new: pa.Schema) -> None:
     """Write input and new columns, in the input's order.
 
-    Parameters
-    ----------
-    source : Source
-    file : binary file
-    take : callable
-        Returns the new columns of the next rows, given their number.
-    new : pyarrow.Schema
-        Of the new columns.
+    `take` returns the new columns of the next rows, given their number; `new` is their schema.
     """
     for line in (
         _copied(source, take) if isinstance(source, JsonLinesSource) else _made(source, take, new)

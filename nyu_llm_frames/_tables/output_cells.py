@@ -35,11 +35,7 @@ def has_text(kind: pa.DataType, inside: bool = False) -> bool:
 def flat(column: pa.ChunkedArray, *, nested: bool = False) -> pa.ChunkedArray:
     """Turn types that only Arrow and pandas have into their values or text.
 
-    Parameters
-    ----------
-    column : pyarrow.ChunkedArray
-    nested : bool
-        Whether lists and structs stay; otherwise they become JSON text.
+    With `nested`, lists and structs stay; otherwise they become JSON text.
     """
     kind = column.type
     if pa.types.is_dictionary(kind):

@@ -78,14 +78,7 @@ def has_levels(schema: pa.Schema) -> bool:
 
 
 def joined(old: pa.Schema, new: pa.Schema) -> pa.Schema:
-    """Put new columns in place of columns with their names, or at the end.
-
-    Parameters
-    ----------
-    old : pyarrow.Schema
-    new : pyarrow.Schema
-        As pyarrow made it from a frame.
-    """
+    """Put new columns, as pyarrow made them, in place of those with their names, or last."""
     fields = {field.name: field for field in old} | {field.name: field for field in new}
     schema = pa.schema(list(fields.values()), metadata=old.metadata)
     meta = read(old)

@@ -180,13 +180,7 @@ def _unreadable(path: str, names: Sequence[str], error: Exception) -> Configurat
 
 
 def _unified(schema: pa.Schema, files: dict[str, pa.Schema]) -> pa.Schema:
-    """Return one schema that can hold every value of all files unchanged.
-
-    Raises
-    ------
-    ConfigurationError
-        If there is none; names the column and both files.
-    """
+    """Return one schema that can hold every value of all files unchanged."""
     fields = {field.name: field for field in schema}
     first: dict[str, str] = {}
     changed = set()

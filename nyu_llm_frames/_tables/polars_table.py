@@ -93,12 +93,7 @@ class LazyTable(PolarsTable):
 
 
 def _check(name: str, kind: Any) -> None:
-    """Refuse cells that Arrow cannot hold unchanged.
-
-    Raises
-    ------
-    ConfigurationError
-    """
+    """Refuse cells that Arrow cannot hold unchanged."""
     inner = getattr(kind, "inner", None)
     for below in [inner] if inner else [field.dtype for field in getattr(kind, "fields", ())]:
         _check(name, below)

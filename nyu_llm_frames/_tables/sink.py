@@ -113,18 +113,9 @@ def _check_cells(field: pa.Field, output: Path, suffix: str) -> None:
 def write(source: Source, output: Path, new: Columns, check: Callable[[], None]) -> None:
     """Write input and new columns, in the input's order.
 
-    Parameters
-    ----------
-    source : Source
-    output : Path
-    new : Columns
-    check : callable
-        Raises if the file must not be put in place after all; called once it is written.
-
-    Notes
-    -----
     A new column replaces one of the same name in the input (``if_exists="replace"``); with a column
-    ``IS_NEW`` only in the rows that it marks (``if_exists="fill"``).
+    `IS_NEW` only in the rows that it marks (``if_exists="fill"``). Once the file is written,
+    `check` raises if it must not be put in place after all.
     """
     suffix = text_suffix(output)
     with atomic_file(output, 0o666) as whole:  # like any file that a program writes here

@@ -82,20 +82,10 @@ def fingerprint(source: Source) -> tuple[tuple[str, int, int, int], ...]:
 
 
 def open_source(path: Paths, *, sep: str | None = None, sheet: str | int | None = None) -> Source:
-    """Open an input file, a folder, or a list of files of one kind.
+    """Open an input file, a folder, or a list of files of one kind, or say why it cannot be read.
 
-    Parameters
-    ----------
-    path : str, Path, or a list of them
-    sep : str, optional
-        Separator of a CSV file; by default its name decides.
-    sheet : str or int, optional
-        Of an Excel file, by name or by number from 0; by default the first.
-
-    Raises
-    ------
-    ConfigurationError
-        If it is missing, of no known kind, or not what its name says.
+    `sep` separates the columns of a CSV file; by default its name decides. `sheet` is one of an
+    Excel file, by name or by number from 0; by default the first.
     """
     sep = _separator(sep)
     if isinstance(path, list | tuple | Iterator):

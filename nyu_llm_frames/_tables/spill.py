@@ -22,14 +22,7 @@ _OPTIONS = pa.ipc.IpcWriteOptions(compression="lz4")
 
 
 class Spill:
-    """Rows by part, in the order in which they were added.
-
-    Parameters
-    ----------
-    folder : Path
-        Made when it is needed.
-    schema : pyarrow.Schema
-    """
+    """Rows by part, in the order in which they were added."""
 
     def __init__(self, folder: Path, schema: pa.Schema) -> None:
         self._folder, self.schema = folder, schema

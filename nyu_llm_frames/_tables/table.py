@@ -115,10 +115,7 @@ class Table(ABC, Generic[T_co]):
     def with_columns(self, columns: Mapping[str, Any]) -> T_co:
         """Return a new table with columns at the end, or replaced in place.
 
-        Parameters
-        ----------
-        columns : mapping of str to array
-            As pandas has them: `columns.answer_columns` makes them. By position.
+        They are as pandas has them: `columns.answer_columns` makes them. By position.
         """
 
     def in_memory(self) -> Table[Any]:
@@ -131,14 +128,7 @@ class Table(ABC, Generic[T_co]):
 
 
 class Labels(Sequence[Any]):
-    """The labels of the rows of several pieces, or of some of these rows.
-
-    Parameters
-    ----------
-    parts : sequence of sequence
-    chosen : numpy.ndarray, optional
-        Which rows.
-    """
+    """The labels of the rows of several pieces, or of those that were chosen."""
 
     def __init__(self, parts: Sequence[Sequence[Any]], chosen: Ints | None = None) -> None:
         self._parts, self._chosen = parts, chosen

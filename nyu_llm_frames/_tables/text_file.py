@@ -63,13 +63,7 @@ def reading(path: Path) -> Iterator[None]:
 
 
 class TextFile:
-    """An open text file.
-
-    Attributes
-    ----------
-    content : binary file
-        Its content, unpacked.
-    """
+    """An open text file; `content` is unpacked."""
 
     def __init__(self, path: Path) -> None:
         self._raw = path.open("rb")
@@ -139,15 +133,7 @@ def other_delimiter(header: str, delimiter: str) -> str:
 def not_utf_8(path: Path, line: int, text: bytes, e: UnicodeDecodeError) -> ConfigurationError:
     """Name the line and the byte of a text file that is not UTF-8.
 
-    Parameters
-    ----------
-    path : Path
-    line : int
-        Number of the line, from 1.
-    text : bytes
-        The line.
-    e : UnicodeDecodeError
-        The error of decoding it, or a part of it.
+    `text` is the line, and `e` the error of decoding it, or a part of it.
     """
     looks = "UTF-16" if text.startswith((b"\xff\xfe", b"\xfe\xff")) else "WINDOWS-1252"
     if looks != "UTF-16" and b"\0" in text:

@@ -48,17 +48,9 @@ _PROMPT = "In one word: in which country is {{ city }}?"
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one step found.
+    """What one step found, and what to do; "" when nothing is to be done.
 
-    Attributes
-    ----------
-    step : str
-    state : State
-    found : str
-    fix : str
-        What to do; empty when nothing is to be done.
-    code : int
-        The command's exit code if this were the only step.
+    `code` is the command's exit code if this were the only step.
     """
 
     step: str

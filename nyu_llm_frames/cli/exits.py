@@ -63,14 +63,7 @@ def of_error(error: Exception) -> int:
 
 
 def of_statuses(statuses: Iterable[str], trouble: str = "") -> int:
-    """Return the exit code of rows or requests with these statuses.
-
-    Parameters
-    ----------
-    statuses : iterable of str
-    trouble : str
-        What blocked a step.
-    """
+    """Return the exit code of rows or requests with these statuses; `trouble` blocked a step."""
     distinct = set(statuses)
     if "pending" in distinct:
         return TRY_LATER if trouble else PENDING

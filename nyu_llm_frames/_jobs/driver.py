@@ -29,7 +29,14 @@ from nyu_llm_frames.errors import (
     GatewayError,
     GatewayUnavailableError,
     LLMFramesError,
+    ResumableRun,
+    RunTimeoutError,
+    UncertainSubmissionError,
 )
+
+_SETTLED_BY_THE_RUN = (
+    BudgetError, UncertainSubmissionError, BatchJobFailedError, RunTimeoutError
+)  # fmt: skip
 
 
 class Driver(threading.local):
@@ -44,8 +51,14 @@ class Driver(threading.local):
         What kept the last step from going on.
     """
 
-    def __init__(self, name: str, ctx: Context, tracker: JobTracker) -> None:
-        self.name, self.ctx, self.tracker = name, ctx, tracker
+    def __init__(
+        self,
+        name: str,
+        ctx: Context,
+        tracker: JobTracker,
+        carried: Callable[[], ResumableRun | None],
+    ) -> None:
+        self.name, self.ctx, self.tracker, self._carried = name, ctx, tracker, carried
         self._reader = reading.JobReader(ctx)
         self.trouble: GatewayUnavailableError | None = None
         self._no_budget: BudgetError | None = None
@@ -55,7 +68,7 @@ class Driver(threading.local):
         self._changed_at, self.changed = ctx.clock.monotonic(), False
 
     @contextmanager
-    def driving(self, timeout: float | None = None, *, polls: bool = False) -> Iterator[None]:
+    def driving(self, timeout: float | None = None, *, polls: bool = False) -> Iterator[Driver]:
         """Surround one call of the user: from before its plan to its last step.
 
         Parameters
@@ -68,7 +81,7 @@ class Driver(threading.local):
 
         Meanwhile no other thread of this process withdraws what it planned. At the end the
         connection and the moving progress line are closed; after Ctrl-C a message says how to
-        go on.
+        go on. Errors that the run can settle carry it.
         """
         try:
             with driven.by(self.name) as alone:
@@ -77,24 +90,27 @@ class Driver(threading.local):
                 if alone or not polls:
                     self.tracker.begin_call()
                 self.ctx.set_timeout(timeout)
-                yield
-        except KeyboardInterrupt:
-            self.ctx.report.close()
-            made = any(job.step not in _jobs.UNMADE for job in self.active())
-            what = "batch jobs at the gateway go on" if made else "nothing was submitted"
-            self.ctx.notify(
-                "interrupted",
-                f"interrupted: {what}. Make the same call again to go on from here, now or in "
-                f"another kernel (sidecar {self.ctx.sidecar.path}).",
-            )
+                yield self
+        except (KeyboardInterrupt, Exception) as error:
+            if isinstance(error, KeyboardInterrupt):
+                self._tell_interrupted()
             self._release_jobs()
-            raise
-        except Exception:
-            self._release_jobs()
+            if isinstance(error, _SETTLED_BY_THE_RUN):
+                error.run = self._carried()
             raise
         finally:
             self.ctx.report.close()
             self.ctx.close()
+
+    def _tell_interrupted(self) -> None:
+        self.ctx.report.close()
+        made = any(job.step not in _jobs.UNMADE for job in self.active())
+        what = "batch jobs at the gateway go on" if made else "nothing was submitted"
+        self.ctx.notify(
+            "interrupted",
+            f"interrupted: {what}. Make the same call again to go on from here, now or in "
+            f"another kernel (sidecar {self.ctx.sidecar.path}).",
+        )
 
     def _release_jobs(self) -> None:
         """Let any call withdraw what this one planned but did not submit."""
@@ -134,7 +150,7 @@ class Driver(threading.local):
                 break
         self._tell_what_stays()
         self._raise_no_budget()
-        self._raise_broken()
+        self._raise_refused()
 
     def until_over(self, plan: Callable[[], int]) -> None:
         """Drive until every job is over, and `plan` says that no more requests are under way."""
@@ -254,7 +270,7 @@ class Driver(threading.local):
                 self._raise_no_budget()
             active = [job for job in self.active() if job.name not in self._refused_jobs]
             if not active:
-                self._raise_broken()
+                self._raise_refused()
                 return
             self._idle = 0 if moved else self._idle + 1
             if not moved:
@@ -289,10 +305,10 @@ class Driver(threading.local):
         if self._no_budget is not None:
             raise self._no_budget
 
-    def _raise_broken(self) -> None:
+    def _raise_refused(self) -> None:
         """Report a job that can no longer be polled; its record is kept."""
-        if self._refused_jobs:
-            raise next(iter(self._refused_jobs.values()))
+        for error in self._refused_jobs.values():
+            raise error
 
     def raise_failed(self, *, at_once: bool = False) -> None:
         """Report the jobs that ended during this call without any answer.

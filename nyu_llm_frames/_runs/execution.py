@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, Generic, Protocol, TypeVar
@@ -27,14 +26,7 @@ from nyu_llm_frames._sidecar.stored import StoredRequests
 from nyu_llm_frames._stages.batches.job import Job
 from nyu_llm_frames._stages.batches.planning import unknown_states
 from nyu_llm_frames._stages.cost.estimate import Estimate, check_budget, total
-from nyu_llm_frames.errors import (
-    BatchJobFailedError,
-    BudgetError,
-    ConfigurationError,
-    ResumableRun,
-    RunTimeoutError,
-    UncertainSubmissionError,
-)
+from nyu_llm_frames.errors import ConfigurationError, ResumableRun
 
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 T = TypeVar("T")
@@ -71,9 +63,9 @@ class Execution(ABC, Generic[P]):
         carried: Callable[[], ResumableRun | None] = lambda: None,
     ) -> None:
         self.name, self.ctx = name, ctx
-        self._retries, self._max_cost, self._carried = retries, max_cost, carried
+        self._retries, self._max_cost = retries, max_cost
         self.tracker = JobTracker()
-        self._driver = Driver(name, ctx, self.tracker)
+        self._driver = Driver(name, ctx, self.tracker, carried)
 
     @abstractmethod
     def parts(self) -> Iterator[P]:
@@ -184,27 +176,15 @@ class Execution(ABC, Generic[P]):
         return any(self.of_each(lambda _, planner: planner.lost_its_plan()))
 
     # --- driving ----------------------------------------------------------------------------
-    @contextmanager
-    def driving(self, timeout: float | None = None, *, polls: bool = False) -> Iterator[Driver]:
-        """Wrap one call of the user; errors that the run can settle carry it."""
-        try:
-            with self._driver.driving(timeout, polls=polls):
-                yield self._driver
-        except (
-            BudgetError, UncertainSubmissionError, BatchJobFailedError, RunTimeoutError
-        ) as error:  # fmt: skip
-            error.run = self._carried()
-            raise
-
     def start(self) -> None:
         """Plan, upload and submit, without a poll."""
-        with self.driving() as driver:
+        with self._driver.driving() as driver:
             if self.plan():
                 driver.start()
 
     def answer(self, wait: bool, timeout: float | None) -> None:
         """Plan, and wait until all is over or take one step."""
-        with self.driving(timeout) as driver:
+        with self._driver.driving(timeout) as driver:
             if not self.plan():
                 return
             if wait:
@@ -215,7 +195,7 @@ class Execution(ABC, Generic[P]):
 
     def poll(self, *, at_once: bool = False) -> None:
         """Advance every batch job by one step; report failed ones `at_once`, or at the end."""
-        with self.driving(polls=True) as driver:
+        with self._driver.driving(polls=True) as driver:
             self.survey()
             if self.lost_its_plan():
                 self.plan_more()
@@ -224,14 +204,14 @@ class Execution(ABC, Generic[P]):
 
     def wait(self, timeout: float | None = None) -> None:
         """Wait until every request has an answer, or has no attempts left."""
-        with self.driving(timeout) as driver:
+        with self._driver.driving(timeout) as driver:
             self.survey()
             driver.until_over(self.plan_more)
             driver.raise_failed()
 
     def retry(self) -> int:
         """Send all without a good answer again, even with no attempts left; return how many."""
-        with self.driving() as driver:
+        with self._driver.driving() as driver:
             under_way = self.plan(again=True)
             if under_way:
                 driver.start()
@@ -239,7 +219,7 @@ class Execution(ABC, Generic[P]):
 
     def cancel(self) -> list[str]:
         """Cancel the run's jobs; return the batch ids."""
-        with self.driving() as driver:
+        with self._driver.driving() as driver:
             self.tracker.jobs.update((job.name, None) for job in self.find_jobs())
             return driver.cancel()
 
@@ -249,5 +229,5 @@ class Execution(ABC, Generic[P]):
             raise ConfigurationError(
                 'Give either adopt="<batch id>" or resubmit=True (--adopt BATCH_ID or --resubmit).'
             )
-        with self.driving() as driver:
+        with self._driver.driving() as driver:
             driver.resolve(adopt, resubmit)

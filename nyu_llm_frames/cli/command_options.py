@@ -39,8 +39,6 @@ OUT = _Path(dir_okay=False, path_type=Path)
 FOLDER = _Path(file_okay=False, path_type=Path)
 
 _LOCAL = ("upstream", "answers", "gguf", "data")
-
-
 _GROUPS = (
     "Input", "Prompt", "Model", "New columns", "Run", "Embedded gateway", "Gateway", "Options"
 )  # fmt: skip
@@ -82,23 +80,21 @@ def _in(group: str) -> Callable[..., Callable[[F], F]]:
     return partial(click.option, cls=_Option, group=group)
 
 
-_gateway, _local = _in("Gateway"), partial(_in("Gateway"), hidden=True)
-_prompt, _model, _columns = _in("Prompt"), _in("Model"), _in("New columns")
-_run = _in("Run")
+_gateway, _prompt, _model = _in("Gateway"), _in("Prompt"), _in("Model")
+_columns, run_option = _in("New columns"), _in("Run")
 
 
-local = _all(
-    _in("Embedded gateway")(
-        "--upstream", metavar="URL", help="An OpenAI-compatible server that answers."
-    ),
-    _in("Embedded gateway")(
-        "--answers", type=click.Choice(["echo"]), help="No model: repeat the prompt."
-    ),
-    _in("Embedded gateway")("--gguf", type=FILE, help="A model file of your own."),
-    _in("Embedded gateway")(
-        "--data", type=FOLDER, help="Its job folder. Default: the user's data folder."
-    ),
-)
+def _embedded(option: Callable[..., Callable[[F], F]]) -> Callable[[F], F]:
+    """Add the options of the embedded gateway."""
+    return _all(
+        option("--upstream", metavar="URL", help="An OpenAI-compatible server that answers."),
+        option("--answers", type=click.Choice(["echo"]), help="No model: repeat the prompt."),
+        option("--gguf", type=FILE, help="A model file of your own."),
+        option("--data", type=FOLDER, help="Its job folder. Default: the user's data folder."),
+    )
+
+
+local = _embedded(_in("Embedded gateway"))
 data = _all(
     click.argument("input", nargs=-1, required=True, type=DATA),
     _in("Input")("--sep", metavar="CHAR", help="Separates the columns of a CSV file."),
@@ -117,10 +113,7 @@ gateway = _all(
     _gateway("--base-url", help="Default: PORTKEY_BASE_URL, else NYU's gateway."),
     _gateway("--provider", help="Default: PORTKEY_PROVIDER, else @vertexai."),
     _gateway("--bucket", help="Default: NYU_LLM_BUCKET."),
-    _local("--upstream", metavar="URL"),
-    _local("--answers", type=click.Choice(["echo"])),
-    _local("--gguf", type=FILE),
-    _local("--data", type=FOLDER),
+    _embedded(partial(_gateway, hidden=True)),
 )
 
 template = _all(
@@ -163,20 +156,19 @@ columns = _all(
 
 model = _model("--model", required=True, help="Name, also as @provider/name.")
 any_model = _model("--model", default="model", help="Affects only the ids.")
-sidecar_option = _run(
+sidecar_option = run_option(
     "--sidecar", type=FOLDER, help="Run folder. Default: <output's name>.llm beside the output."
 )
-out = _run("--out", type=OUT, help="Output of the later batch, beside its sidecar.")
+out = run_option("--out", type=OUT, help="Output of the later batch, beside its sidecar.")
 sidecar = _all(
     click.argument("sidecar", type=FOLDER, default=Path("llm_sidecar")),
     click.option("--run", help="Only the batch jobs of this run."),
 )
-max_cost = _run("--max-cost", type=float, metavar="USD", help="Refuse to pay more.")
-timeout = _run("--timeout", type=float, metavar="SECONDS", help="Longest wait.")
-retries = _run(
+max_cost = run_option("--max-cost", type=float, metavar="USD", help="Refuse to pay more.")
+timeout = run_option("--timeout", type=float, metavar="SECONDS", help="Longest wait.")
+retries = run_option(
     "--retries", type=int, default=1, show_default=True, help="Further attempts after a failure."
 )
-run_option = _run
 
 
 def take_gateway(given: dict[str, Any]) -> Gateway | None:

@@ -112,16 +112,14 @@ def examine(gateway: Gateway, model: str) -> Iterator[Finding]:
         return
     if route is not None:
         yield Finding("network", "ok", str(route))
-    connection = None
     try:
-        opened = gateway.connect()
-        opened.load_client()
-        connection = opened
+        connection = gateway.connect()
+        connection.load_client()
     except ConfigurationError as e:
         yield _failed("settings", e, _settings_fix(gateway))
+        return
     except GatewayUnavailableError as e:
         yield _failed("settings", e, "Read the log that the message names.")
-    if connection is None:
         return
     yield Finding("settings", "ok", f"{gateway!r}; {gateway.identity}, provider {gateway.realm}")
     ends = ("network", "gateway", "key")
@@ -140,19 +138,6 @@ def _reach(gateway: Gateway, connection: Connection, model: str) -> Iterator[Fin
     """Read the job list: one call that shows whether the gateway is up and accepts the key."""
     try:
         jobs = connection.list()
-    except AuthenticationError as e:
-        yield Finding("gateway", "ok", f"{gateway.identity} answers")
-        if e.status_code == 401:
-            yield _failed("key", e, "Set PORTKEY_API_KEY to a key that is valid.")
-        else:
-            yield Finding("key", "ok", "not refused")
-            yield _failed(
-                "job list",
-                e,
-                "Without the list an uncertain submission cannot settle itself; everything "
-                f"else works. Ask {NYU_CONTACT} for the right to list batch jobs.",
-            )
-        return
     except GatewayUnavailableError as e:
         yield _failed("gateway", e, _fix(gateway, e))
         return
@@ -161,14 +146,23 @@ def _reach(gateway: Gateway, connection: Connection, model: str) -> Iterator[Fin
         return
     except GatewayError as e:
         yield Finding("gateway", "ok", f"{gateway.identity} answers")
+        if e.status_code == 401:
+            yield _failed("key", e, "Set PORTKEY_API_KEY to a key that is valid.")
+            return
         yield Finding("key", "ok", "not refused")
-        yield _failed(
-            "job list",
-            e,
-            "If the bucket fails as well: is PORTKEY_BASE_URL complete (NYU's ends in /v1/), and "
-            f"{gateway.realm} a provider of the gateway (PORTKEY_PROVIDER)? If the bucket is ok, "
-            "everything works but the list: an uncertain submission cannot settle itself.",
-        )
+        if isinstance(e, AuthenticationError):
+            fix = (
+                "Without the list an uncertain submission cannot settle itself; everything "
+                f"else works. Ask {NYU_CONTACT} for the right to list batch jobs."
+            )
+        else:
+            fix = (
+                "If the bucket fails as well: is PORTKEY_BASE_URL complete (NYU's ends in /v1/), "
+                f"and {gateway.realm} a provider of the gateway (PORTKEY_PROVIDER)? If the bucket "
+                "is ok, everything works but the list: an uncertain submission cannot settle "
+                "itself."
+            )
+        yield _failed("job list", e, fix)
         return
     yield Finding("gateway", "ok", f"{gateway.identity} answers")
     yield Finding("key", "ok", "accepted")
@@ -193,12 +187,8 @@ def _upload(gateway: Gateway, connection: Connection, model: str) -> Iterator[Fi
         try:
             file_id = connection.upload(file, name, model)
         except AuthenticationError as e:
-            yield _failed(
-                "bucket",
-                e,
-                f"The key may not write to the bucket: ask {NYU_CONTACT}, or set NYU_LLM_BUCKET "
-                "to your bucket.",
-            )
+            fix = f"ask {NYU_CONTACT}, or set NYU_LLM_BUCKET to your bucket."
+            yield _failed("bucket", e, f"The key may not write to the bucket: {fix}")
         except GatewayUnavailableError as e:
             if e.status_code is None:
                 yield _failed("bucket", e, _fix(gateway, e))
@@ -207,12 +197,8 @@ def _upload(gateway: Gateway, connection: Connection, model: str) -> Iterator[Fi
             more = f" Or does the key lack write access? Ask {NYU_CONTACT}."
             yield _failed("bucket", e, _fix(gateway, e) + more, code=exits.ERROR)
         except GatewayError as e:
-            yield _failed(
-                "bucket",
-                e,
-                f"Is NYU_LLM_BUCKET the name of your bucket? It comes from {NYU_CONTACT}. If the "
-                "job list failed as well, begin there.",
-            )
+            fix = f"It comes from {NYU_CONTACT}. If the job list failed as well, begin there."
+            yield _failed("bucket", e, f"Is NYU_LLM_BUCKET the name of your bucket? {fix}")
         else:
             yield Finding("bucket", "ok", f"uploaded {len(lines)} bytes: {file_id}")
 
@@ -371,3 +357,6 @@ def _print(finding: Finding) -> None:
     click.echo(f"{click.style(word.ljust(4), fg=color)}  {finding.step}: {finding.found}")
     if finding.fix:
         click.echo(f"      fix: {finding.fix}")
+
+
+COMMANDS = (doctor,)

@@ -37,23 +37,16 @@ MEANING: dict[int, str] = {
 }
 
 # The first match counts.
-_KINDS: tuple[tuple[type[Exception], int], ...] = (
+_KINDS: tuple[tuple[type[Exception] | tuple[type[Exception], ...], int], ...] = (
     (errors.UncertainSubmissionError, UNCERTAIN),
     (errors.BatchJobFailedError, JOB_FAILED),
     (errors.RunTimeoutError, PENDING),
     (errors.PartialResultError, NO_GOOD_ANSWER),
     (errors.BudgetError, TOO_EXPENSIVE),
     (errors.AuthenticationError, NOT_ALLOWED),
-    (errors.GatewayUnavailableError, TRY_LATER),
-    (errors.SidecarLockedError, TRY_LATER),
-    (errors.SidecarError, ERROR),
-    (errors.GatewayError, ERROR),
-    (errors.ConfigurationError, USAGE),
-    (errors.TemplateError, USAGE),
-    (errors.MissingValueError, USAGE),
-    (errors.ColumnExistsError, USAGE),
-    (errors.RequestError, USAGE),
-    (errors.SchemaError, USAGE),
+    ((errors.GatewayUnavailableError, errors.SidecarLockedError), TRY_LATER),
+    ((errors.ConfigurationError, errors.TemplateError, errors.MissingValueError), USAGE),
+    ((errors.ColumnExistsError, errors.RequestError, errors.SchemaError), USAGE),
 )
 
 

@@ -14,25 +14,15 @@ import click
 import nyu_llm_frames
 from nyu_llm_frames._shared import options as _options
 from nyu_llm_frames.cli import (
+    doctor,
     exits,
+    price_list,
+    serve,
     show,
+    sidecar_commands,
+    stored_views,
+    table_commands,
 )
-from nyu_llm_frames.cli import (
-    price_list as prices,
-)
-from nyu_llm_frames.cli import (
-    serve as server,
-)
-from nyu_llm_frames.cli import (
-    sidecar_commands as sidecar,
-)
-from nyu_llm_frames.cli import (
-    stored_views as views,
-)
-from nyu_llm_frames.cli import (
-    table_commands as files,
-)
-from nyu_llm_frames.cli.doctor import doctor
 from nyu_llm_frames.errors import (
     LLMFramesError,
     PartialResultWarning,
@@ -101,12 +91,6 @@ def cli(quiet: bool, poll_interval: float | None) -> None:
     """
 
 
-for _command in (
-    *files.COMMANDS,
-    *views.COMMANDS,
-    *sidecar.COMMANDS,
-    *prices.COMMANDS,
-    *server.COMMANDS,
-    doctor,
-):
-    cli.add_command(_command)
+for _module in (table_commands, stored_views, sidecar_commands, price_list, serve, doctor):
+    for _command in _module.COMMANDS:
+        cli.add_command(_command)

@@ -23,23 +23,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _COLOURS = {
-    "ok": "green",
-    "completed": "green",
-    "done": "green",
-    "pending": "cyan",
-    "running": "cyan",
-    "queued": "cyan",
-    "skipped": "yellow",
-    "truncated": "yellow",
-    "empty": "red",
-    "failed": "red",
-    "missing": "red",
-    "refused": "red",
-    "blocked": "red",
-    "invalid": "red",
-    "damaged": "red",
-    "cancelled": "red",
-    "expired": "red",
+    **dict.fromkeys(("ok", "completed", "done"), "green"),
+    **dict.fromkeys(("pending", "running", "queued"), "cyan"),
+    **dict.fromkeys(("skipped", "truncated"), "yellow"),
+    **dict.fromkeys(("empty", "failed", "missing", "refused", "blocked", "invalid"), "red"),
+    **dict.fromkeys(("damaged", "cancelled", "expired"), "red"),
 }
 _CELL, _NARROWEST = 60, 8
 
@@ -102,7 +90,7 @@ def counts(numbers: Mapping[str, int]) -> str:
 
 def coloured(word: str) -> str:
     """Return a status in its color; without a terminal click removes the color again."""
-    return click.style(word, fg=_COLOURS.get(word))
+    return click.style(word, fg=_COLOURS[word]) if word in _COLOURS else word
 
 
 def table(data: pd.DataFrame, whole: Sequence[str] = ()) -> None:
@@ -114,10 +102,7 @@ def table(data: pd.DataFrame, whole: Sequence[str] = ()) -> None:
     widths = _fit(widths, room, [name in whole for name in header])
     click.echo(click.style(_line(header, widths), bold=True))
     for row in rows:
-        words = [w if len(w) <= n else w[: n - 1] + "…" for w, n in zip(row, widths, strict=True)]
-        padded = [w.ljust(n) for w, n in zip(words, widths, strict=True)]
-        shown = [coloured(w.strip()) + w[len(w.rstrip()) :] if w.strip() else w for w in padded]
-        click.echo("  ".join(shown).rstrip())
+        click.echo(_line(row, widths, coloured))
 
 
 def _fit(widths: list[int], room: int, whole: list[bool]) -> list[int]:
@@ -132,9 +117,10 @@ def _fit(widths: list[int], room: int, whole: list[bool]) -> list[int]:
     return out
 
 
-def _line(words: list[str], widths: list[int]) -> str:
-    cut = [w if len(w) <= n else w[: n - 1] + "…" for w, n in zip(words, widths, strict=True)]
-    return "  ".join(w.ljust(n) for w, n in zip(cut, widths, strict=True)).rstrip()
+def _line(words: list[str], widths: list[int], style: Callable[[str], str] = str) -> str:
+    pairs = zip(words, widths, strict=True)
+    cut = [(w if len(w) <= n else w[: n - 1] + "…", n) for w, n in pairs]
+    return "  ".join(style(w) + " " * (n - len(w)) for w, n in cut).rstrip()
 
 
 def _cell(value: object) -> str:

@@ -128,11 +128,8 @@ def preview(n: int, json_: bool, **given: Any) -> None:
 
 def _shown(message: dict[str, Any]) -> str:
     content = message["content"]
-    return (
-        content
-        if isinstance(content, str)
-        else "".join(p.get("text", " [image] ") for p in content)
-    )
+    parts = [{"text": content}] if isinstance(content, str) else content
+    return "".join(part.get("text", " [image] ") for part in parts)
 
 
 @click.command(cls=options.Grouped)

@@ -21,7 +21,7 @@ from support.stand_in import StandIn
 
 import nyu_llm_frames as llm
 from nyu_llm_frames._runs.arguments import Arguments
-from nyu_llm_frames._runs.file_head import head
+from nyu_llm_frames._runs.file_run import head
 from nyu_llm_frames._stages.prompts.python_values import to_python
 from nyu_llm_frames._tables.csv_cells import Guess, parsed, plain, typed
 from nyu_llm_frames._tables.csv_text import CsvSource, column_names

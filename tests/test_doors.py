@@ -18,7 +18,7 @@ import pytest
 from support.kinds import KINDS, NEW_YORK
 
 from nyu_llm_frames._runs.arguments import Arguments
-from nyu_llm_frames._runs.file_head import head
+from nyu_llm_frames._runs.file_run import head
 
 MODEL = "gemini-3-flash-preview"
 TEMPLATE = "x: {% if x is none %}-{% else %}{{ x }}{% endif %}"

@@ -32,7 +32,7 @@ from support.stand_in import StandIn
 
 import nyu_llm_frames as llm
 from nyu_llm_frames._runs.arguments import Arguments
-from nyu_llm_frames._runs.file_head import estimate_file, head
+from nyu_llm_frames._runs.file_run import estimate_file, head
 from nyu_llm_frames._tables.source import open_source
 from nyu_llm_frames.cli.main import cli
 from nyu_llm_frames.errors import ColumnExistsError, ConfigurationError

@@ -19,6 +19,7 @@ from support import rows
 from support.stand_in import StandIn, answer
 
 import nyu_llm_frames as llm
+from nyu_llm_frames._tables.columns import AnswerColumns
 from nyu_llm_frames._tables.filling import Fill, choose
 from nyu_llm_frames.errors import BudgetError, ConfigurationError, PartialResultWarning
 
@@ -231,11 +232,11 @@ def test_a_field_that_may_be_null_is_no_missing_value() -> None:
         {"a": ["x", None, "z"], "b": [None, None, "y"], "r_error": [None, None, "no"]}
     )
     both = compile_schema({"a": str, "b": str | None})
-    assert choose(df, "r", both, "").rows.tolist() == [1, 2]
+    assert choose(df, AnswerColumns("r", both)).rows.tolist() == [1, 2]
     only = compile_schema({"b": str | None})
-    assert choose(df, "r", only, "").rows.tolist() == [0, 1, 2]
+    assert choose(df, AnswerColumns("r", only)).rows.tolist() == [0, 1, 2]
     told = df.assign(r_status=["ok", "skipped", "invalid"])
-    assert choose(told, "r", only, "").rows.tolist() == [1, 2]
+    assert choose(told, AnswerColumns("r", only)).rows.tolist() == [1, 2]
 
 
 @settings(max_examples=60)

@@ -37,7 +37,6 @@ def _facts(summary: Summary) -> list[tuple[str, str]]:
 
 
 def run_text(summary: Summary) -> str:
-    """Return the text form of a run."""
     counts = ", ".join(f"{n:,} {status}" for status, n in summary.ordered_counts())
     lines = [f"Run {summary.name}: {summary.state}", f"  rows         {summary.rows:,}: {counts}"]
     if not counts:

@@ -29,7 +29,7 @@ from nyu_llm_frames._sidecar.storage import atomic_file
 from nyu_llm_frames._stages.answers.answer import RANK, SHOWN, Answer
 from nyu_llm_frames._stages.answers.blocks import BlockSplitter
 from nyu_llm_frames._stages.answers.classify import no_answer
-from nyu_llm_frames._stages.answers.lines import Parsed, has_replacement, parse_lines
+from nyu_llm_frames._stages.answers.lines import has_replacement, parse_lines
 from nyu_llm_frames._stages.batches import shards as _shards
 from nyu_llm_frames._stages.batches.planning import Ints
 from nyu_llm_frames._stages.requests.bodies import (
@@ -39,6 +39,7 @@ from nyu_llm_frames._stages.requests.bodies import (
 )
 from nyu_llm_frames._tables.columns import answer_frame
 from nyu_llm_frames._tables.file_content import HEAD_BYTES, kind_of
+from nyu_llm_frames._tables.text_file import reading
 from nyu_llm_frames.errors import ConfigurationError, PartialResultWarning
 
 _CHUNK_BYTES = 1 << 20
@@ -104,7 +105,6 @@ def _is_request_file(path: Path) -> bool:
 
 
 def _request_ids(path: Path) -> Iterator[str]:
-    """Yield the ids of a request file written here."""
     start = len(REQUEST_START) - 2  # with the first letters of the id
     with path.open("rb") as file:
         for line in file:
@@ -140,17 +140,18 @@ def from_jsonl(call: PreparedCall, given: Sequence[str | Path]) -> Any:
     reason = "they are empty"
     try:
         for path in paths:
-            for parsed in _parsed(path):
+            for parsed in map(parse_lines, _lines(path)):
                 if parsed.orphans and not unread:
                     reason = f"the first: {parsed.orphans[0].reason}"
                 unread += len(parsed.orphans)
-                mine = [a for a in parsed.answers if a.custom_id in place]
-                ours += len(mine)
-                strange.update({a.custom_id: 1 for a in parsed.answers if a.custom_id not in place})
-                found = [_judged(a, call, place[a.custom_id]) for a in mine]
                 better = []
-                for answer in found:
-                    i = place[answer.custom_id]
+                for found in parsed.answers:
+                    i = place.get(found.custom_id)
+                    if i is None:
+                        strange[found.custom_id] = 1
+                        continue
+                    ours += 1
+                    answer = _judged(found, call, i)
                     if RANK[answer.status] > rank[i]:
                         rank[i] = RANK[answer.status]
                         better.append(answer)
@@ -175,7 +176,7 @@ def from_jsonl(call: PreparedCall, given: Sequence[str | Path]) -> Any:
         + (f"; {len(strange):,} ids that belong to no row" if strange else "")
         + (f"; {count(unread, 'line')} without an answer to anything ({reason})" if unread else ""),
     )
-    result = Collected(*execution.one_part())
+    result = Collected.now(*execution.one_part())
     trouble = result.trouble
     if trouble:
         warnings.warn(trouble, PartialResultWarning, stacklevel=users_level())
@@ -184,11 +185,11 @@ def from_jsonl(call: PreparedCall, given: Sequence[str | Path]) -> Any:
 
 def _judged(answer: Answer, call: PreparedCall, place: int) -> Answer:
     """Flag a text with damaged characters that its prompt does not have."""
-    if not has_replacement(answer.text):
-        return answer
-    if reads_as_replacement(call.requests.fragments[place].as_py()):
-        return answer
-    return msgspec.structs.replace(answer, status="damaged", error=_DAMAGED)
+    if has_replacement(answer.text) and not reads_as_replacement(
+        call.requests.fragments[place].as_py()
+    ):
+        return msgspec.structs.replace(answer, status="damaged", error=_DAMAGED)
+    return answer
 
 
 def _foreign(custom_id: str, call: PreparedCall, paths: Sequence[Path]) -> ConfigurationError:
@@ -249,11 +250,8 @@ def read_output(path: str | Path) -> pd.DataFrame:
 def _check(path: Path) -> None:
     if not path.is_file():
         raise ConfigurationError(f"There is no output file {path}.")
-    try:
-        with path.open("rb") as file:
-            kind = kind_of(path, file.read(HEAD_BYTES))
-    except OSError as e:
-        raise ConfigurationError(f"{path} cannot be read: {e.strerror or e}.") from None
+    with reading(path), path.open("rb") as file:
+        kind = kind_of(path, file.read(HEAD_BYTES))
     if kind is not None:
         raise ConfigurationError(
             f"{path} is {kind[0]}, and an output file is JSON lines. Unpack it, or download it "
@@ -263,15 +261,7 @@ def _check(path: Path) -> None:
 
 def _lines(path: Path) -> Iterator[list[bytes]]:
     splitter = BlockSplitter()
-    try:
-        with path.open("rb") as file:
-            while chunk := file.read(_CHUNK_BYTES):
-                yield splitter.feed(chunk)
-    except OSError as e:
-        raise ConfigurationError(f"{path} cannot be read: {e.strerror or e}.") from None
+    with reading(path), path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            yield splitter.feed(chunk)
     yield splitter.close()
-
-
-def _parsed(path: Path) -> Iterator[Parsed]:
-    for lines in _lines(path):
-        yield parse_lines(lines)

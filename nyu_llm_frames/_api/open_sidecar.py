@@ -19,6 +19,7 @@ from nyu_llm_frames._sidecar import storage as _storage
 from nyu_llm_frames._sidecar.answer_store import SCHEMA, read_answers
 from nyu_llm_frames._sidecar.folder import FOLDERS, RunRecord, Sidecar
 from nyu_llm_frames._stages.batches.job import Job
+from nyu_llm_frames._tables.columns import NULLABLE
 from nyu_llm_frames.errors import SidecarError
 
 
@@ -62,12 +63,7 @@ class OpenSidecar:
         ]
         schema = pa.schema([SCHEMA.field(name) for name in columns])
         table = pa.concat_tables(tables) if tables else schema.empty_table()
-        dtypes = {
-            pa.string(): pd.StringDtype(),
-            pa.large_string(): pd.StringDtype(),
-            pa.int64(): pd.Int64Dtype(),
-        }
-        frame: pd.DataFrame = table.to_pandas(types_mapper=dtypes.get)
+        frame: pd.DataFrame = table.to_pandas(types_mapper=NULLABLE.get)
         return frame
 
     def export(self, path: str | Path) -> Path:

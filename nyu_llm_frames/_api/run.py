@@ -231,7 +231,7 @@ class Run(Generic[T]):
         }
 
     def _collected(self) -> Collected:
-        return Collected(self._call, self._planner)
+        return Collected.now(self._call, self._planner)
 
     def _summary(self) -> Summary:
         """Return what the displays show, from the sidecar as it is now.

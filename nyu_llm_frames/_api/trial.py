@@ -34,7 +34,7 @@ from nyu_llm_frames._stages.batches.planning import RequestStates
 from nyu_llm_frames._stages.cost.estimate import check_budget
 from nyu_llm_frames._stages.cost.prices import price_of
 from nyu_llm_frames._stages.cost.projection import Trial, interval
-from nyu_llm_frames._tables.columns import Outcome
+from nyu_llm_frames._tables.columns import Objects, Outcome
 from nyu_llm_frames.errors import ConfigurationError
 
 
@@ -74,7 +74,7 @@ def trial(frame: Any, arguments: Arguments, *, n: int, random_state: Any, clock:
             if len(wanted):
                 _ask(part, execution, asking, wanted)
     seconds = clock.monotonic() - started
-    collected = Collected(part, planner)
+    collected = Collected.now(part, planner)
     collected.outcome = with_unstored(collected.outcome, asking.unstored)
     out = collected.frame
     report = _report(ctx, part, whole, collected.outcome.status, wanted, states, seconds)
@@ -84,7 +84,6 @@ def trial(frame: Any, arguments: Arguments, *, n: int, random_state: Any, clock:
 
 
 def _ask(part: PreparedCall, execution: CallExecution, asking: LiveRequests, wanted: Ints) -> None:
-    """Record the trial, and send its requests."""
     ctx = execution.ctx
     ctx.connect()
     tell_unknown_model(ctx, part)
@@ -111,8 +110,8 @@ def _report(
     ctx: Context,
     part: PreparedCall,
     whole: PreparedCall,
-    status: np.ndarray[Any, np.dtype[np.object_]],
-    wanted: np.ndarray[Any, np.dtype[np.int64]],
+    status: Objects,
+    wanted: Ints,
     states: RequestStates,
     seconds: float,
 ) -> Trial:
@@ -136,6 +135,9 @@ def _report(
         rest = interval(price.cost(prompt[known], (written + thought)[known]), ahead.to_pay)
         rest = rest or ahead.usd_batch
     answered = max(1, int(np.isin(status, ("pending", "missing", "failed"), invert=True).sum()))
+    total: list[float | None] = [None, None, None]
+    if rest is not None and so_far is not None:
+        total = [so_far + usd for usd in (rest.expected, rest.low, rest.high)]
     return Trial(
         rows=len(part.table),
         requests=len(part.requests),
@@ -151,7 +153,7 @@ def _report(
         usd_trial=now,
         to_pay=ahead.to_pay,
         usd_so_far=so_far,
-        usd_total=None if rest is None or so_far is None else so_far + rest.expected,
-        usd_total_low=None if rest is None or so_far is None else so_far + rest.low,
-        usd_total_high=None if rest is None or so_far is None else so_far + rest.high,
+        usd_total=total[0],
+        usd_total_low=total[1],
+        usd_total_high=total[2],
     )

@@ -22,15 +22,13 @@ from nyu_llm_frames._sidecar.answer_store import Best, gather, name_of, read_ans
 from nyu_llm_frames._sidecar.folder import IDS, Sidecar
 from nyu_llm_frames._sidecar.id_lookup import positions
 from nyu_llm_frames._stages.batches.job import UNPAID
-from nyu_llm_frames._stages.batches.planning import RequestStates, to_send
+from nyu_llm_frames._stages.batches.planning import Ints, Mask, RequestStates, to_send
 from nyu_llm_frames._stages.batches.wire import read_json
 from nyu_llm_frames._stages.cost import tokens as _tokens
 from nyu_llm_frames._stages.cost.estimate import Demand, Estimate, estimate, total
 from nyu_llm_frames._stages.cost.prices import FREE, Floats, Price, price_of
 from nyu_llm_frames._stages.cost.tokens import DEFAULT, Observed, Scale, Weighed, Weights
 from nyu_llm_frames._stages.requests.bodies import Requests, encode
-
-Ints = np.ndarray[Any, np.dtype[np.int64]]
 
 TRIAL = "trial-"
 """Names of runs whose answers were bought live, at the live rate."""
@@ -49,7 +47,7 @@ def to_pay(
     *,
     retries: int,
     again: bool | None,
-) -> tuple[np.ndarray[Any, np.dtype[np.bool_]], Ints]:
+) -> tuple[Mask, Ints]:
     """Return which requests the next upload would pay, and how often each may be sent.
 
     With `again` also requests with no attempts left; None where only what is planned is sent.

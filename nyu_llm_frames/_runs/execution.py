@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -24,11 +24,10 @@ from nyu_llm_frames._runs.estimating import estimate_requests
 from nyu_llm_frames._sidecar.folder import Sidecar
 from nyu_llm_frames._sidecar.stored import StoredRequests
 from nyu_llm_frames._stages.batches.job import Job
-from nyu_llm_frames._stages.batches.planning import unknown_states
+from nyu_llm_frames._stages.batches.planning import Mask, unknown_states
 from nyu_llm_frames._stages.cost.estimate import Estimate, check_budget, total
 from nyu_llm_frames.errors import ConfigurationError, ResumableRun
 
-Mask = np.ndarray[Any, np.dtype[np.bool_]]
 T = TypeVar("T")
 
 
@@ -151,7 +150,10 @@ class Execution(ABC, Generic[P]):
 
     # --- planning ---------------------------------------------------------------------------
     def plan(self, *, again: bool = False) -> int:
-        """Plan the run, with `again` from scratch; return how many requests are under way."""
+        """Plan the run; with `again`, also requests with no attempts left and canceled ones.
+
+        Return how many requests are under way.
+        """
         if again:
             self.tracker.forget_failures()
         return self.plan_parts(again=again)

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,7 +24,7 @@ from nyu_llm_frames._sidecar.bands import PREFIX, LargeSidecar, prefixes
 from nyu_llm_frames._stages.requests.bodies import Requests, first_of_each
 from nyu_llm_frames._tables import filling
 from nyu_llm_frames._tables.arrow_columns import RowNumbers
-from nyu_llm_frames._tables.frame import missing_value_error
+from nyu_llm_frames._tables.frame import missing_in_all
 from nyu_llm_frames._tables.source import Source
 from nyu_llm_frames._tables.spill import LIMIT_BYTES, Spill
 from nyu_llm_frames._tables.table import Ints, Piece
@@ -72,28 +71,24 @@ class RequestBands:
     @property
     def used(self) -> list[str]:
         """The columns that the prompts are made of."""
-        wanted = {*self.head.used, *self._deciding}
+        wanted = {*self.head.used, *(self.head.new_columns.deciding if self.head.fills else ())}
         used = [name for name in self.source.columns if name in wanted]
         return used or list(self.source.columns[:1])  # rows have to be counted anyway
-
-    @property
-    def _deciding(self) -> list[str]:
-        if not self.head.fills:
-            return []
-        return filling.deciding(self.arguments.output, self.head.schema, self.arguments.prefix)
 
     def choose(self, piece: Piece, first: int) -> tuple[Piece, filling.Fill | None]:
         """Return the rows of a piece that are sent, and their places in it."""
         if not self.head.fills:
             return piece, None
-        there = {name: piece.values[name] for name in self._deciding if name in piece.values}
-        columns = {name: pd.Series(cells, dtype=object) for name, cells in there.items()}
-        fill = self.head.lacking(pd.DataFrame(columns, index=range(piece.rows)))
+        new, cells = self.head.new_columns, piece.values
+        columns = {
+            name: pd.Series(cells[name], dtype=object) for name in new.deciding if name in cells
+        }
+        fill = filling.choose(pd.DataFrame(columns, index=range(piece.rows)), new)
         return piece.take(fill.rows, first), fill
 
     def fill(self) -> None:
         """Read the file and render every prompt; missing values are counted in all rows."""
-        missing_rows = _Holes()
+        missing: list[MissingValueError] = []
         held, settled = 0, False
         for piece in self.source.pieces(self.used, index=self.head.template.uses_index):
             first, self.rows = self.rows, self.rows + piece.rows
@@ -102,15 +97,12 @@ class RequestBands:
             try:
                 requests = render(self.head, [chosen], first)
             except MissingValueError as e:
-                missing_rows.add(e)
+                missing.append(e)
                 continue
             self.asked += chosen.rows
             if fill is not None and self.is_typed:
-                filling.check_cells(
-                    fill, self.arguments.output, self.head.schema,
-                    prefix=self.arguments.prefix, first=first,
-                )  # fmt: skip
-            if missing_rows.first is not None:
+                filling.check_cells(fill, self.head.new_columns, first=first)
+            if missing:
                 continue
             table = _rows(requests, first, None if fill is None else fill.rows)
             if settled:
@@ -123,7 +115,8 @@ class RequestBands:
                 self._parts = int(min(_MOST_PARTS, max(2, total // _PART_BYTES)))
                 self._settle()
                 settled = True
-        missing_rows.report(self.head.template.has_object)
+        if missing:
+            raise missing_in_all(missing, self.head.template.has_object)
         self._settle()
 
     def _settle(self) -> None:
@@ -176,7 +169,6 @@ class RequestBands:
         return replace(self.head, table=RowNumbers(table["row"].to_numpy()), requests=requests)
 
     def close(self) -> None:
-        """Remove what was written."""
         self._spill.close()
 
 
@@ -226,26 +218,3 @@ def _in_file(error: ColumnExistsError, source: Source) -> ColumnExistsError:
         "with output= or prefix=.",
         columns=error.columns,
     )
-
-
-class _Holes:
-    """Missing values of all pieces, reported in one error."""
-
-    def __init__(self) -> None:
-        self.first: MissingValueError | None = None
-        self._counts: dict[Any, int] = {}
-        self._rows: list[Any] = []
-
-    def add(self, error: MissingValueError) -> None:
-        self.first = self.first or error
-        for column, count in error.columns.items():
-            self._counts[column] = self._counts.get(column, 0) + count
-        self._rows += error.rows
-
-    def report(self, has_object: bool) -> None:
-        """Raise one error for all of them."""
-        if self.first is None:
-            return
-        if len(self._counts) == len(self.first.columns) and self._counts == self.first.columns:
-            raise self.first
-        raise missing_value_error(self._rows[:4], self._counts, has_object)

@@ -1,34 +1,40 @@
 """One run over a file: planned band by band, driven as one, joined range by range.
 
-Comes in: a source and the arguments of a call. Goes out: batch jobs, answers in the sidecar, and
-the output file. Planning, driving and reading use the same code as for a frame.
+Comes in: a file and the arguments of a call. Goes out: batch jobs, answers in the sidecar, and the
+output file; or the first rows as a frame, or an estimate. Planning, driving and reading use the
+same code as for a frame.
 """
 
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 
 from nyu_llm_frames._jobs.context import Context
 from nyu_llm_frames._jobs.planner import Planner
 from nyu_llm_frames._runs.arguments import Arguments
 from nyu_llm_frames._runs.file_requests import RequestBands
-from nyu_llm_frames._runs.launch import CallExecution, CallPart, sidecar_line
+from nyu_llm_frames._runs.launch import CallExecution, CallPart, first_lines, looked_at
 from nyu_llm_frames._runs.result import Collected
 from nyu_llm_frames._runs.stored_run import StoredRun
 from nyu_llm_frames._runs.summary import ending
-from nyu_llm_frames._shared.clock import Clock
+from nyu_llm_frames._shared.clock import Clock, current_clock
 from nyu_llm_frames._shared.progress import Progress
 from nyu_llm_frames._shared.reporter import Reporter
 from nyu_llm_frames._sidecar.bands import LargeSidecar
 from nyu_llm_frames._sidecar.storage import sidecar_errors
+from nyu_llm_frames._stages.cost.estimate import Estimate
 from nyu_llm_frames._tables import sink
 from nyu_llm_frames._tables.join import NewColumns
-from nyu_llm_frames._tables.source import Source, fingerprint
-from nyu_llm_frames._tables.work import work_folder
+from nyu_llm_frames._tables.source import Paths, Source, fingerprint, open_source
+from nyu_llm_frames._tables.spill import work_folder
+from nyu_llm_frames._tables.table import Piece
 from nyu_llm_frames.errors import ConfigurationError
 
 
@@ -53,7 +59,6 @@ class FileRun:
         self.cost: float | None = None
 
     def close(self) -> None:
-        """Remove the call's temporary files."""
         self._report.close()
         self.bands.close()
         shutil.rmtree(self._folder, ignore_errors=True)
@@ -71,9 +76,8 @@ class FileRun:
     def answer(self, wait: bool, timeout: float | None) -> None:
         """Render, estimate, plan, and wait or take one step."""
         head = self._head
-        self._tell(sidecar_line(head.sidecar_path))
-        for note in head.schema.notes if head.schema else ():
-            self._tell(note)
+        for line in first_lines(head):
+            self._tell(line)
         several = not self.source.path.is_dir() and len(self.source.files) > 1
         more = f" and {len(self.source.files) - 1:,} more" if several else ""
         self._tell(f"reading {self.source.path}{more}")
@@ -126,7 +130,7 @@ class FileRun:
         self.cost = 0.0
 
         def join(part: CallPart, planner: Planner) -> None:
-            found = Collected(part.call, planner)
+            found = Collected.now(part.call, planner)
             cost = found.cost
             self.cost = None if self.cost is None or cost is None else self.cost + cost
             rows, joined = part.call.table.numbers(), found.frame
@@ -148,3 +152,66 @@ class FileRun:
         counts = +counts
         self._report(Progress("done", ending(counts, self.cost)))
         return dict(counts), examples
+
+
+# --- without sending --------------------------------------------------------------------------
+def head(
+    path: Paths,
+    arguments: Arguments,
+    rows: int,
+    *,
+    check_columns: bool = False,
+    sep: str | None = None,
+    sheet: str | int | None = None,
+) -> pd.DataFrame:
+    """Return the first rows, with the columns that the prompts use."""
+    source = open_source(path, sep=sep, sheet=sheet)
+    with tempfile.TemporaryDirectory() as folder:
+        bands = RequestBands(source, arguments, Path(folder), check_columns=check_columns)
+        frames, there, found = [], 0, 0
+        for piece in source.pieces(bands.used, index=bands.head.template.uses_index):
+            chosen, _ = bands.choose(piece, there)
+            frames.append(_frame(chosen, there))
+            there += piece.rows
+            found += chosen.rows
+            if found >= rows:
+                break
+        _tell_notes(bands)
+    return pd.concat(frames).head(rows) if frames else pd.DataFrame(columns=list(source.columns))
+
+
+def _frame(piece: Piece, first: int) -> pd.DataFrame:
+    labels: Any = pd.RangeIndex(first, first + piece.rows)
+    if piece.index is not None:
+        labels = pd.Index(piece.index, dtype=object, tupleize_cols=False)
+    columns = {
+        name: pd.Series(values, index=labels, dtype=object) for name, values in piece.values.items()
+    }
+    return pd.DataFrame(columns, index=labels)
+
+
+def estimate_file(
+    path: Paths,
+    arguments: Arguments,
+    retries: int = 1,
+    *,
+    sep: str | None = None,
+    sheet: str | int | None = None,
+) -> Estimate:
+    """Estimate a whole file; no network, no file left behind."""
+    clock = current_clock()
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder) / "requests"
+        source = open_source(path, sep=sep, sheet=sheet)
+        bands = RequestBands(source, arguments, work, check_columns=False)
+        bands.fill()
+        _tell_notes(bands)
+        path = bands.head.sidecar_path
+        bands.sidecar = LargeSidecar(path, clock, create=None)
+        ctx = looked_at(bands.head, clock, bands.sidecar)
+        return CallExecution(bands.head, ctx, bands, bands.asked, retries=retries).estimate()[0]
+
+
+def _tell_notes(bands: RequestBands) -> None:
+    for note in bands.source.notes(bands.used):
+        Reporter(bands.head.options.progress)(Progress("note", note))

@@ -10,7 +10,6 @@ import json
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from nyu_llm_frames._jobs.context import Context
 from nyu_llm_frames._jobs.planner import Planner
@@ -30,10 +29,11 @@ from nyu_llm_frames._stages.requests.thinking import advice
 from nyu_llm_frames.errors import ResumableRun, TruncationWarning
 
 
-def sidecar_line(path: Path, *, is_new: bool | None = None) -> str:
-    """Return the first line that a run prints: where the sidecar is, and whether it is new."""
-    new = not is_sidecar(path) if is_new is None else is_new
-    return f"{'new sidecar' if new else 'sidecar'}: {path}"
+def first_lines(call: PreparedCall) -> list[str]:
+    """Return what a run prints first: where its sidecar is or will be, and notes on its schema."""
+    path, schema = call.sidecar_path, call.schema
+    where = f"{'sidecar' if is_sidecar(path) else 'new sidecar'}: {path}"
+    return [where, *(schema.notes if schema else ())]
 
 
 def looked_at(call: PreparedCall, clock: Clock, sidecar: Sidecar | None = None) -> Context:
@@ -45,11 +45,11 @@ def looked_at(call: PreparedCall, clock: Clock, sidecar: Sidecar | None = None) 
 
 def opened(call: PreparedCall, clock: Clock) -> Context:
     """Open a call's sidecar, report where it is, and return what the steps on a frame share."""
+    lines = first_lines(call)
     ctx = looked_at(call, clock, Sidecar(call.sidecar_path, clock))
     ctx.report = Reporter(call.options.progress)
-    ctx.notify("note", sidecar_line(call.sidecar_path, is_new=ctx.sidecar.is_new))
-    for note in call.schema.notes if call.schema else ():
-        ctx.notify("note", note)
+    for line in lines:
+        ctx.notify("note", line)
     return ctx
 
 
@@ -63,7 +63,6 @@ class CallPart:
 
     @property
     def requests(self) -> Requests:
-        """The distinct requests."""
         return self.call.requests
 
     @property
@@ -105,7 +104,6 @@ class CallExecution(Execution[CallPart]):
         return iter(self._parts)
 
     def one_part(self) -> tuple[PreparedCall, Planner]:
-        """Return a call in one part, and its planner."""
         (part,) = self._parts
         return part.call, self.planner(part)
 
@@ -114,7 +112,6 @@ class CallExecution(Execution[CallPart]):
         return [replace(own, rows=self._rows), *others]
 
     def record(self, requests: int) -> RunRecord:
-        """Return the run's record for the sidecar."""
         call = self._call
         return RunRecord(
             name=self.name,

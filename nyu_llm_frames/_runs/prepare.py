@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from nyu_llm_frames._gateway.gateway import Gateway
 from nyu_llm_frames._gateway.provider import resolve_model
@@ -33,7 +32,8 @@ from nyu_llm_frames._stages.requests.routes import route
 from nyu_llm_frames._stages.schema.schema import Schema, compile_schema
 from nyu_llm_frames._tables import filling
 from nyu_llm_frames._tables.arrow_columns import RowNumbers
-from nyu_llm_frames._tables.columns import Codes, new_names
+from nyu_llm_frames._tables.columns import AnswerColumns, Codes
+from nyu_llm_frames._tables.filling import Fill, choose
 from nyu_llm_frames._tables.frame import check_new_columns
 from nyu_llm_frames._tables.image_cells import image_columns
 from nyu_llm_frames._tables.table import Head, Table
@@ -65,7 +65,7 @@ class PreparedCall:
     gateway: Gateway
     options: Options
     sidecar_path: Path
-    fill: filling.Fill | None = None
+    fill: Fill | None = None
     whole: Table | None = None
 
     @property
@@ -88,9 +88,17 @@ class PreparedCall:
         """Number of rows that are not sent: they have a good answer already."""
         return 0 if self.fill is None else len(self.fill.earlier) - len(self.fill.rows)
 
-    def lacking(self, earlier: pd.DataFrame) -> filling.Fill:
+    @property
+    def new_columns(self) -> AnswerColumns:
+        given = self.arguments
+        return AnswerColumns(given.output, self.schema, given.prefix, given.details)
+
+    def lacking(self, table: Table, *, check_types: bool = True) -> Fill:
         """Find the rows to send, from the columns of an earlier call."""
-        return filling.choose(earlier, self.arguments.output, self.schema, self.arguments.prefix)
+        fill = choose(table.earlier(self.new_columns.with_details().names), self.new_columns)
+        if check_types:
+            filling.check_types(fill, table.label, self.new_columns)
+        return fill
 
 
 def _one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
@@ -125,7 +133,6 @@ def check_endings(wait: object, timeout: object, on_error: object) -> float | No
 
 
 def sidecar_path(arguments: Arguments, options: Options) -> Path:
-    """Return the sidecar's folder."""
     chosen = arguments.sidecar if arguments.sidecar is not None else options.sidecar
     if chosen is None:
         chosen = "llm_sidecar"
@@ -197,27 +204,27 @@ def compile_call(table: Head, arguments: Arguments, *, check_columns: bool = Tru
     arguments = replace(arguments, model=name)
     path = sidecar_path(arguments, options)
     schema = compiled_schema(arguments.schema)
-    fields = None if schema is None else [field.name for field in schema.fields]
-    if arguments.if_exists == "fill":
-        details = arguments.details or filling.has_details(columns, arguments.output, fields)
-        arguments = replace(arguments, details=details)
+    new = AnswerColumns(arguments.output, schema, arguments.prefix, arguments.details)
+    there = {name for name in columns if isinstance(name, str)}
+    if arguments.if_exists == "fill" and there.issuperset(new.of_details):
+        arguments, new = replace(arguments, details=True), new.with_details()
     if check_columns:
-        names = new_names(
-            arguments.output, fields, prefix=arguments.prefix, details=arguments.details
-        )
-        check_new_columns(table, names, arguments.if_exists)
+        check_new_columns(table, new.names, arguments.if_exists)
     # Columns that an earlier run of this cell added are not part of a row: they change its prompt.
     ours: frozenset[Hashable] = frozenset()
     if arguments.if_exists != "error":
-        for details in (False, True):
-            names = new_names(arguments.output, fields, prefix=arguments.prefix, details=details)
-            if details == arguments.details or set(names) <= set(columns):
-                ours |= set(names)
+        for earlier in (replace(new, details=False), new.with_details()):
+            if earlier == new or there.issuperset(earlier.names):
+                ours |= set(earlier.names)
     template = compile_template(_read(arguments.template), _read(arguments.system), columns, ours)
     realm = gateway.realm
-    way = route(realm, arguments.model)
-    preflight.check_roles(template.roles, way)
-    params = _params(arguments, realm)
+    preflight.check_roles(template.roles, route(realm, arguments.model))
+    params = body_params(
+        model=arguments.model, realm=realm, max_tokens=arguments.max_tokens,
+        temperature=arguments.temperature, top_p=arguments.top_p, seed=arguments.seed,
+        stop=arguments.stop, thinking=arguments.thinking, params=arguments.params,
+        has_schema=schema is not None,
+    )  # fmt: skip
     if schema is not None:
         params["response_format"] = schema.response_format
     images = image_columns(columns, arguments.images)
@@ -225,21 +232,6 @@ def compile_call(table: Head, arguments: Arguments, *, check_columns: bool = Tru
     requests = no_requests(shape, images=bool(images))
     return PreparedCall(
         arguments, RowNumbers(), template, images, schema, requests, gateway, options, path
-    )
-
-
-def _params(arguments: Arguments, realm: str) -> dict[str, Any]:
-    return body_params(
-        model=arguments.model,
-        realm=realm,
-        max_tokens=arguments.max_tokens,
-        temperature=arguments.temperature,
-        top_p=arguments.top_p,
-        seed=arguments.seed,
-        stop=arguments.stop,
-        thinking=arguments.thinking,
-        params=arguments.params,
-        has_schema=arguments.schema is not None,
     )
 
 

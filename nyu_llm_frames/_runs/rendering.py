@@ -26,9 +26,7 @@ from nyu_llm_frames._stages.requests.bodies import Requests
 from nyu_llm_frames._stages.requests.images import Rules, row_sources
 from nyu_llm_frames._stages.requests.images import contents as image_contents
 from nyu_llm_frames._stages.requests.routes import route
-from nyu_llm_frames._tables import filling
 from nyu_llm_frames._tables import image_cells as _images
-from nyu_llm_frames._tables.columns import new_names
 from nyu_llm_frames._tables.frame import missing_value_error, rows_with_na
 from nyu_llm_frames._tables.open_table import open_rows
 from nyu_llm_frames._tables.table import Labels, Mask, Piece
@@ -47,15 +45,7 @@ def prepare(
     call = compile_call(table, arguments, check_columns=check_columns)
     check_prompts_differ(call, table.columns, rows)
     if call.fills:
-        wanted = call.arguments
-        fields = None if call.schema is None else [field.name for field in call.schema.fields]
-        ours = new_names(wanted.output, fields, prefix=wanted.prefix, details=True)
-        fill = call.lacking(table.earlier(ours))
-        if check_columns:
-            filling.check_types(
-                fill, table.label, wanted.output, call.schema,
-                prefix=wanted.prefix, details=wanted.details,
-            )  # fmt: skip
+        fill = call.lacking(table, check_types=check_columns)
         call = replace(call, fill=fill, whole=table)
         table = table.take(fill.rows[:first])
     pieces = table.pieces(

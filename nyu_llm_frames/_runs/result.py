@@ -24,9 +24,9 @@ from nyu_llm_frames._runs.summary import failures_text
 from nyu_llm_frames._sidecar.answer_store import Best, gather
 from nyu_llm_frames._stages.answers.answer import NO_FAILURE, SHOWN
 from nyu_llm_frames._stages.batches.job import CANCELLED, Job
-from nyu_llm_frames._stages.batches.planning import Ints
+from nyu_llm_frames._stages.batches.planning import Ints, Mask
 from nyu_llm_frames._tables import columns as _columns
-from nyu_llm_frames._tables.columns import Outcome
+from nyu_llm_frames._tables.columns import Objects, Outcome
 
 if TYPE_CHECKING:
     from nyu_llm_frames._runs.prepare import PreparedCall  # with Jinja behind it
@@ -84,17 +84,7 @@ def outcome_of(
 class Collected:
     """What a call has at one moment, from the sidecar; no network."""
 
-    def __init__(self, call: PreparedCall, planner: Planner) -> None:
-        self._set(call, planner.ctx.sidecar.best_answers(call.requests.ids), planner.each_job())
-
-    @classmethod
-    def of(cls, call: PreparedCall, best: Best, jobs: Iterable[tuple[Job, Ints]]) -> Collected:
-        """Return it from answers and jobs as they were at one moment; see `outcome_of`."""
-        collected = cls.__new__(cls)
-        collected._set(call, best, jobs)
-        return collected
-
-    def _set(self, call: PreparedCall, best: Best, jobs: Iterable[tuple[Job, Ints]]) -> None:
+    def __init__(self, call: PreparedCall, best: Best, jobs: Iterable[tuple[Job, Ints]]) -> None:
         self._call, self._best = call, best
         outcome = outcome_of(best, jobs)
         if call.arguments.details:  # prices are read only if they are shown
@@ -102,6 +92,12 @@ class Collected:
         if call.schema is not None:
             outcome = _columns.read_schema(outcome, call.schema)
         self.outcome = outcome
+
+    @classmethod
+    def now(cls, call: PreparedCall, planner: Planner) -> Collected:
+        """Return it by the sidecar as it is now."""
+        best = planner.ctx.sidecar.best_answers(call.requests.ids)
+        return cls(call, best, planner.each_job())
 
     @cached_property
     def _costs(self) -> tuple[pa.Array, bool]:
@@ -123,15 +119,8 @@ class Collected:
     @property
     def frame(self) -> Any:
         """The table of the call with the new columns."""
-        call, wanted = self._call, self._call.arguments
-        columns = _columns.answer_columns(
-            self.outcome,
-            call.requests.ids,
-            call.codes,
-            wanted.output,
-            prefix=wanted.prefix,
-            details=wanted.details,
-        )
+        call = self._call
+        columns = call.new_columns.made(self.outcome, call.requests.ids, call.codes)
         if call.fill is not None:
             columns = call.fill.filled(columns, self.answered)
         table = call.table if call.whole is None else call.whole
@@ -152,11 +141,11 @@ class Collected:
         return call.table.take(bad).with_columns(columns)
 
     @property
-    def _status(self) -> np.ndarray[Any, np.dtype[np.object_]]:
+    def _status(self) -> Objects:
         return _columns.row_status(self.outcome, self._call.codes)
 
     @property
-    def answered(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    def answered(self) -> Mask:
         """Which of the rows that were sent have an outcome, good or bad."""
         return ~np.isin(self._status, ("pending", "skipped"))
 

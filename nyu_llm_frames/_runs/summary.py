@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,9 +19,8 @@ from nyu_llm_frames._shared.wording import count, dollars, printable
 from nyu_llm_frames._stages.answers.answer import NO_FAILURE, RANK, RETRYABLE, STATUSES
 from nyu_llm_frames._stages.batches.job import Job
 from nyu_llm_frames._stages.batches.polling import state_word
+from nyu_llm_frames._stages.cost.prices import Floats
 from nyu_llm_frames._stages.requests.models import bare_name
-
-Floats = np.ndarray[Any, np.dtype[np.float64]]
 
 _ADVICE: Mapping[str, str] = {
     "truncated": (
@@ -86,7 +84,6 @@ class Summary:
 
     @property
     def cost(self) -> float | None:
-        """US dollars so far."""
         return None if self.costs is None else float(self.costs.sum())
 
     @property
@@ -209,7 +206,6 @@ def summarize(
     at: datetime,
     noun: str = "row",
 ) -> Summary:
-    """Make the record."""
     tokens = {
         "prompt": _told(answers, "prompt_tokens"),
         "output": _told(answers, "completion_tokens"),

@@ -1,6 +1,6 @@
 """New columns as an Arrow table, and the rows of a file, of which only the numbers are kept.
 
-Comes in: columns as `columns.answer_columns` makes them. Goes out: a `pyarrow.Table`, with
+Comes in: columns as `AnswerColumns` makes them. Goes out: a `pyarrow.Table`, with
 pandas' metadata about them in its schema.
 """
 
@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from nyu_llm_frames._tables.filling import choices_array
 from nyu_llm_frames._tables.table import Ints, Piece, Table
 
 _MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
@@ -23,8 +24,8 @@ def arrow_columns(columns: Mapping[str, Any]) -> pa.Table:
     """Return new columns as an Arrow table."""
     made = {}
     for name, values in columns.items():
-        if isinstance(values, pd.Categorical) and _is_mixed(values):
-            values = _as_text(values)
+        if isinstance(values, pd.Categorical):
+            values = _writable(values)
         elif pd.api.types.is_object_dtype(values):
             values = _messages(values)
         made[name] = values
@@ -42,20 +43,13 @@ def _messages(values: Sequence[Any]) -> Any:
     return pd.array(pa.array(rows, _MESSAGES), dtype=pd.ArrowDtype(_MESSAGES))
 
 
-def _is_mixed(column: pd.Categorical) -> bool:
-    """Whether a column has choices that no file can hold as they are, such as text and numbers."""
-    try:
-        pa.array(column.categories.tolist())
-    except (pa.ArrowException, OverflowError):
-        return True
-    return False
-
-
-def _as_text(column: pd.Categorical) -> Any:
-    """Write such choices as in lists: text as it is, others as JSON."""
-    texts = [c if isinstance(c, str) else json.dumps(c) for c in column.categories.tolist()]
-    values = [None if code < 0 else texts[code] for code in column.codes.tolist()]
-    return pd.Series(values, dtype="str")
+def _writable(column: pd.Categorical) -> Any:
+    """Return choices that no file can hold as they are, such as text and numbers, as text."""
+    choices = column.categories.tolist()
+    words = choices_array(choices).to_pylist()
+    if words == choices:
+        return column
+    return pd.Series([None if i < 0 else words[i] for i in column.codes.tolist()], dtype="str")
 
 
 class RowNumbers(Table[pa.Table]):

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import pyarrow as pa
 
 from nyu_llm_frames._tables import pandas_metadata
-from nyu_llm_frames._tables.frame_values import arrow_to_python
+from nyu_llm_frames._tables.frame_values import arrow_to_python, undecodable
 from nyu_llm_frames._tables.table import Piece
 from nyu_llm_frames.errors import ConfigurationError
 
@@ -66,19 +66,11 @@ class ArrowRows:
         try:
             return arrow_to_python(column)
         except UnicodeDecodeError as e:
-            row = first + next(i for i, cell in enumerate(column) if not _is_readable(cell))
+            row = first + undecodable(column)[0]
             raise ConfigurationError(
                 f"{self._where}, column {name!r}, row {row:,}: the text is not UTF-8 ({e.reason}). "
                 "Write it again from its source, read with the right encoding."
             ) from None
-
-
-def _is_readable(cell: pa.Scalar) -> bool:
-    try:
-        cell.as_py()
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 def without_duplicates(schema: pa.Schema, where: object) -> pa.Schema:

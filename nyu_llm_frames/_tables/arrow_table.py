@@ -17,14 +17,8 @@ from nyu_llm_frames._stages.requests.bodies import ROWS_AT_ONCE
 from nyu_llm_frames._tables import pandas_metadata
 from nyu_llm_frames._tables.arrow_columns import arrow_columns
 from nyu_llm_frames._tables.arrow_rows import ArrowRows, without_duplicates
+from nyu_llm_frames._tables.columns import NULLABLE
 from nyu_llm_frames._tables.table import Ints, Piece, Table
-
-_NULLABLE = {
-    **dict.fromkeys((pa.string(), pa.large_string()), pd.StringDtype()),
-    pa.int64(): pd.Int64Dtype(),
-    pa.float64(): pd.Float64Dtype(),
-    pa.bool_(): pd.BooleanDtype(),
-}
 
 
 class ArrowTable(Table[pa.Table]):
@@ -89,7 +83,7 @@ def earlier(table: pa.Table) -> pd.DataFrame:
     """Return columns of an earlier call as pandas has them."""
 
     def dtype(kind: pa.DataType) -> Any:
-        return pd.ArrowDtype(kind) if pa.types.is_nested(kind) else _NULLABLE.get(kind)
+        return pd.ArrowDtype(kind) if pa.types.is_nested(kind) else NULLABLE.get(kind)
 
     plain = table.replace_schema_metadata(None)
     for number, field in enumerate(plain.schema):

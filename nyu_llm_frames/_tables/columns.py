@@ -21,16 +21,18 @@ if TYPE_CHECKING:
     from nyu_llm_frames._stages.schema.schema import Schema
 
 Codes = np.ndarray[Any, np.dtype[np.int64]]
+Objects = np.ndarray[Any, np.dtype[np.object_]]
 Column: TypeAlias = "pa.Array | pa.ChunkedArray"
 
-DETAILS = (
-    "status",
-    "finish_reason",
-    *TOKENS,
-    "cost",
-    "model",
-    "custom_id",
-)
+NULLABLE: Mapping[pa.DataType, Any] = {
+    **dict.fromkeys((pa.string(), pa.large_string()), pd.StringDtype()),
+    pa.int64(): pd.Int64Dtype(),
+    pa.float64(): pd.Float64Dtype(),
+    pa.bool_(): pd.BooleanDtype(),
+}
+"""The dtypes of new columns, by their Arrow types."""
+
+DETAILS = ("status", "finish_reason", *TOKENS, "cost", "model", "custom_id")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,7 @@ class Outcome:
     """
 
     answers: pa.Table
-    status: np.ndarray[Any, np.dtype[np.object_]]
+    status: Objects
     reasons: Sequence[str | None]
     cost: pa.Array
     fields: Mapping[str, Any] | None = None
@@ -95,11 +97,11 @@ def _from_arrow(dtype: Any, values: Column) -> Any:
     return dtype.__from_arrow__(values)
 
 
-def objects(values: pa.ChunkedArray) -> np.ndarray[Any, np.dtype[np.object_]]:
+def objects(values: pa.ChunkedArray) -> Objects:
     """Return a few texts as Python strings; null as None."""
     encoded = values.combine_chunks().dictionary_encode()
     every = np.array([*encoded.dictionary.to_pylist(), None], dtype=object)
-    texts: np.ndarray[Any, np.dtype[np.object_]] = every[encoded.indices.fill_null(-1).to_numpy()]
+    texts: Objects = every[encoded.indices.fill_null(-1).to_numpy()]
     return texts
 
 
@@ -116,61 +118,19 @@ def status_column(status: Sequence[str]) -> pd.Categorical:
 
 def answer_frame(answers: pa.Table) -> pd.DataFrame:
     """Return answers as a frame with one row each and the same columns."""
-    out: dict[str, Any] = {}
-    for name in answers.column_names:
-        values = answers[name]
-        if name == "status":
-            out[name] = status_column(values.to_pylist())
-        else:
-            is_count = pa.types.is_integer(values.type)
-            out[name] = _integers(values) if is_count else text_column(values)
-    return pd.DataFrame(out)
+    frame: pd.DataFrame = answers.to_pandas(types_mapper=NULLABLE.get)
+    return frame.assign(status=status_column(answers["status"].to_pylist()))
 
 
 def _integers(values: Column) -> Any:
     return _from_arrow(pd.Int64Dtype(), values.cast(pa.int64()))
 
 
-def row_status(outcome: Outcome, codes: Codes) -> np.ndarray[Any, np.dtype[np.object_]]:
+def row_status(outcome: Outcome, codes: Codes) -> Objects:
     """Return the status of every row; rows without a request were skipped."""
     out = np.full(len(codes), "skipped", dtype=object)
     out[codes >= 0] = outcome.status[codes[codes >= 0]]
     return out
-
-
-def answer_columns(
-    outcome: Outcome,
-    ids: pa.Array,
-    codes: Codes,
-    output: str,
-    *,
-    prefix: str = "",
-    details: bool = False,
-) -> dict[str, Any]:
-    """Return the new columns of a run, in order.
-
-    `ids` has shape (m,), `codes` the request of each row, shape (n,). `output` names the text
-    column, and `prefix` comes before the names of a schema's fields. `details` adds the columns
-    named in `DETAILS`, and with a schema the raw text.
-    """
-    text = {output: text_column(spread(shown_text(outcome), codes))}
-    error = {f"{output}_error": text_column(spread(shown_error(outcome), codes))}
-    more = detail_columns(outcome, ids, codes, output) if details else {}
-    if outcome.fields is None:
-        return text | error | more
-    typed = {f"{prefix}{name}": _rows(values, codes) for name, values in outcome.fields.items()}
-    return typed | error | (text if details else {}) | more
-
-
-def new_names(
-    output: str, fields: Sequence[str] | None, *, prefix: str, details: bool
-) -> list[str]:
-    """Return the names of the new columns, before there is any answer."""
-    more = [f"{output}_{name}" for name in DETAILS] if details else []
-    if fields is None:
-        return [output, f"{output}_error", *more]
-    typed = [f"{prefix}{name}" for name in fields]
-    return [*typed, f"{output}_error", *([output] if details else []), *more]
 
 
 def _rows(values: Any, codes: Codes) -> Any:
@@ -180,27 +140,76 @@ def _rows(values: Any, codes: Codes) -> Any:
     return values.take(codes, allow_fill=True)
 
 
-def shown_text(outcome: Outcome) -> Column:
-    """Return the text of the column."""
-    return outcome.answers["text"]
-
-
 def shown_error(outcome: Outcome) -> Column:
     """Return the reason why there is no good answer, null where there is one."""
     reasons = pa.array(list(outcome.reasons), pa.string())
     return pc.coalesce(reasons, outcome.answers["error"].cast(pa.string()))
 
 
-def detail_columns(outcome: Outcome, ids: pa.Array, codes: Codes, output: str) -> dict[str, Any]:
-    """Return the columns that ``details=True`` adds."""
-    answers = outcome.answers
-    columns: dict[str, Any] = {
-        f"{output}_status": status_column(row_status(outcome, codes).tolist()),
-        f"{output}_finish_reason": text_column(spread(answers["finish_reason"], codes)),
-    }
-    for name in TOKENS:
-        columns[f"{output}_{name}"] = _integers(spread(answers[name], codes))
-    columns[f"{output}_cost"] = _from_arrow(pd.Float64Dtype(), spread(outcome.cost, codes))
-    columns[f"{output}_model"] = text_column(spread(answers["model"], codes))
-    columns[f"{output}_custom_id"] = text_column(spread(ids, codes))
-    return columns
+@dataclass(frozen=True, slots=True)
+class AnswerColumns:
+    """The new columns of a call: what they are called, and how they are made."""
+
+    output: str
+    schema: Schema | None = None
+    prefix: str = ""
+    details: bool = False
+
+    @property
+    def values(self) -> list[str]:
+        """The columns that hold an answer: its text, or the fields of a schema."""
+        if self.schema is None:
+            return [self.output]
+        return [f"{self.prefix}{field.name}" for field in self.schema.fields]
+
+    @property
+    def error(self) -> str:
+        return f"{self.output}_error"
+
+    @property
+    def status(self) -> str:
+        return f"{self.output}_status"
+
+    @property
+    def deciding(self) -> list[str]:
+        """The columns that show whether a row has a good answer."""
+        return [*self.values, self.error, self.status]
+
+    @property
+    def of_details(self) -> list[str]:
+        """The columns that ``details=True`` adds: with a schema also the raw text."""
+        text = [] if self.schema is None else [self.output]
+        return [*text, *(f"{self.output}_{name}" for name in DETAILS)]
+
+    @property
+    def names(self) -> list[str]:
+        """The names of all columns, in order."""
+        return [*self.values, self.error, *(self.of_details if self.details else [])]
+
+    def with_details(self) -> AnswerColumns:
+        return replace(self, details=True)
+
+    def made(self, outcome: Outcome, ids: pa.Array, codes: Codes) -> dict[str, Any]:
+        """Return the columns, in order, from the outcome of every distinct request.
+
+        `ids` has shape (m,), `codes` the request of each row, shape (n,).
+        """
+        answers = outcome.answers
+        text = {self.output: text_column(spread(answers["text"], codes))}
+        error = {self.error: text_column(spread(shown_error(outcome), codes))}
+        more: dict[str, Any] = {}
+        if self.details:
+            more = {
+                "status": status_column(row_status(outcome, codes).tolist()),
+                "finish_reason": text_column(spread(answers["finish_reason"], codes)),
+                **{name: _integers(spread(answers[name], codes)) for name in TOKENS},
+                "cost": _from_arrow(pd.Float64Dtype(), spread(outcome.cost, codes)),
+                "model": text_column(spread(answers["model"], codes)),
+                "custom_id": text_column(spread(ids, codes)),
+            }
+            more = {f"{self.output}_{name}": values for name, values in more.items()}
+        if outcome.fields is None:
+            return text | error | more
+        fields = outcome.fields.items()
+        typed = {f"{self.prefix}{name}": _rows(values, codes) for name, values in fields}
+        return typed | error | (text if self.details else {}) | more

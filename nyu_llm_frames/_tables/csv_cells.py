@@ -176,12 +176,10 @@ def plain(cells: Cells, found: pd.Series | None) -> list[object]:
 
 
 def typed(cells: Cells, found: pd.Series | None, kind: Kind) -> pa.Array:
-    """Return an Arrow array for a parquet file."""
     if found is None or kind == "bool":
         return pa.array(plain(cells, found), _TYPES[kind])
     return pa.array(found, from_pandas=True).cast(_TYPES[kind])
 
 
 def arrow_type(kind: Kind) -> pa.DataType:
-    """Return the Arrow type of a kind."""
     return _TYPES[kind]

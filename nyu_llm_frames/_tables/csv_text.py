@@ -8,9 +8,9 @@ reader in blocks could not keep the text.
 from __future__ import annotations
 
 import csv
-from collections import Counter
+import io
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -18,7 +18,15 @@ import pandas as pd
 import pyarrow as pa
 
 from nyu_llm_frames._shared.wording import count
-from nyu_llm_frames._tables.csv_cells import Guess, Kind, arrow_type, parsed, plain, typed
+from nyu_llm_frames._tables.csv_cells import (
+    Guess,
+    Kind,
+    arrow_type,
+    common_kind,
+    parsed,
+    plain,
+    typed,
+)
 from nyu_llm_frames._tables.table import BYTES, ROWS, Piece
 from nyu_llm_frames._tables.text_file import TextFile, not_utf_8, open_text, other_delimiter
 from nyu_llm_frames.errors import ConfigurationError
@@ -228,25 +236,59 @@ class CsvSource:
         )
 
 
-def column_names(header: Sequence[str]) -> tuple[str, ...]:
-    """Name the columns as pandas does where the header omits or repeats names.
+class CsvFiles:
+    """CSV files with one header, each read by itself: `pandas.concat` over `pandas.read_csv`."""
 
-    pandas itself takes seconds for thousands of equal names.
-    """
-    names = [name or f"Unnamed: {i}" for i, name in enumerate(header)]
-    standing, used = Counter(names), Counter[str]()
-    for i in sorted(range(len(names)), key=lambda i: not header[i]):  # given names first
-        name = chosen = names[i]
-        number = used[name]
-        while number > 0:
-            used[name] = number + 1
-            chosen = f"{name}.{number}"
-            number = number + 1 if standing[chosen] else used[chosen]
-        standing[name] -= 1
-        standing[chosen] += 1
-        names[i] = chosen
-        used[chosen] = number + 1
-    return tuple(names)
+    index_names = ()
+
+    def __init__(self, parts: Sequence[CsvSource]) -> None:
+        self._parts = parts
+        first = parts[0]
+        self.path, self.files = first.path, [part.path for part in parts]
+        self.columns, self.levels = first.columns, first.levels
+        self.delimiter, self.line_end = first.delimiter, first.line_end
+        self.has_mark, self.header_text = first.has_mark, first.header_text
+        self.places = first.places
+        for part in parts[1:]:
+            if (part.columns, part.levels) != (first.columns, first.levels):
+                differ = sorted(set(part.columns) ^ set(first.columns))
+                what = f"columns ({', '.join(differ[:5])})" if differ else "places of its columns"
+                raise ConfigurationError(
+                    f"{part.path} differs from {first.path} in the {what}. CSV files of one table "
+                    "must have the same columns in the same order. Or combine them with pandas, "
+                    "pd.concat(map(pd.read_csv, files)), and use df.llm.batch."
+                )
+
+    def pieces(self, columns: Sequence[str], *, index: bool = False) -> Iterator[Piece]:
+        for number, part in enumerate(self._parts):
+            for piece in part.pieces(columns, index=index):
+                yield replace(piece, read=(number + piece.read) / len(self._parts))
+
+    def schema(self) -> pa.Schema:
+        guesses = [part.guesses() for part in self._parts]
+        self._kinds = [common_kind(column) for column in zip(*guesses, strict=True)]
+        return self._parts[0].schema(self._kinds)
+
+    def tables(self) -> Iterator[pa.Table]:
+        self.schema()
+        for part in self._parts:
+            yield from part.tables(self._kinds)
+
+    def records(self) -> Iterator[Records]:
+        for part in self._parts:
+            yield from part.records()
+
+    def notes(self, columns: Sequence[str]) -> list[str]:
+        kept = [name for part in self._parts for name in part.kept_as_text(columns)]
+        return reading_notes(self.levels, list(dict.fromkeys(kept)))
+
+
+def column_names(header: Sequence[str]) -> tuple[str, ...]:
+    """Name the columns as pandas does where the header omits or repeats names."""
+    text = io.StringIO()
+    csv.writer(text, quoting=csv.QUOTE_ALL).writerow(header)
+    text.seek(0)
+    return tuple(pd.read_csv(text, index_col=False, nrows=0, dtype=str).columns)
 
 
 def reading_notes(levels: int, kept: Sequence[str]) -> list[str]:

@@ -16,9 +16,8 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 
 from nyu_llm_frames._tables.excel import ExcelSource, check_openpyxl
-from nyu_llm_frames._tables.filling import IS_NEW
 from nyu_llm_frames._tables.frame_values import arrow_to_python
-from nyu_llm_frames._tables.output_cells import as_written, flat
+from nyu_llm_frames._tables.output_cells import as_written, flat, new_rows
 from nyu_llm_frames._tables.source import Source
 from nyu_llm_frames.errors import ConfigurationError
 
@@ -110,7 +109,7 @@ def write_sheet(
         for columns in _columns(source):
             count = len(next(iter(columns.values())))
             table = take(count)
-            is_new = table[IS_NEW].to_pylist() if IS_NEW in table.column_names else [True] * count
+            is_new = new_rows(table)
             for name in names:
                 values = _values(table[name])
                 for row, value in enumerate(values, done):
@@ -130,7 +129,6 @@ def write_sheet(
 
 
 def _columns(source: Source) -> Iterator[dict[str, list[Any]]]:
-    """Read the cells of all columns."""
     if isinstance(source, ExcelSource):
         yield from source.cells()
         return

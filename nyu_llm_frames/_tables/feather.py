@@ -35,8 +35,6 @@ class FeatherSource(ParquetSource):
                         part = batch.slice(start, size)
                         yield part.num_rows, dict(zip(part.schema.names, part.columns, strict=True))
         except (pa.ArrowException, OSError) as e:
-            if isinstance(e, ConfigurationError):
-                raise
             raise ConfigurationError(f"{path} cannot be read as {self.kind}: {e}") from None
 
 

@@ -7,9 +7,9 @@ columns alone, and later the whole table with their cells filled. Rows are ident
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,13 +17,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from nyu_llm_frames._stages.answers.answer import SHOWN, TOKENS
-from nyu_llm_frames._tables.columns import Outcome, answer_columns, new_names, read_schema
-from nyu_llm_frames._tables.frame import places
+from nyu_llm_frames._tables.columns import AnswerColumns, Outcome, read_schema
 from nyu_llm_frames._tables.table import Ints, Mask
 from nyu_llm_frames.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    from nyu_llm_frames._stages.schema.schema import Schema
 
 IS_NEW = "\0is_new"
 """Name of the column that marks the rows of a file with new cells."""
@@ -59,7 +55,7 @@ class Fill:
         kept[self.rows[answered]] = False
         for name, values in columns.items():
             new = pd.Series(values).reset_index(drop=True)
-            old = _column(self.earlier, name)
+            old = self.earlier.get(name)
             if old is None:
                 out[name] = new.array.take(np.where(order < n, -1, order - n), allow_fill=True)
                 continue
@@ -68,58 +64,34 @@ class Fill:
         return out
 
 
-def deciding(output: str, schema: Schema | None, prefix: str) -> list[str]:
-    """Return the names of the columns that show whether a row has a good answer."""
-    fields = [output] if schema is None else [f"{prefix}{field.name}" for field in schema.fields]
-    return [*fields, f"{output}_error", f"{output}_status"]
-
-
-def choose(earlier: pd.DataFrame, output: str, schema: Schema | None, prefix: str) -> Fill:
+def choose(earlier: pd.DataFrame, wanted: AnswerColumns) -> Fill:
     """Find the rows without a good answer: an error is set, or a value is missing.
 
     A null in a field that may be null is not a missing value, unless all fields may be null: then
     a row lacks an answer where all are null and no status is "ok".
     """
-    there = {name: _column(earlier, name) for name in deciding(output, schema, prefix)}
-    blank = {name: _missing(column, len(earlier)) for name, column in there.items()}
-    error, status = f"{output}_error", f"{output}_status"
-    values = [blank[name] for name in there if name not in (error, status)]
-    lacking: Mask
-    if schema is not None:
-        nodes = schema.reader.columns
-        required = [blank[f"{prefix}{name}"] for name, node in nodes.items() if not node.nullable]
-        lacking = np.logical_or.reduce(required) if required else np.logical_and.reduce(values)
-        if not required and there[status] is not None:
-            lacking &= ~np.asarray(there[status] == "ok", dtype=np.bool_)
-    else:
-        lacking = values[0]
-    if there[error] is not None:
-        lacking = lacking | ~blank[error]
+    there = {name: earlier.get(name) for name in wanted.deciding}
+    every = np.ones(len(earlier), np.bool_)
+    blank = {n: every if c is None else c.isna().to_numpy(np.bool_) for n, c in there.items()}
+    required = values = [blank[name] for name in wanted.values]
+    if wanted.schema is not None:
+        nodes = wanted.schema.reader.columns.values()
+        required = [v for v, node in zip(values, nodes, strict=True) if not node.nullable]
+    lacking: Mask = np.logical_or.reduce(required or [np.logical_and.reduce(values)])
+    if not required and there[wanted.status] is not None:
+        lacking &= ~np.asarray(there[wanted.status] == "ok", dtype=np.bool_)
+    if there[wanted.error] is not None:
+        lacking = lacking | ~blank[wanted.error]
     return Fill(earlier, np.flatnonzero(lacking).astype(np.int64))
 
 
-def has_details(columns: Sequence[Hashable], output: str, fields: Sequence[str] | None) -> bool:
-    """Whether the table has all columns of ``details=True``, from an earlier call."""
-    names = new_names(output, fields, prefix="", details=True)
-    details = names[2:] if fields is None else names[len(fields) + 1 :]
-    return all(places(columns, name) for name in details)
-
-
-def check_types(
-    fill: Fill,
-    label: Callable[[int], Hashable],
-    output: str,
-    schema: Schema | None,
-    *,
-    prefix: str,
-    details: bool,
-) -> None:
+def check_types(fill: Fill, label: Callable[[int], Hashable], wanted: AnswerColumns) -> None:
     """Refuse a column if its cells and the new ones cannot share a type."""
     kept = fill.kept
     if not kept.any():
         return
-    for name, values in _empty_columns(output, schema, prefix=prefix, details=details).items():
-        old, new = _column(fill.earlier, name), pd.Series(values)
+    for name, values in _empty_columns(wanted).items():
+        old, new = fill.earlier.get(name), pd.Series(values)
         if old is None or old.dtype == new.dtype:
             continue
         given = old.dtype
@@ -135,39 +107,24 @@ def check_types(
             )
 
 
-def _empty_columns(
-    output: str, schema: Schema | None, *, prefix: str, details: bool
-) -> dict[str, Any]:
+def _empty_columns(wanted: AnswerColumns) -> dict[str, Any]:
     kinds = {name: pa.int64() if name in TOKENS else pa.string() for name in SHOWN}
     none = pa.table({name: pa.chunked_array([], kind) for name, kind in kinds.items()})
     outcome = Outcome(none, np.empty(0, object), [], pa.array([], pa.float64()))
-    if schema is not None:
-        outcome = read_schema(outcome, schema)
-    ids, codes = pa.array([], pa.string()), np.empty(0, np.int64)
-    return answer_columns(outcome, ids, codes, output, prefix=prefix, details=details)
-
-
-def _column(earlier: pd.DataFrame, name: str) -> pd.Series[Any] | None:
-    """Return a column by its name; None if there is none."""
-    return earlier[name] if name in earlier.columns else None
-
-
-def _missing(column: pd.Series[Any] | None, rows: int) -> Mask:
-    if column is None:
-        return np.ones(rows, dtype=np.bool_)
-    return np.asarray(column.isna(), dtype=np.bool_)
+    if wanted.schema is not None:
+        outcome = read_schema(outcome, wanted.schema)
+    return wanted.made(outcome, pa.array([], pa.string()), np.empty(0, np.int64))
 
 
 # --- files ------------------------------------------------------------------------------------
-def check_cells(fill: Fill, output: str, schema: Schema | None, *, prefix: str, first: int) -> None:
+def check_cells(fill: Fill, wanted: AnswerColumns, *, first: int) -> None:
     """Refuse kept cells of a file that a typed output cannot hold with the new ones.
 
     `fill` is of some rows, as plain values, of which the first has the number `first` in the file.
     """
     kept = fill.kept
-    empty = _empty_columns(output, schema, prefix=prefix, details=False)
-    for name, values in empty.items():
-        column = _column(fill.earlier, name)
+    for name, values in _empty_columns(replace(wanted, details=False)).items():
+        column = fill.earlier.get(name)
         if column is None:
             continue
         cells = column[kept].dropna()

@@ -6,6 +6,7 @@ new frame with the same index, order, dtypes and columns, plus the answers.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ import pyarrow as pa
 from nyu_llm_frames._stages.prompts.python_values import PlaceName
 from nyu_llm_frames._stages.requests.bodies import ROWS_AT_ONCE
 from nyu_llm_frames._stages.requests.preflight import shown_label
-from nyu_llm_frames._tables.frame_values import index_to_python, series_to_python
+from nyu_llm_frames._tables.frame_values import index_to_python, series_to_python, undecodable
 from nyu_llm_frames._tables.table import Head, Ints, Mask, Piece, Table
 from nyu_llm_frames.errors import (
     ColumnExistsError,
@@ -57,16 +58,11 @@ class PandasTable(Table[pd.DataFrame]):
     def pieces(
         self, columns: Sequence[Hashable], *, index: bool = False, rows: int | None = None
     ) -> Iterator[Piece]:
-        n = len(self)
-        for start in range(0, n, rows or ROWS_AT_ONCE):
-            part = self.frame.iloc[start : start + (rows or ROWS_AT_ONCE)]
-            yield Piece(
-                len(part),
-                column_values(part, columns),
-                index_to_python(part.index) if index else None,
-                (start + len(part)) / n,
-                part.index,
-            )
+        size = rows or ROWS_AT_ONCE
+        for start in range(0, len(self), size):
+            part = self.frame.iloc[start : start + size]
+            labels = index_to_python(part.index) if index else None
+            yield Piece(len(part), column_values(part, columns), labels, labels=part.index)
 
     def label(self, row: int) -> Hashable:
         return shown_label(self.frame.index[row])
@@ -104,37 +100,26 @@ def column_values(frame: pd.DataFrame, columns: Sequence[Hashable]) -> dict[Hash
     A text that is not UTF-8, as arrow's readers may leave one, is an error; pandas cannot show it
     either.
     """
-    values = {}
-    for label, series in _columns(frame, columns):
-        try:
-            values[label] = series_to_python(series)
-        except (pa.ArrowException, UnicodeDecodeError):
-            _check_utf8(label, series)
-            raise
-    return values
-
-
-def _check_utf8(label: Hashable, series: pd.Series) -> None:
-    for row, cell in zip(series.index, pa.chunked_array(pa.array(series)), strict=True):
-        try:
-            cell.as_py()
-        except UnicodeDecodeError as e:
-            raise RequestError(
-                f"The text in column {label!r}, row {shown_label(row)!r}, is not UTF-8 "
-                f"({e.reason} at byte {e.start}). Read the file again with the right encoding, "
-                'as pandas.read_csv(path, encoding="latin-1").',
-                row=shown_label(row),
-            ) from None
-
-
-def _columns(
-    frame: pd.DataFrame, columns: Sequence[Hashable]
-) -> Iterator[tuple[Hashable, pd.Series]]:
     # By position: a label may be anything, also something that `frame[label]` reads differently.
     at: dict[Hashable, int] = {label: place for place, label in enumerate(frame.columns)}
     anything: Any = frame.iloc
+    values = {}
     for label in columns:
-        yield label, anything[:, at[label]]
+        series = anything[:, at[label]]
+        try:
+            values[label] = series_to_python(series)
+        except (pa.ArrowException, UnicodeDecodeError):
+            row, error = undecodable(pa.chunked_array(pa.array(series)))
+            if error is None:
+                raise
+            name = shown_label(frame.index[row])
+            raise RequestError(
+                f"The text in column {label!r}, row {name!r}, is not UTF-8 ({error.reason} at byte "
+                f"{error.start}). Read the file again with the right encoding, as "
+                'pandas.read_csv(path, encoding="latin-1").',
+                row=name,
+            ) from None
+    return values
 
 
 def rows_with_na(
@@ -184,8 +169,18 @@ def missing_value_error(
     )
 
 
+def missing_in_all(errors: Sequence[MissingValueError], has_object: bool) -> MissingValueError:
+    """Count the missing values of several parts of a table in one error."""
+    if len(errors) == 1:
+        return errors[0]
+    counts: Counter[Any] = Counter()
+    for error in errors:
+        counts.update(error.columns)
+    rows = [row for error in errors for row in error.rows]
+    return missing_value_error(rows[:4], counts, has_object)
+
+
 def check_new_columns(table: Head, names: Sequence[str], if_exists: str) -> None:
-    """Refuse to overwrite columns unless that was requested."""
     twice = sorted({n for n in names if list(names).count(n) > 1})
     if twice:
         raise ConfigurationError(

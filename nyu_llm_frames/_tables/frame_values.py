@@ -15,6 +15,14 @@ import pyarrow as pa
 
 from nyu_llm_frames._stages.prompts.python_values import LARGEST_WHOLE_FLOAT, to_python
 
+_INTEGERS = (f"{sign}Int{bits}Dtype" for sign in ("", "U") for bits in (8, 16, 32, 64))
+_HELD_BY_ARROW = (
+    *(pd.ArrowDtype, pd.BooleanDtype, pd.Float32Dtype, pd.Float64Dtype),
+    *(getattr(pd, name) for name in _INTEGERS),
+)
+_PLAIN = (pa.types.is_boolean, pa.types.is_integer, pa.types.is_string, pa.types.is_large_string)
+"""Types whose values Python holds as they are."""
+
 
 def series_to_python(series: pd.Series) -> list[object]:
     """Convert a column of any dtype to plain values; NA is None, whole floats are int."""
@@ -29,18 +37,10 @@ def series_to_python(series: pd.Series) -> list[object]:
         return [values[code] for code in series.cat.codes.tolist()]
     if isinstance(dtype, pd.DatetimeTZDtype):
         return _from_times(series)
-    if _is_text(dtype):
-        return _fill(series, series.to_numpy(dtype=object).tolist())
-    if _is_plain_number(dtype):
-        if dtype.kind == "f":
-            width: Any = getattr(dtype, "itemsize", 8)
-            return _from_floats(series.to_numpy(dtype=f"f{width}", na_value=np.nan))
-        if dtype.kind == "b":
-            return _fill(series, series.to_numpy(dtype="bool", na_value=False).tolist())
-        plain = "int64" if dtype.kind == "i" else "uint64"
-        return _fill(series, series.to_numpy(dtype=plain, na_value=0).tolist())
-    if isinstance(dtype, pd.ArrowDtype):
-        return arrow_to_python(pa.chunked_array(pa.array(series)))
+    if isinstance(dtype, _HELD_BY_ARROW) or getattr(dtype, "storage", "") == "pyarrow":
+        column = pa.array(series)
+        chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
+        return arrow_to_python(pa.chunked_array(chunks, column.type))
     return to_python(series.tolist())
 
 
@@ -51,8 +51,11 @@ def arrow_to_python(column: pa.ChunkedArray) -> list[object]:
         return to_python(list(column.to_pandas()))
     if pa.types.is_dictionary(kind) and _is_narrow(kind.value_type):
         column, kind = column.cast(kind.value_type), kind.value_type
-    if _is_narrow(kind):
+    if pa.types.is_floating(kind):
         return _from_floats(column.to_numpy())
+    if any(is_kind(kind) for is_kind in _PLAIN):
+        plain: list[object] = column.to_pylist()
+        return plain
     try:
         values = column.to_pylist()
     except UnicodeDecodeError:
@@ -64,6 +67,16 @@ def arrow_to_python(column: pa.ChunkedArray) -> list[object]:
     if _lists_floats(kind):
         values = [_as_listed(value, kind) for value in values]
     return to_python(values)
+
+
+def undecodable(column: pa.ChunkedArray) -> tuple[int, UnicodeDecodeError | None]:
+    """Return the first row whose text is not UTF-8, and why; (0, None) if there is none."""
+    for row, cell in enumerate(column):
+        try:
+            cell.as_py()
+        except UnicodeDecodeError as error:
+            return row, error
+    return 0, None
 
 
 def _cell(cell: pa.Scalar) -> object:
@@ -116,23 +129,6 @@ def index_to_python(index: pd.Index) -> list[object]:
     if isinstance(index, pd.MultiIndex):
         return to_python(index.tolist())
     return series_to_python(pd.Series(index, index=range(len(index))))
-
-
-def _is_text(dtype: object) -> bool:
-    if isinstance(dtype, pd.ArrowDtype):
-        kind = dtype.pyarrow_dtype
-        return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
-    return isinstance(dtype, pd.StringDtype)
-
-
-def _is_plain_number(dtype: object) -> bool:
-    """Nullable and pyarrow-backed bool, int and float; decimals are neither."""
-    if isinstance(dtype, pd.ArrowDtype):
-        kinds = (pa.types.is_boolean, pa.types.is_integer, pa.types.is_floating)
-        return any(is_kind(dtype.pyarrow_dtype) for is_kind in kinds)
-    kind = getattr(dtype, "kind", "O")
-    masked = isinstance(dtype, pd.BooleanDtype) or hasattr(dtype, "is_unsigned_integer")
-    return (masked and kind in "biu") or isinstance(dtype, pd.Float32Dtype | pd.Float64Dtype)
 
 
 def _from_numpy(series: pd.Series, dtype: np.dtype) -> list[object]:

@@ -7,14 +7,14 @@ rows at a time. In between they are sorted into ranges of rows on disk.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from nyu_llm_frames._tables.filling import IS_NEW, with_choices
-from nyu_llm_frames._tables.spill import Ints, Spill
+from nyu_llm_frames._tables.spill import Spill
+from nyu_llm_frames._tables.table import Ints, Mask
 from nyu_llm_frames.errors import ConfigurationError
 
 _RANGE_BYTES = 16 << 20
@@ -38,7 +38,6 @@ class NewColumns:
         self.schema = pa.schema([])  # with pandas' metadata about the columns
 
     def add(self, rows: Ints, table: pa.Table) -> None:
-        """Add the new columns of some rows."""
         if self._spill is None:
             self.schema = table.schema
             self._choices = {
@@ -69,7 +68,6 @@ class NewColumns:
         return self._marked(self.schema.empty_table(), np.empty(0, np.bool_))
 
     def _load(self) -> pa.Table:
-        """Load the next range of rows, in order."""
         assert self._spill is not None
         number = self._next // self._per_range
         stop = min(self._next + self._per_range, self._rows)
@@ -87,7 +85,7 @@ class NewColumns:
             ordered = ordered.set_column(at, self.schema.field(at), filled)
         return self._marked(ordered.replace_schema_metadata(self.schema.metadata), place >= 0)
 
-    def _marked(self, table: pa.Table, is_new: np.ndarray[Any, np.dtype[np.bool_]]) -> pa.Table:
+    def _marked(self, table: pa.Table, is_new: Mask) -> pa.Table:
         if not self.fills:
             return table
         for name, choices in self._choices.items():  # also if none of these rows is new
@@ -96,6 +94,5 @@ class NewColumns:
         return table.append_column(IS_NEW, pa.array(is_new))
 
     def close(self) -> None:
-        """Remove what was written."""
         if self._spill is not None:
             self._spill.close()

@@ -124,12 +124,7 @@ def cell_text(value: object) -> str | None:
     """Return a JSON value as the text of a cell; dates in it as JSON writes them."""
     if value is None or isinstance(value, str):
         return value
-    return json.dumps(value, ensure_ascii=False, default=_date_text)
-
-
-def _date_text(value: Any) -> str:
-    text: str = value.isoformat()
-    return text
+    return json.dumps(value, ensure_ascii=False, default=lambda date: date.isoformat())
 
 
 def _holds_nothing(kind: pa.DataType) -> bool:

@@ -69,6 +69,12 @@ def beside(table: pa.Table, new: pa.Table, schema: pa.Schema) -> pa.Table:
     return pa.Table.from_arrays(columns, schema=schema)
 
 
+def new_rows(table: pa.Table) -> list[bool]:
+    """Return for each row of new columns whether its cells replace those of the input."""
+    marks: list[bool] = table[IS_NEW].to_pylist() if IS_NEW in table.column_names else []
+    return marks or [True] * table.num_rows
+
+
 def plain_text(value: Any) -> str:
     """Return the text of a cell that pandas.to_csv would write."""
     if value is None or isinstance(value, str):

@@ -73,7 +73,6 @@ def zones(schema: pa.Schema) -> dict[str, str]:
 
 
 def has_levels(schema: pa.Schema) -> bool:
-    """Whether the names of the columns have several levels."""
     return len(read(schema).get("column_indexes", ())) > 1
 
 

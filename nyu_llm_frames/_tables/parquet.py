@@ -123,8 +123,6 @@ class ParquetSource:
                     # By name: "a.b" is also read as the field b of a column a.
                     yield batch.num_rows, dict(zip(batch.schema.names, batch.columns, strict=True))
         except (pa.ArrowException, OSError) as e:
-            if isinstance(e, ConfigurationError):
-                raise
             raise _unreadable(path, names, e) from None
 
 

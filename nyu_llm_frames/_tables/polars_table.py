@@ -19,8 +19,8 @@ from nyu_llm_frames._shared.progress import Progress
 from nyu_llm_frames._shared.reporter import Reporter
 from nyu_llm_frames._stages.requests.bodies import ROWS_AT_ONCE
 from nyu_llm_frames._tables.arrow_columns import arrow_columns
-from nyu_llm_frames._tables.arrow_rows import ArrowRows
 from nyu_llm_frames._tables.arrow_table import earlier
+from nyu_llm_frames._tables.frame_values import arrow_to_python
 from nyu_llm_frames._tables.table import Ints, Piece, Table
 from nyu_llm_frames.errors import ConfigurationError
 
@@ -45,14 +45,13 @@ class PolarsTable(Table[Any]):
     ) -> Iterator[Piece]:
         for name in columns:
             _check(name, self.frame.schema[name])
-        size, n = rows or ROWS_AT_ONCE, len(self)
-        for start in range(0, n, size):
+        size = rows or ROWS_AT_ONCE
+        for start in range(0, len(self), size):
             part = self.frame[start : start + size]
-            some = ArrowRows(pa.schema([]), "The frame")
-            for piece in some.pieces([_arrow(part.select(columns))], columns, False, part.height):
-                labels = range(start, start + part.height)
-                numbers: list[object] | None = list(labels) if index else None
-                yield Piece(part.height, piece.values, numbers, (start + part.height) / n, labels)
+            cells = _arrow(part.select(columns))
+            values = {name: arrow_to_python(cells[name]) for name in columns}
+            labels = range(start, start + part.height)
+            yield Piece(part.height, values, list(labels) if index else None, labels=labels)
 
     def take(self, rows: Ints) -> PolarsTable:
         return PolarsTable(self.frame[rows] if len(rows) else self.frame.clear())

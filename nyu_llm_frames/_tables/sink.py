@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.csv as pacsv
@@ -19,13 +19,12 @@ import pyarrow.parquet as pq
 from nyu_llm_frames._shared.local_path import local_path
 from nyu_llm_frames._sidecar.storage import atomic_file
 from nyu_llm_frames._tables import pandas_metadata
-from nyu_llm_frames._tables.csv_files import CsvFiles
-from nyu_llm_frames._tables.csv_text import CsvSource
+from nyu_llm_frames._tables.csv_text import CsvFiles, CsvSource
 from nyu_llm_frames._tables.excel_sheet import check_sheet, write_sheet
-from nyu_llm_frames._tables.filling import IS_NEW
+from nyu_llm_frames._tables.join import NewColumns
 from nyu_llm_frames._tables.json_lines import JsonLinesSource
 from nyu_llm_frames._tables.json_output import check_numbers, write_json
-from nyu_llm_frames._tables.output_cells import beside, flat, has_text, plain_text
+from nyu_llm_frames._tables.output_cells import beside, flat, has_text, new_rows, plain_text
 from nyu_llm_frames._tables.source import CSV_DELIMITERS, JSON_LINES, PARQUET, TEXTS, Source
 from nyu_llm_frames._tables.text_file import COMPRESSED, compressed, text_suffix
 from nyu_llm_frames.errors import ConfigurationError
@@ -33,14 +32,6 @@ from nyu_llm_frames.errors import ConfigurationError
 _GROUP_BYTES = 16 << 20
 _FEATHER, _EXCEL = (".feather", ".arrow"), ".xlsx"
 OUTPUTS = (*TEXTS, *PARQUET, *_FEATHER, _EXCEL)
-
-
-class Columns(Protocol):
-    """The source of the new columns."""
-
-    @property
-    def schema(self) -> pa.Schema: ...
-    def take(self, count: int) -> pa.Table: ...
 
 
 def check_output(path: str | Path, source: Source) -> Path:
@@ -110,7 +101,7 @@ def _check_cells(field: pa.Field, output: Path, suffix: str) -> None:
         )
 
 
-def write(source: Source, output: Path, new: Columns, check: Callable[[], None]) -> None:
+def write(source: Source, output: Path, new: NewColumns, check: Callable[[], None]) -> None:
     """Write input and new columns, in the input's order.
 
     A new column replaces one of the same name in the input (``if_exists="replace"``); with a column
@@ -134,7 +125,7 @@ def write(source: Source, output: Path, new: Columns, check: Callable[[], None])
 
 
 # --- parquet and Feather ----------------------------------------------------------------------
-def _write_typed(source: Source, file: BinaryIO, new: Columns, is_feather: bool) -> None:
+def _write_typed(source: Source, file: BinaryIO, new: NewColumns, is_feather: bool) -> None:
     schema = pandas_metadata.joined(source.schema(), new.schema)
     with (
         _FeatherWriter(file, schema)
@@ -174,7 +165,9 @@ class _FeatherWriter:
 
 
 # --- CSV --------------------------------------------------------------------------------------
-def _copy_csv(source: CsvSource | CsvFiles, file: BinaryIO, new: Columns, delimiter: str) -> None:
+def _copy_csv(
+    source: CsvSource | CsvFiles, file: BinaryIO, new: NewColumns, delimiter: str
+) -> None:
     names = new.schema.names
     replaced = [name for name in names if name in source.columns]
     added = [name for name in names if name not in source.columns]
@@ -190,8 +183,7 @@ def _copy_csv(source: CsvSource | CsvFiles, file: BinaryIO, new: Columns, delimi
     for records in source.records():
         table = new.take(len(records.fields))
         cells = {name: line.cells(table[name]) for name in names}
-        fills = IS_NEW in table.column_names
-        is_new = table[IS_NEW].to_pylist() if fills else [True] * table.num_rows
+        is_new = new_rows(table)
         if as_it_is:
             left: Sequence[str] = records.texts
         else:
@@ -206,7 +198,7 @@ def _copy_csv(source: CsvSource | CsvFiles, file: BinaryIO, new: Columns, delimi
         file.write("".join(lines).encode("utf-8", "surrogatepass"))
 
 
-def _write_csv(source: Source, file: BinaryIO, new: Columns, delimiter: str) -> None:
+def _write_csv(source: Source, file: BinaryIO, new: NewColumns, delimiter: str) -> None:
     schema = pandas_metadata.joined(source.schema(), new.schema)
     options = pacsv.WriteOptions(include_header=False, delimiter=delimiter)
     line = Line(delimiter)

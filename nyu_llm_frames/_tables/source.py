@@ -183,8 +183,7 @@ def _open_files(files: Sequence[Path], sep: str | None, sheet: str | int | None)
         from nyu_llm_frames._tables.json_lines import JsonLinesSource
 
         return JsonLinesSource(files)
-    from nyu_llm_frames._tables.csv_files import CsvFiles
-    from nyu_llm_frames._tables.csv_text import CsvSource
+    from nyu_llm_frames._tables.csv_text import CsvFiles, CsvSource
 
     parts = [CsvSource(file, sep or ("," if kind == "CSV" else "\t")) for file in files]
     return CsvFiles(parts) if len(parts) > 1 else parts[0]

@@ -6,19 +6,33 @@ are compressed Arrow IPC streams in their own folder; small ones are never writt
 
 from __future__ import annotations
 
+import glob
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from nyu_llm_frames._sidecar.storage import make_folder
-
-Ints = np.ndarray[Any, np.dtype[np.int64]]
+from nyu_llm_frames._sidecar.storage import draft_path, left_behind, make_folder
+from nyu_llm_frames._tables.table import Ints
 
 LIMIT_BYTES = 24 << 20
 _OPTIONS = pa.ipc.IpcWriteOptions(compression="lz4")
+
+
+def work_folder(output: Path) -> Path:
+    """Name a private folder beside an output, made when it is first used.
+
+    What a dead process left behind there is removed, with its unfinished output.
+    """
+    for old in output.parent.glob(f".{glob.escape(output.name)}.*"):
+        if not left_behind(old):
+            continue
+        if old.is_dir():
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            old.unlink(missing_ok=True)
+    return draft_path(output.with_name(f"{output.name}.work"))
 
 
 class Spill:
@@ -31,7 +45,6 @@ class Spill:
         self._written: set[int] = set()
 
     def add(self, table: pa.Table, parts: Ints) -> None:
-        """Add rows."""
         if not len(parts):
             return
         low, high = int(parts.min()), int(parts.max())
@@ -65,7 +78,6 @@ class Spill:
         return self._folder / f"{number:06d}.arrows"
 
     def read(self, part: int) -> pa.Table:
-        """Return the rows of a part."""
         tables = []
         if part in self._written:
             size = self._path(part).stat().st_size
@@ -76,13 +88,11 @@ class Spill:
         return pa.concat_tables(tables) if tables else self.schema.empty_table()
 
     def drop(self, part: int) -> None:
-        """Drop a part."""
         self._held.pop(part, None)
         if part in self._written:
             self._written.discard(part)
             self._path(part).unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Forget everything."""
         self._held.clear()
         shutil.rmtree(self._folder, ignore_errors=True)

@@ -36,7 +36,7 @@ class Piece:
         What `index` prints in a template, if the table has labels and they were requested;
         otherwise the rows are numbered from 0.
     read : float
-        Part of the table read so far, 0 to 1.
+        Part of a file read so far, 0 to 1.
     labels : sequence, optional
         Labels of the rows, for messages; by default `index`, else the numbers.
     """
@@ -44,7 +44,7 @@ class Piece:
     rows: int
     values: dict[Any, list[object]]
     index: list[object] | None
-    read: float
+    read: float = 1.0
     labels: Any = None
 
     def take(self, rows: Ints, first: int) -> Piece:
@@ -115,7 +115,7 @@ class Table(ABC, Generic[T_co]):
     def with_columns(self, columns: Mapping[str, Any]) -> T_co:
         """Return a new table with columns at the end, or replaced in place.
 
-        They are as pandas has them: `columns.answer_columns` makes them. By position.
+        They are as pandas has them: `AnswerColumns` makes them. By position.
         """
 
     def in_memory(self) -> Table[Any]:
@@ -142,7 +142,3 @@ class Labels(Sequence[Any]):
         row = int(row if self._chosen is None else self._chosen[row])
         part = int(np.searchsorted(self._ends, row, side="right"))
         return self._parts[part][row - int(self._ends[part]) + len(self._parts[part])]
-
-    def of(self, rows: Ints) -> Labels:
-        """Return the labels of some rows."""
-        return Labels(self._parts, rows)

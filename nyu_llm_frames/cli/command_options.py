@@ -85,7 +85,6 @@ _columns, run_option = _in("New columns"), _in("Run")
 
 
 def _embedded(option: Callable[..., Callable[[F], F]]) -> Callable[[F], F]:
-    """Add the options of the embedded gateway."""
     return _all(
         option("--upstream", metavar="URL", help="An OpenAI-compatible server that answers."),
         option("--answers", type=click.Choice(["echo"]), help="No model: repeat the prompt."),
@@ -169,6 +168,11 @@ timeout = run_option("--timeout", type=float, metavar="SECONDS", help="Longest w
 retries = run_option(
     "--retries", type=int, default=1, show_default=True, help="Further attempts after a failure."
 )
+
+
+def table(model: Callable[[F], F]) -> Callable[[F], F]:
+    """Add what every command on a table takes."""
+    return _all(data, model, template, columns)
 
 
 def take_gateway(given: dict[str, Any]) -> Gateway | None:

@@ -24,7 +24,6 @@ DRUGS = ["cocaine", "methamphetamine"]
 
 
 def run(*, rows: int, sidecar: Path, **local: Any) -> None:
-    """Run the demo, on the embedded gateway with these options."""
     gateway = Gateway.local(**local)
     frame = sample().head(rows)
     known = is_sidecar(sidecar)

@@ -51,7 +51,6 @@ _KINDS: tuple[tuple[type[Exception] | tuple[type[Exception], ...], int], ...] = 
 
 
 def of_error(error: Exception) -> int:
-    """Return the exit code of an error."""
     return next((code for kind, code in _KINDS if isinstance(error, kind)), ERROR)
 
 

@@ -29,10 +29,7 @@ Send truncated rows again, with a larger limit:
 
 
 @click.command(cls=options.Grouped, epilog=_EXAMPLE)
-@options.data
-@options.model
-@options.template
-@options.columns
+@options.table(options.model)
 @options.run_option(
     "--out", type=options.OUT, required=True, help="Ends in .csv, .jsonl, .parquet, .xlsx, ...."
 )
@@ -97,10 +94,7 @@ def batch(
 
 
 @click.command(cls=options.Grouped)
-@options.data
-@options.any_model
-@options.template
-@options.columns
+@options.table(options.any_model)
 @click.option("--n", type=click.IntRange(1), default=5, show_default=True, help="Rows.")
 @options.gateway
 @options.as_json
@@ -108,7 +102,7 @@ def preview(n: int, json_: bool, **given: Any) -> None:
     """Show the first prompts as they would be sent; no network, no key."""
     from nyu_llm_frames._api.accessor import FrameMethods
     from nyu_llm_frames._runs.arguments import Arguments
-    from nyu_llm_frames._runs.file_head import head
+    from nyu_llm_frames._runs.file_run import head
 
     path, reading = options.take_data(given)
     arguments = options.take_asked(given)
@@ -133,10 +127,7 @@ def _shown(message: dict[str, Any]) -> str:
 
 
 @click.command(cls=options.Grouped)
-@options.data
-@options.model
-@options.template
-@options.columns
+@options.table(options.model)
 @click.option("--n", type=click.IntRange(1), default=5, show_default=True, help="Rows.")
 @click.option("--random-state", type=int, help="Draw the same rows again.")
 @options.out
@@ -151,7 +142,7 @@ def trial(n: int, random_state: int | None, json_: bool, **given: Any) -> None:
     """
     from nyu_llm_frames._api.accessor import FrameMethods
     from nyu_llm_frames._runs.arguments import Arguments
-    from nyu_llm_frames._runs.file_head import estimate_file, head
+    from nyu_llm_frames._runs.file_run import estimate_file, head
 
     path, reading = options.take_data(given)
     options.take_out(given, path, required=True)
@@ -167,10 +158,7 @@ def trial(n: int, random_state: int | None, json_: bool, **given: Any) -> None:
 
 
 @click.command(cls=options.Grouped)
-@options.data
-@options.model
-@options.template
-@options.columns
+@options.table(options.model)
 @options.out
 @options.sidecar_option
 @options.retries
@@ -179,7 +167,7 @@ def trial(n: int, random_state: int | None, json_: bool, **given: Any) -> None:
 def estimate(retries: int, json_: bool, **given: Any) -> None:
     """Estimate what a batch would send and cost; no network, no key."""
     from nyu_llm_frames._runs.arguments import Arguments
-    from nyu_llm_frames._runs.file_head import estimate_file
+    from nyu_llm_frames._runs.file_run import estimate_file
 
     path, reading = options.take_data(given)
     options.take_out(given, path)

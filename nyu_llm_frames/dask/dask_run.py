@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import shutil
 import warnings
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,7 +20,7 @@ import pandas as pd
 
 from nyu_llm_frames._jobs.context import Context
 from nyu_llm_frames._runs.arguments import Arguments
-from nyu_llm_frames._runs.launch import CallExecution, looked_at, sidecar_line
+from nyu_llm_frames._runs.launch import CallExecution, first_lines, looked_at
 from nyu_llm_frames._runs.prepare import PreparedCall, check_prompts_differ, compile_call
 from nyu_llm_frames._runs.stored_run import StoredRun
 from nyu_llm_frames._runs.summary import ending, failures_text
@@ -34,8 +33,7 @@ from nyu_llm_frames._sidecar.bands import LargeSidecar
 from nyu_llm_frames._sidecar.folder import SPOOL, new_name
 from nyu_llm_frames._sidecar.storage import make_folder, sidecar_errors, write_text
 from nyu_llm_frames._stages.cost.estimate import Estimate
-from nyu_llm_frames._tables.columns import new_names
-from nyu_llm_frames._tables.frame import PandasTable, missing_value_error
+from nyu_llm_frames._tables.frame import PandasTable, missing_in_all
 from nyu_llm_frames.dask.cluster import Cluster
 from nyu_llm_frames.dask.ended_call import EndedCall, cost_of, end_of
 from nyu_llm_frames.dask.lazy_join import StoredAnswersOf, join_answers
@@ -49,7 +47,6 @@ from nyu_llm_frames.dask.text_cells import check_sampled, suspected_columns
 from nyu_llm_frames.dask.worker_call import WorkerCall
 from nyu_llm_frames.errors import (
     ConfigurationError,
-    MissingValueError,
     PartialResultError,
     PartialResultWarning,
 )
@@ -113,9 +110,7 @@ class DaskCall:
     @property
     def _ours(self) -> list[str]:
         """The names of all columns that a call like this one makes."""
-        given, schema = self.head.arguments, self.head.schema
-        fields = None if schema is None else [field.name for field in schema.fields]
-        return new_names(given.output, fields, prefix=given.prefix, details=True)
+        return self.head.new_columns.with_details().names
 
     # --- looking ----------------------------------------------------------------------------
     def first_rows(self, n: int, *, used: bool = False) -> pd.DataFrame:
@@ -193,9 +188,8 @@ class DaskCall:
         self, retries: int, max_cost: float | None
     ) -> Iterator[tuple[CallExecution, SpooledParts]]:
         head = self.head
-        self._tell(sidecar_line(head.sidecar_path))
-        for note in head.schema.notes if head.schema else ():
-            self._tell(note)
+        for line in first_lines(head):
+            self._tell(line)
         if head.template.uses_index:
             self._tell(_INDEX_NOTE)
         try:
@@ -264,7 +258,7 @@ class DaskCall:
         check_sampled([partition.sampled for partition in found])
         missing = [partition.missing for partition in found if partition.missing is not None]
         if missing:
-            raise _missing_in_all(missing)
+            raise missing_in_all(missing, has_object=False)
         rows = sum(partition.rows for partition in found)
         check_prompts_differ(self.head, list(self.frame.columns), rows)
         return found
@@ -300,15 +294,6 @@ def replace_retries(run: StoredRun, retries: int, max_cost: float | None) -> Sto
     """Return a run that goes on as the call would have."""
     run.retries, run.max_cost = retries, max_cost
     return run
-
-
-def _missing_in_all(errors: Sequence[MissingValueError]) -> MissingValueError:
-    """Count the missing values of all partitions in one error."""
-    counts: Counter[Any] = Counter()
-    for error in errors:
-        counts.update(error.columns)
-    rows = [row for error in errors for row in error.rows]
-    return missing_value_error(rows[:4], counts, has_object=False)
 
 
 def _by_partition(frame: Any) -> list[Any]:

@@ -96,7 +96,7 @@ def join_answers(
     except SidecarError as e:
         raise SidecarError(f"{e} (on {socket.gethostname()})", path=e.path) from None
     _refuse_others(best, jobs, prepared.table, requests.codes)
-    collected = Collected.of(prepared, best, jobs)
+    collected = Collected(prepared, best, jobs)
     joined: pd.DataFrame = collected.failures if failures else collected.frame
     for name, dtype in (dtypes or {}).items():
         if joined[name].dtype != dtype:

@@ -20,8 +20,6 @@ from nyu_llm_frames._runs.rendering import render
 from nyu_llm_frames._shared.options import Options
 from nyu_llm_frames._stages.prompts.template import PromptTemplate
 from nyu_llm_frames._stages.requests.bodies import BodyShape, encode, no_requests
-from nyu_llm_frames._tables import filling
-from nyu_llm_frames._tables.columns import new_names
 from nyu_llm_frames._tables.frame import PandasTable
 
 
@@ -111,14 +109,7 @@ class WorkerCall:
 
     def _lacking(self, call: PreparedCall, whole: PandasTable) -> tuple[PreparedCall, PandasTable]:
         """Choose the rows without a good answer, as `prepare` does of a frame."""
-        given = self.arguments
-        fields = None if call.schema is None else [field.name for field in call.schema.fields]
-        ours = new_names(given.output, fields, prefix=given.prefix, details=True)
-        fill = call.lacking(whole.earlier(ours))
-        filling.check_types(
-            fill, whole.label, given.output, call.schema,
-            prefix=given.prefix, details=given.details,
-        )  # fmt: skip
+        fill = call.lacking(whole)
         table = whole.take(fill.rows)
         return replace(call, fill=fill, whole=whole, table=table), table
 

@@ -21,7 +21,7 @@ import pytest
 
 import nyu_llm_frames as llm
 from nyu_llm_frames._runs.arguments import Arguments
-from nyu_llm_frames._runs.file_head import head
+from nyu_llm_frames._runs.file_run import head
 
 MODEL = "gemini-3-flash-preview"
 Values = dict[str, list[Any]]

@@ -285,6 +285,8 @@ class CsvFiles:
 
 def column_names(header: Sequence[str]) -> tuple[str, ...]:
     """Name the columns as pandas does where the header omits or repeats names."""
+    if all(header) and len({*header}) == len(header):
+        return tuple(header)  # pandas takes a second for some thousand names
     text = io.StringIO()
     csv.writer(text, quoting=csv.QUOTE_ALL).writerow(header)
     text.seek(0)

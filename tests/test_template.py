@@ -252,6 +252,19 @@ def test_columns_may_have_names_that_jinja_uses(name: str) -> None:
 
 def test_look_alike_names_stay_apart() -> None:
     assert render("{{ ﬁ }}{{ fi }}", {"ﬁ": 1, "fi": 2}) == ["12"]
+    row = {"a": 1, "column_0": 2, "column_1": 3}
+    assert render("{{ row.a }}{{ row.column_0 }}{{ row.column_1 }}", row) == ["123"]
+    assert render("{{ row.a }}", row) == ["1"]
+
+
+def test_a_name_that_the_template_may_set_is_left_to_the_row() -> None:
+    source = "{% if x %}{% set y = 'p' %}{% endif %}{{ y }}"
+    assert render(source, {"x": 1}) == ["p"]
+    with pytest.raises(TemplateError, match="'y' is undefined"):
+        render(source, {"x": 0})
+    assert render(source, {"x": 1, "y": "c"}, {"x": 0, "y": "c"}) == ["p", "c"]
+    source = "{% for row in tags %}{{ row.n }}{% endfor %}{{ row.a }}"
+    assert render(source, {"tags": [{"n": 1}, {"n": 2}], "a": "x"}) == ["12x"]
 
 
 def test_inside_a_loop_of_the_template_loop_is_jinjas() -> None:

@@ -8,6 +8,7 @@ thirty times as long.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import repeat
 from typing import Any
 
@@ -35,47 +36,95 @@ _LOADING_TAGS: tuple[tuple[type[nodes.Node], str], ...] = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Rows to render.
+
+    Attributes
+    ----------
+    data
+        Plain Python values by column, `n` each.
+    index
+        What `index` prints; None numbers the rows from 0.
+    labels, first
+        Index labels, and the position of the first row: for errors only.
+    """
+
+    data: Mapping[Hashable, Sequence[object]]
+    index: Sequence[object] | None
+    n: int
+    labels: Sequence[Hashable] | None = None
+    first: int = 0
+
+    def column(self, label: Hashable) -> Sequence[object]:
+        """The cells of a column, with its missing values marked."""
+        return marked(self.data[label], label)
+
+    def numbers(self) -> Sequence[object]:
+        """What `index` prints in each row."""
+        return range(self.n) if self.index is None else marked(self.index, INDEX)
+
+    def dicts(self, columns: Sequence[Hashable]) -> Iterator[dict[Hashable, object]]:
+        """Each row as a dict, made on demand."""
+        if not columns:
+            return ({} for _ in range(self.n))
+        return map(dict, map(zip, repeat(columns), zip(*map(self.column, columns), strict=True)))
+
+    def failure(
+        self, error: Exception, position: int, source: str = "", line: int | None = None
+    ) -> TemplateError:
+        """The error of a row that cannot be rendered."""
+        return row_failure(error, source, line, position, self.labels, self.first)
+
+
 class Compiled:
     """One message of a prompt, ready to render.
 
     Attributes
     ----------
-    names
-        What the source uses.
+    text
+        Its source.
+    columns, uses_row, uses_index
+        What it uses; as in `Names`.
     """
 
-    __slots__ = ("_in_row", "_loops", "_targets", "_template", "names", "source")
+    __slots__ = (
+        *("_in_row", "_loops", "_names", "_targets", "_template"),
+        *("columns", "text", "uses_index", "uses_row"),
+    )
 
     def __init__(
-        self,
-        source: str,
-        columns: Sequence[Hashable],
-        hidden_from_row: frozenset[Hashable] = frozenset(),
+        self, source: str, columns: Sequence[Hashable], hidden_from_row: frozenset[Hashable]
     ) -> None:
-        self.source = source
+        self.text = source
         tree = _parse(source, columns)
         hidden_from_row -= _words(tree)
         try:
-            self.names: Names = resolve(tree, columns, hidden_from_row)
+            names = resolve(tree, columns, hidden_from_row)
         except UnknownName as error:
             raise missing_column(error.name, error.line, source, columns) from None
+        except TemplateSyntaxError as error:
+            raise syntax_error(error, source, columns) from None
         except RecursionError:
             raise _too_deep() from None
-        tree = _Rewriter(self.names.swaps).visit(tree)
+        tree = _Rewriter(names).visit(tree)
         tree.set_environment(ENVIRONMENT)
-        self._in_row = tuple(label for label in columns if label not in hidden_from_row)
-        self._targets = tuple(name for name, _ in self.names.targets) + tuple(
-            name
-            for name, used in (("row", self.names.uses_row), ("index", self.names.uses_index))
-            if used
+        self._names = names
+        self.columns, self.uses_row, self.uses_index = (
+            names.columns,
+            names.uses_row,
+            names.uses_index,
         )
+        self._in_row = tuple(label for label in columns if label not in hidden_from_row)
+        whole = {"row": self.uses_row, "index": self.uses_index}
+        self._targets = (*(name for name, _ in names.targets), *(n for n in whole if whole[n]))
         self._loops = False
         self._template = self._compiled(tree, columns)
 
     def _compiled(self, tree: nodes.Template, columns: Sequence[Hashable]) -> Template:
-        if self._targets and self.names.stands_in_loop:
+        if self._targets and self._names.stands_in_loop:
             try:
-                found = _load(_in_loop(tree, self._targets, self.names.rows))
+                found = _load(_in_loop(tree, self._targets, self._names.rows))
             except (TemplateSyntaxError, SyntaxError, RecursionError, MemoryError):
                 pass  # one level deeper than Python allows, or a tag that no loop may hold
             else:
@@ -84,27 +133,19 @@ class Compiled:
         try:
             return _load(tree)
         except TemplateSyntaxError as error:
-            raise syntax_error(error, self.source, columns) from None
+            raise syntax_error(error, self.text, columns) from None
         except (SyntaxError, RecursionError, MemoryError):
             raise _too_deep() from None
 
-    def texts(
-        self,
-        data: Mapping[Hashable, Sequence[object]],
-        index: Sequence[object] | None,
-        n: int,
-        labels: Sequence[Hashable] | None,
-        first: int,
-        missing: Holes,
-    ) -> list[str]:
-        """Render `n` rows; what uses a missing value has no text, and goes into `missing`."""
+    def texts(self, rows: Rows, missing: Holes) -> list[str]:
+        """Render rows; what uses a missing value has no text, and goes into `missing`."""
         found: list[str] = []
         append = found.append
-        rows = self._rows(data, index, n)
+        left = self._variables(rows)
         with missing_values() as used:
-            while n:
+            while rows.n:
                 try:
-                    for text in self._texts(rows):
+                    for text in self._texts(left):
                         if used:
                             missing[len(found)] |= set(used)
                             used.clear()
@@ -114,22 +155,15 @@ class Compiled:
                     # One text came out for each row before the one that failed.
                     if not used:
                         line = _line(error, self._template)
-                        raise row_failure(
-                            error, self.source, line, len(found), labels, first
-                        ) from error
+                        raise rows.failure(error, len(found), self.text, line) from error
                     missing[len(found)] |= set(used)
                     used.clear()
                     append("")
         return found
 
-    @property
-    def text(self) -> str:
-        """What its author wrote."""
-        return self.source
-
     def _texts(self, rows: Iterator[Any]) -> Iterator[str]:
         if self._loops:
-            return self._pieces({self.names.rows: rows})
+            return self._pieces({self._names.rows: rows})
         if self._targets:
             return ("".join(self._pieces(dict(zip(self._targets, r, strict=True)))) for r in rows)
         text = "".join(self._pieces({}))
@@ -138,31 +172,16 @@ class Compiled:
     def _pieces(self, variables: dict[str, Any]) -> Iterator[str]:
         return self._template.root_render_func(self._template.new_context(variables))
 
-    def _rows(
-        self, data: Mapping[Hashable, Sequence[object]], index: Sequence[object] | None, n: int
-    ) -> Iterator[Any]:
-        used = {label for _, label in self.names.targets}
-        if self.names.uses_row:
-            used.update(self._in_row)
-        data = {label: marked(data[label], label) for label in used}
-        cells: list[Iterable[object]] = [data[label] for _, label in self.names.targets]
-        if self.names.uses_row:
-            cells.append(rows_as_dicts(data, self._in_row, n))
-        if self.names.uses_index:
-            cells.append(range(n) if index is None else marked(index, INDEX))
+    def _variables(self, rows: Rows) -> Iterator[Any]:
+        """The values of `_targets`, row by row; of a single one in a loop, as it is."""
+        cells: list[Iterable[object]] = [rows.column(label) for _, label in self._names.targets]
+        if self.uses_row:
+            cells.append(rows.dicts(self._in_row))
+        if self.uses_index:
+            cells.append(rows.numbers())
         if not cells:
-            return iter(range(n))
+            return iter(range(rows.n))
         return iter(cells[0]) if self._loops and len(cells) == 1 else zip(*cells, strict=True)
-
-
-def rows_as_dicts(
-    data: Mapping[Hashable, Sequence[object]], columns: Sequence[Hashable], n: int
-) -> Iterator[dict[Hashable, object]]:
-    """Each row as a dict, made on demand."""
-    if not columns:
-        return ({} for _ in range(n))
-    values = zip(*(data[label] for label in columns), strict=True)
-    return map(dict, map(zip, repeat(columns), values))
 
 
 def _parse(source: str, columns: Sequence[Hashable]) -> nodes.Template:
@@ -222,14 +241,13 @@ def _in_loop(tree: nodes.Template, targets: Sequence[str], rows: str) -> nodes.T
 class _Rewriter(NodeTransformer):
     """Put the columns' variables in place, and a guard on everything else that is printed."""
 
-    def __init__(self, swaps: Mapping[int, nodes.Name]) -> None:
-        self._swaps = swaps
-        self._own = {id(name) for name in swaps.values()}
+    def __init__(self, names: Names) -> None:
+        self._swaps = names.swaps
+        self._cells = {variable for variable, label in names.targets if variable != label}
 
-    def visit(self, node: nodes.Node, *args: object, **kwargs: object) -> Any:
-        if isinstance(node, nodes.NSRef):
-            return node
-        return self._swaps.get(id(node)) or super().visit(node, *args, **kwargs)
+    def visit_Name(self, node: nodes.Name) -> nodes.Name:
+        found = self._swaps.get(node.name)
+        return node if found is None else nodes.Name(found, "load", lineno=node.lineno)
 
     def visit_Compare(self, node: nodes.Compare) -> nodes.Node:
         """Make a test of `in`: Python's own never compares a missing value with another."""
@@ -247,7 +265,9 @@ class _Rewriter(NodeTransformer):
         return node
 
     def _guarded(self, node: nodes.Expr) -> nodes.Expr:
-        if isinstance(node, nodes.TemplateData | nodes.Const) or id(node) in self._own:
+        if isinstance(node, nodes.TemplateData | nodes.Const):
+            return node
+        if isinstance(node, nodes.Name) and node.name in self._cells:
             return node
         return nodes.Filter(node, PRINTABLE, [], [], None, None, lineno=node.lineno)
 

@@ -10,15 +10,13 @@ import re
 from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import jinja2
 from jinja2.exceptions import TemplateRuntimeError
 
-from nyu_llm_frames._stages.prompts.compiled import Compiled
+from nyu_llm_frames._stages.prompts.compiled import Compiled, Rows
 from nyu_llm_frames._stages.prompts.missing import Holes
-from nyu_llm_frames._stages.prompts.names import Names
-from nyu_llm_frames._stages.prompts.template_errors import row_failure
 from nyu_llm_frames._stages.prompts.template_object import TemplateObject
 from nyu_llm_frames.errors import ConfigurationError
 
@@ -39,25 +37,6 @@ class Message:
 
     role: str
     source: str
-
-
-class _Part(Protocol):
-    @property
-    def names(self) -> Names: ...
-    @property
-    def text(self) -> str:
-        """Its source, or all texts in it."""
-        ...
-
-    def texts(
-        self,
-        data: Mapping[Hashable, Sequence[object]],
-        index: Sequence[object] | None,
-        n: int,
-        labels: Sequence[Hashable] | None,
-        first: int,
-        missing: Holes,
-    ) -> list[str]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,24 +83,24 @@ class PromptTemplate:
         hidden_from_row: frozenset[Hashable] = frozenset(),
     ) -> None:
         self._given = (tuple(messages), tuple(columns), hidden_from_row)
-        parts: list[_Part] = [
+        parts = [
             Compiled(content, columns, hidden_from_row)
             if isinstance(content, str)
             else TemplateObject(content, columns, hidden_from_row)
             for _, content in messages
         ]
-        used = frozenset().union(*(part.names.columns for part in parts))
+        used = frozenset().union(*(part.columns for part in parts))
         self._parts = tuple(parts)
         self.roles = tuple(role for role, _ in messages)
         self.sources = tuple(Message(role, _source(content)) for role, content in messages)
         self.columns = tuple(label for label in dict.fromkeys(columns) if label in used)
-        self.uses_index = any(part.names.uses_index for part in parts)
+        self.uses_index = any(part.uses_index for part in parts)
         _refuse_duplicates(self.columns, columns)
 
     @property
     def uses_anything(self) -> bool:
         """Whether the text can differ from one row to the next."""
-        return self.uses_index or any(p.names.uses_row or p.names.columns for p in self._parts)
+        return self.uses_index or any(p.uses_row or p.columns for p in self._parts)
 
     @property
     def has_object(self) -> bool:
@@ -160,11 +139,12 @@ class PromptTemplate:
         TemplateError
             At one row; its `position` is counted from `first` in what was given here.
         """
+        rows = Rows(data, index, n, labels, first)
         missing: Holes = defaultdict(set)
         found, in_object = [], False
         for part in self._parts:
             before = sum(map(len, missing.values()))
-            found.append(part.texts(data, index, n, labels, first, missing))
+            found.append(part.texts(rows, missing))
             if isinstance(part, TemplateObject):
                 in_object |= sum(map(len, missing.values())) > before
         for texts, part in zip(found, self._parts, strict=True):
@@ -172,7 +152,7 @@ class PromptTemplate:
                 if " at 0x" in text and i not in missing:
                     cells = [str(column[i]) for column in (*data.values(), index or range(n))]
                     given = "\n".join((part.text, *cells)).lower()
-                    _refuse_addresses(text, given, i, labels, first)
+                    _refuse_addresses(text, given, i, rows)
         if missing:
             found = [[t for i, t in enumerate(texts) if i not in missing] for texts in found]
         return Rendered(found, missing, in_object)
@@ -287,13 +267,7 @@ def _source(content: str | jinja2.Template) -> str:
     return content if isinstance(content, str) else f"<jinja2.Template {content.name or ''}>"
 
 
-def _refuse_addresses(
-    text: str,
-    given: str,
-    position: int,
-    labels: Sequence[Hashable] | None,
-    first: int,
-) -> None:
+def _refuse_addresses(text: str, given: str, position: int, rows: Rows) -> None:
     """Refuse a memory address, unless its digits were given: it is another one in every process.
 
     Where something is printed as it is, the compiled template knows better; this is for what was
@@ -305,7 +279,7 @@ def _refuse_addresses(
                 f"it prints a memory address, {found[0]}: write `| list` or `| join(', ')` after a "
                 "filter that gives a generator, and `()` after the name of a function"
             )
-            raise row_failure(reason, "", None, position, labels, first)
+            raise rows.failure(reason, position)
 
 
 def _refuse_duplicates(used: Sequence[Hashable], columns: Sequence[Hashable]) -> None:

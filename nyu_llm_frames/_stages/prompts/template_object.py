@@ -7,7 +7,7 @@ globals of its own environment.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from types import CodeType, FunctionType, SimpleNamespace
 from typing import Any
 
@@ -18,15 +18,15 @@ from jinja2.exceptions import TemplateRuntimeError
 from jinja2.runtime import Context, Undefined
 from jinja2.utils import missing as nothing
 
-from nyu_llm_frames._stages.prompts.compiled import rows_as_dicts
+from nyu_llm_frames._stages.prompts.compiled import Rows
 from nyu_llm_frames._stages.prompts.environment import (
     ENVIRONMENT,
     PromptEnvironment,
     prepare_environment,
 )
-from nyu_llm_frames._stages.prompts.missing import INDEX, Holes, Missing, marked, missing_values
-from nyu_llm_frames._stages.prompts.names import Names, UnknownName
-from nyu_llm_frames._stages.prompts.template_errors import missing_column, row_failure
+from nyu_llm_frames._stages.prompts.missing import Holes, Missing, missing_values
+from nyu_llm_frames._stages.prompts.names import UnknownName
+from nyu_llm_frames._stages.prompts.template_errors import missing_column
 
 _LOADERS = frozenset({"get_template", "select_template", "get_or_select_template"})
 _OF_DICTS = frozenset(dir(dict))  # `row.items()` is the whole row, also beside a column "items"
@@ -40,10 +40,7 @@ class TemplateObject:
     """
 
     def __init__(
-        self,
-        template: Template,
-        columns: Sequence[Hashable],
-        hidden_from_row: frozenset[Hashable] = frozenset(),
+        self, template: Template, columns: Sequence[Hashable], hidden_from_row: frozenset[Hashable]
     ) -> None:
         self._template = sandboxed(template)
         codes = list(_codes(template))
@@ -54,36 +51,19 @@ class TemplateObject:
         }
         named = frozenset(columns) & words
         loads_others = any(not _LOADERS.isdisjoint(code.co_names) for code in codes)
-        row = "row" in words or loads_others
-        self._whole = loads_others or (row and not named - _OF_DICTS)
-        used = frozenset(columns) - (hidden_from_row - every) if self._whole else named
+        self.uses_row = "row" in words or loads_others
+        self.uses_index = "index" in words or loads_others
+        self._whole = loads_others or (self.uses_row and not named - _OF_DICTS)
+        self.columns = frozenset(columns) - (hidden_from_row - every) if self._whole else named
         self._labels = tuple(dict.fromkeys(columns))
-        self._in_row = tuple(label for label in self._labels if label in used)
-        self.names = Names(
-            targets=(),
-            swaps={},
-            rows="",
-            columns=used,
-            uses_row=row,
-            uses_index="index" in words or loads_others,
-            stands_in_loop=False,
-        )
+        self._in_row = tuple(label for label in self._labels if label in self.columns)
 
-    def texts(
-        self,
-        data: Mapping[Hashable, Sequence[object]],
-        index: Sequence[object] | None,
-        n: int,
-        labels: Sequence[Hashable] | None,
-        first: int,
-        missing: Holes,
-    ) -> list[str]:
-        """Render `n` rows; one with a missing value has no text, and goes into `missing`."""
-        data = {label: marked(data[label], label) for label in self._in_row}
-        numbers = range(n) if index is None else marked(index, INDEX)
+    def texts(self, rows: Rows, missing: Holes) -> list[str]:
+        """Render rows; one with a missing value has no text, and goes into `missing`."""
+        numbers = rows.numbers()
         found: list[str] = []
         with missing_values() as used:
-            for i, row in enumerate(rows_as_dicts(data, self._in_row, n)):
+            for i, row in enumerate(rows.dicts(self._in_row)):
                 used += [label for label, value in row.items() if isinstance(value, Missing)]
                 try:
                     found.append("" if used else self._text(row, numbers[i]))
@@ -91,7 +71,7 @@ class TemplateObject:
                     raise missing_column(error.name, 0, "", self._labels) from None
                 except Exception as error:
                     if not used:
-                        raise row_failure(error, "", None, i, labels, first) from error
+                        raise rows.failure(error, i) from error
                     found.append("")
                 if used:
                     missing[i] |= set(used)
@@ -100,9 +80,9 @@ class TemplateObject:
 
     def _text(self, row: dict[Hashable, object], index: object) -> str:
         context = {name: value for name, value in row.items() if isinstance(name, str)}
-        if self.names.uses_row:
+        if self.uses_row:
             context["row"] = _Row(row) if self._whole else _NamedColumns(row)
-        if self.names.uses_index:
+        if self.uses_index:
             context["index"] = index
         return str(self._template.render(context))
 

@@ -269,9 +269,10 @@ class Gateway:
     def realm(self) -> str:
         """Who answers: part of every request's identity, known without a network."""
         if self._local is not None:
-            from nyu_llm_frames.local.process import realm
+            from nyu_llm_frames.local.spec import engine_spec
 
-            return realm(**{k: self._local.get(k) for k in ("model", "upstream", "answers")})
+            engine = {k: self._local.get(k) for k in ("model", "upstream", "answers")}
+            return engine_spec(**engine).realm
         return self.provider or NYU_PROVIDER
 
     @property

@@ -16,24 +16,19 @@ DEFAULT_UPSTREAM_SLOTS = 4
 
 
 class Engine(Protocol):
-    """Answers chat requests.
-
-    Attributes
-    ----------
-    model : str
-        The model that really answers; empty if only its answers name it.
-    slots : int
-        How many requests it takes at once.
-    fragile : bool
-        Whether a request could end this whole process (native code).
-    """
+    """Answers chat requests."""
 
     @property
-    def model(self) -> str: ...
+    def model(self) -> str:
+        """The model that really answers; empty if only its answers name it."""
+
     @property
-    def slots(self) -> int: ...
+    def slots(self) -> int:
+        """How many requests it takes at once."""
+
     @property
-    def fragile(self) -> bool: ...
+    def fragile(self) -> bool:
+        """Whether a request could end this whole process (native code)."""
 
     def answer(self, body: Mapping[str, Any], stop: Event) -> Completion:
         """Answer one checked body; raise `RowError` if that fails, early when `stop` is set."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from threading import Event
@@ -15,8 +16,15 @@ from typing import Any
 
 from nyu_llm_frames.local.rows import Completion, RowError, asked_schema
 
-MAX_DEPTH = 40
 MAX_ITEMS = 10_000
+_KNOWN = frozenset(
+    {"type", "enum", "anyOf", "oneOf", "properties", "items", "minItems", "maxItems"}
+    | {"minimum", "maximum", "minLength", "maxLength"}
+)
+_IGNORED = frozenset(
+    {"title", "description", "nullable", "required", "propertyOrdering", "default", "examples"}
+    | {"$schema", "$defs", "additionalProperties"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +42,7 @@ class EchoEngine:
         content = (
             f"echo: {text}"
             if schema is None
-            else json.dumps(conforming(schema, schema, text), ensure_ascii=False)
+            else json.dumps(conforming(schema, text), ensure_ascii=False)
         )
         prompt = sum(len(_text(m.get("content")).split()) for m in body["messages"])
         return Completion(
@@ -61,45 +69,26 @@ def _text(content: Any) -> str:
     )
 
 
-def conforming(schema: Any, root: Any, text: str, path: str = "$", depth: int = 0) -> Any:
+def conforming(schema: Any, text: str, path: str = "$") -> Any:
     """Make a value that fits `schema`; which one depends on `text` and the place alone.
+
+    Of JSON Schema only what the package itself sends is known, and the length of a text.
 
     Examples
     --------
-    >>> conforming({"type": "integer", "minimum": 3}, {}, "hi")
+    >>> conforming({"type": "integer", "minimum": 3}, "hi")
     3
     """
-    if depth > MAX_DEPTH:
-        raise RowError(400, f"{path}: the schema has no end")
     if not isinstance(schema, dict):
-        if schema is True:
-            return f"echo: {text}"
         raise RowError(400, f"{path}: a schema must be an object, not {schema!r}")
-
-    def inner(part: Any, where: str) -> Any:
-        return conforming(part, root, text, where, depth + 1)
-
-    if "$ref" in schema:
-        return inner(_resolve(schema["$ref"], root, path), path)
-    if "const" in schema:
-        return schema["const"]
+    if unknown := sorted(schema.keys() - _KNOWN - _IGNORED):
+        raise RowError(400, f"{path}: the echo does not know {unknown[0]!r}; use a model")
     if "enum" in schema:
         return _choose(schema["enum"], text, path)
     for word in ("anyOf", "oneOf"):
         if word in schema:
             options = [o for o in schema[word] if o != {"type": "null"}] or schema[word]
-            return inner(_choose(options, text, path), path)
-    if "allOf" in schema:
-        merged: dict[str, Any] = {k: v for k, v in schema.items() if k != "allOf"}
-        for part in schema["allOf"]:
-            if isinstance(part, dict) and "$ref" in part:
-                part = _resolve(part["$ref"], root, path)
-            merged = _merge(merged, part)
-        return inner(merged, path)
-    return _typed(schema, text, path, inner)
-
-
-def _typed(schema: Mapping[str, Any], text: str, path: str, inner: Any) -> Any:
+            return conforming(_choose(options, text, path), text, path)
     kind = schema.get("type")
     if isinstance(kind, list):
         kind = next((k for k in kind if k != "null"), "null")
@@ -107,21 +96,23 @@ def _typed(schema: Mapping[str, Any], text: str, path: str, inner: Any) -> Any:
         kind = "object" if "properties" in schema else "array" if "items" in schema else "string"
     match kind:
         case "object":
-            given = schema.get("properties", {})
-            return {name: inner(part, f"{path}.{name}") for name, part in given.items()}
+            parts = schema.get("properties", {})
+            return {name: conforming(parts[name], text, f"{path}.{name}") for name in parts}
         case "array":
             few = int(schema.get("minItems", 1))
             many = int(schema.get("maxItems", max(few, 1)))
             if few > MAX_ITEMS:
                 raise RowError(400, f"{path}: minItems {few} is more than {MAX_ITEMS:,}")
             items = schema.get("items", {"type": "string"})
-            return [inner(items, f"{path}[{i}]") for i in range(min(max(few, 1), many))]
+            places = range(min(max(few, 1), many))
+            return [conforming(items, text, f"{path}[{i}]") for i in places]
         case "string":
-            return _string(schema, text)
+            value = f"echo: {text}".ljust(min(int(schema.get("minLength", 0)), MAX_ITEMS), ".")
+            return value[: int(schema.get("maxLength", len(value)))]
         case "integer":
-            return _number(schema, 1)
+            return math.ceil(_number(schema))
         case "number":
-            return float(_number(schema, 0))
+            return float(_number(schema))
         case "boolean":
             return _digest(text, path) % 2 == 0
         case "null":
@@ -130,53 +121,10 @@ def _typed(schema: Mapping[str, Any], text: str, path: str, inner: Any) -> Any:
             raise RowError(400, f"{path}: there is no type {kind!r}")
 
 
-def _string(schema: Mapping[str, Any], text: str) -> str:
-    formats = {
-        "date": "2024-01-31",
-        "date-time": "2024-01-31T12:00:00Z",
-        "time": "12:00:00Z",
-        "uuid": "00000000-0000-4000-8000-000000000000",
-        "email": "echo@example.org",
-        "uri": "https://example.org/echo",
-    }
-    value = formats.get(str(schema.get("format")), f"echo: {text}")
-    value = value.ljust(min(int(schema.get("minLength", 0)), 10 * MAX_ITEMS), ".")
-    return value[: int(schema.get("maxLength", len(value)))]
-
-
-def _number(schema: Mapping[str, Any], step: int) -> float | int:
-    low = schema.get("minimum")
-    if low is None and "exclusiveMinimum" in schema:
-        low = schema["exclusiveMinimum"] + (step or 0.5)
-    high = schema.get("maximum")
-    if high is None and "exclusiveMaximum" in schema:
-        high = schema["exclusiveMaximum"] - (step or 0.5)
-    value: float = 0
-    if low is not None and value < low:
-        value = low
-    if high is not None and value > high:
-        value = high
-    if not step:
-        return value
-    whole = int(value)
-    return whole + 1 if whole < value else whole
-
-
-def _resolve(reference: Any, root: Any, path: str) -> Any:
-    found = root
-    for step in str(reference).removeprefix("#").strip("/").split("/") if reference != "#" else []:
-        step = step.replace("~1", "/").replace("~0", "~")
-        if not isinstance(found, dict) or step not in found:
-            raise RowError(400, f"{path}: cannot resolve {reference!r}")
-        found = found[step]
-    return found
-
-
-def _merge(one: Mapping[str, Any], other: Any) -> dict[str, Any]:
-    both = {**one, **(other if isinstance(other, dict) else {})}
-    if "properties" in one and isinstance(other, dict) and "properties" in other:
-        both["properties"] = {**one["properties"], **other["properties"]}
-    return both
+def _number(schema: Mapping[str, Any]) -> float | int:
+    value: float | int = max(schema.get("minimum", 0), 0)
+    most: float | int = schema.get("maximum", value)
+    return min(value, most)
 
 
 def _choose(options: Any, text: str, path: str) -> Any:

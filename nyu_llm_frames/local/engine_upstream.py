@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from nyu_llm_frames.errors import ConfigurationError
-from nyu_llm_frames.local.rows import Completion, RowError, asked_tokens
+from nyu_llm_frames.local.rows import Completion, RowError, asked_tokens, completion_from
 
 _SETUP = frozenset({401, 403, 404})  # faults of the upstream, not of the row
 _NETWORK = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR")
@@ -29,7 +29,6 @@ FIRST_WAIT_S = 0.5
 MAX_WAIT_S = 60.0
 MAX_RETRY_AFTER_S = 600.0
 TIMEOUT = httpx.Timeout(600.0, connect=10.0)
-FINISH = {"stop": "STOP", "tool_calls": "STOP", "length": "MAX_TOKENS", "content_filter": "SAFETY"}
 
 
 class UpstreamEngine:
@@ -96,7 +95,7 @@ class UpstreamEngine:
             else:
                 self._unreachable = False
                 if response.status_code == 200:
-                    return completion(response)
+                    return _completion(response)
                 failure = RowError(response.status_code, _message(response))
                 if response.status_code in _SETUP:
                     # Another attempt succeeds once the key is right or the model is there.
@@ -118,28 +117,10 @@ class UpstreamEngine:
         self._client.close()
 
 
-def completion(response: httpx.Response) -> Completion:
-    """Read a 200 of an OpenAI-compatible server."""
+def _completion(response: httpx.Response) -> Completion:
     try:
         data = response.json()
-        choice = data["choices"][0]
-        message = choice["message"]
-        usage = data.get("usage") or {}
-        content = message.get("content")
-        reason = str(choice.get("finish_reason") or "stop")
-        reasoning = (usage.get("completion_tokens_details") or {}).get("reasoning_tokens") or 0
-        return Completion(
-            model=str(data.get("model") or ""),
-            provider="upstream",
-            content=content if isinstance(content, str) else None,
-            finish_reason=FINISH.get(reason, reason.upper()),
-            prompt_tokens=usage.get("prompt_tokens") or 0,
-            # OpenAI counts thinking in completion_tokens, the gateway outside of them.
-            completion_tokens=max(0, (usage.get("completion_tokens") or 0) - reasoning),
-            reasoning_tokens=reasoning,
-            cached_tokens=(usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0,
-            tool_calls=tuple(message.get("tool_calls") or ()),
-        )
+        return completion_from(data, provider="upstream", model=str(data.get("model") or ""))
     except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         start = response.text[:200]
         raise RowError(502, f"the upstream's answer is no chat completion: {start!r}") from error

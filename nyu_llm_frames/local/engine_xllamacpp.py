@@ -16,11 +16,16 @@ from typing import Any
 import xllamacpp
 
 from nyu_llm_frames.errors import ConfigurationError
-from nyu_llm_frames.local.rows import Completion, RowError, asked_schema, asked_tokens
+from nyu_llm_frames.local.rows import (
+    Completion,
+    RowError,
+    asked_schema,
+    asked_tokens,
+    completion_from,
+)
 
 SEED = 20240601
 RANDOM_SEED = 2**32 - 1  # llama.cpp then draws a random seed; -1 is the same in 32 bits
-FINISH = {"stop": "STOP", "tool_calls": "STOP", "length": "MAX_TOKENS"}
 # The fields that are passed on. The engine's others (slots, cache, grammars, files) are not.
 PASSED = (
     "messages",
@@ -96,7 +101,7 @@ class ModelEngine:
             raise RowError(400, f"the model refuses the request: {error}") from error
         if "error" in answer:
             raise _row_error(answer["error"], self._context)
-        return _completion(answer, self.model)
+        return completion_from(answer, provider="local", model=self.model)
 
 
 def _row_error(error: Any, context: int) -> RowError:
@@ -111,18 +116,3 @@ def _row_error(error: Any, context: int) -> RowError:
         )
     code = error.get("code")
     return RowError(code if isinstance(code, int) else 500, str(error.get("message", error)))
-
-
-def _completion(answer: Mapping[str, Any], model: str) -> Completion:
-    choice, usage = answer["choices"][0], answer.get("usage", {})
-    message = choice["message"]
-    reason = str(choice.get("finish_reason") or "stop")
-    return Completion(
-        model=model,
-        provider="local",
-        content=message.get("content"),
-        finish_reason=FINISH.get(reason, reason.upper()),
-        prompt_tokens=usage.get("prompt_tokens", 0),
-        completion_tokens=usage.get("completion_tokens", 0),
-        tool_calls=tuple(message.get("tool_calls") or ()),
-    )

@@ -30,7 +30,7 @@ from nyu_llm_frames.local import paths
 from nyu_llm_frames.local.access import Users
 from nyu_llm_frames.local.engine import build
 from nyu_llm_frames.local.server import Gateway, application
-from nyu_llm_frames.local.spec import EngineSpec, Options
+from nyu_llm_frames.local.spec import EngineSpec, Key, Options
 from nyu_llm_frames.local.store import Store, StoreError
 from nyu_llm_frames.local.worker import Worker
 
@@ -61,24 +61,15 @@ class _Server(uvicorn.Server):  # type: ignore[misc]
                 signal.signal(number, handler)
 
 
-def run(
-    spec: EngineSpec,
-    options: Options,
-    *,
-    data: Path | None,
-    host: str,
-    port: int,
-    api_key: str | None,
-    until_unused: bool,
-) -> None:
-    """Serve until the end; see `nyu_llm_frames.local.process.serve`."""
-    folder = paths.store_folder(data, spec)
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Be the only server of a store; its record is gone at the end."""
     try:
         # Wait a moment: others test the lock by taking it.
         with paths.held(paths.server_lock(folder), 2):
             paths.forget_running(folder)
             try:
-                _serve(spec, options, folder, host, port, api_key, until_unused)
+                yield
             finally:
                 paths.forget_running(folder)
     except Timeout as error:
@@ -89,16 +80,18 @@ def run(
         raise ConfigurationError(str(error)) from error
 
 
-def _serve(
+def run(
     spec: EngineSpec,
     options: Options,
     folder: Path,
+    *,
     host: str,
     port: int,
     api_key: str | None,
     until_unused: bool,
 ) -> None:
-    key = api_key or paths.store_key(folder)
+    """Serve until the end; see `nyu_llm_frames.local.process.serve`."""
+    key = Key(api_key) if api_key else paths.store_key(folder)
     store = Store(folder)
     tempfile.tempdir = str(store.blobs)  # for uploads: /tmp is in memory on many machines
     engine = build(spec, options)

@@ -44,7 +44,7 @@ def default_data() -> Path:
     return Path(platformdirs.user_data_dir("nyu-llm-frames", appauthor=False)) / "gateway"
 
 
-def store_folder(data: Path | None, spec: EngineSpec) -> Path:
+def store_folder(data: Path | str | None, spec: EngineSpec) -> Path:
     """Return the private store of one engine, made if needed: a job never changes its engine."""
     root = Path(data).expanduser().absolute() if data is not None else default_data()
     folder = root / spec.folder
@@ -72,15 +72,7 @@ def start_lock(folder: Path) -> FileLock:
 
 @contextmanager
 def held(lock: FileLock, timeout_s: float = -1) -> Iterator[None]:
-    """Hold a lock.
-
-    Raises
-    ------
-    filelock.Timeout
-        Another process has it.
-    ConfigurationError
-        The folder is on a file system without locks.
-    """
+    """Hold a lock; `filelock.Timeout` means that another process has it."""
     try:
         lock.acquire(timeout=timeout_s)
     except Timeout:

@@ -6,12 +6,13 @@ no server and no model, so a client may import it at any time.
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import threading
 import time
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -42,24 +43,6 @@ class ServerInfo:
 _guard = threading.RLock()
 
 
-def realm(
-    *,
-    model: Path | str | None = None,
-    upstream: str | None = None,
-    answers: str | None = None,
-) -> str:
-    """
-    Return where answers would come from; no server is needed or started.
-
-    Returns
-    -------
-    str
-        ``local:<model that really answers>``, ``upstream:<url>`` or ``local:echo``. Two GGUF
-        files of the same name have different realms: samples of the content are in it.
-    """
-    return engine_spec(model=model, upstream=upstream, answers=answers).realm
-
-
 def ensure_server(
     *,
     data: Path | None = None,
@@ -76,18 +59,10 @@ def ensure_server(
 
     Parameters
     ----------
-    data : Path, optional
-        Folder of the stores; the user's data folder by default.
-    model : Path or str, optional
-        A GGUF file; otherwise the small default model, downloaded the first time.
-    upstream : str, optional
-        URL of an OpenAI-compatible server that answers instead.
-    answers : {"echo"}, optional
-        No model: each answer repeats the prompt.
+    data, model, upstream, answers
+        As in `Gateway.local`.
     **server_options
-        ``concurrency``, ``max_tokens`` (256, unless a request sets it), ``context`` (2048
-        tokens), ``upstream_key_env`` (name of the variable with the upstream's key),
-        ``grace_s``.
+        The fields of `Options`.
 
     Raises
     ------
@@ -96,11 +71,7 @@ def ensure_server(
     GatewayUnavailableError
         The server did not start; the message holds the end of its log.
     """
-    spec, options = (
-        engine_spec(model=model, upstream=upstream, answers=answers),
-        _options(server_options),
-    )
-    require(*SERVER, *([MODEL] if spec.kind == "model" else []))
+    spec, options = _described(model, upstream, answers, server_options)
     folder = paths.store_folder(data, spec)
     with _guard:
         try:
@@ -109,9 +80,7 @@ def ensure_server(
                 running = None
                 while running is None:
                     if not is_served(folder):
-                        options.upstream_key()
-                        if spec.kind == "model" and spec.model is None:
-                            ensure_weights()
+                        _check_needs(spec, options)
                         _start(spec, options, folder)
                     running = join(folder, server_options, deadline)
         except Timeout as error:
@@ -124,7 +93,7 @@ def ensure_server(
 
 def serve(
     *,
-    data: Path | None = None,
+    data: Path | str | None = None,
     model: Path | str | None = None,
     upstream: str | None = None,
     answers: str | None = None,
@@ -139,48 +108,42 @@ def serve(
 
     Parameters
     ----------
-    host : str
-        127.0.0.1, unless other computers should reach it.
     port : int
         0 for the last port, or any free one.
     api_key : str, optional
         A key to use instead of the store's random one.
     until_unused : bool
         End some seconds after the last process that called `ensure_server` has ended.
-
-    See Also
-    --------
-    ensure_server : the other parameters.
     """
-    spec, options = (
-        engine_spec(model=model, upstream=upstream, answers=answers),
-        _options(server_options),
-    )
-    require(*SERVER, *([MODEL] if spec.kind == "model" else []))
-    options.upstream_key()
-    if spec.kind == "model" and spec.model is None:
-        ensure_weights()
-    from nyu_llm_frames.local.job_run import run
+    spec, options = _described(model, upstream, answers, server_options)
+    _check_needs(spec, options)
+    from nyu_llm_frames.local.job_run import alone, run
 
-    run(
-        spec,
-        options,
-        data=data,
-        host=host,
-        port=port,
-        api_key=api_key,
-        until_unused=until_unused,
-    )
+    folder = paths.store_folder(data, spec)
+    with alone(folder):
+        run(spec, options, folder, host=host, port=port, api_key=api_key, until_unused=until_unused)
 
 
-def _options(given: dict[str, Any]) -> Options:
+def _described(
+    model: Path | str | None, upstream: str | None, answers: str | None, given: dict[str, Any]
+) -> tuple[EngineSpec, Options]:
+    """Read the arguments, and check that the packages are there."""
+    spec = engine_spec(model=model, upstream=upstream, answers=answers)
     known = [f.name for f in fields(Options)]
     for name in given:
         if name not in known:
             raise ConfigurationError(
                 f"The embedded gateway has no option {name!r}. Options: {', '.join(known)}."
             )
-    return Options(**given)
+    require(*SERVER, *([MODEL] if spec.kind == "model" else []))
+    return spec, Options(**given)
+
+
+def _check_needs(spec: EngineSpec, options: Options) -> None:
+    """Raise here, and not in the server's log, if the key or the weights are missing."""
+    options.upstream_key()
+    if spec.kind == "model" and spec.model is None:
+        ensure_weights()
 
 
 def _start(spec: EngineSpec, options: Options, folder: Path) -> None:
@@ -200,8 +163,8 @@ def _start(spec: EngineSpec, options: Options, folder: Path) -> None:
         "package.__path__ = [sys.argv.pop(1)]; sys.modules['nyu_llm_frames'] = package; "
         "from nyu_llm_frames.local.__main__ import main; sys.exit(main())"
     )
-    command = [sys.executable, "-P", "-c", code, home, *spec.arguments(), *options.arguments()]
-    command += ["--data", str(folder.parent), "--until-unused"]
+    given = {**spec.arguments(), **asdict(options), "data": str(folder.parent)}
+    command = [sys.executable, "-P", "-c", code, home, json.dumps({**given, "until_unused": True})]
     begin = log.stat().st_size if log.exists() else 0
     handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     try:

@@ -14,15 +14,18 @@ from typing import Any, BinaryIO
 
 MAX_LINE_BYTES = 64 * 2**20
 ENDPOINT = "/v1/chat/completions"
+_FINISH = {
+    "stop": "STOP",
+    "tool_calls": "STOP",
+    "length": "MAX_TOKENS",
+    "content_filter": "SAFETY",
+}
 
 
 class RowError(Exception):
     """One request cannot be answered; the others can.
 
-    Attributes
-    ----------
-    status : int
-        HTTP class of the failure: 400 is the request's own fault, 429 and 5xx are temporary.
+    Its HTTP `status` is 400 where that is the request's own fault; 429 and 5xx are temporary.
     """
 
     def __init__(self, status: int, message: str) -> None:
@@ -43,6 +46,27 @@ class Completion:
     reasoning_tokens: int = 0
     cached_tokens: int = 0
     tool_calls: tuple[Any, ...] = ()
+
+
+def completion_from(answer: Any, *, provider: str, model: str) -> Completion:
+    """Read an OpenAI chat completion; anything else raises one of many errors."""
+    choice, usage = answer["choices"][0], answer.get("usage") or {}
+    message = choice["message"]
+    content = message.get("content")
+    reason = str(choice.get("finish_reason") or "stop")
+    reasoning = (usage.get("completion_tokens_details") or {}).get("reasoning_tokens") or 0
+    return Completion(
+        model=model,
+        provider=provider,
+        content=content if isinstance(content, str) else None,
+        finish_reason=_FINISH.get(reason, reason.upper()),
+        prompt_tokens=usage.get("prompt_tokens") or 0,
+        # OpenAI counts thinking in completion_tokens, the gateway outside of them.
+        completion_tokens=max(0, (usage.get("completion_tokens") or 0) - reasoning),
+        reasoning_tokens=reasoning,
+        cached_tokens=(usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0,
+        tool_calls=tuple(message.get("tool_calls") or ()),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +192,7 @@ def completion_body(answer: Completion, *, request_id: str, created: int) -> dic
     }
 
 
-def good_line(job: str, line: Line, answer: Completion, *, created: int) -> bytes:
+def good_line(job: int, line: Line, answer: Completion, *, created: int) -> bytes:
     """Encode the output line of an answered request."""
     request_id = f"batch-{job}--{line.number:x}"
     body = completion_body(answer, request_id=f"chatcmpl-{job}-{line.number:x}", created=created)
@@ -182,7 +206,7 @@ def good_line(job: str, line: Line, answer: Completion, *, created: int) -> byte
     )
 
 
-def failed_line(job: str, line: Line, error: RowError) -> bytes:
+def failed_line(job: int, line: Line, error: RowError) -> bytes:
     """Encode the output line of a failed request: no status_code, ``body`` false, a text error."""
     request_id = f"batch-{job}--{line.number:x}"
     detail = json.dumps({"error": {"code": error.status, "message": error.message}})
@@ -196,7 +220,7 @@ def failed_line(job: str, line: Line, error: RowError) -> bytes:
     )
 
 
-def bad_line(job: str, line: Line) -> bytes:
+def bad_line(job: int, line: Line) -> bytes:
     """Encode the output line of an input line that is not a request."""
     return failed_line(job, line, RowError(400, f"line {line.number}: {line.problem}"))
 

@@ -36,13 +36,13 @@ class EngineSpec:
         mark = hashlib.sha256(self.realm.encode("utf-8", "surrogatepass")).hexdigest()[:8]
         return f"{words[:60]}-{mark}"
 
-    def arguments(self) -> list[str]:
-        """Return the command line that makes the same engine."""
+    def arguments(self) -> dict[str, str]:
+        """Return what names the same engine to `engine_spec`."""
         if self.kind == "echo":
-            return ["--answers", "echo"]
+            return {"answers": "echo"}
         if self.kind == "upstream":
-            return ["--upstream", self.upstream]
-        return ["--model", str(self.model)] if self.model else []
+            return {"upstream": self.upstream}
+        return {"model": str(self.model)} if self.model else {}
 
 
 class Key(str):
@@ -86,16 +86,6 @@ class Options:
             )
         return key
 
-    def arguments(self) -> list[str]:
-        """Return the command line that sets the same options."""
-        out = ["--max-tokens", str(self.max_tokens), "--context", str(self.context)]
-        out += ["--grace", str(self.grace_s)]
-        if self.concurrency is not None:
-            out += ["--concurrency", str(self.concurrency)]
-        if self.upstream_key_env is not None:
-            out += ["--upstream-key-env", self.upstream_key_env]
-        return out
-
 
 def engine_spec(
     *,
@@ -103,7 +93,11 @@ def engine_spec(
     upstream: str | None = None,
     answers: str | None = None,
 ) -> EngineSpec:
-    """Read the three ways to name an engine; at most one of them may be given."""
+    """Read the three ways to name an engine; at most one of them may be given.
+
+    Its realm is ``local:<model that really answers>``, ``upstream:<url>`` or ``local:echo``. Two
+    GGUF files of the same name have different realms: samples of the content are in it.
+    """
     given = [n for n, v in (("model", model), ("upstream", upstream), ("answers", answers)) if v]
     if len(given) > 1:
         raise ConfigurationError(f"{' and '.join(given)}: give only one of them")

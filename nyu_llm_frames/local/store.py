@@ -13,7 +13,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 from urllib.parse import quote, unquote
@@ -160,7 +160,7 @@ class Store:
             self._db.execute("BEGIN IMMEDIATE")
             old = self._db.execute("SELECT blob FROM files WHERE uri = ?", (stored.uri,)).fetchone()
             self._db.execute(
-                "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?)", _values(stored)
+                "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?)", astuple(stored)
             )
             used = old and self._db.execute("SELECT 1 FROM jobs WHERE blob = ?", old).fetchone()
         if old and not used:
@@ -314,10 +314,6 @@ class Store:
     def _do(self, sql: str, *values: Any) -> None:
         with self._lock:
             self._db.execute(sql, values)
-
-
-def _values(record: StoredFile) -> tuple[Any, ...]:
-    return tuple(getattr(record, field.name) for field in fields(record))
 
 
 def _sync_folder(folder: Path) -> None:

@@ -55,19 +55,8 @@ def ensure_weights(
     """
     Return the path of the default model, and download it first if it is missing.
 
-    Parameters
-    ----------
-    say : callable, optional
-        Called with messages about source and destination of a download; by default prints to
-        standard error, so that results can be piped.
-    folder : Path, optional
-        Where the weights are kept; the user's cache folder by default.
-    run : callable, optional
-        Runs a command; for tests.
-
-    Returns
-    -------
-    Path
+    Source and destination of a download are printed to standard error, so that results can be
+    piped; the user's cache folder is the default. `run` is for tests.
 
     Raises
     ------

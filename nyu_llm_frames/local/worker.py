@@ -90,7 +90,7 @@ class Worker:
         except Exception as error:
             log.exception("Job %s failed", job.id)
             problem = f"The embedded gateway could not run this job: {error!r}"
-            self._end_failed(job.id, [{"code": 13, "message": problem}])
+            self._end(job.id, "failed", [{"code": 13, "message": problem}])
 
     def _run(self, job: Job) -> None:
         halt = threading.Event()
@@ -108,7 +108,7 @@ class Worker:
                 with path.open("rb") as file:
                     total, good, problems = _survey(read_lines(file))
                 if not good:
-                    self._end_failed(job.id, _no_good_line(total, problems))
+                    self._end(job.id, "failed", _no_good_line(total, problems))
                     return
                 self._store.start_job(job.id, total)
                 log.info("Job %s: %d rows", job.id, total)
@@ -152,7 +152,7 @@ class Worker:
 
     def _answer(self, job: int, line: Line, halt: threading.Event) -> Answer | None:
         if line.body is None:
-            return Answer(line.number, False, bad_line(job_name(job), line))
+            return Answer(line.number, False, bad_line(job, line))
         if halt.is_set():
             return None
         try:
@@ -164,29 +164,21 @@ class Worker:
         except RowError as error:
             if halt.is_set() and error.status >= 500:
                 return None  # given up because of the job's end, not because of the row
-            return Answer(line.number, False, failed_line(job_name(job), line, error))
+            return Answer(line.number, False, failed_line(job, line, error))
         except Exception as error:
             log.exception("Job %s, line %d: the engine failed", job, line.number)
             failure = RowError(500, f"the engine failed: {error!r}")
-            return Answer(line.number, False, failed_line(job_name(job), line, failure))
+            return Answer(line.number, False, failed_line(job, line, failure))
         return Answer(
             line.number,
             True,
-            good_line(job_name(job), line, answer, created=int(time.time())),
+            good_line(job, line, answer, created=int(time.time())),
         )
 
-    def _end(self, job: int, status: Status) -> None:
-        self._store.end_job(job, status)
+    def _end(self, job: int, status: Status, errors: list[dict[str, object]] | None = None) -> None:
+        text = json.dumps({"object": "list", "data": errors}) if errors else None
+        self._store.end_job(job, status, text)
         log.info("Job %s: %s", job, status)
-
-    def _end_failed(self, job: int, errors: list[dict[str, object]]) -> None:
-        self._store.end_job(job, "failed", json.dumps({"object": "list", "data": errors}))
-        log.info("Job %s: failed", job)
-
-
-def job_name(job: int) -> str:
-    """Return a job's id as the gateway writes it."""
-    return str(job)
 
 
 def _survey(lines: Iterator[Line]) -> tuple[int, int, list[Line]]:

@@ -29,7 +29,6 @@ from nyu_llm_frames.local import paths, process
 from nyu_llm_frames.local.spec import EngineSpec, engine_spec
 
 HOME = Path(nyu_llm_frames.__file__).parents[1]
-SERVE = (sys.executable, "-m", "nyu_llm_frames.local", "--answers", "echo")
 USER = """
 import sys
 from pathlib import Path
@@ -38,6 +37,11 @@ info = ensure_server(data=Path(sys.argv[1]), answers="echo", grace_s=0.2)
 print(info.pid, info.base_url, flush=True)
 sys.stdin.read()
 """
+
+
+def serving(**given: Any) -> list[str]:
+    """The command of a server in a process of its own."""
+    return [sys.executable, "-m", "nyu_llm_frames.local", json.dumps(given)]
 
 
 def user(data: Path) -> subprocess.Popen[str]:
@@ -115,7 +119,7 @@ def test_a_server_with_other_options_is_not_taken_silently(echo: Served) -> None
 
 def test_a_second_server_on_the_same_store_is_refused(echo: Served) -> None:
     done = subprocess.run(
-        [*SERVE, "--data", str(echo.where["data"])],
+        serving(answers="echo", data=str(echo.where["data"])),
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": str(HOME)},
@@ -126,7 +130,7 @@ def test_a_second_server_on_the_same_store_is_refused(echo: Served) -> None:
 
 def test_serve_prints_where_it_is_and_ends_on_ctrl_c(tmp_path: Path) -> None:
     child = subprocess.Popen(
-        [*SERVE, "--api-key", "mine", "--data", str(tmp_path)],
+        serving(answers="echo", api_key="mine", data=str(tmp_path)),
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": str(HOME)},
@@ -147,9 +151,8 @@ def test_ctrl_c_does_not_wait_for_a_live_answer(
     tmp_path: Path, upstream: Upstream, serve: Callable[..., Served]
 ) -> None:
     upstream.gate = 0
-    serving = [sys.executable, "-m", "nyu_llm_frames.local", "--upstream", upstream.url]
     child = subprocess.Popen(
-        [*serving, "--data", str(tmp_path)],
+        serving(upstream=upstream.url, data=str(tmp_path)),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -183,16 +186,16 @@ def test_what_lies_in_the_store_is_for_its_owner_only(echo: Served) -> None:
 
 
 def test_realms_keep_answers_apart(tmp_path: Path) -> None:
-    assert process.realm() == "local:SmolLM2-135M-Instruct.Q4_1"
-    assert process.realm(answers="echo") == "local:echo"
-    assert process.realm(upstream="http://h:1/v1/") == "upstream:http://h:1/v1"
+    assert engine_spec().realm == "local:SmolLM2-135M-Instruct.Q4_1"
+    assert engine_spec(answers="echo").realm == "local:echo"
+    assert engine_spec(upstream="http://h:1/v1/").realm == "upstream:http://h:1/v1"
     one, two = tmp_path / "a" / "my.gguf", tmp_path / "b" / "my.gguf"
     for path, tail in ((one, b"1"), (two, b"2")):
         path.parent.mkdir()
         path.write_bytes(b"GGUF" + b"\0" * 3_000_000 + tail)
-    assert process.realm(model=one).startswith("local:my-")
-    assert process.realm(model=one) != process.realm(model=two)
-    assert process.realm(model=one) == process.realm(model=str(one))
+    assert engine_spec(model=one).realm.startswith("local:my-")
+    assert engine_spec(model=one).realm != engine_spec(model=two).realm
+    assert engine_spec(model=one).realm == engine_spec(model=str(one)).realm
 
 
 @pytest.mark.parametrize(
@@ -207,7 +210,7 @@ def test_realms_keep_answers_apart(tmp_path: Path) -> None:
 )
 def test_an_engine_without_meaning_is_refused(wrong: dict[str, Any], says: str) -> None:
     with pytest.raises(ConfigurationError, match=says):
-        process.realm(**wrong)
+        engine_spec(**wrong)
 
 
 def test_folders_of_two_realms_are_never_the_same() -> None:

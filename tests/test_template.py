@@ -293,6 +293,7 @@ def test_labels_need_not_be_text() -> None:
 
 def test_row_key_can_be_computed() -> None:
     assert render("{{ row['a' ~ n] }}", {"a1": "x", "a2": "y", "n": 2}) == ["y"]
+    assert render("{{ row.get('a' ~ n) }}", {"a1": "x", "a2": "y", "n": 2}) == ["y"]
 
 
 def test_only_columns_in_use_are_asked_for() -> None:

@@ -1,6 +1,5 @@
 """Compile one template source into a function from columns to texts.
 
-Comes in: Jinja source and column labels. Goes out: `Compiled`; its `texts` renders all rows.
 The template is compiled once, around a loop over the rows: calling Jinja once per row takes
 thirty times as long.
 """
@@ -8,6 +7,7 @@ thirty times as long.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import repeat
 from typing import Any
@@ -38,23 +38,13 @@ _LOADING_TAGS: tuple[tuple[type[nodes.Node], str], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Rows to render.
+    """Rows to render."""
 
-    Attributes
-    ----------
-    data
-        Plain Python values by column, `n` each.
-    index
-        What `index` prints; None numbers the rows from 0.
-    labels, first
-        Index labels, and the position of the first row: for errors only.
-    """
-
-    data: Mapping[Hashable, Sequence[object]]
-    index: Sequence[object] | None
+    data: Mapping[Hashable, Sequence[object]]  # plain Python values by column, n each
+    index: Sequence[object] | None  # what `index` prints; None numbers the rows from 0
     n: int
-    labels: Sequence[Hashable] | None = None
-    first: int = 0
+    labels: Sequence[Hashable] | None = None  # of the index, for errors only
+    first: int = 0  # position of the first row, for errors only
 
     def column(self, label: Hashable) -> Sequence[object]:
         """The cells of a column, with its missing values marked."""
@@ -88,54 +78,31 @@ class Compiled:
         What it uses; as in `Names`.
     """
 
-    __slots__ = (
-        *("_in_row", "_loops", "_names", "_targets", "_template"),
-        *("columns", "text", "uses_index", "uses_row"),
-    )
-
     def __init__(
         self, source: str, columns: Sequence[Hashable], hidden_from_row: frozenset[Hashable]
     ) -> None:
         self.text = source
-        tree = _parse(source, columns)
-        hidden_from_row -= _words(tree)
-        try:
+        with _errors_in_words(source, columns):
+            tree = _parse(source)
+            hidden_from_row -= _words(tree)
             names = resolve(tree, columns, hidden_from_row)
-        except UnknownName as error:
-            raise missing_column(error.name, error.line, source, columns) from None
-        except TemplateSyntaxError as error:
-            raise syntax_error(error, source, columns) from None
-        except RecursionError:
-            raise _too_deep() from None
-        tree = _Rewriter(names).visit(tree)
-        tree.set_environment(ENVIRONMENT)
-        self._names = names
-        self.columns, self.uses_row, self.uses_index = (
-            names.columns,
-            names.uses_row,
-            names.uses_index,
-        )
-        self._in_row = tuple(label for label in columns if label not in hidden_from_row)
-        whole = {"row": self.uses_row, "index": self.uses_index}
-        self._targets = (*(name for name, _ in names.targets), *(n for n in whole if whole[n]))
-        self._loops = False
-        self._template = self._compiled(tree, columns)
+            self._names, self.columns = names, names.columns
+            self.uses_row, self.uses_index = names.uses_row, names.uses_index
+            self._in_row = tuple(label for label in columns if label not in hidden_from_row)
+            whole = {"row": self.uses_row, "index": self.uses_index}
+            self._targets = (*(name for name, _ in names.targets), *(n for n in whole if whole[n]))
+            tree = _Rewriter(names).visit(tree)
+            tree.set_environment(ENVIRONMENT)
+            self._template, self._loops = self._compiled(tree)
 
-    def _compiled(self, tree: nodes.Template, columns: Sequence[Hashable]) -> Template:
+    def _compiled(self, tree: nodes.Template) -> tuple[Template, bool]:
+        """The compiled template, and whether it loops over the rows itself."""
         if self._targets and self._names.stands_in_loop:
             try:
-                found = _load(_in_loop(tree, self._targets, self._names.rows))
+                return _load(_in_loop(tree, self._targets, self._names.rows)), True
             except (TemplateSyntaxError, SyntaxError, RecursionError, MemoryError):
                 pass  # one level deeper than Python allows, or a tag that no loop may hold
-            else:
-                self._loops = True
-                return found
-        try:
-            return _load(tree)
-        except TemplateSyntaxError as error:
-            raise syntax_error(error, self.text, columns) from None
-        except (SyntaxError, RecursionError, MemoryError):
-            raise _too_deep() from None
+        return _load(tree), False
 
     def texts(self, rows: Rows, missing: Holes) -> list[str]:
         """Render rows; what uses a missing value has no text, and goes into `missing`."""
@@ -184,13 +151,24 @@ class Compiled:
         return iter(cells[0]) if self._loops and len(cells) == 1 else zip(*cells, strict=True)
 
 
-def _parse(source: str, columns: Sequence[Hashable]) -> nodes.Template:
+@contextmanager
+def _errors_in_words(source: str, columns: Sequence[Hashable]) -> Iterator[None]:
+    """Raise our errors for what Jinja and Python refuse."""
     try:
-        tree = ENVIRONMENT.parse(source)
+        yield
+    except UnknownName as error:
+        raise missing_column(error.name, error.line, source, columns) from None
     except TemplateSyntaxError as error:
         raise syntax_error(error, source, columns) from None
-    except RecursionError:
-        raise _too_deep() from None
+    except (SyntaxError, RecursionError, MemoryError):
+        raise TemplateError(
+            "The template is nested too deeply to be compiled. Take some `for` and `if` apart with"
+            " macros."
+        ) from None
+
+
+def _parse(source: str) -> nodes.Template:
+    tree = ENVIRONMENT.parse(source)
     for kind, tag in _LOADING_TAGS:
         for node in tree.find_all(kind):
             raise unavailable_tag(tag, node.lineno, source)
@@ -280,10 +258,3 @@ def _line(error: BaseException, template: Template) -> int | None:
             line = template.get_corresponding_lineno(trace.tb_lineno)
         trace = trace.tb_next
     return line
-
-
-def _too_deep() -> TemplateError:
-    return TemplateError(
-        "The template is nested too deeply to be compiled. Take some `for` and `if` apart with"
-        " macros."
-    )

@@ -1,8 +1,4 @@
-"""The Jinja environment of prompts: an immutable sandbox, strict about names and missing values.
-
-Comes in: nothing. Goes out: `ENVIRONMENT`, and the parts of it that the environment of a user's
-own template needs as well.
-"""
+"""The Jinja environment of prompts: an immutable sandbox, strict about names and missing values."""
 
 from __future__ import annotations
 
@@ -70,16 +66,8 @@ def _items(value: Any) -> Any:
     return iter(value) if isinstance(value, Missing) else FILTERS["items"](value)
 
 
-def _is_none(value: object) -> bool:
-    return value is None or isinstance(value, Missing)
-
-
 def _is_defined(value: object) -> bool:
     return not (value is None or isinstance(value, Undefined))
-
-
-def _is_undefined(value: object) -> bool:
-    return not _is_defined(value)
 
 
 def is_in(value: object, container: Any) -> bool:
@@ -144,9 +132,9 @@ def _as_json(value: object) -> None:
 
 OUR_FILTERS: dict[str, Any] = {"default": _default, "d": _default, "items": _items}
 OUR_TESTS: dict[str, Any] = {
-    "none": _is_none,
+    "none": lambda value: value is None or isinstance(value, Missing),
     "defined": _is_defined,
-    "undefined": _is_undefined,
+    "undefined": lambda value: not _is_defined(value),
     "in": is_in,
     "sameas": _is_same,
     **{name: _compared(name) for name in ("true", "false")},

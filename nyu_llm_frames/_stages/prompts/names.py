@@ -28,31 +28,15 @@ class UnknownName(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """What a template uses.
+    """What a template uses."""
 
-    Attributes
-    ----------
-    targets
-        Variables of the template, each with the column label it holds.
-    swaps
-        Names of columns, and the variables to read in their place.
-    rows
-        A variable that the template does not use, for the rows themselves.
-    columns
-        Columns in use.
-    uses_row, uses_index
-        Whether the row as a whole, or its label, is read.
-    stands_in_loop
-        Whether a loop around the tree leaves its meaning alone.
-    """
-
-    targets: tuple[tuple[str, Hashable], ...]
-    swaps: Mapping[str, str]
-    rows: str
+    targets: tuple[tuple[str, Hashable], ...]  # variables, each with the column label it holds
+    swaps: Mapping[str, str]  # names of columns, and the variables to read in their place
+    rows: str  # a variable that the template does not use, for the rows themselves
     columns: frozenset[Hashable]
-    uses_row: bool
+    uses_row: bool  # as a whole
     uses_index: bool
-    stands_in_loop: bool
+    stands_in_loop: bool  # whether a loop around the tree leaves its meaning alone
 
 
 def resolve(
@@ -113,28 +97,29 @@ class _Cells(NodeTransformer):
         self._variables = variables
 
     def visit_Getitem(self, node: nodes.Getitem) -> nodes.Node:
-        return self._cell(node, node.arg) if _is_row(node.node) else self.generic_visit(node)
+        found = self._cell(node, node.arg) if _is_row(node.node) else None
+        return found or self.generic_visit(node)
 
     def visit_Getattr(self, node: nodes.Getattr) -> nodes.Node:
-        if not _is_row(node.node):
-            return self.generic_visit(node)
-        return self._cell(node, nodes.Const(node.attr, lineno=node.lineno))
+        key = nodes.Const(node.attr, lineno=node.lineno)
+        found = self._cell(node, key) if _is_row(node.node) else None
+        return found or self.generic_visit(node)
 
     def visit_Call(self, node: nodes.Call) -> nodes.Node:
         match node.node:
-            case nodes.Getattr(node=of, attr="get") if _is_row(of) and node.args:
-                return self._cell(node, node.args[0])
             case nodes.Getattr(node=of, attr=attr) if _is_row(of) and hasattr(dict, attr):
+                if attr == "get" and node.args and (found := self._cell(node, node.args[0])):
+                    return found
                 node.args = [self.visit(arg) for arg in node.args]
                 return node
         return self.generic_visit(node)
 
-    def _cell(self, node: nodes.Expr, key: nodes.Expr) -> nodes.Node:
+    def _cell(self, node: nodes.Expr, key: nodes.Expr) -> nodes.Name | None:
         try:
             label = key.as_const()
             hash(label)
         except Exception:  # not constant, or fails: both are for rendering to show
-            return self.generic_visit(node)
+            return None
         if label not in self._variables:
             raise UnknownName(label, node.lineno)
         return nodes.Name(self._variables[label], "load", lineno=node.lineno)

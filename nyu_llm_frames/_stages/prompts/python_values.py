@@ -32,17 +32,7 @@ def to_python(values: Sequence[object]) -> list[object]:
     Every kind of missing value (None, NaN, NaT, ``pd.NA``, masked) becomes None. Whole floats
     become int, because one missing value elsewhere in a column turns 2020 into 2020.0 and must not
     turn every row into a new request. Sets become sorted lists: their own order differs from one
-    process to the next.
-
-    Parameters
-    ----------
-    values : sequence
-        Cells of one column, of any mixture of types.
-
-    Returns
-    -------
-    list
-        As long as `values`. Objects of unknown types stay as they are.
+    process to the next. Objects of unknown types stay as they are.
 
     Examples
     --------
@@ -140,10 +130,6 @@ def _from_float(value: float) -> object:
     return value
 
 
-def _from_float_kind(value: Any) -> object:
-    return _from_float(float(value))
-
-
 def _from_numpy_float(value: Any) -> object:
     # The shortest text that is this very number among those of its width: 0.1, whereas `float`
     # alone tells 0.10000000149011612 from a float32 that was written as 0.1.
@@ -170,10 +156,6 @@ def _from_numpy_time(value: Any) -> object:
         if unit in ("ns", "ps", "fs", "as"):
             found = value.astype(f"{value.dtype.kind}8[us]").item()
     return str(value) if isinstance(found, int) else found
-
-
-def _from_void(value: Any) -> object:
-    return _one(value.item())
 
 
 def _from_array(value: Any) -> object:
@@ -236,10 +218,6 @@ def _from_pyarrow(value: Any) -> object:
     return value
 
 
-def _missing(value: object) -> None:
-    return None
-
-
 _KNOWN: dict[type, Convert | None] = {
     str: None,
     int: None,
@@ -265,17 +243,17 @@ _KINDS: tuple[tuple[type[Any], Convert], ...] = (
     (np.timedelta64, _from_numpy_time),  # numpy counts it among the integers
     (np.integer, int),
     (np.floating, _from_numpy_float),
-    (float, _from_float_kind),
+    (float, lambda value: _from_float(float(value))),
     (np.str_, str),
     (np.bytes_, bytes),
     (np.complexfloating, _from_complex),
     (complex, _from_complex),
-    (np.void, _from_void),
+    (np.void, lambda value: _one(value.item())),
 )
 # By name, so that reading a file without pandas does not import it.
 _PANDAS: dict[str, Convert] = {
-    "NAType": _missing,
-    "NaTType": _missing,
+    "NAType": lambda value: None,
+    "NaTType": lambda value: None,
     "Timestamp": _from_timestamp,
     "Timedelta": _from_timedelta,
 }

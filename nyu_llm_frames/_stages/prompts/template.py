@@ -1,8 +1,4 @@
-"""The templates of a prompt's messages: compiled once, rendered for all rows.
-
-Comes in: a template (text, `jinja2.Template` or a list of messages), column labels, then columns
-of plain Python values. Goes out: one list of texts per message.
-"""
+"""The templates of a prompt's messages: compiled once, rendered for all rows."""
 
 from __future__ import annotations
 
@@ -26,14 +22,7 @@ _ADDRESS = re.compile(r"<[^<>]{1,80} at 0x([0-9a-f]+)>")
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message of a prompt.
-
-    Attributes
-    ----------
-    role : {"system", "user", "assistant"}
-    source : str
-        The template as given; of a `jinja2.Template`, which keeps none, its name.
-    """
+    """One message of a prompt: the template as given; of a `jinja2.Template`, its name."""
 
     role: str
     source: str
@@ -41,21 +30,12 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """Texts of some rows.
+    """Texts of some rows."""
 
-    Attributes
-    ----------
-    texts : list of list of str
-        One list per message, in the order of the roles; without the rows in `missing`.
-    missing : dict of int to set of Hashable
-        Position of each row that prints a missing value or compares one, and its columns.
-    in_object : bool
-        Whether a missing value is in a column of a `jinja2.Template`, which cannot report
-        whether it would print it.
-    """
-
-    texts: list[list[str]]
+    texts: list[list[str]]  # by message, in the order of the roles; without the rows in `missing`
+    # Position of each row that prints a missing value or compares one, and its columns.
     missing: Mapping[int, set[Hashable]]
+    # Whether one is in a column of a `jinja2.Template`, which cannot report what it prints.
     in_object: bool
 
 
@@ -64,17 +44,13 @@ class PromptTemplate:
 
     Attributes
     ----------
-    roles : tuple of str
-        Role of each message, in order.
-    sources : tuple of Message
+    sources
         The messages as given.
-    columns : tuple of Hashable
+    columns
         Labels of the columns in use, in frame order.
-    uses_index : bool
+    uses_index
         Whether a message prints or tests the row's label.
     """
-
-    __slots__ = ("_given", "_parts", "columns", "roles", "sources", "uses_index")
 
     def __init__(
         self,
@@ -115,24 +91,7 @@ class PromptTemplate:
         labels: Sequence[Hashable] | None = None,
         first: int = 0,
     ) -> Rendered:
-        """Render all rows.
-
-        Parameters
-        ----------
-        data : mapping of label to sequence
-            Plain Python values of at least `columns`, `n` each.
-        index : sequence or None
-            What `index` prints, `n` values; None numbers the rows from 0.
-        n : int
-            Number of rows.
-        labels : sequence, optional
-            Index labels, for errors only.
-        first : int
-            Position of the first row, for errors only.
-
-        Returns
-        -------
-        Rendered
+        """Render all rows; the arguments are those of `Rows`, with at least `columns`.
 
         Raises
         ------
@@ -174,18 +133,14 @@ def compile_template(
 
     Parameters
     ----------
-    template : str, jinja2.Template or list of dict
+    template
         Template text, a compiled template, or messages as ``{"role": ..., "content": ...}``.
-    system : str, jinja2.Template or None
+    system
         Template of a system message, sent first.
-    columns : sequence of Hashable
+    columns
         Column labels of the frame, in order.
-    apart : frozenset of Hashable
+    hidden_from_row
         Of these, the ones that `row` leaves out where the template names them nowhere.
-
-    Returns
-    -------
-    PromptTemplate
 
     Raises
     ------

@@ -1,7 +1,6 @@
-"""The error messages for a wrong template.
+"""The error messages for a wrong template: the line, a mark under the place, the nearest names.
 
-Comes in: the template's source, a line, a name, the columns there are. Goes out: the errors of
-`errors.py`, with the line, a mark under the place, and the nearest names. Cells are never shown.
+Cells are never shown.
 """
 
 from __future__ import annotations
@@ -73,7 +72,6 @@ def _word(token: str) -> str:
 def missing_column(
     name: Hashable, line: int, source: str, columns: Sequence[Hashable]
 ) -> MissingColumnError:
-    """The error for a name that is no column."""
     ranked = nearest(name, dict.fromkeys(columns))
     available = [label for _, label in ranked]
     at = f" (line {line})" if line else ""
@@ -120,16 +118,7 @@ def same_prompt(
 ) -> TemplateError:
     """The error for a prompt that is the same for all rows of a table.
 
-    Parameters
-    ----------
-    sources
-        The templates of all messages.
-    paths
-        Of these, the ones that are the name of a file.
-    columns
-        The labels of the table, in order.
-    rows
-        How many there are.
+    `sources` are the templates of all messages; some may be the `paths` of files.
     """
     text = (
         f"The prompt is the same for all {rows:,} rows: it uses no column, no `row`, no `index` "
@@ -157,7 +146,6 @@ def same_prompt(
 def unknown_word(
     kind: str, name: str, line: int, source: str, known: Iterable[str]
 ) -> TemplateError:
-    """The error for a filter or a test that does not exist."""
     close = [str(n) for score, n in nearest(name, known)[:3] if score >= _ALIKE]
     hint = f" Did you mean {' or '.join(f'`{n}`' for n in close)}?" if close else ""
     if (kind, name) == ("filter", "random"):
@@ -172,7 +160,6 @@ def unknown_word(
 def syntax_error(
     error: TemplateSyntaxError, source: str, columns: Sequence[Hashable]
 ) -> TemplateError:
-    """The error for a template that does not parse."""
     reason = (error.message or "it cannot be parsed").rstrip(".")
     line = error.lineno
     quoted = re.findall(r"'([^']+)'", reason)

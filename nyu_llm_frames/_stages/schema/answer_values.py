@@ -1,8 +1,4 @@
-"""Convert validated values to what their columns hold.
-
-Comes in: the tree of a schema, and values from JSON or pydantic. Goes out: text, int,
-float, bool, date, datetime, list, dict or None; or `Unfit` with the place and the reason.
-"""
+"""Convert validated values to what their columns hold, or say where and why they cannot be."""
 
 from __future__ import annotations
 
@@ -98,8 +94,13 @@ def compile_value(node: Node) -> Convert:
     """Compile the conversion of one kind of value for its column."""
     if node.kind == "object":
         return compile_object(node, lambda values: dict(zip(node.properties, values, strict=True)))
-    convert = _array(node) if node.kind == "array" else _SIMPLE.get(node.kind) or _choice(node)
-    native = _NATIVE.get(node.kind)
+    native: type | None
+    if node.kind == "array":
+        native, convert = list, _array(node)
+    elif node.kind == "choice":
+        native, convert = str, _choice(node)
+    else:
+        native, convert = _SIMPLE[node.kind]
 
     def run(value: Any) -> Any:
         if type(value) is not native:
@@ -202,14 +203,13 @@ def _choice(node: Node) -> Convert:
 
     def run(value: Any) -> Any:
         key = scalar_key(value)
-        return known[key] if key in known else _none_of(node, value)
+        if key in known:
+            return known[key]
+        if node.validator:
+            raise _misfit(node, value)
+        raise Unfit("", f"{shown(value)} is none of its choices")
 
     return run
-
-
-def _none_of(node: Node, value: Any) -> Any:
-    raise _misfit(node, value) if node.validator else Unfit("", f"{shown(value)} is none of its "
-                                                            "choices")  # fmt: skip
 
 
 def _text(value: Any) -> str:
@@ -298,23 +298,13 @@ def _in_order(value: Any) -> str:
     return json.dumps(_jsonable(value), sort_keys=True)
 
 
-# What needs no unpacking.
-_NATIVE: dict[str, type] = {
-    "string": str,
-    "integer": int,
-    "number": float,
-    "boolean": bool,
-    "date": dt.date,
-    "datetime": dt.datetime,
-    "choice": str,
-    "array": list,
-}
-_SIMPLE: dict[str, Convert] = {
-    "string": _text,
-    "integer": _integer,
-    "number": _number,
-    "boolean": _boolean,
-    "date": _date,
-    "datetime": _datetime,
-    "union": _union,
+# By kind: the type of values that need no unpacking, and the conversion.
+_SIMPLE: dict[str, tuple[type | None, Convert]] = {
+    "string": (str, _text),
+    "integer": (int, _integer),
+    "number": (float, _number),
+    "boolean": (bool, _boolean),
+    "date": (dt.date, _date),
+    "datetime": (dt.datetime, _datetime),
+    "union": (None, _union),
 }

@@ -1,7 +1,4 @@
-"""Build pandas arrays from lists of plain values, by the kind of their field.
-
-Comes in: a node and its values, None for missing. Goes out: an array of the field's dtype.
-"""
+"""Build pandas arrays from lists of plain values, by the kind of their field."""
 
 from __future__ import annotations
 
@@ -19,6 +16,20 @@ if TYPE_CHECKING:
     from pandas.api.extensions import ExtensionArray
 
 
+_DTYPES: dict[str, Any] = {
+    "integer": pd.Int64Dtype,
+    "number": pd.Float64Dtype,
+    "boolean": pd.BooleanDtype,
+}
+_TYPES: dict[str, pa.DataType] = {
+    "integer": pa.int64(),
+    "number": pa.float64(),
+    "boolean": pa.bool_(),
+    "date": pa.date32(),
+    "datetime": pa.timestamp("us"),
+}
+
+
 def to_array(node: Node, chunks: list[pa.Array]) -> ExtensionArray:
     """Join what `to_arrow` made of the chunks of one column into its pandas array."""
     column = pa.concat_arrays(chunks)
@@ -33,14 +44,8 @@ def to_array(node: Node, chunks: list[pa.Array]) -> ExtensionArray:
             return array
         case "array" | "object":
             dtype = pd.ArrowDtype(column.type)
-        case "integer":
-            dtype = pd.Int64Dtype()
-        case "number":
-            dtype = pd.Float64Dtype()
-        case "boolean":
-            dtype = pd.BooleanDtype()
-        case _:
-            dtype = pd.StringDtype()
+        case kind:
+            dtype = _DTYPES.get(kind, pd.StringDtype)()
     return cast("ExtensionArray", dtype.__from_arrow__(column))
 
 
@@ -60,16 +65,6 @@ def dtype_name(node: Node) -> str:
 def arrow_type(node: Node) -> pa.DataType:
     """The type inside a list or an object; choices have the type of their values there."""
     match node.kind:
-        case "integer":
-            return pa.int64()
-        case "number":
-            return pa.float64()
-        case "boolean":
-            return pa.bool_()
-        case "date":
-            return pa.date32()
-        case "datetime":
-            return pa.timestamp("us")
         case "choice":
             kinds = {type(c) for c in node.choices}
             if kinds == {bool}:
@@ -82,8 +77,8 @@ def arrow_type(node: Node) -> pa.DataType:
             return pa.list_(arrow_type(node.items))
         case "object":
             return pa.struct([(k, arrow_type(n)) for k, n in node.properties.items()])
-        case _:
-            return pa.string()
+        case kind:
+            return _TYPES.get(kind, pa.string())
 
 
 def _inner(node: Node, values: list[Any]) -> pa.Array:

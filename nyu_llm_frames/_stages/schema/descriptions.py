@@ -1,7 +1,4 @@
-"""Read annotations and descriptions of fields from a class, without what only its source has.
-
-Comes in: a class. Goes out: its annotations, and the descriptions of its fields.
-"""
+"""Read annotations and descriptions of fields from a class, without what only its source has."""
 
 from __future__ import annotations
 

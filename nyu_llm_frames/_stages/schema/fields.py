@@ -1,8 +1,4 @@
-"""Turn what a user passes as `schema=` into one type that pydantic validates.
-
-Comes in: a pydantic model, dataclass, TypedDict, dict of fields, or JSON Schema. Goes out: a
-`Source`.
-"""
+"""Recognize what a user passes as `schema=`, and turn it into one type that pydantic validates."""
 
 from __future__ import annotations
 
@@ -10,11 +6,11 @@ import dataclasses
 import enum
 import math
 from collections.abc import KeysView, Mapping, ValuesView
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NotRequired, get_args, get_origin
 
 from nyu_llm_frames._stages.schema.json_schema import HeldTo, modern
-from nyu_llm_frames._stages.schema.pydantic_types import typed_dict
+from nyu_llm_frames._stages.schema.keywords import wrong
+from nyu_llm_frames._stages.schema.pydantic_types import Described, describe, typed_dict
 from nyu_llm_frames.errors import SchemaError
 
 _JSON_TYPES = frozenset({"object", "array", "string", "integer", "number", "boolean", "null"})
@@ -24,20 +20,7 @@ _FORMS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
-    """A schema as a type, or as a JSON Schema.
-
-    `strict` means that ``"5"`` is no int; a pydantic model decides that by its configuration. Of a
-    JSON Schema the `annotation` is `HeldTo`, and `json_schema` is what it holds to.
-    """
-
-    annotation: Any
-    strict: bool
-    json_schema: dict[str, Any] | None = None
-
-
-def read_source(schema: object) -> Source:
+def read_schema(schema: object) -> Described:
     """Recognize a schema.
 
     A dict is a JSON Schema when it names itself one (``$schema``, ``$ref``, ``$defs``), when
@@ -49,15 +32,15 @@ def read_source(schema: object) -> Source:
     if isinstance(schema, Mapping):
         plain = _plain(schema)
         if not _is_json_schema(plain):
-            return Source(_object_type(plain, "$"), strict=True)
+            return describe(_object_type(plain, "$"), strict=True)
         _no_types(plain, "$")
         plain = modern(plain)
-        return Source(HeldTo(plain), strict=False, json_schema=plain)
+        return Described(HeldTo(plain).validate_json, plain, plain, is_json_schema=True)
     if isinstance(schema, type) and not issubclass(schema, enum.Enum):
         if schema.__module__ != "builtins" and schema.__module__ != "datetime":
-            return Source(schema, strict=not hasattr(schema, "__pydantic_validator__"))
+            return describe(schema, strict=not hasattr(schema, "__pydantic_validator__"))
     elif isinstance(get_origin(schema), type):
-        return Source(schema, strict=True)
+        return describe(schema, strict=True)
     name = getattr(schema, "__name__", None) or repr(schema)
     if hasattr(type(schema), "__pydantic_validator__") or dataclasses.is_dataclass(schema):
         raise SchemaError(f"schema= got an instance; pass the class {type(schema).__name__} itself")
@@ -95,10 +78,9 @@ def _field_type(value: Any, path: str) -> Any:
     if (choices := _choices(value, path)) is not None:
         return Literal[tuple(choices)]
     if value is ... or isinstance(value, (str, int, float, bytes)):
-        raise SchemaError(
-            f"{path}: {value!r} is a value, not a type; write its type, or [{value!r}, ...] for "
-            "choices",
-            path=path,
+        raise wrong(
+            path,
+            f"{value!r} is a value, not a type; write its type, or [{value!r}, ...] for choices",
         )
     return value
 
@@ -107,18 +89,18 @@ def _object_type(spec: Mapping[Any, Any], path: str) -> Any:
     """Fields as a TypedDict. One that may be null may also be left out, since a model that leaves
     it out means the same."""
     if not spec:
-        raise SchemaError(f"{path}: an object without fields; name at least one", path=path)
+        raise wrong(path, "an object without fields; name at least one")
     fields = {}
     for name, value in spec.items():
         where = f"{path}.{name}"
         if not isinstance(name, str):
-            raise SchemaError(f"{where}: a field's name is text, not {name!r}", path=where)
+            raise wrong(where, f"a field's name is text, not {name!r}")
         kind = _field_type(value, where)
         fields[name] = NotRequired[kind] if _admits_null(kind) else kind
     try:
         made = typed_dict("Answer", fields)
     except TypeError as error:
-        raise SchemaError(f"{path}: {error}; use plain types there", path=path) from None
+        raise wrong(path, f"{error}; use plain types there") from None
     made.__fields_of_a_dict__ = True
     return made
 
@@ -135,30 +117,25 @@ def _admits_null(kind: Any) -> bool:
 def _from_json_schema(value: Mapping[Any, Any], path: str) -> Any:
     _no_types(value, path)
     if any(k in value for k in ("$ref", "$defs")):
-        raise SchemaError(
-            f"{path}: references need a whole JSON Schema; pass one as schema=", path=path
-        )
+        raise wrong(path, "references need a whole JSON Schema; pass one as schema=")
     return Annotated[Any, HeldTo(modern(value))]
 
 
 def _choices(choices: Any, path: str) -> list[Any] | None:
     if isinstance(choices, (set, frozenset)):
-        raise SchemaError(f"{path}: a set of choices has no order; write them as a list", path=path)
+        raise wrong(path, "a set of choices has no order; write them as a list")
     if not isinstance(choices, list):
         return None
     if not choices or any(_describes(v) for v in choices):
-        raise SchemaError(
-            f"{path}: {choices!r} is neither a list of choices nor a list of one type; write "
+        raise wrong(
+            path,
+            f"{choices!r} is neither a list of choices nor a list of one type; write "
             '["a", "b"], or [str] for a list of text',
-            path=path,
         )
     if bad := [v for v in choices if not (v is None or isinstance(v, (str, int, float)))]:
-        raise SchemaError(
-            f"{path}: {bad[0]!r} cannot be a choice; choices are text, numbers or true/false",
-            path=path,
-        )
+        raise wrong(path, f"{bad[0]!r} cannot be a choice; choices are text, numbers or true/false")
     if choices == [None] * len(choices):
-        raise SchemaError(f"{path}: no choice but null; name at least one", path=path)
+        raise wrong(path, "no choice but null; name at least one")
     return choices
 
 
@@ -200,8 +177,8 @@ def _no_types(value: Any, path: str) -> None:
         for entry in value:
             _no_types(entry, path)
     elif not (value is None or isinstance(value, (str, int, float))):
-        raise SchemaError(
-            f"{path}: {value!r} is in a JSON Schema; write "
+        raise wrong(
+            path,
+            f"{value!r} is in a JSON Schema; write "
             '{"type": ...} there, or use Python types throughout: {"field": str}',
-            path=path,
         )

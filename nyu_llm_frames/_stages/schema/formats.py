@@ -1,7 +1,4 @@
-"""Parse dates and times as strictly as their columns need, and shorten values for errors.
-
-Comes in: text. Goes out: its date or time; or a `ValueError` in words.
-"""
+"""Parse dates and times as strictly as their columns need, and shorten values for errors."""
 
 from __future__ import annotations
 
@@ -14,7 +11,6 @@ _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 
 def to_date(text: str) -> dt.date:
-    """Read ``YYYY-MM-DD``."""
     if not _DATE.fullmatch(text):
         raise ValueError("a date has the form YYYY-MM-DD")
     return dt.date.fromisoformat(text)

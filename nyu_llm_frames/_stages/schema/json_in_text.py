@@ -1,7 +1,4 @@
-"""Find the one JSON object in an answer that also has code fences, prose, or a copy of it.
-
-Comes in: a text that is not a JSON object as a whole. Goes out: the part that is, or why not.
-"""
+"""Find the one JSON object in an answer that also has code fences, prose, or a copy of it."""
 
 from __future__ import annotations
 
@@ -24,12 +21,8 @@ def find_object(text: str) -> tuple[str | None, str]:
     """Find the only JSON object in a text; it may occur twice, or alone in a list.
 
     Nothing is taken out of a broken whole: the inner object of an answer that was cut off is not
-    the answer. Brackets of prose, such as ``[1]`` or ``{sic}``, are passed over.
-
-    Returns
-    -------
-    tuple of (str or None, str)
-        The object as JSON, or None and the reason.
+    the answer. Brackets of prose, such as ``[1]`` or ``{sic}``, are passed over. Where there is no
+    object, the second of the pair is the reason.
     """
     found: list[tuple[Any, str]] = []
     at = 0

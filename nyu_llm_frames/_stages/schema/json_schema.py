@@ -1,7 +1,4 @@
-"""Convert a JSON Schema of any draft to 2020-12, and validate with the jsonschema library.
-
-Comes in: a JSON Schema dict. Goes out: the same in terms of 2020-12, and a check of values.
-"""
+"""Convert a JSON Schema of any draft to 2020-12, and validate with the jsonschema library."""
 
 from __future__ import annotations
 
@@ -14,8 +11,7 @@ from jsonschema_rs import Draft202012Validator, ValidationError, meta
 from pydantic_core import PydanticCustomError, SchemaValidator, core_schema
 
 from nyu_llm_frames._stages.schema.formats import shown, to_datetime
-from nyu_llm_frames._stages.schema.keywords import type_names
-from nyu_llm_frames.errors import SchemaError
+from nyu_llm_frames._stages.schema.keywords import type_names, wrong
 
 # Keywords that hold one schema, a list of schemas, and schemas by name.
 _ONE = ("additionalProperties", "contains", "else", "if", "items", "not", "propertyNames", "then")
@@ -89,7 +85,7 @@ def refuse_malformed(schema: Mapping[str, Any]) -> None:
     places = list(error.instance_path)
     path = _schema_path(places)
     keyword = f"{places[-1]}: " if places else ""
-    raise SchemaError(f"{path}: {keyword}{error.message}; correct the JSON Schema", path=path)
+    raise wrong(path, f"{keyword}{error.message}; correct the JSON Schema")
 
 
 def compile_check(schema: Mapping[str, Any]) -> Callable[[Any], tuple[list[Any], str] | None]:
@@ -109,7 +105,7 @@ def compile_check(schema: Mapping[str, Any]) -> Callable[[Any], tuple[list[Any],
         refused = e
     if refused is not None:
         path = _schema_path(list(refused.instance_path))
-        raise SchemaError(f"{path}: {refused.message}; correct the JSON Schema", path=path)
+        raise wrong(path, f"{refused.message}; correct the JSON Schema")
 
     def check(value: Any) -> tuple[list[Any], str] | None:
         error = next(validator.iter_errors(value), None)

@@ -1,7 +1,6 @@
 """Resolve, compare and merge JSON Schema keywords.
 
-Comes in: schema dicts and JSON values. Goes out: the same, resolved or merged. The keywords that
-begin with ``x-`` are ours, for what JSON Schema cannot express of a Python type.
+Those that begin with ``x-`` are ours, for what JSON Schema cannot express of a Python type.
 """
 
 from __future__ import annotations
@@ -20,6 +19,11 @@ VALIDATOR = "x-validator"
 """The name of the validator that a value comes from."""
 
 
+def wrong(path: str, what: str) -> SchemaError:
+    """Make the error for a place in a schema."""
+    return SchemaError(f"{path}: {what}", path=path)
+
+
 def json_type(value: Any) -> str:
     """The JSON Schema type of a Python scalar."""
     if isinstance(value, bool):
@@ -35,10 +39,10 @@ def lookup(root: Mapping[str, Any], ref: Any, path: str) -> Any:
     """The target of a ``#/...`` reference."""
     target: Any = root
     if not isinstance(ref, str) or not ref.startswith("#"):
-        raise SchemaError(
-            f"{path}: reference {ref!r} points outside of the schema; copy the definition into "
+        raise wrong(
+            path,
+            f"reference {ref!r} points outside of the schema; copy the definition into "
             "its $defs and write #/$defs/<name>",
-            path=path,
         )
     for part in [p for p in ref[1:].split("/") if p]:
         key = unquote(part).replace("~1", "/").replace("~0", "~")
@@ -47,7 +51,7 @@ def lookup(root: Mapping[str, Any], ref: Any, path: str) -> Any:
         elif isinstance(target, Mapping) and key in target:
             target = target[key]
         else:
-            raise SchemaError(f"{path}: reference {ref!r} leads nowhere; define it", path=path)
+            raise wrong(path, f"reference {ref!r} leads nowhere; define it")
     return target
 
 
@@ -60,11 +64,11 @@ def refuse_recursion(root: Mapping[str, Any]) -> None:
             return
         ref = schema.get("$ref")
         if ref in open_refs:
-            raise SchemaError(
-                f"{path}: {str(ref).rsplit('/', 1)[-1]} contains itself, and Gemini takes no "
+            raise wrong(
+                path,
+                f"{str(ref).rsplit('/', 1)[-1]} contains itself, and Gemini takes no "
                 "recursive schema; write the levels out to a fixed depth, or ask for a flat list "
                 "of entries that name their parent",
-                path=path,
             )
         if ref is not None and ref not in done:
             walk(lookup(root, ref, path), path, (*open_refs, ref))
@@ -91,7 +95,6 @@ def unique(values: Iterable[Any]) -> tuple[Any, ...]:
 
 
 def type_names(s: Mapping[str, Any]) -> list[str]:
-    """The types a schema names, as a list."""
     types = s.get("type")
     return [] if types is None else [types] if isinstance(types, str) else list(types)
 
@@ -109,10 +112,10 @@ def merge(a: Mapping[str, Any], b: Mapping[str, Any], path: str) -> dict[str, An
             both = [t for t in left if t in right or (t == "integer" and "number" in right)]
             both += [t for t in right if t == "integer" and "number" in left and t not in both]
             if not both:
-                raise SchemaError(
-                    f"{path}: must be {' or '.join(left)} and {' or '.join(right)} at once; "
+                raise wrong(
+                    path,
+                    f"must be {' or '.join(left)} and {' or '.join(right)} at once; "
                     "no value is both",
-                    path=path,
                 )
             out[key] = both[0] if len(both) == 1 else both
         elif key == "enum":
@@ -121,7 +124,7 @@ def merge(a: Mapping[str, Any], b: Mapping[str, Any], path: str) -> dict[str, An
                 v for v in ours if not isinstance(v, (dict, list)) and scalar_key(v) in keys
             ]
             if not out[key]:
-                raise SchemaError(f"{path}: its enums have no value in common", path=path)
+                raise wrong(path, "its enums have no value in common")
         elif key == "required":
             out[key] = [*ours, *(r for r in theirs if r not in ours)]
         elif key == "properties":

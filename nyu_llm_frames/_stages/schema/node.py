@@ -1,7 +1,6 @@
 """The tree of a schema: references inlined, `allOf` merged, null kept apart.
 
-Comes in: nothing but what `parse` puts there. Goes out: a `Node` per value, from which
-the wire schema and the columns are each derived.
+The wire schema and the columns are each derived from it.
 """
 
 from __future__ import annotations
@@ -10,8 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from nyu_llm_frames._stages.schema.keywords import unique
-from nyu_llm_frames.errors import SchemaError
+from nyu_llm_frames._stages.schema.keywords import unique, wrong
 
 Kind = Literal[
     "string",
@@ -59,7 +57,7 @@ def unite(nodes: list[Node], nullable: bool, path: str) -> Node:
     flat = [replace(n, nullable=False, default=..., path=path) for n in flat]
     flat = [n for i, n in enumerate(flat) if n not in flat[:i]]
     if not flat:
-        raise SchemaError(f"{path}: no alternative but null; give it a type", path=path)
+        raise wrong(path, "no alternative but null; give it a type")
     if len(flat) == 1:
         return replace(flat[0], nullable=nullable)
     kinds = {n.kind for n in flat}

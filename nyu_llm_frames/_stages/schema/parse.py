@@ -1,8 +1,4 @@
-"""Parse a JSON Schema into a tree of nodes: keywords, references and `allOf`.
-
-Comes in: a JSON Schema dict. Goes out: the `Node` of its root; or a `SchemaError` with the path
-and how to fix it.
-"""
+"""Parse a JSON Schema into a tree of nodes: keywords, references and `allOf`."""
 
 from __future__ import annotations
 
@@ -21,6 +17,7 @@ from nyu_llm_frames._stages.schema.keywords import (
     refuse_recursion,
     type_names,
     unique,
+    wrong,
 )
 from nyu_llm_frames._stages.schema.node import Node, unite
 from nyu_llm_frames.errors import SchemaError
@@ -79,14 +76,11 @@ class _Parser:
         if schema is True:
             schema = {}
         if schema is False or not isinstance(schema, Mapping):
-            raise SchemaError(
-                f"{path}: {schema!r} admits no value; leave it out"
-                if schema is False
-                else f"{path}: {schema!r} is no JSON Schema; write {{'type': ...}}",
-                path=path,
-            )
+            if schema is False:
+                raise wrong(path, "False admits no value; leave it out")
+            raise wrong(path, f"{schema!r} is no JSON Schema; write {{'type': ...}}")
         if REFUSED in schema:
-            raise SchemaError(f"{path}: {schema[REFUSED]}", path=path)
+            raise wrong(path, schema[REFUSED])
         out = {k: v for k, v in schema.items() if k not in ("$ref", "allOf", "const")}
         parts = list(schema.get("allOf", ()))
         if "const" in schema:
@@ -100,10 +94,10 @@ class _Parser:
     def node(self, schema: Any, path: str) -> Node:
         self.count += 1
         if self.count > MAX_NODES:
-            raise SchemaError(
-                f"{path}: with its references written out the schema has over {MAX_NODES} parts; "
+            raise wrong(
+                path,
+                f"with its references written out the schema has over {MAX_NODES} parts; "
                 "ask for less at once",
-                path=path,
             )
         s = self.flat(schema, path)
         node = self.union(s, path) if s.get("anyOf") or s.get("oneOf") else None
@@ -142,17 +136,13 @@ class _Parser:
             values = tuple(v for v in values if json_type(v) in types or _whole(v, types))
         choices = tuple(v for v in values if v is not None)
         if not choices:
-            raise SchemaError(
-                f"{path}: type and enum leave no value but null; correct one of them",
-                path=path,
-            )
+            raise wrong(path, "type and enum leave no value but null; correct one of them")
         if bad := [v for v in choices if isinstance(v, (dict, list, tuple))]:
-            raise SchemaError(
-                f"{path}: {bad[0]!r} cannot be a choice; choices are text, numbers or true/false",
-                path=path,
+            raise wrong(
+                path, f"{bad[0]!r} cannot be a choice; choices are text, numbers or true/false"
             )
         if any(isinstance(v, float) and not math.isfinite(v) for v in choices):
-            raise SchemaError(f"{path}: JSON has no infinity and no NaN; leave it out", path=path)
+            raise wrong(path, "JSON has no infinity and no NaN; leave it out")
         return Node("choice", nullable=len(choices) < len(values), choices=choices)
 
     # One type --------------------------------------------------------------------------------
@@ -166,14 +156,15 @@ class _Parser:
                 nullable,
                 path,
             )
+        if not types and nullable:
+            raise wrong(
+                path, "always null, so there is nothing to ask for; leave it out or give it a type"
+            )
         if not types:
-            raise SchemaError(
-                f"{path}: always null, so there is nothing to ask for; leave it out or give it a "
-                "type"
-                if nullable
-                else f"{path}: any value is allowed, and Gemini needs a type; say which, for "
-                "instance str, list[str] or a separate model",
-                path=path,
+            raise wrong(
+                path,
+                "any value is allowed, and Gemini needs a type; say which, for instance str, "
+                "list[str] or a separate model",
             )
         match types[0]:
             case "object":
@@ -187,23 +178,22 @@ class _Parser:
             case "boolean":
                 node = Node("boolean")
             case other:
-                raise SchemaError(f"{path}: JSON has no type {other!r}", path=path)
+                raise wrong(path, f"JSON has no type {other!r}")
         return replace(node, nullable=nullable)
 
     def object(self, s: dict[str, Any], path: str) -> Node:
         properties = s.get("properties") or {}
         required = [str(r) for r in s.get("required", ())]
         if not properties:
-            raise SchemaError(
-                f"{path}: an object without named fields (such as dict[str, ...]) cannot be "
+            raise wrong(
+                path,
+                "an object without named fields (such as dict[str, ...]) cannot be "
                 "sent to Gemini; name its fields, or ask for a list of objects with the "
                 "fields `key` and `value`",
-                path=path,
             )
         if unknown := [r for r in required if r not in properties]:
-            raise SchemaError(
-                f"{path}: `{unknown[0]}` is required and not described; add it to the properties",
-                path=path,
+            raise wrong(
+                path, f"`{unknown[0]}` is required and not described; add it to the properties"
             )
         nodes = {
             str(name): self.node(sub, f"{path}.{name}")
@@ -223,10 +213,10 @@ class _Parser:
         elif items is not None and items is not False:
             inner = self.node(items, f"{path}[]")
         if inner is None:
-            raise SchemaError(
-                f"{path}: a list of anything cannot be sent to Gemini; name its type, for "
+            raise wrong(
+                path,
+                "a list of anything cannot be sent to Gemini; name its type, for "
                 "instance list[str]",
-                path=path,
             )
         limits: dict[str, Any] = {k: s[k] for k in ("minItems", "maxItems") if k in s}
         remarks = ("each at most once",) if s.get("uniqueItems") else ()

@@ -1,7 +1,6 @@
 """Describe a type through pydantic: its validation, its sent schema, the values of its columns.
 
-Comes in: a type. Goes out: its validator, and two JSON Schemas, of its input and of its values;
-or a `SchemaError`. What is only in a source file is in neither.
+What is only in a source file is in none of them.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from typing_extensions import TypedDict, is_typeddict
 
 from nyu_llm_frames._stages.schema.descriptions import aliases, attribute_docs, descriptions, hints
 from nyu_llm_frames._stages.schema.formats import to_date, to_datetime
-from nyu_llm_frames._stages.schema.keywords import REFUSED, REMARKS, VALIDATOR, scalar_key
+from nyu_llm_frames._stages.schema.keywords import REFUSED, REMARKS, VALIDATOR, scalar_key, wrong
 from nyu_llm_frames.errors import SchemaError
 
 _TEMPORAL = ("date", "time", "datetime", "timedelta")
@@ -30,16 +29,14 @@ _TEMPORAL = ("date", "time", "datetime", "timedelta")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Described:
-    """A type, described.
-
-    `sent` is the JSON Schema of its input, by aliases; `values` that of its validated values, by
-    the names of the fields. `undescribed` names the classes with field texts only in source.
-    """
+    """A schema, as pydantic validates it."""
 
     validate: Callable[[str], Any]
-    sent: dict[str, Any]
-    values: dict[str, Any]
-    undescribed: tuple[str, ...]
+    sent: dict[str, Any]  # JSON Schema of the input, by aliases
+    values: dict[str, Any]  # that of the validated values, by the names of the fields
+    undescribed: tuple[str, ...] = ()  # classes with field texts only in source
+    strict: bool = False  # "5" is no int; a pydantic model decides that by its configuration
+    is_json_schema: bool = False
 
 
 def describe(annotation: Any, *, strict: bool) -> Described:
@@ -54,10 +51,10 @@ def describe(annotation: Any, *, strict: bool) -> Described:
     except (PydanticUserError, PydanticSchemaGenerationError, NameError) as error:
         reason = str(error).split("\n\nFor further information")[0].strip()
         path = _culprit(annotation)
-        raise SchemaError(
-            f"{path}: pydantic cannot describe {name} as JSON: {reason} Use plain types (str, "
+        raise wrong(
+            path,
+            f"pydantic cannot describe {name} as JSON: {reason} Use plain types (str, "
             "int, list, another model) there.",
-            path=path,
         ) from error
     except RecursionError:
         raise SchemaError(f"$: {name} contains itself; write its levels out") from None
@@ -68,7 +65,9 @@ def describe(annotation: Any, *, strict: bool) -> Described:
         return validate(text, strict=True)
 
     undescribed = tuple(sent.undescribed)
-    return Described(strictly if strict else validate, sent_schema, value_schema, undescribed)
+    return Described(
+        strictly if strict else validate, sent_schema, value_schema, undescribed, strict
+    )
 
 
 def _refused(words: str) -> dict[str, Any]:
@@ -312,7 +311,6 @@ def _known(value: Any, known: set[Any]) -> Any:
 
 
 def typed_dict(name: str, fields: dict[str, Any]) -> Any:
-    """Make a TypedDict from a name and types."""
     return TypedDict(name, fields)  # type: ignore[operator]
 
 

@@ -1,7 +1,6 @@
 """Turn answer texts into typed columns, with a reason where an answer does not fit its schema.
 
-Comes in: a validator, the columns, and the texts. Goes out: one pandas array per field, an error
-or None per row. A text that fails does not affect other rows.
+A text that fails does not affect other rows.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from nyu_llm_frames._stages.schema.answer_values import Convert, Unfit, compile_object
+from nyu_llm_frames._stages.schema.answer_values import Convert, Unfit
 from nyu_llm_frames._stages.schema.formats import shown
 from nyu_llm_frames._stages.schema.json_in_text import find_object
 from nyu_llm_frames._stages.schema.node import Node
@@ -28,26 +27,19 @@ CHUNK_ROWS = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Typed values of all rows.
+    """Typed values of all rows."""
 
-    Attributes
-    ----------
-    fields : dict of str to pandas ExtensionArray
-        One value per text; NA where the text is None or does not validate.
-    errors : list of str or None
-        Why a text does not validate.
-    recovered : int
-        Texts that were valid once code fences or prose around them were taken off.
-    """
-
-    fields: dict[str, ExtensionArray]
-    errors: list[str | None]
-    recovered: int
+    fields: dict[str, ExtensionArray]  # NA where the text is None or does not validate
+    errors: list[str | None]  # why a text does not validate
+    recovered: int  # texts that were valid without the code fences or prose around them
 
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """Validate texts and build columns; one per schema, compiled once."""
+    """Validate texts and build columns; one per schema, compiled once.
+
+    `validate` raises pydantic's `ValidationError`; where `is_strict`, 5.0 is no integer for it.
+    """
 
     columns: Mapping[str, Node]
     validate: Callable[[str], Any]
@@ -55,7 +47,6 @@ class Reader:
     convert: Convert
 
     def read(self, texts: Sequence[str | None]) -> Columns:
-        """Read all rows; see `Columns`."""
         from nyu_llm_frames._stages.schema.arrays import (  # pandas, at the very end
             to_array,
             to_arrow,
@@ -122,22 +113,6 @@ class Reader:
 def _number(text: str) -> int | float:
     number = float(text)
     return int(number) if number.is_integer() and abs(number) < 2**63 else number
-
-
-def compile_reader(columns: Node, validate: Callable[[str], Any], *, is_strict: bool) -> Reader:
-    """Compile the way from text to columns.
-
-    Parameters
-    ----------
-    columns
-        The object with the fields that become columns.
-    validate
-        From a text to the validated value; raises pydantic's `ValidationError`.
-    is_strict
-        Whether `validate` takes 5.0 for no integer.
-    """
-    convert = compile_object(columns, tuple)
-    return Reader(columns.properties, validate, is_strict, convert)
 
 
 def _explain(error: ValidationError) -> str:

@@ -1,8 +1,4 @@
-"""The compiled `schema=`: what is sent, and the reader of what comes back.
-
-Comes in: a pydantic model, dataclass, TypedDict, dict of types, or JSON Schema. Goes out: a
-`Schema` with the wire form, the fields and a reader; or a `SchemaError` with how to fix it.
-"""
+"""The compiled `schema=`: what is sent, and the reader of what comes back."""
 
 from __future__ import annotations
 
@@ -10,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from nyu_llm_frames._stages.schema.keywords import wrong
 from nyu_llm_frames._stages.schema.node import Kind, Node
 from nyu_llm_frames._stages.schema.parse import parse
 from nyu_llm_frames._stages.schema.sent_schema import to_wire
-from nyu_llm_frames.errors import SchemaError
 
 if TYPE_CHECKING:
     from nyu_llm_frames._stages.schema.reader import Columns, Reader
@@ -25,16 +21,9 @@ class: renaming the class would mean paying for every row again."""
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A column to come.
+    """A column to come; `dtype` is as pandas prints it.
 
-    Attributes
-    ----------
-    name : str
-    kind : str
-        string, integer, number, boolean, date, datetime, choice, array, object, or union
-        (alternatives of different types: the column holds text as it is, and the rest as JSON).
-    dtype : str
-        As pandas prints it.
+    A union, of different types, is a column that holds text as it is, and the rest as JSON.
     """
 
     name: str
@@ -44,41 +33,17 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class Schema:
-    """A compiled schema.
+    """A compiled schema."""
 
-    Attributes
-    ----------
-    fields : tuple of Field
-        In declared order.
-    wire : dict
-        What is sent to Google: a relaxation of `source`.
-    response_format : dict
-        `wire` as the chat endpoint takes it.
-    source : dict
-        The whole JSON Schema: the one passed, or that of the type.
-    notes : tuple of str
-        What the user should know before the requests are sent.
-    """
-
-    fields: tuple[Field, ...]
-    wire: dict[str, Any]
-    response_format: dict[str, Any]
-    source: dict[str, Any]
+    fields: tuple[Field, ...]  # in declared order
+    wire: dict[str, Any]  # what is sent to Google: a relaxation of `source`
+    response_format: dict[str, Any]  # the same as the chat endpoint takes it
+    source: dict[str, Any]  # the whole JSON Schema: the one passed, or that of the type
     reader: Reader
-    notes: tuple[str, ...]
+    notes: tuple[str, ...]  # what the user should know before the requests are sent
 
     def read(self, texts: Sequence[str | None]) -> Columns:
-        """Validate answers and turn them into typed columns.
-
-        Parameters
-        ----------
-        texts
-            The answers; None for a row without one.
-
-        Returns
-        -------
-        Columns
-        """
+        """Validate answers (None for a row without one) and turn them into typed columns."""
         return self.reader.read(texts)
 
 
@@ -111,28 +76,22 @@ def compile_schema(schema: object) -> Schema:
     [None, 'field `drug`: input should be a valid string, got 7', None]
     """
     # pydantic takes a tenth of a second: who uses no schema does not wait for it.
-    from nyu_llm_frames._stages.schema.answer_values import column_node
+    from nyu_llm_frames._stages.schema.answer_values import column_node, compile_object
     from nyu_llm_frames._stages.schema.arrays import dtype_name
-    from nyu_llm_frames._stages.schema.fields import read_source
+    from nyu_llm_frames._stages.schema.fields import read_schema
     from nyu_llm_frames._stages.schema.json_schema import compile_check, refuse_malformed
-    from nyu_llm_frames._stages.schema.pydantic_types import Described, describe
-    from nyu_llm_frames._stages.schema.reader import compile_reader
+    from nyu_llm_frames._stages.schema.reader import Reader
 
-    source = read_source(schema)
-    given = source.json_schema
-    if given is not None:
-        described = Described(source.annotation.validate_json, given, given, ())
-    else:
-        described = describe(source.annotation, strict=source.strict)
+    described = read_schema(schema)
     refuse_malformed(described.sent)  # that of a class may be, too, by json_schema_extra
     wire = to_wire(parse(described.sent))
     compile_check(described.sent)
-    columns = replace(
-        column_node(parse(described.values), nullable=given is not None), nullable=False
-    )
+    columns = column_node(parse(described.values), nullable=described.is_json_schema)
+    columns = replace(columns, nullable=False)
     for node in columns.properties.values():
         _distinct(node)
-    reader = compile_reader(columns, described.validate, is_strict=source.strict)
+    convert = compile_object(columns, tuple)
+    reader = Reader(columns.properties, described.validate, described.strict, convert)
     fields = tuple(Field(n, node.kind, dtype_name(node)) for n, node in columns.properties.items())
     response_format = {"type": "json_schema", "json_schema": {"name": NAME, "schema": wire}}
     notes = tuple(
@@ -145,14 +104,14 @@ def compile_schema(schema: object) -> Schema:
 
 def _distinct(node: Node) -> None:
     if large := [c for c in node.choices if isinstance(c, int) and not -(2**63) <= c < 2**63]:
-        raise SchemaError(
-            f"{node.path}: the choice {large[0]} is beyond 64 bits, which no validator compares; "
+        raise wrong(
+            node.path,
+            f"the choice {large[0]} is beyond 64 bits, which no validator compares; "
             "write such choices as text",
-            path=node.path,
         )
     if len(set(node.choices)) < len(node.choices):
-        raise SchemaError(
-            f"{node.path}: its choices have true beside 1, or false beside 0, which pandas cannot "
+        raise wrong(
+            node.path,
+            "its choices have true beside 1, or false beside 0, which pandas cannot "
             "tell apart; use words",
-            path=node.path,
         )

@@ -1,7 +1,6 @@
 """Write the schema that is sent: Google's subset, in a form that the gateway does not change.
 
-Comes in: the tree of a schema. Goes out: the dict for ``response_format``, a relaxation of the
-original, with the rest in words; or a `SchemaError` with the path and how to fix it.
+It is a relaxation of the original, with the rest in words.
 """
 
 from __future__ import annotations
@@ -11,9 +10,8 @@ import re
 from dataclasses import replace
 from typing import Any
 
-from nyu_llm_frames._stages.schema.keywords import json_type
+from nyu_llm_frames._stages.schema.keywords import json_type, wrong
 from nyu_llm_frames._stages.schema.node import Node
-from nyu_llm_frames.errors import SchemaError
 
 MAX_DEPTH = 12
 """Levels of objects in a schema: the importer of batch jobs takes 15 in a whole request line, and
@@ -39,11 +37,11 @@ def to_wire(root: Node) -> dict[str, Any]:
 
 def _wire(node: Node, depth: int) -> dict[str, Any]:
     if depth > MAX_DEPTH:
-        raise SchemaError(
-            f"{node.path}: nested too deeply; Google takes 15 levels in a request, of which "
+        raise wrong(
+            node.path,
+            "nested too deeply; Google takes 15 levels in a request, of which "
             f"{MAX_DEPTH} are left for the schema (an object takes two, a list one): flatten it, "
             "or ask in two runs",
-            path=node.path,
         )
     if node.kind == "union":
         return {"anyOf": [_wire(_inherit(node, v), depth + 1) for v in node.variants]}
@@ -80,16 +78,15 @@ def _object(node: Node, depth: int) -> dict[str, Any]:
     for name in node.properties:
         path = f"{node.path}.{name}"
         if not _NAME.match(name):
-            raise SchemaError(
-                f"{path}: Google's batch importer takes field names of ASCII letters, digits and "
+            raise wrong(
+                path,
+                "Google's batch importer takes field names of ASCII letters, digits and "
                 f"_ only, not starting with a digit: rename {name!r} (in a pydantic model give "
                 "it an alias that is such a name)",
-                path=path,
             )
         if name in _DROPPED_NAMES:
-            raise SchemaError(
-                f"{path}: the gateway removes every key of the name {name!r}; rename the field",
-                path=path,
+            raise wrong(
+                path, f"the gateway removes every key of the name {name!r}; rename the field"
             )
     names = list(node.properties)
     out = _head(node, "object")
@@ -110,7 +107,7 @@ def _choice(node: Node, depth: int) -> dict[str, Any]:
         parts = [replace(node, choices=tuple(values)) for values in groups.values()]
         return {"anyOf": [_choice(part, depth + 1) for part in parts]}
     if depth > MAX_DEPTH:
-        raise SchemaError(f"{node.path}: nested too deeply; flatten it", path=node.path)
+        raise wrong(node.path, "nested too deeply; flatten it")
     kind, values = next(iter(groups.items()))
     named = "one of " + ", ".join(_print(v) for v in values)
     if kind == "string":
@@ -153,7 +150,7 @@ def _bounds(node: Node) -> tuple[dict[str, Any], tuple[str, ...]]:
     if highs:
         out["maximum"] = min(highs)
     if lows and highs and out["minimum"] > out["maximum"]:
-        raise SchemaError(f"{node.path}: no number is within its bounds", path=node.path)
+        raise wrong(node.path, "no number is within its bounds")
     return _checked(out, whole), tuple(words)
 
 

@@ -16,7 +16,6 @@ from nyu_llm_frames.local.process import USAGE, serve
 
 
 def main() -> int:
-    """Run the server; return the exit code."""
     os.umask(0o077)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)

@@ -1,7 +1,4 @@
-"""The protocol of an engine, which answers requests, and the choice of one.
-
-Comes in: an `EngineSpec` and its options. Goes out: an engine, ready to answer in any thread.
-"""
+"""The protocol of an engine, which answers requests in any thread, and the choice of one."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
 """The engine for tests and teaching: it repeats the prompt, or makes a value that fits a schema.
 
-Comes in: a chat body. Goes out: ``echo: <last user text>``, or JSON that conforms to the schema,
-the same one for the same body. No model is involved, and the answer says so: ``model: echo``.
+The same body gives the same answer. No model is involved, and the answer says so: ``model: echo``.
 """
 
 from __future__ import annotations
@@ -29,14 +28,11 @@ _IGNORED = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class EchoEngine:
-    """Answers with the prompt."""
-
     slots: int = 1
     model: str = "echo"
     fragile: bool = False
 
     def answer(self, body: Mapping[str, Any], stop: Event) -> Completion:
-        """Echo the last user text."""
         text = last_user_text(body["messages"])
         schema = asked_schema(body)
         content = (
@@ -55,7 +51,6 @@ class EchoEngine:
 
 
 def last_user_text(messages: list[Any]) -> str:
-    """Return the text of the last user message, or of the last message if there is none."""
     users = [m for m in messages if m.get("role") == "user"]
     return _text((users or messages)[-1].get("content"))
 

@@ -1,7 +1,7 @@
 """The engine that calls any OpenAI-compatible server: vLLM, Ollama, llama.cpp, a hosted one.
 
-Comes in: a chat body. Goes out: the upstream's answer under the upstream's own model name. It
-retries temporary failures (429, 408, 5xx, lost connections) and waits as ``Retry-After`` says.
+Answers have the upstream's own model name. Temporary failures (429, 408, 5xx, lost connections) are
+retried, after a wait as ``Retry-After`` says.
 """
 
 from __future__ import annotations
@@ -113,7 +113,6 @@ class UpstreamEngine:
         raise AssertionError("unreachable")
 
     def close(self) -> None:
-        """Close the connections."""
         self._client.close()
 
 

@@ -1,7 +1,7 @@
 """The engine with a model on this computer: llama.cpp through the `xllamacpp` wheel.
 
-Comes in: a chat body. Goes out: the model's answer, which a grammar restricts to the JSON schema.
-The same body gives the same answer in any order and process: one slot, no prompt cache, fixed seed.
+A grammar restricts answers to the JSON schema. The same body gives the same answer in any order and
+process: one slot, no prompt cache, fixed seed.
 """
 
 from __future__ import annotations
@@ -27,23 +27,13 @@ from nyu_llm_frames.local.rows import (
 SEED = 20240601
 RANDOM_SEED = 2**32 - 1  # llama.cpp then draws a random seed; -1 is the same in 32 bits
 # The fields that are passed on. The engine's others (slots, cache, grammars, files) are not.
-PASSED = (
-    "messages",
-    "temperature",
-    "top_p",
-    "top_k",
-    "seed",
-    "stop",
-    "frequency_penalty",
-    "presence_penalty",
-    "tools",
-    "tool_choice",
+PASSED = frozenset(
+    {"messages", "temperature", "top_p", "top_k", "seed", "stop"}
+    | {"frequency_penalty", "presence_penalty", "tools", "tool_choice"}
 )
 
 
 class ModelEngine:
-    """Answers with a GGUF model."""
-
     fragile = True  # native code: a crash ends the process
 
     def __init__(self, path: Path, *, slots: int, max_tokens: int, context: int) -> None:
@@ -77,8 +67,7 @@ class ModelEngine:
             ) from error
 
     def answer(self, body: Mapping[str, Any], stop: Event) -> Completion:
-        """Run the model on one body."""
-        passed = {name: body[name] for name in PASSED if body.get(name) is not None}
+        passed = {k: v for k, v in body.items() if k in PASSED and v is not None}
         # llama.cpp adds without a check: a huge max_tokens overflows into an answer of one token.
         passed["max_tokens"] = min(asked_tokens(body) or self._max_tokens, self._context)
         passed["cache_prompt"] = False

@@ -1,7 +1,6 @@
-"""Runs a server in this process from its start to its end.
+"""Runs a server in this process, with its record on disk, from its start to its end.
 
-Comes in: address, engine, options. Goes out: a listening server with its record on disk, until a
-signal, Ctrl-C, or (if started for others) until its last user is gone.
+That is a signal, Ctrl-C, or (if started for others) when its last user is gone.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Makes this process a user of the server that runs on a store.
 
-Comes in: a store folder. Goes out: the server's record, and a connection that stays open until
-this process ends, which shows the server that it is needed. The operating system closes it
-however the process ends, so a killed kernel is noticed and no process id is ever guessed.
+A connection that stays open until this process ends shows the server that it is needed. The
+operating system closes it however the process ends, so a killed kernel is noticed and no process id
+is ever guessed.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def join(folder: Path, given: dict[str, Any], deadline: float) -> paths.Running 
 
 
 def _ask(running: paths.Running, path: str) -> dict[str, Any]:
-    connection = http.client.HTTPConnection(_reachable(running), running.port, timeout=10)
+    connection = http.client.HTTPConnection(running.reachable, running.port, timeout=10)
     try:
         connection.request("GET", path, headers={"x-portkey-api-key": running.api_key})
         response = connection.getresponse()
@@ -113,7 +113,7 @@ def _hold(folder: Path, running: paths.Running) -> None:
         if pid == running.pid:
             return
         kept.close()
-    held = socket.create_connection((_reachable(running), running.port), timeout=10)
+    held = socket.create_connection((running.reachable, running.port), timeout=10)
     ask = "GET /hold HTTP/1.1\r\nHost: localhost\r\nx-portkey-api-key: {}\r\n\r\n"
     held.sendall(ask.format(running.api_key).encode("ascii"))
     status = held.recv(12)  # counted from here on
@@ -122,16 +122,6 @@ def _hold(folder: Path, running: paths.Running) -> None:
         raise NoAnswerError(f"it answers {status!r}")
     held.settimeout(None)
     _held[name] = (running.pid, held)
-
-
-def _reachable(running: paths.Running) -> str:
-    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(running.host, running.host)
-
-
-def origin(running: paths.Running) -> str:
-    """Return the address without its path."""
-    host = _reachable(running)
-    return f"http://{f'[{host}]' if ':' in host else host}:{running.port}"
 
 
 @atexit.register

@@ -1,7 +1,4 @@
-"""Makes the gateway's JSON objects: a batch job and a file.
-
-Comes in: records of the store. Goes out: dictionaries with the gateway's fields in its order. Pure.
-"""
+"""Makes the gateway's JSON objects, a batch job and a file, with its fields in its order."""
 
 from __future__ import annotations
 
@@ -13,7 +10,6 @@ from nyu_llm_frames.local.store import OPEN, Job, StoredFile, file_id
 
 
 def upload_object(stored: StoredFile) -> dict[str, Any]:
-    """Make the answer to an upload."""
     return {
         "id": file_id(stored.uri),
         "bytes": stored.bytes,

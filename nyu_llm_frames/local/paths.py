@@ -1,6 +1,5 @@
 """The folder of one server, and the small files that lead processes to it.
 
-Comes in: a store folder. Goes out: its lock, its key, and the record of the running server.
 Only the lock shows whether a server runs: the operating system frees it however a process ends.
 """
 
@@ -15,13 +14,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from io import BufferedRandom
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
 from nyu_llm_frames.errors import ConfigurationError
-from nyu_llm_frames.local.extra import require
-from nyu_llm_frames.local.spec import EngineSpec, Key
+from nyu_llm_frames.local.spec import EngineSpec, Key, require
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,19 +33,30 @@ class Running:
     realm: str = ""
     node: str = ""
 
+    @property
+    def reachable(self) -> str:
+        """The host to connect to."""
+        return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
 
-def default_data() -> Path:
-    """Return the user's data folder for this package."""
+    @property
+    def base_url(self) -> str:
+        host = f"[{self.reachable}]" if ":" in self.reachable else self.reachable
+        return f"http://{host}:{self.port}/v1"
+
+
+def user_folder(kind: Literal["data", "cache"]) -> Path:
+    """Return the place of the user's data or caches for this package."""
     require("platformdirs")
     import platformdirs
 
-    return Path(platformdirs.user_data_dir("nyu-llm-frames", appauthor=False)) / "gateway"
+    place = platformdirs.PlatformDirs("nyu-llm-frames", appauthor=False)
+    return Path(place.user_data_dir if kind == "data" else place.user_cache_dir)
 
 
 def store_folder(data: Path | str | None, spec: EngineSpec) -> Path:
     """Return the private store of one engine, made if needed: a job never changes its engine."""
-    root = Path(data).expanduser().absolute() if data is not None else default_data()
-    folder = root / spec.folder
+    given = Path(data).expanduser().absolute() if data is not None else None
+    folder = (given or user_folder("data") / "gateway") / spec.folder
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         if sys.platform != "win32":
@@ -99,7 +108,6 @@ def read_running(folder: Path) -> Running | None:
 
 
 def write_running(folder: Path, running: Running) -> None:
-    """Write the record, whole or not at all."""
     write_private(folder / "server.json", json.dumps(asdict(running)))
 
 

@@ -1,7 +1,6 @@
 """Finds the server of a store, or starts one in its own process.
 
-Comes in: a store and an engine. Goes out: the address and key of the one server there. Imports
-no server and no model, so a client may import it at any time.
+Imports no server and no model, so a client may import it at any time.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,24 +19,13 @@ from filelock import Timeout
 
 from nyu_llm_frames.errors import ConfigurationError, GatewayUnavailableError
 from nyu_llm_frames.local import paths
-from nyu_llm_frames.local.extra import MODEL, SERVER, require
-from nyu_llm_frames.local.joining import is_served, join, origin
-from nyu_llm_frames.local.spec import EngineSpec, Options, engine_spec
+from nyu_llm_frames.local.joining import is_served, join
+from nyu_llm_frames.local.spec import MODEL, SERVER, EngineSpec, Options, engine_spec, require
 from nyu_llm_frames.local.weights import ensure_weights
 
 START_S = 300.0
 LOG_BYTES = 5 * 2**20
 USAGE = 2  # exit code of a server that explains itself why it cannot start
-
-
-@dataclass(frozen=True, slots=True)
-class ServerInfo:
-    """The address of the embedded gateway, and its key (never shown)."""
-
-    base_url: str
-    api_key: str = field(repr=False)
-    realm: str
-    pid: int
 
 
 _guard = threading.RLock()
@@ -50,7 +38,7 @@ def ensure_server(
     upstream: str | None = None,
     answers: Literal["echo"] | None = None,
     **server_options: Any,
-) -> ServerInfo:
+) -> paths.Running:
     """
     Find the running server of this store and engine, or start it and wait until it is ready.
 
@@ -77,18 +65,18 @@ def ensure_server(
         try:
             with paths.held(paths.start_lock(folder), START_S):
                 deadline = time.monotonic() + START_S
-                running = None
-                while running is None:
+                while True:
                     if not is_served(folder):
                         _check_needs(spec, options)
                         _start(spec, options, folder)
                     running = join(folder, server_options, deadline)
+                    if running is not None:
+                        return running
         except Timeout as error:
             raise GatewayUnavailableError(
                 f"Another process has been starting the server of {folder} for {START_S:.0f} s: "
                 f"see {folder / 'server.log'}"
             ) from error
-    return ServerInfo(f"{origin(running)}/v1", running.api_key, running.realm, running.pid)
 
 
 def serve(

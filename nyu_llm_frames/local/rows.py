@@ -1,8 +1,4 @@
-"""Checks the lines of a batch file, and makes the lines of its output.
-
-Comes in: bytes of an uploaded file, completions of an engine. Goes out: checked requests, and
-output lines in the gateway's own shape. Pure, except for the file object that it reads.
-"""
+"""Checks the lines of a batch file, and makes those of its output in the gateway's own shape."""
 
 from __future__ import annotations
 
@@ -14,12 +10,7 @@ from typing import Any, BinaryIO
 
 MAX_LINE_BYTES = 64 * 2**20
 ENDPOINT = "/v1/chat/completions"
-_FINISH = {
-    "stop": "STOP",
-    "tool_calls": "STOP",
-    "length": "MAX_TOKENS",
-    "content_filter": "SAFETY",
-}
+_FINISH = {"stop": "STOP", "tool_calls": "STOP", "length": "MAX_TOKENS", "content_filter": "SAFETY"}
 
 
 class RowError(Exception):
@@ -158,7 +149,6 @@ def asked_schema(body: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 
 def asked_tokens(body: Mapping[str, Any]) -> int | None:
-    """Return the number of tokens that the request allows for its answer, if it sets one."""
     value = body.get("max_tokens")
     if value is None:
         value = body.get("max_completion_tokens")
@@ -193,7 +183,6 @@ def completion_body(answer: Completion, *, request_id: str, created: int) -> dic
 
 
 def good_line(job: int, line: Line, answer: Completion, *, created: int) -> bytes:
-    """Encode the output line of an answered request."""
     request_id = f"batch-{job}--{line.number:x}"
     body = completion_body(answer, request_id=f"chatcmpl-{job}-{line.number:x}", created=created)
     return _encode(
@@ -226,7 +215,6 @@ def bad_line(job: int, line: Line) -> bytes:
 
 
 def phrase(status: int) -> str:
-    """Return the phrase of an HTTP status."""
     try:
         return HTTPStatus(status).phrase
     except ValueError:

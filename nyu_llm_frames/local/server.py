@@ -1,7 +1,7 @@
 """The HTTP interface: NYU's five calls and related ones, as an ASGI application.
 
-Comes in: requests with the server's key. Goes out: the gateway's own objects, field by field
-(null counts before the rows are counted, times in milliseconds, percent-encoded file ids).
+Its objects are the gateway's own, field by field (null counts before the rows are counted, times in
+milliseconds, percent-encoded file ids).
 """
 
 from __future__ import annotations
@@ -72,11 +72,9 @@ class Gateway:
         ]
 
     async def about(self, request: Request) -> Response:
-        """Describe this server."""
         return JSONResponse(self._about)
 
     async def upload(self, request: Request) -> Response:
-        """Stream a file to the store."""
         try:
             async with request.form() as form:
                 stored = await self._stored(form, request.headers)
@@ -103,25 +101,28 @@ class Gateway:
         return stored
 
     async def file(self, request: Request) -> Response:
-        """Describe an uploaded file, or the output of a job."""
-        uri = uri_of(request.path_params["file"])
-        stored = await run_in_threadpool(self._store.file, uri)
-        if stored is not None:
-            return JSONResponse(file_object(uri, stored.bytes, stored.created_at, stored.purpose))
-        job = await self._job_of_output(uri)
-        return JSONResponse(output_object(job))
+        found = await self._file(request)
+        if isinstance(found, Job):
+            return JSONResponse(output_object(found))
+        return JSONResponse(file_object(found.uri, found.bytes, found.created_at, found.purpose))
 
     async def file_content(self, request: Request) -> Response:
         """Stream an uploaded file as it came, or the output of a job."""
+        found = await self._file(request)
+        if isinstance(found, Job):
+            return self._stream(found)
+        return FileResponse(self._store.path(found.blob), media_type="application/octet-stream")
+
+    async def _file(self, request: Request) -> StoredFile | Job:
+        """Find an uploaded file, or the job that writes the output."""
         uri = uri_of(request.path_params["file"])
-        stored = await run_in_threadpool(self._store.file, uri)
-        if stored is not None:
-            path = self._store.path(stored.blob)
-            return FileResponse(path, media_type="application/octet-stream")
-        return self._stream(await self._job_of_output(uri))
+        for find in (self._store.file, self._store.job_of_output):
+            found: StoredFile | Job | None = await run_in_threadpool(find, uri)
+            if found is not None:
+                return found
+        raise HTTPException(404, f"there is no file {file_id(uri)}")
 
     async def submit(self, request: Request) -> Response:
-        """Create a job."""
         order = await _json_object(request)
         given = order.get("input_file_id")
         if not isinstance(given, str) or not given:
@@ -137,7 +138,6 @@ class Gateway:
         return JSONResponse(batch_object(job))
 
     async def list_jobs(self, request: Request) -> Response:
-        """List the newest jobs."""
         try:
             limit = min(max(int(request.query_params.get("limit", 20)), 1), MAX_LIST)
             before = int(request.query_params.get("after", 0)) or None
@@ -156,7 +156,6 @@ class Gateway:
         )
 
     async def poll(self, request: Request) -> Response:
-        """Describe a job."""
         return JSONResponse(batch_object(await self._job(request)))
 
     async def cancel(self, request: Request) -> Response:
@@ -175,7 +174,6 @@ class Gateway:
         return self._stream(job)
 
     async def chat(self, request: Request) -> Response:
-        """Answer one request now."""
         body = await _json_object(request)
         if body.get("stream"):
             raise HTTPException(400, "stream is not supported by the embedded gateway")
@@ -207,12 +205,6 @@ class Gateway:
         job: Job | None = await run_in_threadpool(self._store.job, min(number, 2**63 - 1))
         if job is None:
             raise HTTPException(404, f"there is no batch job {text}")
-        return job
-
-    async def _job_of_output(self, uri: str) -> Job:
-        job: Job | None = await run_in_threadpool(self._store.job_of_output, uri)
-        if job is None:
-            raise HTTPException(404, f"there is no file {file_id(uri)}")
         return job
 
     def _stream(self, job: Job) -> Response:

@@ -1,12 +1,12 @@
-"""The description of a server's engine: its name, its realm and its store.
+"""The description of a server's engine: its name, its realm, its store and what it needs.
 
-Comes in: `model`, `upstream` or `answers` of the user. Goes out: an `EngineSpec`, its realm and
-its store. The only effect is to read samples of a GGUF file.
+The only effect is to read samples of a GGUF file.
 """
 
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import os
 import re
 from dataclasses import dataclass
@@ -18,6 +18,10 @@ from nyu_llm_frames.errors import ConfigurationError
 
 DEFAULT_MODEL = "SmolLM2-135M-Instruct.Q4_1"
 Kind = Literal["model", "upstream", "echo"]
+
+INSTALL = 'pip install "nyu-llm-frames[local]"'
+SERVER = ("starlette", "uvicorn", "python_multipart", "platformdirs", "httpx")
+MODEL = "xllamacpp"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +89,22 @@ class Options:
                 "the place of the upstream's key (upstream_key_env)."
             )
         return key
+
+
+def require(*modules: str) -> None:
+    """Raise `ConfigurationError` if a module of the extra is not installed; imports nothing."""
+    missing = [name for name in modules if importlib.util.find_spec(name) is None]
+    if not missing:
+        return
+    text = f"The embedded gateway needs {', '.join(missing)}, which is not installed: {INSTALL}"
+    if MODEL in missing:
+        text += (
+            "\nThe model's engine (xllamacpp) has wheels for Linux on x86_64 and aarch64, macOS 13 "
+            "and later, and Windows on amd64. On another platform, use a running server "
+            "(upstream='http://127.0.0.1:11434/v1' or `nyu-llm-frames serve --upstream URL`: "
+            "Ollama, vLLM, llama.cpp), or use answers='echo' for a try without any model."
+        )
+    raise ConfigurationError(text)
 
 
 def engine_spec(

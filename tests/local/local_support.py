@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 
 from nyu_llm_frames.local import paths
-from nyu_llm_frames.local.process import ServerInfo, ensure_server
+from nyu_llm_frames.local.process import ensure_server
 
 PATIENCE_S = 60.0
 
@@ -25,7 +25,7 @@ class Served:
 
     def __init__(self, **where: Any) -> None:
         self.where = where
-        self.info: ServerInfo = ensure_server(**where)
+        self.info: paths.Running = ensure_server(**where)
         self._connect()
 
     def _connect(self) -> None:

@@ -22,7 +22,6 @@ from hypothesis import strategies as st
 import nyu_llm_frames as llm
 from nyu_llm_frames._stages.requests.bodies import (
     ENDPOINT,
-    ID_PATTERN,
     BodyShape,
     custom_ids,
     distinct,
@@ -173,7 +172,7 @@ def test_the_line_that_is_sent_says_what_was_asked(
     for position, (system, user) in enumerate(texts):
         line = sent[requests.codes[position]]
         assert list(line) == ["custom_id", "method", "url", "body"]
-        assert re.match(ID_PATTERN, line["custom_id"])
+        assert re.match(r"^r-[0-9a-f]{32}$", line["custom_id"])
         assert line["method"] == "POST"
         assert line["url"] == ENDPOINT
         expected = {

@@ -30,8 +30,7 @@ from nyu_llm_frames._stages.answers.answer import RANK, SHOWN, Answer
 from nyu_llm_frames._stages.answers.blocks import BlockSplitter
 from nyu_llm_frames._stages.answers.classify import no_answer
 from nyu_llm_frames._stages.answers.lines import has_replacement, parse_lines
-from nyu_llm_frames._stages.batches import shards as _shards
-from nyu_llm_frames._stages.batches.planning import Ints
+from nyu_llm_frames._stages.batches.planning import Ints, split
 from nyu_llm_frames._stages.requests.bodies import (
     REQUEST_START,
     reads_as_replacement,
@@ -64,7 +63,7 @@ def to_jsonl(call: PreparedCall, path: str | Path) -> list[Path]:
     planner.take_back()  # plans of a call that failed before it made anything
     chosen = np.flatnonzero(planner.states().open)
     sizes = requests.line_bytes()[chosen]
-    ranges = _shards.split(sizes, options.max_requests_per_file, options.max_bytes_per_file)
+    ranges = split(sizes, options.max_requests_per_file, options.max_bytes_per_file)
     written = []
     for number, (start, stop) in enumerate(ranges, 1):
         name = target

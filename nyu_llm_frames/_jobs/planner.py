@@ -21,7 +21,6 @@ from nyu_llm_frames._sidecar.folder import new_name, owner_is_gone
 from nyu_llm_frames._sidecar.id_lookup import IdLookup
 from nyu_llm_frames._stages.batches import job as _jobs
 from nyu_llm_frames._stages.batches import planning as _planning
-from nyu_llm_frames._stages.batches import shards as _shards
 from nyu_llm_frames._stages.batches.job import Job
 from nyu_llm_frames._stages.batches.planning import RequestStates
 from nyu_llm_frames._stages.requests.bodies import ROWS_AT_ONCE, BodyShape
@@ -256,7 +255,7 @@ class Planner:
         options = self.ctx.options
         now = self.ctx.clock.now()
         base = new_name(self.ctx.clock)
-        ranges = _shards.split(sizes, options.max_requests_per_file, options.max_bytes_per_file)
+        ranges = _planning.split(sizes, options.max_requests_per_file, options.max_bytes_per_file)
         jobs: dict[str, tuple[Positions, Positions]] = {}
         digits = len(str(len(ranges)))  # so that names sort in the order of the rows
         for number, (start, stop) in enumerate(ranges, 1):
@@ -284,7 +283,7 @@ class Planner:
             self.tracker.track(job)
 
     def _batches(self, part: Positions, sizes: Positions) -> Iterator[tuple[pa.Array, pa.Array]]:
-        for start, stop in _shards.split(sizes, ROWS_AT_ONCE, _BYTES_AT_ONCE):
+        for start, stop in _planning.split(sizes, ROWS_AT_ONCE, _BYTES_AT_ONCE):
             some = part[start:stop]
             yield self.requests.ids.take(pa.array(some)), self.requests.bodies(some)
 

@@ -27,7 +27,7 @@ from nyu_llm_frames._sidecar.folder import Sidecar
 from nyu_llm_frames._sidecar.id_lookup import IdLookup
 from nyu_llm_frames._sidecar.stored import StoredRequests
 from nyu_llm_frames._stages.answers.answer import NO_FAILURE, SHOWN, TOKENS
-from nyu_llm_frames._stages.batches import shards
+from nyu_llm_frames._stages.batches import planning
 from nyu_llm_frames._stages.batches.job import Job
 from nyu_llm_frames._tables.columns import Outcome, answer_frame, shown_error, text_column
 from nyu_llm_frames.errors import SidecarError
@@ -199,7 +199,7 @@ class StoredAnswers:
     def parts(self, jobs: Sequence[Job]) -> Iterator[StoredPart]:
         """Yield the distinct requests of some jobs by first appearance, not too many at once."""
         sizes = np.array([job.requests for job in jobs], np.int64)
-        ranges = shards.split(sizes, len(jobs), self.requests_at_once)
+        ranges = planning.split(sizes, len(jobs), self.requests_at_once)
         if len(ranges) == 1:
             yield StoredPart(jobs, StoredRequests(self.sidecar, jobs), self.sidecar)
             return

@@ -18,7 +18,7 @@ from __future__ import annotations
 import urllib.parse
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import msgspec
 
@@ -27,8 +27,6 @@ from nyu_llm_frames._stages.batches.wire import Batch, JobList
 Step = Literal["planned", "uploaded", "creating", "live", "ended", "done", "rejected", "withdrawn"]
 Action = Literal["upload", "submit", "settle", "poll", "harvest", "nothing"]
 Outcome = Literal["", "completed", "failed", "expired", "cancelled"]
-
-STEPS: tuple[Step, ...] = get_args(Step)
 
 SUCCESSORS: Mapping[Step, frozenset[Step]] = {
     "planned": frozenset({"uploaded", "withdrawn"}),
@@ -66,100 +64,56 @@ ENOUGH_REFUSALS = 2
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """One batch job: the content of ``jobs/<name>.parquet``.
-
-    Attributes
-    ----------
-    name : str
-        Permanent name in the sidecar.
-    run, owner : str
-        Run that planned it, and the process (``host/boot/pid/start``; "" once it has left it).
-    requests, file_bytes : int
-        What the input file holds.
-    step : Step
-    submission : int
-        Counts file names: every submission has its own.
-    gateway : str
-        Base URL (or ``local:``) at the time of submission.
-    watermark : str or None
-        Newest job in the list before submission; "" for an empty list; None when the gateway has
-        no list to read.
-    settle_epoch, settle_from_s : str, float
-        The clock for `submit_settle_s`; before submission, the one that records since when the
-        job list has returned only HTTP 500.
-    refusals : int
-        How strongly consecutive answers to uncertain submissions suggest a refusal.
-    looks, blind_looks : int
-        Readings of the job list after settling: conclusive ones, and others.
-    status : str
-        The gateway's last word.
-    counted : int or None
-        Rows that the ended job counts.
-    outcome : Outcome
-    attempt : bool
-        Whether this job counts as an attempt for its requests.
-    cancel_requested : bool
-        Whether the user stopped it.
-    answers, orphans, duplicates : int
-        What its output held.
-    unread : int
-        Rows that the job counts as answered and that no output held, after all looks.
-    complete : bool
-        Whether the output is known to be whole.
-    submitted_at : datetime or None
-        When the submission was sent that made the job, or may have made it.
-    """
+    """One batch job: the content of ``jobs/<name>.parquet``."""
 
     name: str
     run: str
-    owner: str
+    owner: str  # the process that planned it (host/boot/pid/start; "" once it has left it)
     realm: str
     model: str
     requests: int
     file_bytes: int
     step: Step = "planned"
-    submission: int = 1
+    submission: int = 1  # counts file names: every submission has its own
     input_file_id: str | None = None
-    gateway: str = ""
+    gateway: str = ""  # base URL (or "local:") at the time of submission
+    # Newest job in the list before submission; "" for an empty list; None when the gateway has no
+    # list to read.
     watermark: str | None = None
+    # The clock for `submit_settle_s`; before submission, the one that records since when the job
+    # list has returned only HTTP 500.
     settle_epoch: str = ""
     settle_from_s: float = 0.0
-    refusals: int = 0
-    looks: int = 0
-    blind_looks: int = 0
+    refusals: int = 0  # how strongly consecutive answers to submissions suggest a refusal
+    looks: int = 0  # conclusive readings of the job list after settling
+    blind_looks: int = 0  # and others
     batch_id: str | None = None
-    status: str = ""
+    status: str = ""  # the gateway's last word
     output_file_id: str | None = None
-    counted: int | None = None
+    counted: int | None = None  # rows that the ended job counts
     outcome: Outcome = ""
-    attempt: bool = True
-    cancel_requested: bool = False
+    attempt: bool = True  # whether this job counts as an attempt for its requests
+    cancel_requested: bool = False  # by the user
     answers: int = 0
     orphans: int = 0
     duplicates: int = 0
-    unread: int = 0
-    complete: bool = False
+    unread: int = 0  # rows that it counts as answered and that no output held, after all looks
+    complete: bool = False  # whether the output is known to be whole
     error: str | None = None
     planned_at: datetime | None = None
     uploaded_at: datetime | None = None
-    submitted_at: datetime | None = None
+    submitted_at: datetime | None = None  # of the submission that made the job, or may have
     changed_at: datetime | None = None
     ended_at: datetime | None = None
     done_at: datetime | None = None
 
     def file_name(self, once: str) -> str:
-        """Return a name in the bucket: ASCII, in its own folder, used for one upload.
-
-        Parameters
-        ----------
-        once : str
-            What no other upload has.
-        """
+        """Return a name in the bucket, made unique by `once`: ASCII, in its own folder."""
         return f"nyu-llm-frames/{self.name}-{self.submission}-{once}/requests.jsonl"
 
     @property
     def action(self) -> Action:
-        """The distinct requests of the job."""
+        """What has to be done next."""
         return ACTIONS[self.step]
 
     @property
@@ -290,15 +244,10 @@ def settling_started(job: Job, epoch: str, from_s: float) -> Job:
 
 
 def settle(job: Job, listed: JobList | None, *, settled: bool, at: datetime) -> Job:
-    """Read the job list once after an uncertain submission.
+    """Read the job list, if the gateway has one, once after an uncertain submission.
 
-    Parameters
-    ----------
-    listed : JobList or None
-        None when the gateway has no list to read.
-    settled : bool
-        Whether `submit_settle_s` has passed since the intent. Looks before that can find the
-        job, but not its absence: a job may appear seconds after its caller died.
+    `settled` is whether `submit_settle_s` has passed since the intent. Looks before that can find
+    the job, but not its absence: a job may appear seconds after its caller died.
     """
     found = listed.find(job.input_file_id or "") if listed is not None else None
     if found is not None:

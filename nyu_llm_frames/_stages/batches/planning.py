@@ -1,4 +1,4 @@
-"""Decide which requests to send, and so what is paid; nothing else decides it.
+"""Decide which requests to send, and so what is paid, and in which files; nothing else does.
 
 Comes in: for every distinct request the rank of its best answer, how many jobs have tried it, and
 whether a job carries it now. Goes out: a mask. To send = requested - answered - carried - tried
@@ -22,28 +22,13 @@ _RETRYABLE_RANKS = np.array(sorted(RANK[s] for s in RETRYABLE))
 
 @dataclass(frozen=True, slots=True)
 class RequestStates:
-    """The state of every distinct request; all arrays have shape (m,).
+    """The state of every distinct request; all arrays have shape (m,)."""
 
-    Attributes
-    ----------
-    rank : numpy.ndarray
-        `RANK` of the best answer, -1 without any.
-    attempts : numpy.ndarray
-        Ended jobs that carried the request and count.
-    carried : numpy.ndarray
-        Whether a job that is planned, uncertain, live or unread carries it.
-    barred : numpy.ndarray
-        Whether it was in a job that failed or was cancelled during this call.
-    unread : numpy.ndarray
-        Whether it has no answer, and the last job that carried it counts more as answered than
-        its output holds.
-    """
-
-    rank: Ints
-    attempts: Ints
-    carried: Mask
-    excluded: Mask
-    unread: Mask
+    rank: Ints  # `RANK` of the best answer, -1 without any
+    attempts: Ints  # ended jobs that carried the request and count
+    carried: Mask  # by a job that is planned, uncertain, live or unread
+    excluded: Mask  # it was in a job that failed or was cancelled during this call
+    unread: Mask  # no answer, and its last job counts more as answered than its output holds
 
     @property
     def final(self) -> Mask:
@@ -68,15 +53,10 @@ def unknown_states(m: int) -> RequestStates:
 
 
 def to_send(states: RequestStates, retries: int, *, again: bool = False) -> Mask:
-    """Return the requests that need a job.
+    """Return the requests that need a job; `retries` are attempts beyond the first.
 
-    Parameters
-    ----------
-    retries : int
-        Attempts beyond the first.
-    again : bool
-        Whether the user requested one more attempt, however many there were, even for what may
-        have been paid already.
+    With `again` the user requested one more attempt, however many there were, even for what may
+    have been paid already.
     """
     if again:
         return np.asarray(~states.final & ~states.carried & ~states.excluded)
@@ -87,3 +67,21 @@ def to_reread(states: RequestStates, retries: int) -> Mask:
     """Return the requests that may be answered in an output worth reading again."""
     lacking = states.unread & ~states.carried & ~states.excluded
     return np.asarray(lacking & (states.attempts < 1 + retries))
+
+
+def split(sizes: Ints, max_requests: int, max_bytes: int) -> list[tuple[int, int]]:
+    """Split consecutive requests, by their sizes in bytes, into ranges ``(start, stop)``.
+
+    Few large jobs beat many small ones, so every file is filled up to the first limit that it
+    meets. A request that alone is above `max_bytes` gets its own range; the caller has to refuse it
+    before.
+    """
+    ends = np.cumsum(sizes)
+    ranges = []
+    start, used = 0, 0
+    while start < len(sizes):
+        fits = int(np.searchsorted(ends, used + max_bytes, side="right"))
+        stop = min(max(fits, start + 1), start + max_requests, len(sizes))
+        ranges.append((start, stop))
+        start, used = stop, int(ends[stop - 1])
+    return ranges

@@ -1,8 +1,4 @@
-"""Decide how long to wait between polls, and what progress to show.
-
-Comes in: jobs, seconds and the last trouble. Goes out: the next pause and a one-line
-progress message. No clock is read here.
-"""
+"""Decide how long to wait between polls, and what progress to show; no clock is read here."""
 
 from __future__ import annotations
 
@@ -28,14 +24,9 @@ def pause_s(
     trouble: GatewayUnavailableError | None,
     jitter: float,
 ) -> float:
-    """Return seconds until the next round.
+    """Return seconds until the next round, after `idle` rounds without any change.
 
-    Parameters
-    ----------
-    idle : int
-        Rounds without any change.
-    jitter : float
-        Around 1; many users share one gateway.
+    `jitter` is around 1: many users share one gateway.
     """
     pause = min(options.poll_interval_s * 1.5 ** min(idle, 60), options.max_poll_interval_s)
     if any(job.step in ("creating", "ended") for job in active):
@@ -63,10 +54,7 @@ def status_line(
 ) -> Progress:
     """Return the record of a waiting run; its line starts with what matters most.
 
-    Parameters
-    ----------
-    at : datetime, optional
-        UTC, to count from when the jobs were submitted; later calls keep counting.
+    With `at`, the time now, it counts from when the jobs were submitted, as later calls do.
     """
     states: dict[str, int] = {}
     for job in active:

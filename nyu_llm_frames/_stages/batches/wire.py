@@ -1,7 +1,6 @@
 """Parse the gateway's responses defensively: batch objects, job lists, submission outcomes.
 
-Comes in: status codes and raw bytes. Goes out: frozen records with closed sets of values. The SDK's
-own models raise on every failed job (an integer error code), so the bytes are read here.
+The SDK's own models raise on every failed job (an integer error code), so the bytes are read here.
 """
 
 from __future__ import annotations
@@ -34,32 +33,19 @@ _STATES: dict[str, BatchState] = {
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """A batch object of the gateway.
-
-    Attributes
-    ----------
-    status : str
-        The status exactly as the gateway gives it.
-    state : BatchState
-        The same in the closed set; an unknown status counts as still running, and is shown.
-    counted : int or None
-        Rows the gateway says it has finished, good and bad; None when it does not report it.
-    total : int
-        Rows the gateway says the job has, 0 until it counts them.
-    """
+    """A batch object of the gateway."""
 
     id: str
-    status: str
-    state: BatchState
+    status: str  # exactly as the gateway gives it
+    state: BatchState  # the same; an unknown status counts as still running, and is shown
     input_file_id: str
     output_file_id: str
-    counted: int | None
+    counted: int | None  # rows that are finished, good and bad; None where it does not say
     error: str | None
-    total: int = 0
+    total: int = 0  # rows of the job, 0 until they are counted
 
     @property
     def over(self) -> bool:
-        """Whether the job has ended."""
         return self.state not in ("running", "unknown")
 
 
@@ -153,26 +139,16 @@ def read_json(body: bytes) -> Any:
 
 
 def read_batch(body: bytes) -> Batch | None:
-    """Read the bytes of a batch object."""
     return batch_from(read_json(body))
 
 
 @dataclass(frozen=True, slots=True)
 class JobList:
-    """The one page of the job list that is available, newest first.
+    """The one page of the job list that is available, newest first."""
 
-    Attributes
-    ----------
-    batches : tuple of (str, str)
-        Id and input file of each job, including other users'.
-    has_more : bool
-    gap_at : int or None
-        Number of jobs before the first item that could not be read: it may be any job.
-    """
-
-    batches: tuple[tuple[str, str], ...]
+    batches: tuple[tuple[str, str], ...]  # id and input file, also of other users' jobs
     has_more: bool
-    gap_at: int | None = None
+    gap_at: int | None = None  # jobs before the first item that could not be read: any job
 
     @property
     def newest(self) -> str:
@@ -252,11 +228,8 @@ class Busy:
 class Uncertain:
     """A job may exist.
 
-    Attributes
-    ----------
-    refusal : int
-        How strongly the response suggests a refusal, if no job turns up: a redirect (2) is
-        enough, an unknown 4xx (1) takes two in a row.
+    `refusal` is how strongly the response suggests a refusal, if no job turns up: a redirect (2)
+    is enough, an unknown 4xx (1) takes two in a row.
     """
 
     reason: str

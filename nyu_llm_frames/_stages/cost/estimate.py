@@ -1,7 +1,6 @@
 """Estimate what a call costs, and enforce `max_cost`, from weights, earlier answers and a price.
 
-Comes in: requests to pay for, lengths of earlier answers, a price. Goes out: an `Estimate`.
-A budget is compared with its upper end.
+A budget is compared with the upper end of the estimate.
 """
 
 from __future__ import annotations
@@ -40,20 +39,7 @@ class Range:
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """What a call sends.
-
-    Attributes
-    ----------
-    rows, requests, answered, under_way, given_up : int
-    model : str
-    weight : Weights
-        Of each prompt that has to be paid; k of them.
-    attempts : numpy.ndarray
-        How often each of them may be sent; shape (k,).
-    max_tokens : int or None
-    extra_weight : float
-        Of what every body holds beside its messages and the model reads too (a schema).
-    """
+    """What a call sends; the counts are those of `Estimate`."""
 
     rows: int
     requests: int
@@ -61,10 +47,10 @@ class Demand:
     under_way: int
     given_up: int
     model: str
-    weight: Weights
-    attempts: Floats
+    weight: Weights  # of each prompt that has to be paid; k of them
+    attempts: Floats  # how often each of them may be sent; shape (k,)
     max_tokens: int | None = None
-    extra_weight: float = 0.0
+    extra_weight: float = 0.0  # of what the model reads in every body beside messages: a schema
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +156,6 @@ class Estimate:
 
 
 def dollars_range(usd: Range) -> str:
-    """Write the ends of a range."""
     return f"{dollars(usd.low)} to {dollars(usd.high)}"
 
 
@@ -189,15 +174,7 @@ def _media(weight: Weights, scale: Scale) -> str:
 
 
 def estimate(demand: Demand, observed: Observed, scale: Scale, price: Price | None) -> Estimate:
-    """Combine the numbers into an estimate.
-
-    Parameters
-    ----------
-    demand : Demand
-    observed : Observed
-    scale : Scale
-    price : Price or None
-    """
+    """Combine the numbers into an estimate."""
     k = len(demand.weight.text)
     output = output_tokens(demand.model, demand.max_tokens, observed)
     weight = demand.weight
@@ -269,22 +246,20 @@ def check_max_cost(max_cost: object, option: float | None) -> float | None:
 def check_budget(
     estimate: Estimate, max_cost: float | None, *, live: bool = False, more: bool = False
 ) -> None:
-    """Refuse a run that may cost more than its limit.
+    """Refuse a run that may cost more than its limit, or whose price is not known.
 
     Parameters
     ----------
-    estimate : Estimate
-    max_cost : float or None
+    max_cost
         US dollars.
-    live : bool
+    live
         Whether requests are answered now, at the live rate.
-    more : bool
+    more
         Whether something was sent before, which this would be added to.
 
     Raises
     ------
     BudgetError
-        Also when no price is known: the cost is then unknown.
     """
     if max_cost is None or not estimate.to_pay:
         return

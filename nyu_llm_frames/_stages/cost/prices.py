@@ -1,7 +1,6 @@
 """Prices of tokens in US dollars, live and in batch, from the tables of genai-prices.
 
-Comes in: who answers (the realm), a model's name, a day. Goes out: a `Price`, or None where no
-price is known; none is ever invented. The tables come with the package: nothing is looked up.
+None is ever invented. The tables come with the package: nothing is looked up.
 """
 
 from __future__ import annotations
@@ -41,11 +40,7 @@ _MAX_OUTPUT = {"gemini-1": 8_192, "gemini-2.0": 8_192, "gemini-": 65_536}
 class Rate:
     """US dollars per million tokens.
 
-    Attributes
-    ----------
-    base : float
-    tiers : tuple of (int, float)
-        Above so many prompt tokens all tokens of the request cost this, in ascending order.
+    `tiers` are in ascending order: above so many prompt tokens all tokens of the request cost this.
     """
 
     base: float
@@ -61,7 +56,6 @@ class Rate:
         return rate
 
     def times(self, factor: float) -> Rate:
-        """Return the rate at a discount."""
         return Rate(self.base * factor, tuple((s, p * factor) for s, p in self.tiers))
 
 
@@ -76,14 +70,7 @@ class Rates:
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """What a model costs.
-
-    Attributes
-    ----------
-    batch, live : Rates
-    source : str
-        Where the numbers come from, for a person.
-    """
+    """What a model costs; `source` tells a person where the numbers come from."""
 
     batch: Rates
     live: Rates
@@ -99,16 +86,9 @@ class Price:
     ) -> Floats:
         """Return US dollars per request.
 
-        Parameters
-        ----------
-        prompt : numpy.ndarray
-            Tokens per request.
-        output : numpy.ndarray or float
-            Tokens per request, with the thinking.
-        cached : numpy.ndarray or float
-            Prompt tokens that were read from a cache; their discount takes precedence.
-        live : bool
-            Whether the request is answered now, outside a batch job.
+        All counts are tokens per request: `output` with the thinking, `cached` the part of the
+        prompt that was read from a cache, whose discount takes precedence. `live` is whether the
+        request is answered now, outside a batch job.
         """
         rates = self.live if live else self.batch
         read = np.minimum(cached, prompt)
@@ -148,22 +128,10 @@ def _half(live: Rates) -> Rates:
 
 @lru_cache(maxsize=64)
 def price_of(realm: str, model: str, at: datetime) -> Price | None:
-    """
-    Find the price of a model.
+    """Find the price of a model at a time, UTC; None where none is known.
 
-    Parameters
-    ----------
-    realm : str
-        Who answers: a provider, ``local:<model>`` or ``upstream:<url>``.
-    model : str
-        As the request names it, with or without ``publishers/google/models/``.
-    at : datetime
-        Prices change; UTC.
-
-    Returns
-    -------
-    Price or None
-        None where no price is known.
+    `realm` is who answers: a provider, ``local:<model>`` or ``upstream:<url>``. The model may be
+    named with or without ``publishers/google/models/``.
     """
     if realm.startswith("local:"):
         return FREE
@@ -214,13 +182,16 @@ _OTHER_KINDS = re.compile(
 )
 
 
-def gemini_models(at: datetime) -> list[Model]:
-    """Return the Gemini models that answer with text and are not deprecated, by name."""
+def _google() -> Any:
     from genai_prices.data import providers
 
-    google = next(p for p in providers if p.id == "google")
+    return next(p for p in providers if p.id == "google")
+
+
+def gemini_models(at: datetime) -> list[Model]:
+    """Return the Gemini models that answer with text and are not deprecated, by name."""
     found = []
-    for model in google.models:
+    for model in _google().models:
         name = model.id
         if not name.startswith("gemini") or model.deprecated or _OTHER_KINDS.search(name):
             continue
@@ -232,11 +203,8 @@ def gemini_models(at: datetime) -> list[Model]:
 
 def nearest_gemini(model: str) -> str | None:
     """Return the known Gemini nearest to a name; None where the name itself is known."""
-    from genai_prices.data import providers
-
-    google = next(p for p in providers if p.id == "google")
-    known: list[str] = [m.id for m in google.models if m.id.startswith("gemini")]
-    found = google.find_model(bare_name(model))
+    known: list[str] = [m.id for m in _google().models if m.id.startswith("gemini")]
+    found = _google().find_model(bare_name(model))
     if found is not None and found.id in known:
         return None
     return difflib.get_close_matches(bare_name(model), known, 1, cutoff=0.0)[0]

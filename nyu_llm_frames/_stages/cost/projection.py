@@ -1,7 +1,4 @@
-"""The results of a trial, and the cost of the whole projected from them.
-
-Comes in: what a few requests cost. Goes out: a `Trial`, and a total with its interval.
-"""
+"""The results of a trial, and the cost of the whole projected from them."""
 
 from __future__ import annotations
 
@@ -20,44 +17,23 @@ _T = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23)
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What a trial used, and what the whole will cost.
-
-    Attributes
-    ----------
-    rows, requests : int
-        Rows drawn, and their distinct requests.
-    asked, already_answered, under_way : int
-        Requests sent now; answered before; in a batch job and therefore not sent.
-    prompt_tokens, output_tokens, thinking_tokens : int
-        Of the drawn requests' answers; output without the thinking.
-    truncated_rate, refused_rate : float
-        Shares of the answers that were cut off, and of those blocked or refused.
-    seconds : float
-    usd_trial : float or None
-        US dollars paid now, at the live rate.
-    to_pay : int
-        Requests that the batch still has to pay.
-    usd_so_far : float or None
-        US dollars of all stored answers to the whole call.
-    usd_total, usd_total_low, usd_total_high : float or None
-        Projected US dollars of the whole: so far, and the rest as batch, sent once.
-    """
+    """What a trial used, and what the whole will cost."""
 
     rows: int
     requests: int
-    asked: int
+    asked: int  # sent now
     already_answered: int
-    under_way: int
+    under_way: int  # in a batch job and therefore not sent
     prompt_tokens: int
-    output_tokens: int
+    output_tokens: int  # without the thinking
     thinking_tokens: int
-    truncated_rate: float
-    refused_rate: float
+    truncated_rate: float  # shares of the answers: cut off
+    refused_rate: float  # blocked or refused
     seconds: float
-    usd_trial: float | None
-    to_pay: int
-    usd_so_far: float | None
-    usd_total: float | None
+    usd_trial: float | None  # paid now, at the live rate
+    to_pay: int  # requests that the batch still has to pay
+    usd_so_far: float | None  # of all stored answers to the whole call
+    usd_total: float | None  # projected: so far, and the rest as batch, sent once
     usd_total_low: float | None
     usd_total_high: float | None
 
@@ -66,7 +42,6 @@ class Trial:
         return asdict(self)
 
     def lines(self) -> list[str]:
-        """Return what is printed."""
         head = f"trial: {count(self.rows, 'row')}, {self.asked:,} asked in {self.seconds:.1f} s"
         if self.already_answered:
             head += f", {self.already_answered:,} answered before"

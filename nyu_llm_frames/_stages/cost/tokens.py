@@ -1,10 +1,9 @@
 """Estimate the tokens of prompts before they are counted, and of answers before they exist.
 
-Comes in: the messages of requests, real counts of some, lengths of earlier answers. Goes out: the
-weight of each prompt (text in tokens by a rule of thumb, pictures, documents), a `Scale` that turns
-weights into tokens with a range, and the `Output` of a request. The rule: four ASCII characters a
-token, and more for other scripts. It is only the start: counted prompts correct it. A tokenizer of
-the family corrects it for text alone.
+A prompt has a weight (text in tokens by a rule of thumb, pictures, documents), and a `Scale` turns
+weights into tokens with a range. The rule: four ASCII characters a token, and more for other
+scripts. It is only the start: counted prompts correct it. A tokenizer of the family corrects it for
+text alone.
 """
 
 from __future__ import annotations
@@ -53,36 +52,16 @@ Bounds: TypeAlias = tuple[float, float, float]
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """What prompts hold; arrays of shape (m,).
+    """What prompts hold; arrays of shape (m,)."""
 
-    Attributes
-    ----------
-    text : numpy.ndarray
-        Tokens by the rule of thumb.
-    pictures : numpy.ndarray
-        Images, pages that a PDF lists uncompressed, and one for any other document or recording.
-    beyond : numpy.ndarray
-        Further possible tokens, where the length of a document or recording is not known.
-    """
-
-    text: Floats
-    pictures: Floats
-    beyond: Floats
+    text: Floats  # tokens by the rule of thumb
+    pictures: Floats  # images, pages of a PDF if it lists them, one for any other document
+    beyond: Floats  # further possible tokens, where the length of a document is not known
 
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """Tokens of what prompts hold.
-
-    Attributes
-    ----------
-    text : tuple of float
-        Per unit of weight: lowest, expected, highest.
-    basis : str
-        What it rests on, for a person.
-    picture : tuple of float
-        Per picture.
-    """
+    """Tokens per unit of weight of the text, and per picture; `basis` is for a person."""
 
     text: Bounds
     basis: str
@@ -98,15 +77,7 @@ DEFAULT = Scale(
 
 # --- prompts --------------------------------------------------------------------------------
 def weigh_fragments(fragments: pa.ChunkedArray, roles: Sequence[str]) -> Weights:
-    """Weigh prompts without images.
-
-    Parameters
-    ----------
-    fragments : pyarrow.ChunkedArray of large_string
-        JSON of the messages, ASCII, without the brackets around them; shape (m,).
-    roles : sequence of str
-        Of the messages of each prompt.
-    """
+    """Weigh prompts without images: ASCII JSON of messages, without the brackets around them."""
     frame = sum(len(json.dumps({"role": r, "content": ""}, separators=(",", ":"))) for r in roles)
     length, slashes, escaped = (
         np.asarray(counted.to_numpy(), dtype=np.float64)
@@ -123,7 +94,6 @@ def weigh_fragments(fragments: pa.ChunkedArray, roles: Sequence[str]) -> Weights
 
 
 def as_weights(prompts: Sequence[Weighed]) -> Weights:
-    """Put weighed prompts together."""
     return Weights(*np.array(prompts, dtype=np.float64).reshape(-1, 3).T)
 
 
@@ -147,7 +117,6 @@ def weigh_messages(messages: Iterable[Any]) -> Weighed:
 
 
 def message_texts(messages: Iterable[Any]) -> str:
-    """Return all the text of decoded messages."""
     return "".join(part for part in _parts(messages) if isinstance(part, str))
 
 
@@ -165,7 +134,6 @@ def _parts(messages: Iterable[Any]) -> Iterator[str | dict[str, Any]]:
 
 
 def weigh_text(text: str) -> float:
-    """Weigh one text."""
     units = len(text.encode("utf-16-le", "surrogatepass")) // 2
     plain = len(text.encode("ascii", "ignore"))
     return max(1.0, float(_weight(plain, units - plain)))
@@ -203,17 +171,8 @@ def calibrated(prompts: Weights, counted: Floats, basis: str, *, floor: float = 
     """Fit a scale to prompts with known token counts.
 
     Where some have pictures and some have none, both are fitted; where all have some, text and
-    pictures share one factor; where none has, pictures count as assumed.
-
-    Parameters
-    ----------
-    prompts : Weights
-        At least one.
-    counted : numpy.ndarray
-        Their tokens.
-    basis : str
-    floor : float
-        Relative uncertainty that no number of pairs takes away.
+    pictures share one factor; where none has, pictures count as assumed. `floor` is the relative
+    uncertainty that no number of pairs takes away.
     """
     pictured = prompts.pictures > 0
     if pictured.all():
@@ -241,14 +200,9 @@ def _fitted(weight: Floats, counted: Floats, floor: float) -> Bounds:
 # --- answers --------------------------------------------------------------------------------
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """Output tokens, thinking included, of answers that are stored.
+    """Output tokens, thinking included, of stored answers by the same model.
 
-    Attributes
-    ----------
-    same : numpy.ndarray
-        To the same question: template, parameters and model.
-    other : numpy.ndarray
-        By the same model to other questions.
+    Those to the same question (template and parameters), and those to others.
     """
 
     same: Floats = field(default_factory=lambda: np.zeros(0))
@@ -259,12 +213,8 @@ class Observed:
 class Output:
     """Output tokens of one request.
 
-    Attributes
-    ----------
-    basis : str
-        What the numbers rest on.
-    unsure : str
-        What makes the range wide, in a few words; "" where there were enough answers.
+    `basis` is what the numbers rest on; `unsure` says in a few words what makes the range wide, ""
+    where there were enough answers.
     """
 
     low: float

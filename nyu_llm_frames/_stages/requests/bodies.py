@@ -33,7 +33,6 @@ from nyu_llm_frames.errors import ConfigurationError
 
 ENDPOINT = "/v1/chat/completions"
 ID_FORMAT = "nyu_llm_frames/1"
-ID_PATTERN = r"^r-[0-9a-f]{32}$"
 
 # ASCII throughout: the gateway damages multi-byte characters that fall on a chunk border, with
 # HTTP 200 and no warning.
@@ -79,7 +78,6 @@ def plain_numbers(value: Any, path: str = "params") -> Any:
 
 
 def encode(value: Any) -> str:
-    """Encode as compact ASCII JSON."""
     return json.dumps(value, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
 
 
@@ -89,16 +87,7 @@ IDS_OF_32_BITS = (2**31 - 1) // 34
 
 @dataclass(frozen=True, slots=True)
 class BodyShape:
-    """The constant part of all bodies of a run.
-
-    Attributes
-    ----------
-    model : str
-    roles : tuple of str
-        Roles of the messages, in order.
-    params : dict
-        Further top-level fields of the body, JSON values.
-    """
+    """The constant part of all bodies of a run; `params` are further top-level fields."""
 
     model: str
     roles: tuple[str, ...]
@@ -120,11 +109,7 @@ class BodyShape:
 def fragments(roles: Sequence[str], texts: Sequence[Sequence[str]]) -> pa.LargeStringArray:
     """Encode the messages of every row: the part between the brackets of ``messages``.
 
-    Parameters
-    ----------
-    roles : sequence of str
-    texts : sequence of sequence of str
-        n texts for each message.
+    `texts` are n for each message.
     """
     return pa.array(list(_rows(roles, texts, {})), pa.large_string())
 
@@ -132,13 +117,9 @@ def fragments(roles: Sequence[str], texts: Sequence[Sequence[str]]) -> pa.LargeS
 def fragments_with_images(
     roles: Sequence[str], texts: Sequence[Sequence[str]], contents: Mapping[int, Iterable[str]]
 ) -> list[str]:
-    """Do the same where some contents are lists of parts.
+    """Do the same where some messages have lists of parts: `contents`, as ready JSON.
 
-    Parameters
-    ----------
-    contents : mapping of int to iterable of str
-        Ready JSON for the content of some messages. Taken one row at a time, and rows of equal
-        messages share one string: images are large.
+    It is taken one row at a time, and rows of equal messages share one string: images are large.
     """
     known: dict[str, str] = {}
     return [known.setdefault(row, row) for row in _rows(roles, texts, contents)]
@@ -174,9 +155,13 @@ def _encoded(fragments: pa.LargeStringArray | Sequence[str]) -> Iterator[bytes |
     if not isinstance(fragments, pa.Array):
         yield from (fragment.encode("ascii") for fragment in fragments)
         return
-    offsets, data = text_buffers(fragments)
-    view: Any = memoryview(data)  # type: ignore[arg-type]
-    for start, stop in itertools.pairwise(offsets.tolist()):
+    if not len(fragments):
+        return
+    _, offsets, data = fragments.buffers()
+    view = memoryview(data)
+    # They need not start at 0, where the array is a part of another.
+    where = np.frombuffer(offsets, np.int64, len(fragments) + 1, fragments.offset * 8)
+    for start, stop in itertools.pairwise(where.tolist()):
         yield view[start:stop]
 
 
@@ -214,26 +199,13 @@ def raw_digests(ids: pa.StringArray) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Requests:
-    """The distinct requests of a run, and which rows share them.
+    """The distinct requests of a run, and which rows share them."""
 
-    Attributes
-    ----------
-    ids : pyarrow.StringArray
-        Distinct custom ids, by first appearance; shape (m,).
-    codes : numpy.ndarray
-        Position in `ids` for each row, -1 for a row that is skipped; shape (n,), int64.
-    fragments : pyarrow.ChunkedArray of large_string
-        Messages of each distinct request; shape (m,).
-    shape : BodyShape
-    images : bool
-        Whether there may be images in them.
-    """
-
-    ids: pa.Array
-    codes: Positions
-    fragments: pa.ChunkedArray
+    ids: pa.Array  # distinct custom ids, by first appearance; shape (m,)
+    codes: Positions  # position in `ids` for each row, -1 for one that is skipped; shape (n,)
+    fragments: pa.ChunkedArray  # messages of each distinct request, large_string; shape (m,)
     shape: BodyShape
-    images: bool = False
+    images: bool = False  # whether there may be images in them
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -270,7 +242,6 @@ class Requests:
 
 
 def no_requests(shape: BodyShape, *, images: bool = False) -> Requests:
-    """Return the requests of no rows."""
     none: Positions = np.zeros(0, np.int64)
     texts = pa.chunked_array([], pa.large_string())
     return Requests(pa.array([], pa.string()), none, texts, shape, images)
@@ -285,15 +256,9 @@ def distinct(
 ) -> Requests:
     """Fold equal requests into one.
 
-    Parameters
-    ----------
-    ids, fragments : sequences
-        Of the rows that are not skipped. A list where there are images; it is emptied, so that
-        they are not held twice.
-    kept : numpy.ndarray
-        Positions of those rows in the frame.
-    rows : int
-        Number of rows of the frame.
+    `kept` are the positions of the rows that are not skipped, among all `rows` of the frame; `ids`
+    and `fragments` are theirs. Where there are images the latter is a list, which is emptied, so
+    that they are not held twice.
     """
     codes = np.full(rows, -1, dtype=np.int64)
     dictionary, inner, first = first_of_each(ids)
@@ -312,18 +277,6 @@ def joined(parts: Sequence[Any]) -> Any:
     return pc.binary_join_element_wise(*large, pa.scalar("", pa.large_string()))
 
 
-def text_buffers(array: pa.LargeStringArray) -> tuple[Positions, np.ndarray[Any, Any]]:
-    """Return where each text starts and ends in the bytes, shape (n + 1,), and the bytes, uint8.
-
-    The first need not start at 0, where the array is a part of another.
-    """
-    if not len(array):
-        return np.zeros(1, np.int64), np.zeros(0, np.uint8)
-    _, offsets, data = array.buffers()
-    where = np.frombuffer(offsets, np.int64, len(array) + 1, array.offset * 8)
-    return where, np.frombuffer(data, np.uint8) if data else np.zeros(0, np.uint8)
-
-
 def _packed(texts: list[str]) -> pa.LargeStringArray:
     """Put ASCII strings into one array, and free each as soon as it is copied: they are large."""
     offsets = np.zeros(len(texts) + 1, np.int64)
@@ -339,15 +292,7 @@ def _packed(texts: list[str]) -> pa.LargeStringArray:
 def first_of_each(ids: pa.StringArray) -> tuple[pa.StringArray, Positions, Positions]:
     """Return the distinct ids by first appearance, the place of each id, and each one's first row.
 
-    Parameters
-    ----------
-    ids : pyarrow.StringArray
-        Shape (n,).
-
-    Returns
-    -------
-    tuple of (pyarrow.StringArray, numpy.ndarray, numpy.ndarray)
-        Shapes (m,), (n,) and (m,).
+    Their shapes are (m,), (n,) and (m,).
     """
     encoded = ids.dictionary_encode()
     places = np.asarray(encoded.indices.to_numpy(zero_copy_only=False), dtype=np.int64)

@@ -1,7 +1,6 @@
 """Check the images and documents of a run, and put them into the last user message.
 
-Comes in: cells per column, and for files what the shell reads from them. Goes out: one tuple of
-sources per row, then JSON. Opens no file.
+No file is opened here: what the shell reads from them comes in by functions.
 """
 
 from __future__ import annotations
@@ -43,13 +42,8 @@ Piece: TypeAlias = str | Inline | File
 class Rules:
     """The rules for the files of a call.
 
-    Attributes
-    ----------
-    way : {"gemini", "open"}
-    max_bytes : int
-        Of one input file; an image must fit into it in base64.
-    root : Path, optional
-        The folder that files may be read from; any where there is none.
+    `max_bytes` is that of one input file, into which an image must fit in base64; `root` is the
+    folder that files may be read from, any where there is none.
     """
 
     way: ProviderRoute
@@ -57,34 +51,20 @@ class Rules:
     root: PurePath | None = None
 
 
-def check_source(source: Source, rules: Rules, look: Look) -> None:
-    """Refuse a source that would not arrive, or would be refused.
-
-    Raises
-    ------
-    RequestError
-        Without row.
-    """
-    if isinstance(source, Link):
-        if rules.way == "open" and source.url.startswith("gs://"):
-            raise RequestError(
-                f"{shown_url(source.url)} is in a Google bucket, which this server cannot read. "
-                "Give the file's path or bytes."
-            )
-        if rules.way == "gemini" and source.mime_type == "":
-            raise RequestError(
-                f"the type of {shown_url(source.url)} is not clear from its name, and without a "
-                'type the model refuses it. Give a dict: {"url": ..., "mime_type": "image/jpeg"}.'
-            )
-        if rules.way == "gemini" and source.mime_type in UNREAD:
-            raise RequestError(f"{shown_url(source.url)}: {_unread(source.mime_type)}")
-        return
-    if isinstance(source, Inline):
-        name, size, head = "the image", len(source.data), source.data[:HEAD_BYTES]
-    else:
-        name = repr(source.path)
-        size, head = look(source.path)
-    _check_file(name, size, head, rules)
+def _check_link(link: Link, rules: Rules) -> None:
+    """Refuse a link that would not arrive, or would be refused."""
+    if rules.way == "open" and link.url.startswith("gs://"):
+        raise RequestError(
+            f"{shown_url(link.url)} is in a Google bucket, which this server cannot read. "
+            "Give the file's path or bytes."
+        )
+    if rules.way == "gemini" and link.mime_type == "":
+        raise RequestError(
+            f"the type of {shown_url(link.url)} is not clear from its name, and without a "
+            'type the model refuses it. Give a dict: {"url": ..., "mime_type": "image/jpeg"}.'
+        )
+    if rules.way == "gemini" and link.mime_type in UNREAD:
+        raise RequestError(f"{shown_url(link.url)}: {_unread(link.mime_type)}")
 
 
 def _check_file(name: str, size: int, head: bytes, rules: Rules) -> str:
@@ -119,19 +99,7 @@ def row_sources(
     rules: Rules,
     look: Look,
 ) -> list[tuple[Piece, ...]]:
-    """Read and check the image cells of all rows.
-
-    Parameters
-    ----------
-    columns : mapping of label to sequence
-        Cells without missing values, n per column.
-    labels : sequence
-        Of the n rows.
-
-    Returns
-    -------
-    list of tuple of Piece
-        One per row, in the order of the columns.
+    """Read and check the image cells of all rows: one tuple per row, in the order of the columns.
 
     Raises
     ------
@@ -146,45 +114,40 @@ def row_sources(
         )
     problems: dict[Source, str] = {}
     found: list[tuple[Piece, ...]] = [()] * len(labels)
-    first: tuple[int, Hashable, str] | None = None
-    bad: set[int] = set()
+    bad: dict[int, tuple[Hashable, str]] = {}
     for column, cells in columns.items():
         for i, cell in enumerate(cells):
-            problem = ""
             try:
-                here = sources(cell)
+                found[i] += tuple(_piece(s, rules, look, problems) for s in sources(cell))
             except RequestError as e:
-                here, problem = (), str(e)
-            pieces: list[Piece] = []
-            for source in here:
-                if isinstance(source, Link):
-                    problem = problem or _judge(source, rules, look)
-                    pieces.append(_link_part(source, rules))
-                    continue
-                if source not in problems:
-                    problems[source] = _judge(source, rules, look)
-                problem = problem or problems[source]
-                pieces.append(source)
-            found[i] += tuple(pieces)
-            if problem:
-                bad.add(i)
-                if first is None or i < first[0]:
-                    first = (i, column, problem)
-    if first is not None:
-        row = shown_label(labels[first[0]])
+                bad.setdefault(i, (column, str(e)))
+    if bad:
+        first = min(bad)
+        (column, problem), row = bad[first], shown_label(labels[first])
         more = f" {len(bad):,} rows have an image that cannot be sent." if len(bad) > 1 else ""
         raise RequestError(
-            f"Row {row!r}, column {first[1]!r}: {first[2]}{more}", row=row, count=len(bad)
+            f"Row {row!r}, column {column!r}: {problem}{more}", row=row, count=len(bad)
         )
     return found
 
 
-def _judge(source: Source, rules: Rules, look: Look) -> str:
-    try:
-        check_source(source, rules, look)
-    except RequestError as e:
-        return str(e)
-    return ""
+def _piece(source: Source, rules: Rules, look: Look, problems: dict[Source, str]) -> Piece:
+    """Check a source; a file is looked at once, and what is wrong with it kept in `problems`."""
+    if isinstance(source, Link):
+        _check_link(source, rules)
+        return _link_part(source, rules)
+    if source not in problems:
+        problems[source] = ""
+        try:
+            if isinstance(source, Inline):
+                _check_file("the image", len(source.data), source.data[:HEAD_BYTES], rules)
+            else:
+                _check_file(repr(source.path), *look(source.path), rules)
+        except RequestError as e:
+            problems[source] = str(e)
+    if problems[source]:
+        raise RequestError(problems[source])
+    return source
 
 
 def contents(

@@ -1,8 +1,6 @@
 """Read a cell of an image column: a link, bytes or a file, and its media type.
 
-Comes in: a cell, or a file's first bytes. Goes out: sources, a media type, or a `RequestError`
-without row (the caller knows it). A URL in a form that the gateway drops or
-misreads is refused here.
+A URL in a form that the gateway drops or misreads is refused here, by an error without row.
 """
 
 from __future__ import annotations
@@ -76,8 +74,6 @@ class Inline:
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A file on this machine."""
-
     path: str
 
 
@@ -106,16 +102,8 @@ def media_type(head: bytes) -> str | None:
 def sources(cell: object) -> tuple[Source, ...]:
     """Return what a cell holds.
 
-    Parameters
-    ----------
-    cell
-        A URL, path or bytes, ``{"url", "mime_type"}``, ``{"bytes", "path"}`` as Hugging Face's
-        datasets write it, or a list of these. An empty list is no image at all.
-
-    Raises
-    ------
-    RequestError
-        Without row: the caller knows it.
+    That is a URL, path or bytes, ``{"url", "mime_type"}``, ``{"bytes", "path"}`` as Hugging Face's
+    datasets write it, or a list of these. An empty list is no image at all.
     """
     if isinstance(cell, list | tuple):
         return tuple(_source(item) for item in cell)

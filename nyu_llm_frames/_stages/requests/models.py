@@ -1,8 +1,4 @@
-"""Parse the names of models.
-
-Comes in: a model as a call, a request or an answer names it. Goes out: its bare name, the provider
-in front of it, and whether the provider does not answer its family.
-"""
+"""Parse the names of models."""
 
 from __future__ import annotations
 
@@ -57,12 +53,7 @@ def split_name(model: str) -> tuple[str, str]:
 
 
 def check_family(name: str, realm: str) -> None:
-    """Refuse a model that returns no answer in any row, and is billed.
-
-    Raises
-    ------
-    ConfigurationError
-    """
+    """Refuse a model that returns no answer in any row, and is billed."""
     if is_vertex(realm) and _NO_GEMINI.search(name.casefold()):
         raise ConfigurationError(
             f"model={name!r} is no Gemini, and {realm} answers batch jobs for Gemini alone: other "

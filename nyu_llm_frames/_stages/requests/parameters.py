@@ -1,11 +1,11 @@
 """Check the constant fields of a body, and put them in the order in which they are sent.
 
-Comes in: the arguments of a call that shape the answer. Goes out: a dict of body fields, or an
-error for whatever would fail at the model, be dropped in transit, or fail the whole job's import.
+Refused is whatever would fail at the model, be dropped in transit, or fail the whole job's import.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any
@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from nyu_llm_frames._stages.requests.bodies import plain_numbers
-from nyu_llm_frames._stages.requests.import_rules import check_importable
 from nyu_llm_frames._stages.requests.models import bare_name
 from nyu_llm_frames._stages.requests.routes import ProviderRoute, route
 from nyu_llm_frames._stages.requests.thinking import check_given, setting, with_room
@@ -23,6 +22,8 @@ RESERVED = frozenset({"model", "messages", "custom_id"})
 THINKING_FIELDS = ("thinking", "reasoning_effort")
 LIMITS = ("max_tokens", "max_completion_tokens")
 MAX_STOPS = 5
+MAX_DEPTH = 15
+"""Levels of a request that Vertex AI imports."""
 
 # What the gateway translates for Gemini. Everything else disappears with HTTP 200.
 _KIND: dict[str, tuple[type, ...]] = {
@@ -45,21 +46,12 @@ _KIND: dict[str, tuple[type, ...]] = {
     "reasoning_effort": (str,),
 }
 _EMBEDDED = frozenset(
-    {
-        "temperature",
-        "top_p",
-        "top_k",
-        "seed",
-        "stop",
-        "frequency_penalty",
-        "presence_penalty",
-        "tools",
-        "tool_choice",
-        "max_tokens",
-        "max_completion_tokens",
-        "response_format",
-    }
+    {"temperature", "top_p", "top_k", "seed", "stop", "frequency_penalty", "presence_penalty"}
+    | {"tools", "tool_choice", "response_format", *LIMITS}
 )
+_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+# Keywords that the gateway resolves or removes before the importer sees a schema.
+_RESOLVED = frozenset({"$schema", "$defs", "$ref", "additionalProperties", "additional_properties"})
 _SEVERAL_ANSWERS = (
     "One request gives one answer: for several, repeat the rows and say in the prompt which "
     "repetition it is."
@@ -84,12 +76,7 @@ _REMEDY = {
 
 
 def check_number(name: str, value: object, low: float, high: float, *, whole: bool = False) -> None:
-    """Refuse what is no number between two bounds; None is not checked.
-
-    Raises
-    ------
-    ConfigurationError
-    """
+    """Refuse what is no number between two bounds; None is not checked."""
     if value is None:
         return
     kinds = (int, np.integer) if whole else (int, float, np.integer, np.floating)
@@ -114,17 +101,9 @@ def body_params(
 ) -> dict[str, Any]:
     """Return the constant fields of the body, in the order in which they are sent.
 
-    Parameters
-    ----------
-    model, realm : str
-        Decide which rules hold.
-    max_tokens, temperature, top_p, seed, stop, thinking, params
-        As the user gave them.
-    has_schema : bool
-        Whether the call sets ``response_format`` itself.
+    Model and realm decide which rules hold. `has_schema` is whether the call sets
+    ``response_format`` itself; the other arguments are as the user gave them.
 
-    Notes
-    -----
     With `thinking`, `max_tokens` is the limit of the answer: what is sent is larger by the budget,
     or by the room that the level needs, because the model counts thinking among its output. Without
     `thinking`, and with thinking given by hand in `params`, numbers are sent as they are.
@@ -161,7 +140,7 @@ def body_params(
             raise RequestError(
                 f"stop has {len(fields['stop'])} strings, and the model takes {MAX_STOPS}."
             )
-        check_importable(fields)
+        _check_importable(fields)
     return fields
 
 
@@ -273,3 +252,43 @@ def _check_kinds(fields: Mapping[str, Any]) -> None:
             names = " or ".join(t.__name__ for t in wanted)
             of = f" of {inner.__name__}" if inner is not None else ""
             raise RequestError(f"params[{key!r}] must be {names}{of}, not {value!r}.")
+
+
+# --- the importer of Vertex AI, where a request that breaks a rule fails the whole job -----------
+def _check_importable(fields: Mapping[str, Any]) -> None:
+    """Refuse body fields that fail the import of the whole job: depth, empty objects, keys."""
+    for key, value in fields.items():
+        if key == "response_format":
+            # Only the schema is passed on, at its depth.
+            inner = value.get("json_schema")
+            if isinstance(inner, Mapping):
+                _walk(inner.get("schema", inner), "response_format.json_schema", 4, schema=True)
+            continue
+        _walk(value, key, 3, schema=key == "tools")
+
+
+def _walk(value: Any, path: str, depth: int, *, schema: bool) -> None:
+    if isinstance(value, list):
+        for i, item in enumerate(value):
+            _walk(item, f"{path}[{i}]", depth, schema=schema)
+        return
+    if not isinstance(value, Mapping):
+        return
+    kept = {k: v for k, v in value.items() if not (schema and k in _RESOLVED)}
+    if not kept and "$ref" not in value:
+        raise RequestError(
+            f"{path} is an empty object, at which the import of the whole job fails. Leave it out, "
+            "or give it a field."
+        )
+    if depth > MAX_DEPTH:
+        raise RequestError(
+            f"{path} is nested deeper than {MAX_DEPTH} levels, at which the import of the whole "
+            "job fails. Make it flatter."
+        )
+    for key, inner in kept.items():
+        if not _KEY.fullmatch(key):
+            raise RequestError(
+                f"{path} has the key {key!r}; the import of the whole job fails at names with "
+                "other characters than A-Z, a-z, 0-9 and _, or with a digit first. Rename it."
+            )
+        _walk(inner, f"{path}.{key}", depth + 1, schema=schema)

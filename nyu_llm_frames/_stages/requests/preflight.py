@@ -1,7 +1,6 @@
 """Refuse what would fail or vanish silently, before anything is uploaded.
 
-Comes in: roles, rendered texts, requests with their sizes, row labels. Goes out: nothing, or a
-`RequestError` with the first row's label, how many rows are affected, and how to fix it.
+Errors have the first row's label, how many rows are affected, and how to fix it.
 """
 
 from __future__ import annotations
@@ -51,10 +50,7 @@ def empty_texts(texts: Sequence[str]) -> list[int]:
 def check_texts(empty: Sequence[Sequence[int]], roles: Sequence[str], labels: Any) -> None:
     """Refuse messages without text: the model would refuse them, or get no question.
 
-    Parameters
-    ----------
-    empty : sequence of sequence of int
-        For each message the positions of the rows where it is empty.
+    `empty` has for each message the positions of the rows where it is empty.
     """
     for role, places in zip(roles, empty, strict=True):
         if not places:

@@ -1,7 +1,4 @@
-"""Choose the rules for a request by the provider that answers it.
-
-Comes in: the realm and the model's name. Goes out: one of three routes.
-"""
+"""Choose the rules for a request by the provider that answers it."""
 
 from __future__ import annotations
 
@@ -12,14 +9,7 @@ ProviderRoute: TypeAlias = Literal["gemini", "embedded", "open"]
 
 
 def route(realm: str, model: str) -> ProviderRoute:
-    """Return the rules for a request.
-
-    Parameters
-    ----------
-    realm : str
-        The provider, ``local:<model>`` or ``upstream:<url>``.
-    model : str
-        As the call names it.
+    """Return the rules for a request to a realm: a provider, ``local:...`` or ``upstream:...``.
 
     Examples
     --------

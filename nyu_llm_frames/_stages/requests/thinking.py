@@ -1,7 +1,6 @@
 """Translate `thinking=` for every model family, and reserve the tokens it needs.
 
-Comes in: the argument of the user, the model, the route. Goes out: body fields, and the tokens by
-which `max_tokens` must grow so that thinking cannot use up the answer. Budgets and levels come from
+Room is added to `max_tokens`, so that thinking cannot use up the answer. Budgets and levels are of
 https://cloud.google.com/vertex-ai/generative-ai/docs/thinking; what the three words mean as budgets
 is Google's own table (https://ai.google.dev/gemini-api/docs/openai).
 """
@@ -29,19 +28,10 @@ _NAME = re.compile(r"gemini-(\d+)(?:\.(\d+))?-(pro|flash-lite|flash)(?![a-z])(.*
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """How the models of a family think.
+    """How the models of a family think; `name` is for messages.
 
-    Attributes
-    ----------
-    name : str
-        For messages.
-    kind : {"budget", "level", "never", "unknown"}
-    least, most : int
-        Range of a token budget.
-    can_stop : bool
-        Whether a budget of 0 is allowed.
-    levels : tuple of str
-        The lowest first.
+    A budget is between `least` and `most` tokens, or 0 where it `can_stop`; the lowest of the
+    levels comes first.
     """
 
     name: str
@@ -85,15 +75,7 @@ def family(model: str) -> Family:
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What `thinking=` adds to a request.
-
-    Attributes
-    ----------
-    fields : dict
-        Of the body.
-    room : int
-        Tokens to add to `max_tokens`.
-    """
+    """What `thinking=` adds to a request: fields of the body, and tokens to `max_tokens`."""
 
     fields: dict[str, Any] = field(default_factory=dict)
     room: int = 0
@@ -213,17 +195,9 @@ def with_room(max_tokens: int, room: int) -> int:
 
 
 def check_given(params: Mapping[str, Any], model: str, limit: object) -> None:
-    """Check thinking that was given by hand in ``params=``, for Gemini.
+    """Refuse thinking given by hand in ``params=`` that Gemini would refuse or the gateway drop.
 
-    Parameters
-    ----------
-    limit : int or None
-        ``max_tokens`` as it would be sent.
-
-    Raises
-    ------
-    RequestError
-        It would fail, or be dropped.
+    `limit` is ``max_tokens`` as it would be sent.
     """
     known = family(model)
     by_budget, by_level = params.get("thinking"), params.get("reasoning_effort")
@@ -275,17 +249,9 @@ def _check_budget(value: object, known: Family, limit: object) -> None:
 
 
 def advice(params: Mapping[str, Any], model: str, way: ProviderRoute) -> str | None:
-    """Warn of a limit that thinking may eat, where `thinking=` is not given.
+    """Warn, in a line for people, of a limit that thinking may eat where it is not set.
 
-    Parameters
-    ----------
-    params : mapping
-        Constant fields of the body, as they are sent.
-
-    Returns
-    -------
-    str or None
-        A line for people.
+    `params` are the constant fields of the body, as they are sent.
     """
     limits = [params[k] for k in ("max_tokens", "max_completion_tokens") if k in params]
     known = family(model)

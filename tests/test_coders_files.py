@@ -24,8 +24,8 @@ from support.coders import codes_of, sheet_rows, units_of
 
 from nyu_llm_frames.errors import CodesError, CodesWarning
 from nyu_llm_frames.research.cell_damage import csv_text, label_of, plain_text, same_cell, storable
-from nyu_llm_frames.research.units import unit_ids
-from nyu_llm_frames.research.workbook_content import lost
+from nyu_llm_frames.research.coding_files import lost
+from nyu_llm_frames.research.coding_sample import unit_ids
 
 FRAME = played.FRAME
 UNITS = unit_ids([[None if pd.isna(c) else c for c in FRAME[n]] for n in ("id", "text")])

@@ -24,9 +24,8 @@ from nyu_llm_frames.errors import (
     ConfigurationError,
     MissingColumnError,
 )
-from nyu_llm_frames.research.coding_sample import allocate, draw, unit_strata
+from nyu_llm_frames.research.coding_sample import allocate, draw, unit_ids, unit_strata
 from nyu_llm_frames.research.coding_sheet import settle
-from nyu_llm_frames.research.units import unit_ids
 
 LABELS = ["negative", "neutral", "positive"]
 PARIS = "u-70f7102d731aec779b1dbabb844d3a34"

@@ -57,10 +57,7 @@ IMPURE_NAMES = {"pathlib.Path", "urllib.request", "http.client", "http.server"}
 CLOCK = re.compile(r"\.(now|utcnow|today)\(|(?<!def )\bopen\(|\benviron\b|\bgetenv\(")
 
 # The files of hand coding, among pure statistics.
-SHELL = {
-    f"research.{name}"
-    for name in ("coding_design", "coding_files", "hand_codes", "workbook_content")
-}
+SHELL = {f"research.{name}" for name in ("coding_design", "coding_files", "hand_codes")}
 
 # A result of research names what draws it, and the reverse.
 CIRCLES = {"research"}

@@ -14,7 +14,7 @@ import pytest
 from support.coders import fill, units_of
 
 from nyu_llm_frames.errors import CodesError, CodesWarning
-from nyu_llm_frames.research.units import unit_ids
+from nyu_llm_frames.research.coding_sample import unit_ids
 
 LABELS = ["other", "negative"]
 

@@ -11,35 +11,43 @@ import csv
 import io
 import warnings
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date, datetime, time
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from nyu_llm_frames._sidecar.storage import atomic_path
 from nyu_llm_frames.errors import CodesError, ConfigurationError, SidecarError
-from nyu_llm_frames.research.cell_damage import csv_text, storable
+from nyu_llm_frames.research.cell_damage import csv_text, plain_text, storable
 from nyu_llm_frames.research.coding_sheet import CODE, NOTE, UNIT, Sheet, sheet_of
 
 SUFFIXES = (".xlsx", ".csv")
 OTHER_SUFFIXES = (".ods", ".xls", ".xlsm", ".xlsb", ".numbers", ".tsv", ".txt")
 CELL_CHARACTERS = 32_767
+Labels: TypeAlias = Sequence[str] | None
+Lines: TypeAlias = Sequence[Mapping[str, str]]
+"""Rows of a file: texts by column."""
 _SHEET, _LABELS = "codes", "labels"
 _LAST_ROW = 1_048_576
 _LIST_CHARACTERS = 255
 _WIDTHS = {UNIT: 12, CODE: 18, NOTE: 32}
 _SHOWN_WIDTH = 60
 _DELIMITERS = (",", ";", "\t")
+# Parts of the file (ECMA-376, part 1, 15) that hold a user's work, and their names for people.
+_PARTS = {
+    "xl/threadedComments/": "comments with answers",
+    "xl/media/": "pictures",
+    "xl/charts/": "charts",
+    "xl/drawings/drawing": "drawings",
+    "xl/pivotTables/": "pivot tables",
+    "xl/vbaProject": "macros",
+}
 
 
 def check_extra() -> None:
-    """Say how to install what .xlsx files need.
-
-    Raises
-    ------
-    ConfigurationError
-    """
+    """Refuse to go on without what .xlsx files need."""
     try:
         import openpyxl  # noqa: F401
         import xlsxwriter  # noqa: F401
@@ -63,12 +71,7 @@ def open_mark(path: Path) -> Path | None:
 
 
 def check_closed(path: Path) -> None:
-    """Refuse to add to a file that is open elsewhere.
-
-    Raises
-    ------
-    CodesError
-    """
+    """Refuse to add to a file that is open elsewhere."""
     mark = open_mark(path)
     if mark is not None:
         raise CodesError(
@@ -80,12 +83,7 @@ def check_closed(path: Path) -> None:
 
 
 def read_sheet(path: Path) -> Sheet:
-    """Read a coder's file; each cell is text.
-
-    Raises
-    ------
-    CodesError
-    """
+    """Read a coder's file; each cell is text."""
     try:
         cells = _csv_cells(path.read_bytes())[0] if path.suffix == ".csv" else _xlsx_cells(path)
     except OSError as e:
@@ -93,31 +91,18 @@ def read_sheet(path: Path) -> Sheet:
     return sheet_of(path.name, cells)
 
 
-def write_sheet(
-    path: Path, header: Sequence[str], rows: Sequence[Sequence[str]], labels: Sequence[str] | None
-) -> None:
-    """Write a new file: all cells are text, and `labels` are the choices for the code.
-
-    Raises
-    ------
-    CodesError
-    """
+def write_sheet(path: Path, header: Sequence[str], rows: Lines, labels: Labels) -> None:
+    """Write a new file: all cells are text, and `labels` are the choices for the code."""
     with _whole(path) as draft:
         if path.suffix == ".csv":
-            lines = [header, *[[csv_text(storable(text)) for text in row] for row in rows]]
+            lines = [header, *_csv_lines(header, rows)]
             draft.write_bytes("\ufeff".encode() + _csv_bytes(lines, ",", "\r\n"))
         else:
             _new_xlsx(draft, header, rows, labels)
 
 
-def add_rows(path: Path, rows: Sequence[dict[str, str]], labels: Sequence[str] | None) -> None:
-    """Add rows below those of a file, and lose nothing of it.
-
-    Raises
-    ------
-    CodesError
-        The file is open in a spreadsheet program, or would lose something.
-    """
+def add_rows(path: Path, rows: Lines, labels: Labels) -> None:
+    """Add rows below those of a file, or refuse to where it would lose something."""
     check_closed(path)
     with _whole(path) as draft:
         if path.suffix == ".csv":
@@ -154,11 +139,8 @@ def _csv_cells(data: bytes) -> tuple[list[list[str]], str]:
     if first.lower().startswith("sep="):
         text, first = rest, rest.partition("\n")[0]
     delimiter = max(_DELIMITERS, key=first.count)
-    try:
-        return list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)), delimiter
-    except csv.Error:
-        csv.field_size_limit(max(csv.field_size_limit(), len(text)))
-        return list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)), delimiter
+    csv.field_size_limit(max(csv.field_size_limit(), len(text)))
+    return list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)), delimiter
 
 
 def _decoded(data: bytes) -> str:
@@ -170,17 +152,20 @@ def _decoded(data: bytes) -> str:
         return data.decode("cp1252", "replace")
 
 
+def _csv_lines(header: Sequence[str], rows: Lines) -> list[list[str]]:
+    return [[csv_text(storable(row.get(name, ""))) for name in header] for row in rows]
+
+
 def _csv_bytes(lines: Sequence[Sequence[str]], delimiter: str, end: str) -> bytes:
     out = io.StringIO(newline="")
     csv.writer(out, delimiter=delimiter, lineterminator=end).writerows(lines)
     return out.getvalue().encode("utf-8", "replace")
 
 
-def _longer_csv(path: Path, rows: Sequence[dict[str, str]]) -> bytes:
+def _longer_csv(path: Path, rows: Lines) -> bytes:
     data = path.read_bytes()
     cells, delimiter = _csv_cells(data)
-    header = [name.strip() for name in cells[0]]
-    lines = [[csv_text(storable(row.get(name, ""))) for name in header] for row in rows]
+    lines = _csv_lines([name.strip() for name in cells[0]], rows)
     text = _decoded(data)
     end = "\r\n" if "\r\n" in text else "\n"
     gap = "" if text.endswith(("\n", "\r")) else end
@@ -189,9 +174,7 @@ def _longer_csv(path: Path, rows: Sequence[dict[str, str]]) -> bytes:
 
 
 # --- .xlsx ------------------------------------------------------------------------------------
-def _new_xlsx(
-    draft: Path, header: Sequence[str], rows: Sequence[Sequence[str]], labels: Sequence[str] | None
-) -> None:
+def _new_xlsx(draft: Path, header: Sequence[str], rows: Lines, labels: Labels) -> None:
     import xlsxwriter
 
     made = io.BytesIO()
@@ -203,17 +186,19 @@ def _new_xlsx(
             sheet.set_column(place, place, _width(name), cell)
             sheet.write_string(0, place, storable(name), head)
         for number, row in enumerate(rows, start=1):
-            for place, text in enumerate(row):
-                if text:
-                    sheet.write_string(number, place, storable(text), cell)
+            for place, name in enumerate(header):
+                if row.get(name):
+                    sheet.write_string(number, place, storable(row[name]), cell)
         sheet.freeze_panes(1, 0)
         if labels is not None:
-            if _listed(labels) is None:
+            listed = _listed(labels)
+            if not listed:
                 other = book.add_worksheet(_LABELS)
                 for number, label in enumerate(labels):
                     other.write_string(number, 0, label, cell)
             place = header.index(CODE)
-            options = {"validate": "list", "source": _choices(labels)}
+            source = list(labels) if listed else f"={_label_cells(labels)}"
+            options = {"validate": "list", "source": source}
             sheet.data_validation(1, place, _LAST_ROW - 1, place, options)
     draft.write_bytes(made.getvalue())
 
@@ -222,17 +207,14 @@ def _width(name: str) -> int:
     return _WIDTHS.get(name, _WIDTHS[CODE] if name.startswith(f"{CODE}_") else _SHOWN_WIDTH)
 
 
-def _listed(labels: Sequence[str]) -> str | None:
-    """Return the choices as one text, where it can hold them."""
-    text = ",".join(labels)
-    plain = (
-        not any(c in label for label in labels for c in ',"\n') and len(text) <= _LIST_CHARACTERS
-    )
-    return text if plain and all(label == label.strip() for label in labels) else None
+def _listed(labels: Sequence[str]) -> bool:
+    """Whether the choices can stand in the rule itself, which is one text."""
+    plain = all(label == label.strip() and not set(label) & set(',"\n') for label in labels)
+    return plain and len(",".join(labels)) <= _LIST_CHARACTERS
 
 
-def _choices(labels: Sequence[str]) -> Any:
-    return list(labels) if _listed(labels) else f"={_LABELS}!$A$1:$A${len(labels)}"
+def _label_cells(labels: Sequence[str]) -> str:
+    return f"{_LABELS}!$A$1:$A${len(labels)}"
 
 
 def _xlsx_cells(path: Path) -> list[list[str]]:
@@ -280,13 +262,9 @@ def _cell_text(path: Path, cell: Any) -> str:
     return value.isoformat() if isinstance(value, date | time) else str(value)
 
 
-def _longer_xlsx(
-    path: Path, draft: Path, rows: Sequence[dict[str, str]], labels: Sequence[str] | None
-) -> None:
+def _longer_xlsx(path: Path, draft: Path, rows: Lines, labels: Labels) -> None:
     from openpyxl.styles import Alignment
     from openpyxl.worksheet.datavalidation import DataValidation
-
-    from nyu_llm_frames.research.workbook_content import lost
 
     book = _book(path)
     sheet = _sheet_in(book)
@@ -302,14 +280,15 @@ def _longer_xlsx(
                 cell.data_type = "s"  # also of a text that begins with "="
     if labels is not None:
         letter = sheet.cell(1, places[CODE]).column_letter
-        area, listed = f"{letter}2:{letter}{_LAST_ROW}", _listed(labels)
-        if listed is None:
+        area = f"{letter}2:{letter}{_LAST_ROW}"
+        formula = f'"{",".join(labels)}"'
+        if not _listed(labels):
+            formula = _label_cells(labels)
             other = book[_LABELS] if _LABELS in book.sheetnames else book.create_sheet(_LABELS)
             for number, label in enumerate(labels, start=1):
                 other.cell(number, 1, label).data_type = "s"
         rules = sheet.data_validations
         rules.dataValidation = [r for r in rules.dataValidation if str(r.sqref) != area]
-        formula = f'"{listed}"' if listed is not None else str(_choices(labels))[1:]
         rule = DataValidation(type="list", formula1=formula, allow_blank=True)
         rule.showErrorMessage = True
         rule.add(area)
@@ -324,3 +303,35 @@ def _longer_xlsx(
             "of the file elsewhere, take that out of it, and call again.",
             file=path.name,
         )
+
+
+def lost(before: bytes, after: bytes) -> str | None:
+    """Return what a workbook has and another lacks, or None if no user content is missing."""
+    parts = Counter(_parts(before)) - Counter(_parts(after))
+    if parts:
+        return min(parts)
+    cells = _contents(before).items() - _contents(after).items()
+    if not cells:
+        return None
+    sheet, row, column = min(cells)[0]
+    return f"the cell in row {row}, column {column} of the sheet {sheet!r}"
+
+
+def _parts(data: bytes) -> list[str]:
+    """Name the parts that openpyxl does not keep."""
+    with zipfile.ZipFile(io.BytesIO(data)) as file:
+        names = file.namelist()
+    return [what for name in names for start, what in _PARTS.items() if name.startswith(start)]
+
+
+def _contents(data: bytes) -> dict[tuple[str, int, int], str]:
+    import openpyxl
+
+    book = openpyxl.load_workbook(io.BytesIO(data), rich_text=True)
+    found = {}
+    for sheet in book.worksheets:
+        for cell in (c for row in sheet.iter_rows() for c in row if c.value is not None):
+            formula = getattr(cell.value, "text", None)  # of several cells at once
+            text = formula if isinstance(formula, str) else str(cell.value)
+            found[sheet.title, cell.row, cell.column] = plain_text(text)
+    return found

@@ -1,52 +1,71 @@
 """Draw the coding sample: which units are coded by hand, with which probability.
 
-Comes in: the unit and the stratum of every row. Goes out: the design, a row per drawn unit. A draw
-depends on the seed and on the units of a stratum, not on the order of rows; a larger one contains
-every smaller one, so that no code is wasted.
+A unit is what a coder sees. Equal texts are one unit, in every frame and whatever the prompt, the
+model and the order of rows. A draw depends on the seed and on the units of a stratum, not on the
+order of rows; a larger one contains every smaller one, so that no code is wasted.
+
+Comes in: the texts and the stratum of every row. Goes out: the ids of units, and the drawn ones.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal, TypeAlias
+import json
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from hashlib import blake2b
+from typing import Literal, NamedTuple, TypeAlias
 
 from nyu_llm_frames.errors import ConfigurationError
-from nyu_llm_frames.research.units import order_key
 
 Allocation: TypeAlias = Literal["proportional", "equal"]
 Use: TypeAlias = Literal["test", "dev"]
 
 LEAST = 2
 """Units of a stratum: one alone has no variance."""
-NO_VALUE = "NA"
-EVERYTHING = "all"
 
 
-@dataclass(frozen=True, slots=True)
-class Drawn:
-    """One drawn unit."""
+class Drawn(NamedTuple):
+    """One drawn unit; `N_h` and `n_h` are the units of its stratum, and the drawn ones."""
 
     unit: str
     stratum: str
-    stratum_units: int
-    stratum_drawn: int
+    N_h: int
+    n_h: int
+    pi: float
     rows: int
 
-    @property
-    def pi(self) -> float:
-        """The probability with which it was drawn."""
-        return self.stratum_drawn / self.stratum_units
+
+def unit_ids(columns: Sequence[Sequence[str | None]]) -> list[str]:
+    """Return the unit of each row, from the texts of each shown column.
+
+    It is ``u-`` and 32 hex digits of BLAKE2b-16 (RFC 7693) over the compact ASCII JSON list of the
+    row's texts; a missing one is null.
+
+    Examples
+    --------
+    >>> unit_ids([["Paris is in France."]])
+    ['u-70f7102d731aec779b1dbabb844d3a34']
+    """
+    encode = json.JSONEncoder(ensure_ascii=True, separators=(",", ":")).encode
+    return [f"u-{_digest(encode(cells))}" for cells in zip(*columns, strict=True)]
+
+
+def order_key(unit: str, *salt: object) -> str:
+    """Return the sort key of a unit, which depends on it and the salt alone."""
+    return _digest(json.dumps([*map(str, salt), unit]))
+
+
+def _digest(text: str) -> str:
+    return blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def stratum_names(columns: Sequence[Sequence[str | None]], rows: int) -> list[str]:
     """Return the stratum of each row: its values, joined; NA is a value like any other."""
     if not columns:
-        return [EVERYTHING] * rows
+        return ["all"] * rows
     cells = zip(*columns, strict=True)
-    return [" | ".join(NO_VALUE if c is None else c for c in row) for row in cells]
+    return [" | ".join("NA" if c is None else c for c in row) for row in cells]
 
 
 def unit_strata(units: Sequence[str], strata: Sequence[str]) -> dict[str, str]:
@@ -55,9 +74,9 @@ def unit_strata(units: Sequence[str], strata: Sequence[str]) -> dict[str, str]:
     Rows that look the same to a coder may lie in several strata. Their unit is in the one that most
     of them are in, and of equal ones in the first by name.
     """
-    found: dict[str, Counter[str]] = {}
+    found: dict[str, Counter[str]] = defaultdict(Counter)
     for unit, stratum in zip(units, strata, strict=True):
-        found.setdefault(unit, Counter())[stratum] += 1
+        found[unit][stratum] += 1
     return {
         unit: min(counts, key=lambda stratum: (-counts[stratum], stratum))
         for unit, counts in found.items()
@@ -65,19 +84,11 @@ def unit_strata(units: Sequence[str], strata: Sequence[str]) -> dict[str, str]:
 
 
 def allocate(sizes: Mapping[str, int], n: int, allocation: Allocation) -> dict[str, int]:
-    """Return how many units each stratum gives.
+    """Return how many units each stratum gives: at least two, or its only one.
 
     Units are assigned one at a time, so that a larger `n` never takes one away, as rounded shares
-    may do. "proportional" is the method of Webster and Sainte-Laguë: shares that
-    are whole numbers come out exactly.
-
-    Parameters
-    ----------
-    sizes : mapping of str to int
-        Units of each stratum.
-    n : int
-        Units in all. Each stratum gives at least two, or its only one, so the total may be larger.
-    allocation : {"proportional", "equal"}
+    may do. "proportional" is the method of Webster and Sainte-Laguë: shares that are whole numbers
+    come out exactly.
 
     Examples
     --------
@@ -112,47 +123,25 @@ def draw(
     use: Use,
     seed: int,
 ) -> list[Drawn]:
-    """Draw the units that are coded by hand.
+    """Draw the units that are coded by hand, from the unit and the stratum of each row.
 
     Within a stratum they are ordered by a digest of seed and unit. Test codes are the first of
-    that order, dev codes the last.
-
-    Parameters
-    ----------
-    units, strata : sequence of str
-        Of each row.
-    n, allocation
-        See `allocate`.
-    use : {"test", "dev"}
-    seed : int
-
-    Returns
-    -------
-    list of Drawn
-        By stratum, in the order in which a larger sample adds to them.
-
-    Raises
-    ------
-    ConfigurationError
-        There are more strata than units to draw.
+    that order, dev codes the last. They come by stratum, in the order in which a larger sample adds
+    to them.
     """
     rows = Counter(units)
-    members: dict[str, list[str]] = {}
+    members: dict[str, list[str]] = defaultdict(list)
     for unit, stratum in unit_strata(units, strata).items():
-        members.setdefault(stratum, []).append(unit)
+        members[stratum].append(unit)
     if len(members) > n:
         raise ConfigurationError(
             f"by= makes {len(members):,} strata, and n={n:,} units are fewer than that. Strata are "
             "few groups: a label, or a number that was cut, as pandas.cut(df[column], 3) does."
         )
+    drawn = []
     sizes = {stratum: len(found) for stratum, found in members.items()}
-    given = allocate(sizes, n, allocation)
-    return [
-        Drawn(unit, stratum, sizes[stratum], given[stratum], rows[unit])
-        for stratum in given
-        for unit in _ordered(members[stratum], seed, use)[: given[stratum]]
-    ]
-
-
-def _ordered(units: Iterable[str], seed: int, use: Use) -> list[str]:
-    return sorted(units, key=lambda unit: order_key(unit, seed), reverse=use == "dev")
+    for stratum, n_h in allocate(sizes, n, allocation).items():
+        ordered = sorted(members[stratum], key=lambda u: order_key(u, seed), reverse=use == "dev")
+        pi = n_h / sizes[stratum]
+        drawn += [Drawn(u, stratum, sizes[stratum], n_h, pi, rows[u]) for u in ordered[:n_h]]
+    return drawn

@@ -6,7 +6,8 @@ names file, row and unit.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from nyu_llm_frames._stages.prompts.template_errors import nearest
@@ -14,7 +15,6 @@ from nyu_llm_frames.errors import CodesError
 from nyu_llm_frames.research.cell_damage import label_of, plain_text, same_cell
 
 UNIT, CODE, NOTE = "unit", "code", "note"
-OWN = (UNIT, CODE, NOTE)
 _SHOWN = 60
 
 
@@ -54,13 +54,7 @@ class Sheet:
 
 
 def sheet_of(file: str, cells: Sequence[Sequence[str]]) -> Sheet:
-    """Make a sheet from the cells of a file; its first row is the header.
-
-    Raises
-    ------
-    CodesError
-        A column of ours is not there, or is there twice.
-    """
+    """Make a sheet from the cells of a file; its first row is the header."""
     header = tuple(name.strip() for name in cells[0]) if cells else ()
     for name in (UNIT, CODE):
         if header.count(name) != 1:
@@ -74,24 +68,18 @@ def sheet_of(file: str, cells: Sequence[Sequence[str]]) -> Sheet:
             )
     rows = []
     for number, line in enumerate(cells[1:], start=2):
-        padded = [*line, *[""] * (len(header) - len(line))]
-        row = Row(number, dict(zip(header, padded, strict=False)))
         if any(text.strip() for text in line):
-            rows.append(row)
+            padded = [*line, *[""] * (len(header) - len(line))]
+            rows.append(Row(number, dict(zip(header, padded, strict=False))))
     return Sheet(file, header, tuple(rows))
 
 
-def check_units(sheet: Sheet, units: Mapping[str, object]) -> None:
-    """Refuse rows of units that were not drawn, and codes without a unit.
-
-    Raises
-    ------
-    CodesError
-    """
+def check_units(sheet: Sheet, drawn: Collection[str]) -> None:
+    """Refuse rows of units that were not drawn, and codes without a unit."""
     for row in sheet.rows:
         if not row.unit and row.code:
             raise sheet.error(row, f"a code ({row.code!r}) without a unit. Put the unit back.")
-        if row.unit and row.unit not in units:
+        if row.unit and row.unit not in drawn:
             raise sheet.error(
                 row,
                 "this unit is not in codes_design.parquet. Was it changed by dragging a cell, or "
@@ -100,40 +88,22 @@ def check_units(sheet: Sheet, units: Mapping[str, object]) -> None:
 
 
 def read_codes(
-    sheet: Sheet,
-    units: Mapping[str, object],
-    labels: Sequence[str] | None,
+    sheet: Sheet, drawn: Collection[str], labels: Sequence[str] | None
 ) -> dict[str, str]:
-    """Return the code of each unit that has one.
-
-    Parameters
-    ----------
-    sheet : Sheet
-    units : mapping
-        The drawn units are its keys.
-    labels : sequence of str or None
-        The codes that may be given; None for any.
-
-    Raises
-    ------
-    CodesError
-        An unknown unit or label, or two different codes for one unit.
-    """
-    check_units(sheet, units)
+    """Return the code of each unit that has one: one of the labels, where there are some."""
+    check_units(sheet, drawn)
     found: dict[str, tuple[str, int]] = {}
     for row in sheet.rows:
         if not row.code:
             continue
         code = row.code if labels is None else label_of(row.code, labels)
         if code is None:
-            assert labels is not None
-            known = ", ".join(repr(name) for _, name in nearest(row.code, labels))
+            known = ", ".join(repr(name) for _, name in nearest(row.code, labels or ()))
             raise sheet.error(row, f"{row.code!r} is not one of the labels: {known}.")
-        earlier = found.setdefault(row.unit, (code, row.number))
-        if earlier[0] != code:
+        earlier, number = found.setdefault(row.unit, (code, row.number))
+        if earlier != code:
             raise sheet.error(
-                row,
-                f"the code {code!r}, and {earlier[0]!r} in row {earlier[1]}. Leave one of them.",
+                row, f"the code {code!r}, and {earlier!r} in row {number}. Leave one of them."
             )
     return {unit: code for unit, (code, _) in found.items()}
 
@@ -143,53 +113,46 @@ def check_shown(
 ) -> None:
     """Refuse a row with another text than its unit has in the frame.
 
-    Parameters
-    ----------
-    sheet : Sheet
-    show : sequence of str
-        The columns that the coder saw; those that the file has no longer are not compared.
-    shown : mapping of str to sequence
-        The cells of each unit of the frame.
-
-    Raises
-    ------
-    CodesError
+    Columns that the coder saw and that the file has no longer are not compared.
     """
     there = [(place, name) for place, name in enumerate(show) if name in sheet.header]
-    owners: dict[tuple[str, ...], str] | None = None
     for row in sheet.rows:
         if not row.unit:
             continue
         cells = shown.get(row.unit)
         if cells is None:
+            text = f" ({_short(row.cells[there[0][1]])})" if there else ""
             raise sheet.error(
                 row,
-                f"no row of the frame has this text any more{_quoted(row, there)}. Codes belong to "
-                "what the coder saw: give the frame as it was when the sample was drawn.",
+                f"no row of the frame has this text any more{text}. Codes belong to what the coder "
+                "saw: give the frame as it was when the sample was drawn.",
             )
-        changed = [name for place, name in there if not same_cell(cells[place], row.cells[name])]
-        if not changed:
-            continue
-        if owners is None:
-            owners = {
-                tuple(plain_text(texts[place] or "") for place, _ in there): unit
-                for unit, texts in shown.items()
-            }
-        owner = owners.get(tuple(plain_text(row.cells[name]) for _, name in there))
-        name = changed[0]
-        if owner is not None:
-            raise sheet.error(
-                row,
-                f"the text in {name!r} is that of unit {owner}. Was one column sorted without the "
-                "others? Then the codes are at other rows, and the sorting has to be undone.",
+        for place, name in there:
+            if not same_cell(cells[place], row.cells[name]):
+                raise sheet.error(row, _changed(row, name, cells[place] or "", there, shown))
+
+
+def _changed(
+    row: Row,
+    name: str,
+    written: str,
+    there: Sequence[tuple[int, str]],
+    shown: Mapping[str, Sequence[str | None]],
+) -> str:
+    """Say what may have happened to a text that is no longer that of its unit."""
+    found = [plain_text(row.cells[column]) for _, column in there]
+    for unit, texts in shown.items():
+        if found == [plain_text(texts[place] or "") for place, _ in there]:
+            return (
+                f"the text in {name!r} is that of unit {unit}. Was one column sorted without the "
+                "others? Then the codes are at other rows, and the sorting has to be undone."
             )
-        raise sheet.error(
-            row,
-            f"no row of the frame has the text in {name!r}, {_short(row.cells[name])}; the coder "
-            f"was shown {_short(cells[show.index(name)] or '')}. Put it back. If a spreadsheet "
-            f"program changed it (numbers, dates), delete the column {name!r} from the file: codes "
-            "are joined by unit, and a column that is not there is not compared.",
-        )
+    return (
+        f"no row of the frame has the text in {name!r}, {_short(row.cells[name])}; the coder "
+        f"was shown {_short(written)}. Put it back. If a spreadsheet "
+        f"program changed it (numbers, dates), delete the column {name!r} from the file: codes "
+        "are joined by unit, and a column that is not there is not compared."
+    )
 
 
 def settle(
@@ -197,34 +160,23 @@ def settle(
 ) -> tuple[dict[str, str], list[str]]:
     """Return one code for each unit that has one, and the units on which coders differ.
 
-    Parameters
-    ----------
-    by_coder : mapping of str to mapping
-        Code by unit, by coder.
-    decided : mapping of str to str
-        Codes in ``codes_settle.xlsx``; they take precedence.
-    majority : bool
-        Whether the code of more than half of its coders decides a unit.
+    Codes in ``codes_settle.xlsx``, `decided`, take precedence. With `majority` the code of more
+    than half of its coders decides a unit, else all must agree.
     """
-    given: dict[str, list[str]] = {}
+    given: dict[str, list[str]] = defaultdict(list)
     for codes in by_coder.values():
         for unit, code in codes.items():
-            given.setdefault(unit, []).append(code)
+            given[unit].append(code)
     settled, open_ = dict(decided), []
-    for unit, codes_ in given.items():
-        most = max(sorted(set(codes_)), key=codes_.count)
-        share = codes_.count(most) / len(codes_)
+    for unit, own in given.items():
         if unit in decided:
             continue
-        if share == 1 or (majority and share > 0.5):
+        most = max(sorted(set(own)), key=own.count)
+        if own.count(most) == len(own) or (majority and own.count(most) > len(own) / 2):
             settled[unit] = most
         else:
             open_.append(unit)
     return settled, open_
-
-
-def _quoted(row: Row, there: Sequence[tuple[int, str]]) -> str:
-    return f" ({_short(row.cells[there[0][1]])})" if there else ""
 
 
 def _short(text: str) -> str:

@@ -7,14 +7,16 @@ as new columns. The pure modules of this folder make the decisions.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 import pandas as pd
 
 from nyu_llm_frames._shared.local_path import local_path
+from nyu_llm_frames._stages.prompts.template_errors import nearest
 from nyu_llm_frames._tables.frame import check_new_columns
 from nyu_llm_frames._tables.table import Table
 from nyu_llm_frames.errors import (
@@ -22,22 +24,19 @@ from nyu_llm_frames.errors import (
     CodesWarning,
     ColumnExistsError,
     ConfigurationError,
+    MissingColumnError,
 )
-from nyu_llm_frames.research import coding_arguments as arguments
+from nyu_llm_frames.research import coding_design as designs
 from nyu_llm_frames.research import coding_files as files
+from nyu_llm_frames.research import coding_sample as samples
 from nyu_llm_frames.research import coding_sheet as sheets
-from nyu_llm_frames.research.coding_arguments import SETTLE, Format, Settle
-from nyu_llm_frames.research.coding_design import (
-    DESIGN,
-    Coding,
-    Design,
-    design_table,
-    merged,
-    read_design,
-    write_design,
-)
-from nyu_llm_frames.research.coding_sample import Allocation, Use, draw, stratum_names
-from nyu_llm_frames.research.units import order_key, shown_texts, unit_ids
+from nyu_llm_frames.research.coding_design import DESIGN, SETTLE, Design, Task, make_task
+from nyu_llm_frames.research.coding_sample import Allocation, Use
+
+Format: TypeAlias = Literal["xlsx", "csv"]
+Settle: TypeAlias = Literal["agree", "majority"]
+Cells: TypeAlias = Mapping[str, Sequence[str | None]]
+"""The shown texts of each unit."""
 
 
 def to_code(
@@ -55,128 +54,148 @@ def to_code(
     seed: int,
 ) -> pd.DataFrame:
     """Implement `df.llm.to_code`."""
-    n, seed = arguments.check_whole("n", n, 1), arguments.check_whole("seed", seed)
-    arguments.check_choice("allocation", allocation, get_args(Allocation))
-    arguments.check_choice("format", format, get_args(Format))
-    arguments.check_choice("use", use, get_args(Use))
+    n, seed = _whole("n", n), _whole("seed", seed)
+    if n < 1:
+        raise ConfigurationError(f"n must be at least 1, not {n}.")
+    _check_choice("allocation", allocation, Allocation)
+    _check_choice("format", format, Format)
+    _check_choice("use", use, Use)
     if format == "xlsx":
         files.check_extra()
-    shown = arguments.columns_of("show", show)
-    strata = [] if by is None else arguments.columns_of("by", by)
+    shown = _names("show", show)
+    strata = [] if by is None else _names("by", by)
     if not shown:
         raise ConfigurationError("show= names the columns that coders see, and names none.")
-    coding = Coding(
-        show=tuple(map(str, shown)),
-        labels=arguments.checked_labels(labels),
-        coders=arguments.checked_coders(coders),
-    )
-    arguments.check_header(coding)
+    task = make_task(shown, labels, coders)
     if not len(frame):
         raise ConfigurationError("The frame has no rows to draw from.")
 
     texts = _texts(frame, shown)
-    units = unit_ids(texts)
-    drawn = draw(
-        units,
-        stratum_names(_texts(frame, strata), len(frame)),
-        n=n,
-        allocation=allocation,
-        use=use,
-        seed=seed,
-    )
-    cells = _first_cells(units, texts)
-    table = design_table(
+    units = samples.unit_ids(texts)
+    names = samples.stratum_names(_texts(frame, strata), len(frame))
+    drawn = samples.draw(units, names, n=n, allocation=allocation, use=use, seed=seed)
+    table = designs.design_table(
         drawn, use=use, seed=seed, by=list(map(str, strata)), custom_ids=_ids(frame, units)
     )
     path = local_path(folder, "The folder of hand codes").absolute()
     if path.exists() and not path.is_dir():
         raise CodesError(f"{path} is a file; hand codes need a folder.", file=path.name)
-    design = merged(read_design(path), table, coding, path)
+    design = designs.merged(designs.read_design(path), table, task, path)
+    cells = _cells(units, texts)
     if format == "xlsx":
-        _check_lengths(frame, coding, units, design, cells)
+        _check_lengths(frame, units, design, cells)
     _write(path, design, cells, format)
     return table
 
 
 def from_codes(frame: Table, folder: str | Path, *, output: str, settle: Settle) -> Any:
     """Implement `df.llm.from_codes`."""
-    arguments.check_choice("settle", settle, get_args(Settle))
+    _check_choice("settle", settle, Settle)
     if not isinstance(output, str) or not output:
         raise ConfigurationError(f"output must be the name of a column, not {output!r}.")
     path = local_path(folder, "The folder of hand codes").absolute()
-    design = read_design(path)
+    design = designs.read_design(path)
     if design is None:
         raise CodesError(
             f"{path} holds no {DESIGN}, the list of drawn units. Name the folder that was given "
             "to to_code.",
             file=DESIGN,
         )
-    coding, table = design.coding, design.units.set_index("unit")
+    task, table = design.task, design.units.set_index("unit")
     columns = {str(label): label for label in frame.columns}
-    missing = [name for name in coding.show if name not in columns]
+    missing = [name for name in task.show if name not in columns]
     if missing:
-        raise arguments.no_column("The coders were shown", missing[0], list(frame.columns))
-    names = [output, *(f"{output}_{c}" for c in coding.coders)]
+        raise _no_column(frame, "The coders were shown", missing[0])
+    _check_new(frame, output, task)
+
+    texts = _texts(frame, [columns[name] for name in task.show])
+    units = samples.unit_ids(texts)
+    cells = _cells(units, texts)
+    by_coder, decided = _read(path, task, set(table.index), cells)
+    settled, disputed = sheets.settle(by_coder, decided, majority=settle == "majority")
+    if disputed:
+        _write_settle(path, task, cells, by_coder, disputed)
+        coded = len({unit for codes in by_coder.values() for unit in codes})
+        _warn(
+            f"Coders differ on {len(disputed):,} of {coded:,} units; their {output!r} is NA. They "
+            f"are side by side in {path / f'codes_{SETTLE}.xlsx'}: fill in its column 'code', "
+            "and call again.",
+            stacklevel=4,
+        )
+    new = {output: _codes(units, settled, task.labels)}
+    for coder, codes in by_coder.items():
+        new[f"{output}_{coder}"] = _codes(units, codes, task.labels)
+    own = table.reindex(units)
+    new[f"{output}_pi"] = own["pi"].to_numpy(dtype=np.float64)
+    new[f"{output}_stratum"] = own["stratum"].astype(pd.StringDtype()).array
+    new[f"{output}_use"] = pd.Categorical(own["use"], list(get_args(Use)))
+    new[f"{output}_unit"] = pd.array(units, dtype=pd.StringDtype())
+    return frame.with_columns(new)
+
+
+# --- arguments --------------------------------------------------------------------------------
+def _whole(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise ConfigurationError(f"{name} must be a whole number, not {value!r}.")
+    return int(value)
+
+
+def _check_choice(name: str, value: object, choices: Any) -> None:
+    """Refuse a value that is not one of a `Literal`."""
+    if value not in get_args(choices):
+        values = " or ".join(map(repr, get_args(choices)))
+        raise ConfigurationError(f"{name} must be {values}, not {value!r}.")
+
+
+def _names(argument: str, given: Any) -> list[Hashable]:
+    """Return the columns for one name or several."""
+    names = list(given) if pd.api.types.is_list_like(given) else [given]
+    if len(set(names)) < len(names):
+        raise ConfigurationError(f"{argument}= names a column twice: {names!r}.")
+    return names
+
+
+def _check_new(frame: Table, output: str, task: Task) -> None:
+    """Refuse names of new columns that the frame has, and no earlier call made."""
     of_design = [f"{output}_{word}" for word in ("pi", "stratum", "use", "unit")]
-    there = [name for name in (*names, *of_design) if name in columns]
+    names = [output, *(f"{output}_{c}" for c in task.coders), *of_design]
+    taken = set(map(str, frame.columns))
+    there = [name for name in names if name in taken]
     if there and not {output, *of_design} <= set(there):
         raise ColumnExistsError(
             f"The frame already has {', '.join(map(repr, there))}, which no earlier from_codes "
             "made. Choose another name with output=.",
             columns=there,
         )
-    check_new_columns(frame, [*names, *of_design], "replace")
-
-    texts = _texts(frame, [columns[name] for name in coding.show])
-    units = unit_ids(texts)
-    cells = _first_cells(units, texts)
-    drawn = dict.fromkeys(table.index)
-    by_coder: dict[str, dict[str, str]] = {coder: {} for coder in coding.coders}
-    decided: dict[str, str] = {}
-    for coder, coders_files in _coders_files(path, coding.coders).items():
-        for file in coders_files:
-            sheet = files.read_sheet(file)
-            codes = sheets.read_codes(sheet, drawn, coding.labels)
-            sheets.check_shown(sheet, coding.show, cells)
-            known = decided if coder == SETTLE else by_coder[coder]
-            _check_same(file, codes, known)
-            known.update(codes)
-            if files.open_mark(file):
-                _warn(f"{file} is open in a spreadsheet program: what is not saved is not read.")
-    settled, disputed = sheets.settle(by_coder, decided, majority=settle == "majority")
-    if disputed:
-        _settle_file(path, coding, cells, by_coder, disputed)
-        coded = len({unit for codes in by_coder.values() for unit in codes})
-        _warn(
-            f"Coders differ on {len(disputed):,} of {coded:,} units; their {output!r} is NA. They "
-            f"are side by side in {path / f'codes_{SETTLE}.xlsx'}: fill in its column 'code', "
-            "and call again."
-        )
-
-    new: dict[str, Any] = {output: _codes(units, settled, coding.labels)}
-    for coder in coding.coders:
-        new[f"{output}_{coder}"] = _codes(units, by_coder[coder], coding.labels)
-    pi, strata, use = (table[name].to_dict() for name in ("pi", "stratum", "use"))
-    new[f"{output}_pi"] = np.array([pi.get(unit, np.nan) for unit in units], dtype=np.float64)
-    new[f"{output}_stratum"] = pd.array([strata.get(u, pd.NA) for u in units], pd.StringDtype())
-    kinds = pd.CategoricalDtype(list(get_args(Use)))
-    new[f"{output}_use"] = pd.Categorical([use.get(u) for u in units], dtype=kinds)
-    new[f"{output}_unit"] = pd.array(units, dtype=pd.StringDtype())
-    return frame.with_columns(new)
+    check_new_columns(frame, names, "replace")
 
 
 # --- the frame --------------------------------------------------------------------------------
 def _texts(frame: Table, labels: Sequence[Hashable]) -> list[list[str | None]]:
+    """Return the cells of some columns as a prompt prints them; a missing one is None."""
     for label in labels:
-        times = sum(1 for name in frame.columns if name == label)
-        if times != 1:
-            if times:
-                raise ConfigurationError(f"Several columns are called {label!r}; rename them.")
-            raise arguments.no_column("There is", label, list(frame.columns))
+        times = list(frame.columns).count(label)
+        if times > 1:
+            raise ConfigurationError(f"Several columns are called {label!r}; rename them.")
+        if not times:
+            raise _no_column(frame, "There is", label)
     try:
-        return [shown_texts(values) for values in _values(frame, labels)]
+        return [
+            [None if value is None else str(value) for value in values]
+            for values in _values(frame, labels)
+        ]
     except TypeError as e:
         raise ConfigurationError(f"A cell cannot be shown: {e}.") from None
+
+
+def _no_column(frame: Table, what: str, name: Hashable) -> MissingColumnError:
+    available = [label for _, label in nearest(name, frame.columns)]
+    listed = ", ".join(map(repr, available[:12]))
+    return MissingColumnError(
+        f"{what} {name!r}, which is not a column. Columns: {listed}.",
+        column=name,
+        available=available,
+    )
 
 
 def _values(frame: Table, labels: Sequence[Hashable]) -> list[list[object]]:
@@ -184,20 +203,18 @@ def _values(frame: Table, labels: Sequence[Hashable]) -> list[list[object]]:
     return [[value for piece in pieces for value in piece.values[label]] for label in labels]
 
 
-def _first_cells(
-    units: Sequence[str], texts: Sequence[Sequence[str | None]]
-) -> dict[str, tuple[str | None, ...]]:
+def _cells(units: Sequence[str], texts: Sequence[Sequence[str | None]]) -> Cells:
     return dict(zip(units, zip(*texts, strict=True), strict=True))
 
 
 def _ids(frame: Table, units: Sequence[str]) -> dict[str, str | None]:
     """Return the one request of each unit, where the details of the frame show it."""
     named = [c for c in frame.columns if isinstance(c, str) and c.endswith("_custom_id")]
-    if len(named) != 1 or list(frame.columns).count(named[0]) != 1:
+    if len(named) != 1:
         return {}
-    found: dict[str, set[Any]] = {}
+    found: dict[str, set[Any]] = defaultdict(set)
     for unit, value in zip(units, _values(frame, named)[0], strict=True):
-        found.setdefault(unit, set()).add(value)
+        found[unit].add(value)
     return {unit: ids.pop() if len(ids) == 1 else None for unit, ids in found.items()}
 
 
@@ -205,18 +222,12 @@ def _codes(units: Sequence[str], codes: Mapping[str, str], labels: Sequence[str]
     found = [codes.get(unit) for unit in units]
     if labels is None:
         return pd.array(found, dtype=pd.StringDtype())
-    return pd.Categorical(found, dtype=pd.CategoricalDtype(list(labels)))
+    return pd.Categorical(found, list(labels))
 
 
-def _check_lengths(
-    frame: Table,
-    coding: Coding,
-    units: Sequence[str],
-    design: Design,
-    cells: Mapping[str, Sequence[str | None]],
-) -> None:
+def _check_lengths(frame: Table, units: Sequence[str], design: Design, cells: Cells) -> None:
     for unit in design.units["unit"]:
-        for name, text in zip(coding.show, cells.get(unit, ()), strict=False):
+        for name, text in zip(design.task.show, cells.get(unit, ()), strict=False):
             if text is not None and files.too_long(text):
                 row = frame.label(list(units).index(unit))
                 raise CodesError(
@@ -230,128 +241,47 @@ def _check_lengths(
 
 # --- the files --------------------------------------------------------------------------------
 def _coders_files(folder: Path, coders: Sequence[str]) -> dict[str, list[Path]]:
-    """Return the files of each coder; one may be saved in both formats.
-
-    Raises
-    ------
-    CodesError
-        A file of an unknown coder, or of a kind that is not read.
-    """
-    found: dict[str, list[Path]] = {}
-    known = ", ".join(coders)
+    """Return the files of each coder; one may be saved in both formats."""
+    found: dict[str, list[Path]] = defaultdict(list)
     for path in sorted(folder.glob("codes_*")):
-        if path.name == DESIGN or path.suffix.lower() not in (
-            *files.SUFFIXES,
-            *files.OTHER_SUFFIXES,
-        ):
+        suffix = path.suffix.lower()
+        if path.name == DESIGN or suffix not in files.SUFFIXES + files.OTHER_SUFFIXES:
             continue
-        coder = path.stem.removeprefix("codes_")
         if path.suffix not in files.SUFFIXES:
             raise CodesError(
                 f"{path} is not read. Save it as .xlsx or .csv, or move it out of the folder.",
                 file=path.name,
             )
+        coder = path.stem.removeprefix("codes_")
         if coder not in (*coders, SETTLE):
             raise CodesError(
-                f"{path} belongs to none of the coders ({known}). If it is a copy, move it out of "
-                f"the folder; a further coder is named in to_code(coders=...).",
+                f"{path} belongs to none of the coders ({', '.join(coders)}). If it is a copy, "
+                f"move it out of the folder; a further coder is named in to_code(coders=...).",
                 file=path.name,
             )
-        found.setdefault(coder, []).append(path)
+        found[coder].append(path)
     return found
 
 
-def _write(
-    folder: Path,
-    design: Design,
-    cells: Mapping[str, Sequence[str | None]],
-    format: Format,
-) -> None:
-    """Write the design and each coder's file, or add the missing units to it.
-
-    The design comes first: after an interruption, the same call adds the missing units.
-    """
-    coding, wanted = design.coding, list(design.units["unit"])
-    there = _coders_files(folder, coding.coders) if folder.exists() else {}
-    if there and not (folder / DESIGN).exists():
-        raise CodesError(
-            f"{folder} holds files of coders and no {DESIGN}. Restore it, or use another folder.",
-            file=DESIGN,
-        )
-    lacking: dict[Path, list[str]] = {}
-    for coder in coding.coders:
-        path = folder / f"codes_{coder}.{format}"
-        others = [p for p in there.get(coder, []) if p != path]
-        if others and not path.exists():
-            raise CodesError(
-                f'{others[0]} is there already: go on with format="{others[0].suffix[1:]}".',
-                file=others[0].name,
-            )
-        has: set[str] = set()
-        if path.exists():
+def _read(
+    folder: Path, task: Task, drawn: set[str], cells: Cells
+) -> tuple[dict[str, dict[str, str]], dict[str, str]]:
+    """Return the codes of each coder by unit, and those that were settled."""
+    found: dict[str, dict[str, str]] = {coder: {} for coder in (*task.coders, SETTLE)}
+    for coder, paths in _coders_files(folder, task.coders).items():
+        for path in paths:
             sheet = files.read_sheet(path)
-            sheets.check_units(sheet, dict.fromkeys(wanted))
-            has = {row.unit for row in sheet.rows}
-        lacking[path] = _coders_order((unit for unit in wanted if unit not in has), coder)
-        gone = next((unit for unit in lacking[path] if unit not in cells), None)
-        if gone is not None:
-            raise CodesError(
-                f"The unit {gone} was drawn into {folder} before, {path.name} does not have it, "
-                "and no row of the frame has its text any more. Give the frame as it was.",
-                file=path.name,
-                unit=gone,
-            )
-        if path.exists() and lacking[path]:
-            files.check_closed(path)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as e:
-        raise CodesError(f"{folder} cannot be made: {e.strerror or e}.", file=DESIGN) from None
-    write_design(folder, design)
-    for path, units in lacking.items():
-        rows = [_row(coding, unit, cells[unit]) for unit in units]
-        if not path.exists():
-            header = [sheets.UNIT, *coding.show, sheets.CODE, sheets.NOTE]
-            lines = [[row.get(name, "") for name in header] for row in rows]
-            files.write_sheet(path, header, lines, coding.labels)
-        elif rows:
-            files.add_rows(path, rows, coding.labels)
-
-
-def _coders_order(units: Iterable[str], coder: str) -> list[str]:
-    """Return units in the coder's own order, so that fatigue falls on different texts."""
-    return sorted(units, key=lambda unit: order_key(unit, coder, "order"))
-
-
-def _row(coding: Coding, unit: str, cells: Sequence[str | None]) -> dict[str, str]:
-    texts = zip(coding.show, cells, strict=True)
-    return {sheets.UNIT: unit, **{name: text or "" for name, text in texts}}
-
-
-def _settle_file(
-    folder: Path,
-    coding: Coding,
-    cells: Mapping[str, Sequence[str | None]],
-    by_coder: Mapping[str, Mapping[str, str]],
-    disputed: Sequence[str],
-) -> None:
-    """Write the disputed units, or add them to the file of earlier decisions."""
-    path = folder / f"codes_{SETTLE}.xlsx"
-    has = {row.unit for row in files.read_sheet(path).rows} if path.exists() else set()
-    rows = [
-        _row(coding, unit, cells[unit])
-        | {f"{sheets.CODE}_{c}": codes.get(unit, "") for c, codes in by_coder.items()}
-        for unit in sorted(disputed)
-        if unit not in has
-    ]
-    if not path.exists():
-        files.check_extra()
-        header = [sheets.UNIT, *coding.show, *(f"{sheets.CODE}_{c}" for c in by_coder)]
-        header += [sheets.CODE, sheets.NOTE]
-        lines = [[row.get(name, "") for name in header] for row in rows]
-        files.write_sheet(path, header, lines, coding.labels)
-    elif rows:
-        files.add_rows(path, rows, coding.labels)
+            codes = sheets.read_codes(sheet, drawn, task.labels)
+            sheets.check_shown(sheet, task.show, cells)
+            _check_same(path, codes, found[coder])
+            found[coder].update(codes)
+            if files.open_mark(path):
+                _warn(
+                    f"{path} is open in a spreadsheet program: what is not saved is not read.",
+                    stacklevel=5,
+                )
+    decided = found.pop(SETTLE)
+    return found, decided
 
 
 def _check_same(file: Path, codes: Mapping[str, str], known: Mapping[str, str]) -> None:
@@ -366,5 +296,90 @@ def _check_same(file: Path, codes: Mapping[str, str], known: Mapping[str, str]) 
             )
 
 
-def _warn(text: str) -> None:
-    warnings.warn(text, CodesWarning, stacklevel=4)
+def _write(folder: Path, design: Design, cells: Cells, format: Format) -> None:
+    """Write the design and each coder's file, or add the missing units to it.
+
+    The design comes first: after an interruption, the same call adds the missing units.
+    """
+    task, wanted = design.task, list(design.units["unit"])
+    there = _coders_files(folder, task.coders) if folder.exists() else {}
+    if there and not (folder / DESIGN).exists():
+        raise CodesError(
+            f"{folder} holds files of coders and no {DESIGN}. Restore it, or use another folder.",
+            file=DESIGN,
+        )
+    lacking: dict[Path, list[str]] = {}
+    for coder in task.coders:
+        path = folder / f"codes_{coder}.{format}"
+        others = [p for p in there.get(coder, []) if p != path]
+        if others and not path.exists():
+            raise CodesError(
+                f'{others[0]} is there already: go on with format="{others[0].suffix[1:]}".',
+                file=others[0].name,
+            )
+        has: set[str] = set()
+        if path.exists():
+            sheet = files.read_sheet(path)
+            sheets.check_units(sheet, wanted)
+            has = {row.unit for row in sheet.rows}
+        # In the coder's own order, so that fatigue falls on different texts.
+        lacking[path] = sorted(
+            set(wanted) - has, key=lambda u: samples.order_key(u, coder, "order")
+        )
+        gone = next((unit for unit in lacking[path] if unit not in cells), None)
+        if gone is not None:
+            raise CodesError(
+                f"The unit {gone} was drawn into {folder} before, {path.name} does not have it, "
+                "and no row of the frame has its text any more. Give the frame as it was.",
+                file=path.name,
+                unit=gone,
+            )
+        if path.exists() and lacking[path]:
+            files.check_closed(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise CodesError(f"{folder} cannot be made: {e.strerror or e}.", file=DESIGN) from None
+    designs.write_design(folder, design)
+    for path, units in lacking.items():
+        _write_rows(path, task, [], [_row(task, unit, cells) for unit in units])
+
+
+def _write_settle(
+    folder: Path,
+    task: Task,
+    cells: Cells,
+    by_coder: Mapping[str, Mapping[str, str]],
+    disputed: Sequence[str],
+) -> None:
+    """Write the disputed units, or add them to the file of earlier decisions."""
+    path = folder / f"codes_{SETTLE}.xlsx"
+    if not path.exists():
+        files.check_extra()
+    has = {row.unit for row in files.read_sheet(path).rows} if path.exists() else set()
+    rows = [
+        _row(task, unit, cells)
+        | {f"{sheets.CODE}_{coder}": codes.get(unit, "") for coder, codes in by_coder.items()}
+        for unit in sorted(set(disputed) - has)
+    ]
+    _write_rows(path, task, [f"{sheets.CODE}_{coder}" for coder in by_coder], rows)
+
+
+def _row(task: Task, unit: str, cells: Cells) -> dict[str, str]:
+    texts = zip(task.show, cells[unit], strict=True)
+    return {sheets.UNIT: unit, **{name: text or "" for name, text in texts}}
+
+
+def _write_rows(
+    path: Path, task: Task, codes: Sequence[str], rows: Sequence[Mapping[str, str]]
+) -> None:
+    """Write a file for coders, or add rows to it."""
+    if not path.exists():
+        header = [sheets.UNIT, *task.show, *codes, sheets.CODE, sheets.NOTE]
+        files.write_sheet(path, header, rows, task.labels)
+    elif rows:
+        files.add_rows(path, rows, task.labels)
+
+
+def _warn(text: str, stacklevel: int) -> None:
+    warnings.warn(text, CodesWarning, stacklevel=stacklevel)

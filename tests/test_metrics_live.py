@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nyu_llm_frames.research import confusion_metrics as ours
+from nyu_llm_frames.research.comparison import holm, mcnemar
 from nyu_llm_frames.research.evaluation import evaluate
-from nyu_llm_frames.research.intervals import holm, mcnemar, wilson
+from nyu_llm_frames.research.intervals import wilson
 
 theirs = pytest.importorskip("sklearn.metrics")
 pytestmark = [

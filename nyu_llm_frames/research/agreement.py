@@ -6,38 +6,40 @@ Comes in: a frame and columns, gaps allowed. Goes out: an `Agreement`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from nyu_llm_frames._shared.wording import count
 from nyu_llm_frames.errors import CodesError, ConfigurationError
-from nyu_llm_frames.research.agreement_statistics import (
-    Statistic,
-    jaccard_distance,
-    of_classes,
-    of_distances,
-    of_equality,
-    of_numbers,
-    ratio_distance,
+from nyu_llm_frames.research import agreement_statistics as statistics
+from nyu_llm_frames.research import result_cards as cards
+from nyu_llm_frames.research.arithmetic import Bools, Ints
+from nyu_llm_frames.research.coding import by_group
+from nyu_llm_frames.research.intervals import (
+    Bootstrap,
+    Row,
+    bootstrap_rows,
+    metric_frame,
+    wilson_row,
 )
-from nyu_llm_frames.research.coding import group_keys
-from nyu_llm_frames.research.evaluation import check_sampling
-from nyu_llm_frames.research.intervals import wilson
-from nyu_llm_frames.research.labels import as_numbers, as_set, column, encode, kind_of
-from nyu_llm_frames.research.metric_tables import Draw, Row, add_note, bootstrap_rows, metric_frame
-from nyu_llm_frames.research.resampling import Sample
-from nyu_llm_frames.research.row_agreement import row_table
-from nyu_llm_frames.research.set_metrics import indicators
+from nyu_llm_frames.research.labels import (
+    Column,
+    as_numbers,
+    as_sets,
+    column,
+    encode,
+    kind_of,
+    used_labels,
+)
+from nyu_llm_frames.research.resampling import Sample, Statistics
 
-Floats = np.ndarray[Any, np.dtype[np.float64]]
-Ints = np.ndarray[Any, np.dtype[np.int64]]
 
-
-@dataclass(frozen=True, eq=False)
-class Agreement:
+@dataclass(frozen=True, eq=False, repr=False)
+class Agreement(cards.Result):
     """
     How far columns agree.
 
@@ -67,23 +69,37 @@ class Agreement:
     kind: str
     level: float
     columns: tuple[str, ...]
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...]
 
     def plot(self) -> Any:
         """Draw the coefficients with intervals and how many rows agree; return Axes."""
         from nyu_llm_frames.research.result_plots import plot_agreement
 
-        return plot_agreement(self)
+        return plot_agreement(self.columns, self.metrics, self.rows, self.pairs, self.level)
 
-    def __repr__(self) -> str:
-        from nyu_llm_frames.research.result_cards import agreement_card
-
-        return agreement_card(self).text()
-
-    def _repr_html_(self) -> str:
-        from nyu_llm_frames.research.result_cards import agreement_card
-
-        return agreement_card(self).html()
+    def _card(self) -> cards.Card:
+        rows, pairs = self.rows, self.pairs
+        tied = int((rows["majority"].isna() & (rows["answered"] > 0)).sum())
+        facts = [
+            ("columns", ", ".join(self.columns)),
+            ("rows", f"{len(rows):,}"),
+            ("unanimous", f"{int(((rows['share'] == 1) & (rows['answered'] > 1)).sum()):,}"),
+            ("tied", f"{tied:,}"),
+            ("kind", self.kind),
+        ]
+        last = str(pairs.columns[-1])
+        shown = {
+            "n": [f"{n:,}" for n in pairs["n"]],
+            "agreement": cards.numbers(pairs["agreement"]),
+            cards.percent(self.level): cards.intervals(pairs),
+            last: cards.numbers(pairs[last]),
+        }
+        tables = [
+            ("", cards.metric_texts(self.metrics, self.level)),
+            ("Pairs", pd.DataFrame(shown, index=pairs.index)),
+        ]
+        title = f"Agreement of {count(len(self.columns), 'column')}"
+        return cards.Card(title, facts, tables, self.notes)
 
 
 def agreement(
@@ -98,36 +114,27 @@ def agreement(
     seed: int = 0,
 ) -> Agreement:
     """Measure how far columns agree; see ``df.llm.agreement``."""
-    check_sampling(resamples, level, seed)
+    draw = Bootstrap(resamples, level, seed)
     names = _names(frame, columns, output)
     values = [column(frame, name, "columns") for name in names]
     kind_ = "ratio" if kind == "ratio" else kind_of(values, kind)
-    codes, labels, order, numbers = _codes(values, kind_)
+    codes, labels, order = _codes(values, kind_)
     if not (codes >= 0).any():
         raise CodesError(f"No row of {', '.join(names)} has a value.")
-    draw = (resamples, level, seed)
-    metrics = _metrics(codes, labels, numbers, kind_, draw)
-    groups = None
-    if by is not None:
-        key, group_names = group_keys(frame, by)
-        tables = {}
-        for g in range(len(group_names)):
-            rows = key == g
-            inside = None if numbers is None else numbers[rows]
-            tables[g] = _metrics(codes[rows], labels, inside, kind_, draw)
-        groups = pd.concat(
-            list(tables.values()), keys=list(group_names), names=list(group_names.names)
-        )
-    notes = [order] if order and kind_ == "ordinal" else []
+
+    def metrics(rows: Bools) -> pd.DataFrame:
+        return _metrics(codes[rows], labels, kind_, draw)
+
+    every = np.ones(len(frame), dtype=bool)
     return Agreement(
-        metrics=metrics,
-        rows=row_table(frame.index, values, codes, labels),
-        pairs=_pairs(names, codes, len(labels), numbers, level),
-        by=groups,
+        metrics=metrics(every),
+        rows=_row_table(frame.index, values, codes, labels),
+        pairs=_pairs(names, codes, labels, kind_, level),
+        by=None if by is None else by_group(frame, by, every, metrics),
         kind=kind_,
         level=float(level),
         columns=tuple(names),
-        notes=tuple(notes),
+        notes=(order,) if order and kind_ == "ordinal" else (),
     )
 
 
@@ -150,120 +157,149 @@ def _names(frame: pd.DataFrame, columns: Sequence[str] | None, output: str) -> l
     return names
 
 
-def _codes(
-    values: Sequence[pd.Series[Any]], kind: str
-) -> tuple[Ints, list[Any], str, Floats | None]:
-    """Return classes as numbers, n x k, the classes, their order in words, and numbers as such."""
+def _codes(values: Sequence[Column], kind: str) -> tuple[Ints, list[Any], str]:
+    """Return classes as numbers, n x k, the classes, and their order in words."""
     if kind in ("numeric", "ratio"):
         numbers = np.column_stack([as_numbers(v) for v in values])
         known = ~np.isnan(numbers)
         distinct, inverse = np.unique(numbers[known], return_inverse=True)
         codes = np.full(numbers.shape, -1, dtype=np.int64)
         codes[known] = inverse
-        return codes, list(distinct), "", numbers
+        return codes, list(distinct), ""
     if kind == "set":
-        texts = [
+        values = [
             pd.Series(
-                [
-                    ";".join(sorted(as_set(c))) if known else None
-                    for c, known in zip(v.astype(object), v.notna(), strict=True)
-                ],
-                dtype=object,
-                name=v.name,
+                [None if s is None else ";".join(sorted(s)) for s in as_sets(v)], dtype=object
             )
             for v in values
         ]
-        classes = encode(texts)
-        return np.column_stack(classes.codes), list(classes.labels), "", None
     classes = encode(values)
     order = "" if classes.declared else f"order of classes: {classes.order}"
-    return np.column_stack(classes.codes), list(classes.labels), order, None
+    return np.column_stack(classes.codes), list(classes.labels), order
+
+
+# --- coefficients -----------------------------------------------------------------------------
+def _metrics(codes: Ints, labels: Sequence[Any], kind: str, draw: Bootstrap) -> pd.DataFrame:
+    """Return all coefficients of rows; resampled are distinct rows of codes."""
+    answered = (codes >= 0).sum(1)
+    n, whole = int((answered >= 2).sum()), int((answered == codes.shape[1]).sum())
+    if not n:
+        empty = Row(note="no row has two values")
+        return metric_frame({"agreement": empty, "alpha": empty})
+    one = len(np.unique(codes[codes >= 0])) == 1
+    if kind != "ordinal":
+        codes, labels = used_labels(codes, labels)
+    rows: dict[str, Row] = {}
+    for sample, read in _statistics(*_patterns(codes), labels, kind):
+        rows |= bootstrap_rows(sample, read, n, draw)
+    for name, row in rows.items():
+        if name == "ICC(2,1)":
+            row = replace(row, n=whole)
+        if np.isnan(row.estimate):
+            row = row.noted("one class only" if one else "nothing varies")
+        elif name == "AC1" and one:
+            row = row.noted("one class only: agreement is complete")
+        rows[name] = row
+    return metric_frame(rows)
 
 
 def _patterns(codes: Ints) -> tuple[Ints, Ints]:
     """Return the distinct rows of codes, and how often each occurs."""
     k = int(codes.max(initial=0)) + 2
-    if k ** codes.shape[1] < 2**62:
-        key = np.zeros(len(codes), dtype=np.int64)
-        for j in range(codes.shape[1]):
-            key = key * k + codes[:, j] + 1
-        distinct, counts = np.unique(key, return_counts=True)
-        parts = []
-        for _ in range(codes.shape[1]):
-            distinct, part = np.divmod(distinct, k)
-            parts.append(part - 1)
-        return np.column_stack(parts[::-1]), counts
-    rows, counts = np.unique(codes, axis=0, return_counts=True)
-    return rows, counts
-
-
-def _metrics(
-    codes: Ints, labels: Sequence[Any], numbers: Floats | None, kind: str, draw: Draw
-) -> pd.DataFrame:
-    """Return all coefficients of rows; resampled are distinct rows of codes."""
-    used = np.unique(codes[codes >= 0])
-    if kind != "ordinal" and len(used) < len(labels):
-        place = np.full(len(labels) + 1, -1, dtype=np.int64)
-        place[used] = np.arange(len(used))
-        codes, labels = place[codes], [labels[i] for i in used]
-    patterns, times = _patterns(codes)
-    paired = (codes >= 0).sum(1) >= 2
-    n, whole = int(paired.sum()), int((codes >= 0).all(1).sum())
-    rows: dict[str, Row] = {}
-    if not n:
-        empty = Row(np.nan, np.nan, np.nan, "", 0, "no row has two values")
-        return metric_frame({"agreement": empty, "alpha": empty})
-    for sample, statistic in _statistics(patterns, times, labels, kind):
-        rows |= bootstrap_rows(sample, statistic, {"": n, "ICC(2,1)": whole}, draw)
-    one = len(used) == 1
-    for name, row in rows.items():
-        if np.isnan(row.estimate):
-            rows[name] = add_note(row, "one class only" if one else "nothing varies")
-        elif name == "AC1" and one:
-            rows[name] = add_note(row, "one class only: agreement is complete")
-    return metric_frame(rows)
+    columns = codes.shape[1]
+    if k**columns >= 2**62:
+        rows, counts = np.unique(codes, axis=0, return_counts=True)
+        return rows, counts
+    powers = k ** np.arange(columns)[::-1]  # each row as one number: ten times as fast
+    keys, counts = np.unique((codes + 1) @ powers, return_counts=True)
+    return keys[:, None] // powers % k - 1, counts
 
 
 def _statistics(
     patterns: Ints, times: Ints, labels: Sequence[Any], kind: str
-) -> list[tuple[Sample, Statistic]]:
-    """Return the sample, and the function that computes statistics from its resampled sums."""
+) -> list[tuple[Sample, Statistics]]:
+    """Return samples, each with the function that computes statistics from its resampled sums."""
     if kind in ("nominal", "ordinal"):
-        return [of_classes(patterns, times, len(labels), ordinal=kind == "ordinal")]
-    both = [of_equality(patterns, times)]
+        return [statistics.of_classes(patterns, times, len(labels), ordinal=kind == "ordinal")]
+    both = [statistics.of_equality(patterns, times)]
     if kind == "numeric":
-        return [*both, of_numbers(patterns, times, np.asarray(labels, dtype=np.float64))]
+        return [*both, statistics.of_numbers(patterns, times, np.asarray(labels, dtype=np.float64))]
     if kind == "ratio":
-        numbers = np.asarray(labels, dtype=np.float64)
-        return [*both, of_distances(patterns, times, len(numbers), ratio_distance(numbers))]
-    sets = [frozenset(t for t in str(text).split(";") if t) for text in labels]
-    held = indicators(sets, sorted({label for s in sets for label in s}))
-    return [*both, of_distances(patterns, times, len(sets), jaccard_distance(held))]
+        distance = statistics.ratio_distance(np.asarray(labels, dtype=np.float64))
+    else:
+        sets = [frozenset(t for t in str(text).split(";") if t) for text in labels]
+        distance = statistics.jaccard_distance(
+            statistics.indicators(sets, sorted(frozenset().union(*sets)))
+        )
+    return [*both, statistics.of_distances(patterns, times, len(labels), distance)]
 
 
 def _pairs(
-    names: Sequence[str], codes: Ints, k: int, numbers: Floats | None, level: float
+    names: Sequence[str], codes: Ints, labels: Sequence[Any], kind: str, level: float
 ) -> pd.DataFrame:
     """Return how each pair of columns agrees, on the rows that have both."""
     out = []
     for i, j in combinations(range(len(names)), 2):
-        both = (codes[:, i] >= 0) & (codes[:, j] >= 0)
-        a, b = codes[both, i], codes[both, j]
+        a, b = codes[(codes[:, [i, j]] >= 0).all(1)][:, [i, j]].T
         n, right = len(a), int((a == b).sum())
-        low, high = wilson(right, n, level)
-        row: dict[str, Any] = {
-            "n": n,
-            "agreement": right / n if n else np.nan,
-            "low": float(low),
-            "high": float(high),
-        }
-        if numbers is None:
-            expected = (np.bincount(a, minlength=k) * np.bincount(b, minlength=k)).sum() / max(n, 1)
-            row["kappa"] = (right - expected) / (n - expected) if n > expected else np.nan
-        else:
-            x, y = numbers[both, i], numbers[both, j]
+        share = wilson_row(right, n, level)
+        row = {"n": n, "agreement": share.estimate, "low": share.low, "high": share.high}
+        if kind in ("numeric", "ratio"):
+            x, y = np.asarray(labels)[a], np.asarray(labels)[b]
             varies = n > 1 and np.ptp(x) > 0 and np.ptp(y) > 0
             row["Pearson"] = float(np.corrcoef(x, y)[0, 1]) if varies else np.nan
+        else:
+            k = len(labels)
+            expected = (np.bincount(a, minlength=k) * np.bincount(b, minlength=k)).sum() / max(n, 1)
+            row["kappa"] = (right - expected) / (n - expected) if n > expected else np.nan
         out.append(row)
     index = pd.MultiIndex.from_tuples(list(combinations(names, 2)), names=["a", "b"])
     return pd.DataFrame(out, index=index)
+
+
+# --- the values of each row -------------------------------------------------------------------
+def _row_table(
+    index: pd.Index[Any], values: Sequence[Column], codes: Ints, labels: Sequence[Any]
+) -> pd.DataFrame:
+    """Return ``answered, majority, share, flips, entropy`` of each row of classes, n x k."""
+    known = codes >= 0
+    answered = known.sum(1)
+    # How often each value stands in its row; 0 for a gap.
+    times = np.column_stack([((codes == own[:, None]) & known).sum(1) for own in codes.T])
+    best = times.max(1)
+    winner = codes[np.arange(len(codes)), times.argmax(1)]
+    winner[(times == best[:, None]).sum(1) != best] = -1  # several classes are as frequent
+    inverse_share = np.divide(answered[:, None], times, out=np.ones(codes.shape), where=known)
+    bits = np.log2(inverse_share).sum(1)
+    flips = np.zeros(len(codes), dtype=np.int64)
+    last = codes[:, 0].copy()
+    for here in codes.T[1:]:
+        flips += (last >= 0) & (here >= 0) & (last != here)
+        last = np.where(here >= 0, here, last)
+    return pd.DataFrame(
+        {
+            "answered": answered,
+            "majority": _majority(index, values, codes, winner, labels),
+            "share": np.where(answered > 0, best / np.maximum(answered, 1), np.nan),
+            "flips": flips,
+            "entropy": np.where(answered > 0, bits / np.maximum(answered, 1), np.nan),
+        },
+        index=index,
+    )
+
+
+def _majority(
+    index: pd.Index[Any],
+    values: Sequence[Column],
+    codes: Ints,
+    winner: Ints,
+    labels: Sequence[Any],
+) -> Column:
+    """Take each winning value from the first column that has it; text where dtypes differ."""
+    if len({str(v.dtype) for v in values}) > 1:
+        texts = np.array([*map(str, labels), None], dtype=object)
+        return pd.Series(texts[winner], index=index, dtype="string")
+    out = values[0].set_axis(index).where(codes[:, 0] == winner)
+    for own, given in zip(codes.T[1:], values[1:], strict=True):
+        out = out.where(own != winner, given.set_axis(index))
+    return out.where(winner >= 0)

@@ -6,7 +6,7 @@ beside it: ``{truth}_pi``, ``_stratum``, ``_use``, ``_unit``. Goes out: a `Codin
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,50 +15,35 @@ import pandas as pd
 
 from nyu_llm_frames._shared.wording import count
 from nyu_llm_frames.errors import CodesError, ConfigurationError
-from nyu_llm_frames.research.labels import column
-
-Floats = np.ndarray[Any, np.dtype[np.float64]]
-Ints = np.ndarray[Any, np.dtype[np.int64]]
-Bools = np.ndarray[Any, np.dtype[np.bool_]]
+from nyu_llm_frames.research.arithmetic import Bools, Floats, Ints
+from nyu_llm_frames.research.labels import Column, column
+from nyu_llm_frames.research.resampling import Rows, shared_units
 
 MISSING = "(missing)"
 
 
 @dataclass(frozen=True, slots=True)
 class Coding:
-    """The design of a column of codes; arrays as long as the frame.
+    """The design of a column of codes; arrays as long as the frame."""
 
-    Attributes
-    ----------
-    coded : numpy.ndarray of bool
-        Rows with a code that counts.
-    drawn : numpy.ndarray of bool
-        Rows that were to be coded.
-    pi : numpy.ndarray or None
-        Probability of being drawn, NaN where it is not given.
-    strata : numpy.ndarray of int
-    units : numpy.ndarray of int or None
-        Rows with the same number show the coder the same text.
-    """
-
-    coded: Bools
-    drawn: Bools
-    pi: Floats | None
+    coded: Bools  # rows with a code that counts
+    drawn: Bools  # rows that were to be coded
+    pi: Floats | None  # probability of being drawn, NaN where it is not given
     strata: Ints
-    units: Ints | None
+    units: Ints | None  # rows with the same number show the coder the same text
 
-    def weights(self, rows: Bools) -> Floats:
-        """Return 1 / pi of some rows, scaled to the mean 1."""
-        n = int(rows.sum())
-        if self.pi is None or not n:
-            return np.ones(n)
-        w = 1 / self.pi[rows]
-        if (w == w[0]).all():
-            return np.ones(n)
-        return np.asarray(w * (n / np.sort(w).sum()))
+    def where(self, use: Bools) -> Rows:
+        """Return how some rows were drawn."""
+        n = int(use.sum())
+        weight = np.ones(n)
+        if self.pi is not None and n:
+            w = 1 / self.pi[use]
+            if (w != w[0]).any():
+                weight = np.asarray(w * (n / np.sort(w).sum()))
+        return Rows(weight, self.strata[use], shared_units(self.units, use))
 
 
-def groups(values: pd.Series[Any]) -> tuple[Ints, list[str]]:
+def _groups(values: Column) -> tuple[Ints, list[str]]:
     """Number the values of a column, in the order of their text; a missing value is a group."""
     codes, uniques = pd.factorize(values, use_na_sentinel=False)
     names = [MISSING if pd.isna(u) else str(u) for u in uniques]
@@ -77,17 +62,8 @@ def read_coding(
     """
     Read the design of a column of codes.
 
-    Parameters
-    ----------
-    pi : str or float, optional
-        Column, or one probability for all rows; default ``{truth}_pi`` when it is there.
-    use : {"test", "all"}
-        "test" leaves out rows with another ``{truth}_use``.
-
-    Raises
-    ------
-    MissingColumnError, ConfigurationError, CodesError
-        A column that is not there; a probability that is none.
+    `pi` is a column or one probability for all rows, by default ``{truth}_pi``; "test" leaves out
+    rows with another ``{truth}_use``.
     """
     if use not in ("test", "all"):
         raise ConfigurationError(f"use must be 'test' or 'all', not {use!r}.")
@@ -107,7 +83,7 @@ def read_coding(
         _check_probabilities(frame, probability, drawn & coded)
     strata = np.zeros(len(frame), dtype=np.int64)
     if f"{truth}_stratum" in frame.columns:
-        strata, _ = groups(column(frame, f"{truth}_stratum"))
+        strata, _ = _groups(column(frame, f"{truth}_stratum"))
     units = None
     if f"{truth}_unit" in frame.columns:
         named = column(frame, f"{truth}_unit")
@@ -119,9 +95,9 @@ def read_coding(
 
 def _probability(frame: pd.DataFrame, truth: str, pi: str | float | None) -> Floats | None:
     if pi is None:
-        pi = f"{truth}_pi" if f"{truth}_pi" in frame.columns else None
-    if pi is None:
-        return None
+        if f"{truth}_pi" not in frame.columns:
+            return None
+        pi = f"{truth}_pi"
     if isinstance(pi, str):
         return np.asarray(pd.to_numeric(column(frame, pi, "pi").astype(object)), dtype=np.float64)
     if isinstance(pi, bool) or not isinstance(pi, int | float | np.number):
@@ -149,15 +125,23 @@ def group_keys(
 ) -> tuple[Ints, pd.Index[Any]]:
     """Number the groups of one column or several, in order, and name them."""
     names = [by] if isinstance(by, str) else list(by)
-    parts = [groups(column(frame, name, argument)) for name in names]
-    key = np.zeros(len(frame), dtype=np.int64)
-    for codes, labels in parts:
-        key = key * len(labels) + codes
-    distinct, inverse = np.unique(key, return_inverse=True)
-    columns: list[list[str]] = []
-    for _, labels in reversed(parts):
-        distinct, here = np.divmod(distinct, len(labels))
-        columns.append([labels[i] for i in here])
+    codes, labels = zip(*(_groups(column(frame, name, argument)) for name in names), strict=True)
+    distinct, key = np.unique(np.column_stack(codes), axis=0, return_inverse=True)
+    columns = [[own[i] for i in here] for own, here in zip(labels, distinct.T, strict=True)]
     if len(names) == 1:
-        return inverse, pd.Index(columns[0], name=names[0])
-    return inverse, pd.MultiIndex.from_arrays(columns[::-1], names=names)
+        return key.ravel(), pd.Index(columns[0], name=names[0])
+    return key.ravel(), pd.MultiIndex.from_arrays(columns, names=names)
+
+
+def by_group(
+    frame: pd.DataFrame,
+    by: str | Sequence[str],
+    rows: Bools,
+    table: Callable[[Bools], pd.DataFrame],
+) -> pd.DataFrame:
+    """Stack the tables of all groups that have some of the rows."""
+    key, groups = group_keys(frame, by)
+    inside = [rows & (key == g) for g in range(len(groups))]
+    kept = [g for g, own in enumerate(inside) if own.any()]
+    tables = [table(inside[g]) for g in kept]
+    return pd.concat(tables, keys=list(groups[kept]), names=list(groups.names))

@@ -5,6 +5,7 @@ Comes in: hand codes and columns of answers. Goes out: a row for each pair.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import combinations
 from typing import Any
@@ -12,14 +13,85 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from nyu_llm_frames.research.arithmetic import Floats
 from nyu_llm_frames.research.coding import Coding
-from nyu_llm_frames.research.intervals import holm, mcnemar, percentiles
-from nyu_llm_frames.research.labels import Kind, as_numbers, as_set, encode
-from nyu_llm_frames.research.resampling import distributions, of_cells, of_rows
-
-Floats = np.ndarray[Any, np.dtype[np.float64]]
+from nyu_llm_frames.research.intervals import Bootstrap, Row, bootstrap_rows
+from nyu_llm_frames.research.labels import Column, Kind, as_numbers, as_sets, encode
+from nyu_llm_frames.research.resampling import of_cells, of_rows
 
 
+def compare(
+    frame: pd.DataFrame,
+    codes: Column,
+    answers: Sequence[Column],
+    kind: Kind,
+    coding: Coding,
+    output: str,
+    draw: Bootstrap,
+) -> pd.DataFrame:
+    """
+    Compare each pair of columns of answers.
+
+    The difference is that of accuracies, a - b, or for numbers that of mean absolute errors; its
+    interval is a paired bootstrap within strata. For numbers "right" is closer to the code. The
+    tests count coded rows, unweighted: McNemar's, exact, and Holm's correction over the pairs.
+    """
+    wrong = [_errors(kind, codes, a) for a in answers]
+    names = [str(a.name) for a in answers]
+    table = []
+    for i, j in combinations(range(len(answers)), 2):
+        use = coding.coded & ~np.isnan(wrong[i]) & ~np.isnan(wrong[j])
+        a, b, rows = wrong[i][use], wrong[j][use], coding.where(use)
+        if kind == "numeric":
+            cells = np.where(a == b, 3, np.where(a < b, 1, 2))
+            sample = of_rows(np.column_stack([(a - b) * rows.weight, rows.weight]), rows)
+
+            def difference(sums: Floats) -> dict[str, Floats]:
+                return {"difference": sums[..., 0] / sums[..., 1]}
+        else:
+            cells = (2 * a + b).astype(np.int64)
+            sample = of_cells(cells, rows, 4)
+
+            def difference(sums: Floats) -> dict[str, Floats]:
+                return {"difference": (sums[..., 1] - sums[..., 2]) / sums.sum(-1)}
+
+        n = [int((cells == c).sum()) for c in range(4)]
+        p, z2 = mcnemar(n[1], n[2])
+        found = bootstrap_rows(sample, difference, len(a), draw)["difference"] if len(a) else Row()
+        row: dict[str, Any] = {
+            "n": len(a), "both_right": n[0], "only_a": n[1], "only_b": n[2], "both_wrong": n[3],
+            "difference": found.estimate, "low": found.low, "high": found.high,
+            "mcnemar_p": p, "holm_p": p, "mcnemar_z2": z2,
+        }  # fmt: skip
+        for side, name in (("a", names[i]), ("b", names[j])):
+            row[f"cost_{side}"] = _total(frame, name, output, ["cost"])
+            tokens = ["prompt_tokens", "completion_tokens"]
+            row[f"tokens_{side}"] = _total(frame, name, output, tokens)
+        table.append(row)
+    if not table:
+        return pd.DataFrame()
+    pairs = list(combinations(names, 2))
+    out = pd.DataFrame(table, index=pd.MultiIndex.from_tuples(pairs, names=["a", "b"]))
+    out["holm_p"] = holm(out["mcnemar_p"].to_numpy())
+    return out
+
+
+def _errors(kind: Kind, codes: Column, answers: Column) -> Floats:
+    """Return the error of each answer: 0 or 1, or a distance; NaN where there is no answer."""
+    if kind == "numeric":
+        return np.abs(as_numbers(codes) - as_numbers(answers))
+    both = (codes.notna() & answers.notna()).to_numpy(dtype=bool)
+    out = np.full(len(codes), np.nan)
+    if kind == "set":
+        sets = zip(as_sets(codes[both]), as_sets(answers[both]), strict=True)
+        out[both] = [x != y for x, y in sets]
+    else:
+        x, y = encode([codes, answers]).codes
+        out[both] = (x != y)[both]
+    return out
+
+
+# --- details of requests ----------------------------------------------------------------------
 def details_of(frame: pd.DataFrame, name: str, output: str, detail: str) -> str | None:
     """
     Return the column of a detail that belongs to a column of answers.
@@ -29,10 +101,8 @@ def details_of(frame: pd.DataFrame, name: str, output: str, detail: str) -> str 
     """
     parts = str(name).split("_")
     stems = ["_".join(parts[:i]) for i in range(len(parts), 0, -1)]
-    for stem in (*stems, output):
-        if f"{stem}_{detail}" in frame.columns:
-            return f"{stem}_{detail}"
-    return None
+    candidates = (f"{stem}_{detail}" for stem in (*stems, output))
+    return next((c for c in candidates if c in frame.columns), None)
 
 
 def _total(frame: pd.DataFrame, name: str, output: str, details: Sequence[str]) -> float:
@@ -45,79 +115,36 @@ def _total(frame: pd.DataFrame, name: str, output: str, details: Sequence[str]) 
     return float(sum(pd.to_numeric(once[c]).sum() for c in found))
 
 
-def _errors(kind: Kind, codes: pd.Series[Any], answers: pd.Series[Any]) -> Floats:
-    """Return the error of each answer: 0 or 1, or a distance; NaN where there is no answer."""
-    if kind == "numeric":
-        return np.abs(as_numbers(codes) - as_numbers(answers))
-    both = (codes.notna() & answers.notna()).to_numpy(dtype=bool)
-    out = np.full(len(codes), np.nan)
-    if kind == "set":
-        a, b = codes[both].astype(object), answers[both].astype(object)
-        out[both] = [as_set(x) != as_set(y) for x, y in zip(a, b, strict=True)]
-    else:
-        x, y = encode([codes, answers]).codes
-        out[both] = (x != y)[both]
-    return out
-
-
-def compare(
-    frame: pd.DataFrame,
-    codes: pd.Series[Any],
-    answers: Sequence[pd.Series[Any]],
-    kind: Kind,
-    coding: Coding,
-    output: str,
-    draw: tuple[int, float, int],
-) -> pd.DataFrame:
+# --- tests ------------------------------------------------------------------------------------
+def mcnemar(only_a: int, only_b: int) -> tuple[float, float]:
     """
-    Compare each pair of columns of answers.
+    Return the exact p value of McNemar's test and the squared z.
 
-    The difference is that of accuracies, a - b, or for numbers that of mean absolute errors; its
-    interval is a paired bootstrap within strata. For numbers "right" is closer to the code. The
-    tests count coded rows, unweighted: McNemar's, exact, and Holm's correction over the pairs.
+    Exact: twice the smaller binomial tail of the discordant pairs. Source: Agresti, Categorical
+    Data Analysis, 2nd ed., 10.1.
+
+    Examples
+    --------
+    >>> p, z2 = mcnemar(86, 150)
+    >>> f"{p:.4e} {z2:.4f}"
+    '3.7159e-05 17.3559'
     """
-    resamples, level, seed = draw
-    wrong = [_errors(kind, codes, a) for a in answers]
-    rows = []
-    for i, j in combinations(range(len(answers)), 2):
-        use = coding.coded & ~np.isnan(wrong[i]) & ~np.isnan(wrong[j])
-        a, b, weight = wrong[i][use], wrong[j][use], coding.weights(use)
-        units = None if coding.units is None else coding.units[use]
-        if kind == "numeric":
-            cells = np.where(a == b, 3, np.where(a < b, 1, 2))
-            both = np.column_stack([(a - b) * weight, weight])
-            sample = of_rows(both, coding.strata[use], units)
+    n, least = only_a + only_b, min(only_a, only_b)
+    if not n:
+        return 1.0, 0.0
+    steps = np.log(np.arange(1, n + 1, dtype=np.float64))
+    factorial = np.concatenate([[0.0], np.cumsum(steps)])
+    k = np.arange(least + 1)
+    log_tail = factorial[n] - factorial[k] - factorial[n - k] - n * math.log(2)
+    tail = float(np.exp(log_tail).sum())
+    return min(1.0, 2 * tail), (only_a - only_b) ** 2 / n
 
-            def difference(sums: Floats) -> dict[str, Floats]:
-                return {"difference": sums[..., 0] / sums[..., 1]}
-        else:
-            cells = (2 * a + b).astype(np.int64)
-            sample = of_cells(cells, weight, coding.strata[use], units, 4)
 
-            def difference(sums: Floats) -> dict[str, Floats]:
-                return {"difference": (sums[..., 1] - sums[..., 2]) / sums.sum(-1)}
-
-        n = [int((cells == c).sum()) for c in range(4)]
-        p, z2 = mcnemar(n[1], n[2])
-        row: dict[str, Any] = {
-            "n": len(a), "both_right": n[0], "only_a": n[1], "only_b": n[2], "both_wrong": n[3],
-            "difference": np.nan, "low": np.nan, "high": np.nan, "mcnemar_p": p, "mcnemar_z2": z2,
-        }  # fmt: skip
-        if len(a):
-            row["difference"] = float(difference(sample.sums())["difference"])
-            drawn = distributions(sample, difference, resamples, seed)["difference"]
-            row["low"], row["high"], _ = percentiles(drawn, level)
-        for side, k in (("a", i), ("b", j)):
-            name = str(answers[k].name)
-            row[f"cost_{side}"] = _total(frame, name, output, ["cost"])
-            tokens = ["prompt_tokens", "completion_tokens"]
-            row[f"tokens_{side}"] = _total(frame, name, output, tokens)
-        rows.append(row)
-    pairs = list(combinations([str(a.name) for a in answers], 2))
-    index = pd.MultiIndex.from_tuples(pairs, names=["a", "b"]) if pairs else None
-    out = pd.DataFrame(rows, index=index)
-    if len(out):
-        out.insert(
-            list(out.columns).index("mcnemar_p") + 1, "holm_p", holm(out["mcnemar_p"].to_numpy())
-        )
+def holm(p: Floats) -> Floats:
+    """Return p values adjusted for all of them. Source: Holm 1979, Scand. J. Statist. 6, 65-70."""
+    p = np.asarray(p, dtype=np.float64)
+    order = np.argsort(p, kind="stable")
+    scaled = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+    out = np.empty_like(p)
+    out[order] = np.minimum(scaled, 1.0)
     return out

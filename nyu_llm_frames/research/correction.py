@@ -5,32 +5,33 @@ Comes in: a frame, a formula, and columns of hand codes. Goes out: a `Correction
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
 
 from nyu_llm_frames._shared.wording import count
 from nyu_llm_frames.errors import CodesError, ConfigurationError
+from nyu_llm_frames.research import result_cards as cards
+from nyu_llm_frames.research.arithmetic import Bools, Floats, Ints
 from nyu_llm_frames.research.coding import Coding, group_keys, read_coding
 from nyu_llm_frames.research.design_matrix import Design, build
-from nyu_llm_frames.research.intervals import critical_value
+from nyu_llm_frames.research.intervals import FEW, check_level, critical_value
 from nyu_llm_frames.research.labels import UNANSWERED, column
 
-Floats = np.ndarray[Any, np.dtype[np.float64]]
-Ints = np.ndarray[Any, np.dtype[np.int64]]
-Bools = np.ndarray[Any, np.dtype[np.bool_]]
+if TYPE_CHECKING:  # scipy comes with the extra
+    from nyu_llm_frames.research.estimating_equations import Solution
 
-FEW, ENOUGH = 10, 20
-"""Coded cases of a class: a warning below the first, tuned lambda from the second on."""
-_SHARE = 1e-9
+ENOUGH = 20
+"""Coded cases of each class from which on lambda is tuned."""
 _FEW_CLUSTERS = 30
+_ESTIMATES = ("naive", "human", "corrected")
 
 
-@dataclass(frozen=True, eq=False)
-class Correction:
+@dataclass(frozen=True, eq=False, repr=False)
+class Correction(cards.Result):
     """
     Estimates with the model's labels, with hand codes, and with both.
 
@@ -58,10 +59,10 @@ class Correction:
     coded: int
     clusters: int
     notes: tuple[str, ...]
-    shares: bool = False
-    _most: int = field(repr=False, default=0)
-    _fixed: Floats = field(repr=False, default_factory=lambda: np.zeros(0))
-    _drawn: Floats = field(repr=False, default_factory=lambda: np.zeros(0))
+    shares: bool
+    _most: int
+    _fixed: Floats = field(repr=False)
+    _drawn: Floats = field(repr=False)
 
     def with_codes(self, n: int) -> pd.DataFrame:
         """
@@ -89,20 +90,30 @@ class Correction:
         )
 
     def plot(self) -> Any:
-        """Draw the three estimates of each term with their intervals; return an Axes."""
+        """Draw the three estimates of each term with their intervals; return an array of Axes."""
         from nyu_llm_frames.research.result_plots import plot_correction
 
-        return plot_correction(self)
+        title = f"{self.formula}: {self.coded:,} codes for {count(self.rows, 'row')}"
+        unit = "log odds" if self.family == "logit" else "estimate"
+        unit = "share of rows" if self.shares else unit
+        return plot_correction(self.table, title, self.level, unit, self.shares)
 
-    def __repr__(self) -> str:
-        from nyu_llm_frames.research.result_cards import correction_card
-
-        return correction_card(self).text()
-
-    def _repr_html_(self) -> str:
-        from nyu_llm_frames.research.result_cards import correction_card
-
-        return correction_card(self).html()
+    def _card(self) -> cards.Card:
+        shown: dict[str, list[str]] = {}
+        for which in _ESTIMATES:
+            part = self.table[which]
+            texts = zip(cards.numbers(part["estimate"]), cards.numbers(part["se"]), strict=True)
+            shown[which] = [f"{estimate} ({se})" for estimate, se in texts]
+            shown[f"{which} {cards.percent(self.level)}"] = cards.intervals(part)
+        shown["p"] = list(map(cards.p_value, self.table["corrected"]["p"]))
+        shown["lambda"] = [f"{v:.2f}" for v in self.table["lambda"]]
+        facts = [
+            ("family", self.family),
+            ("rows", f"{self.rows:,}, of which {self.coded:,} coded"),
+            ("clusters", f"{self.clusters:,}"),
+        ]
+        tables = [("Estimates (standard errors)", pd.DataFrame(shown, index=self.table.index))]
+        return cards.Card(self.formula, facts, tables, self.notes)
 
 
 def correct(
@@ -121,62 +132,62 @@ def correct(
         raise ConfigurationError(f"family must be 'ols' or 'logit', not {family!r}.")
     if tune not in ("auto", True, False):
         raise ConfigurationError(f"tune must be 'auto', True or False, not {tune!r}.")
-    if isinstance(level, bool) or not isinstance(level, int | float) or not 0 < level < 1:
-        raise ConfigurationError(f"level must be between 0 and 1, as .95, not {level!r}.")
+    check_level(level)
     if not isinstance(truth, Mapping) or not truth:
         raise ConfigurationError('truth must be a dict, as {"label": "code"}.')
-    coding = _design(frame, truth, pi)
-    design = build(frame, formula, truth, coding.coded, family)
+    coding, pi_ = _sample(frame, truth, pi)
     try:
+        import formulaic  # noqa: F401
+
         from nyu_llm_frames.research import estimating_equations as equations
     except ImportError:
         raise ConfigurationError(
             'df.llm.correct needs formulaic and scipy: pip install "nyu-llm-frames[research]"'
         ) from None
+    design = build(frame, formula, truth, coding.coded, family)
+    clusters, n_clusters = _clusters(frame, cluster, coding)
+    _check_columns(design)
     few = [c for c, n in design.counts.items() if n < FEW]
     enough = min(design.counts.values(), default=int(coding.coded.sum())) >= ENOUGH
     tuned = enough if tune == "auto" else bool(tune)
-    clusters, n_clusters = _clusters(frame, cluster, coding)
-    _check_columns(design)
-    assert coding.pi is not None
-    parts: list[dict[str, Any]] = []
-    notes = list(design.notes)
+    notes = design.notes
+
+    def solved(solve: Callable[..., Solution], *given: Any) -> Solution | None:
+        try:
+            return solve(*given)
+        except equations.NoSolution:
+            return None
+
+    solutions: dict[str, list[Solution | None]] = {which: [] for which in _ESTIMATES}
     for name, (model_y, human_y) in design.outcomes.items():
         problem = equations.Problem(
             design.model_x, model_y, design.usable, design.human_x, human_y,
-            np.flatnonzero(coding.coded), coding.pi[coding.coded], clusters, coding.units, family,
+            np.flatnonzero(coding.coded), pi_[coding.coded], clusters, coding.units, family,
         )  # fmt: skip
-        terms = [name] if design.shares else list(design.terms)
-        zero = np.zeros(len(terms))
-        try:
-            human = equations.corrected(problem, zero)
-        except equations.NoSolution:
-            raise ConfigurationError(_separation(design, human_y)) from None
-        try:
-            naive = equations.naive(problem)
-        except equations.NoSolution:
-            naive = None
+        human = solved(equations.corrected, problem, np.zeros(len(design.terms)))
+        if human is None:
+            raise ConfigurationError(_separation(design, human_y))
+        naive = solved(equations.naive, problem)
+        if naive is None:
             notes.append("no naive estimate: the model's labels are separated or collinear")
         if design.shares and name == UNANSWERED:
-            both = human  # no coder leaves a row without an answer
+            both: Solution | None = human  # no coder leaves a row without an answer
         else:
-            try:
-                both = equations.corrected(problem, tuned, human.estimate)
-            except equations.NoSolution:
-                both = None
-                notes.append("no corrected estimate: too few codes for these terms")
-        parts += _rows(terms, naive, human, both)
+            both = solved(equations.corrected, problem, tuned, human.estimate)
+        if both is None:
+            notes.append("no corrected estimate: too few codes for these terms")
+        for which, found in zip(_ESTIMATES, (naive, human, both), strict=True):
+            solutions[which].append(found)
+    about_few = f"fewer than {FEW} coded cases of {', '.join(few)}" if few else ""
     if few:
-        notes.append(
-            f"fewer than {FEW} coded cases of {', '.join(few)}: intervals are too narrow; code more"
-        )
+        notes.append(f"{about_few}: intervals are too narrow; code more")
     if not tuned and tune == "auto":
         notes.append(f"lambda is 1, since not every class has {ENOUGH} coded cases")
     if n_clusters < _FEW_CLUSTERS:
         notes.append(f"{n_clusters} clusters: too few for these standard errors")
-    table = _table(parts, float(level))
-    note = f"fewer than {FEW} coded cases of {', '.join(few)}" if few else ""
-    table["note", ""] = [note if not design.shares or term in few else "" for term in table.index]
+    terms = list(design.outcomes) if design.shares else list(design.terms)
+    table, fixed, drawn = _table(terms, solutions, level)
+    table["note", ""] = [about_few if not design.shares or term in few else "" for term in terms]
     return Correction(
         table=table,
         formula=formula,
@@ -188,8 +199,8 @@ def correct(
         notes=tuple(notes),
         shares=design.shares,
         _most=_distinct(coding, np.ones(len(frame), dtype=bool)),
-        _fixed=np.array([p["fixed"] for p in parts]),
-        _drawn=np.array([p["drawn"] for p in parts]),
+        _fixed=fixed,
+        _drawn=drawn,
     )
 
 
@@ -198,63 +209,55 @@ def _distinct(coding: Coding, rows: Bools) -> int:
     return int(rows.sum()) if coding.units is None else len(np.unique(coding.units[rows]))
 
 
-def _rows(terms: Sequence[str], naive: Any, human: Any, both: Any) -> list[dict[str, Any]]:
-    out = []
-    for j, term in enumerate(terms):
-        row: dict[str, Any] = {"term": term, "fixed": np.nan, "drawn": np.nan, "lambda": np.nan}
-        for which, found in (("naive", naive), ("human", human), ("corrected", both)):
-            known = found is not None
-            row[which] = (
-                float(found.estimate[j]) if known else np.nan,
-                float(np.sqrt(max(found.covariance[j, j], 0.0))) if known else np.nan,
-            )
-        if both is not None:
-            row["lambda"] = float(both.tuned[j])
-            row["drawn"] = float(both.coding[j, j])
-            row["fixed"] = float(both.covariance[j, j] - both.coding[j, j])
-        out.append(row)
-    return out
-
-
-def _table(parts: Sequence[Mapping[str, Any]], level: float) -> pd.DataFrame:
+def _table(
+    terms: Sequence[str], solutions: Mapping[str, Sequence[Solution | None]], level: float
+) -> tuple[pd.DataFrame, Floats, Floats]:
+    """Return the estimates, and the variance without and with a part in the choice of rows."""
     from scipy.special import ndtr
 
+    def stacked(which: str, read: Callable[[Solution], Floats]) -> Floats:
+        width = len(terms) // len(solutions[which])
+        unknown = np.full(width, np.nan)
+        return np.concatenate([unknown if s is None else read(s) for s in solutions[which]])
+
     z = critical_value(level)
-    columns: dict[tuple[str, str], Any] = {}
-    for which in ("naive", "human", "corrected"):
-        estimate = np.array([p[which][0] for p in parts])
-        se = np.array([p[which][1] for p in parts])
+    columns: dict[tuple[str, str], Floats] = {}
+    for which in _ESTIMATES:
+        estimate = stacked(which, lambda s: s.estimate)
+        variance = stacked(which, lambda s: np.diag(s.covariance))
+        se = np.sqrt(np.maximum(variance, 0.0))
+        columns[which, "estimate"], columns[which, "se"] = estimate, se
+        columns[which, "low"], columns[which, "high"] = estimate - z * se, estimate + z * se
         with np.errstate(divide="ignore", invalid="ignore"):
-            p = 2 * ndtr(-np.abs(estimate / se))
-        for name, values in (
-            ("estimate", estimate), ("se", se), ("low", estimate - z * se),
-            ("high", estimate + z * se), ("p", p),
-        ):  # fmt: skip
-            columns[which, name] = values
-    columns["lambda", ""] = np.array([p["lambda"] for p in parts])
-    index = pd.Index([p["term"] for p in parts], name="term")
-    return pd.DataFrame(columns, index=index)
+            columns[which, "p"] = 2 * ndtr(-np.abs(estimate / se))
+    columns["lambda", ""] = stacked("corrected", lambda s: s.tuned)
+    drawn = stacked("corrected", lambda s: np.diag(s.coding))
+    return pd.DataFrame(columns, index=pd.Index(terms, name="term")), variance - drawn, drawn
 
 
-def _design(frame: pd.DataFrame, truth: Mapping[str, str], pi: str | float | None) -> Coding:
-    """Read the one design of all columns of codes."""
+# --- the sample -------------------------------------------------------------------------------
+def _sample(
+    frame: pd.DataFrame, truth: Mapping[str, str], pi: str | float | None
+) -> tuple[Coding, Floats]:
+    """Read the one design of all columns of codes, and its probabilities."""
     every = []
     for name, code in truth.items():
         column(frame, name, "formula")
         every.append(read_coding(frame, code, pi))
+    first = every[0]
     for other in every[1:]:
-        both = every[0].coded & other.coded
-        one, two = (None if c.pi is None else c.pi[both] for c in (every[0], other))
-        if one is not None and two is not None and (one != two).any():
+        both = first.coded & other.coded
+        if first.pi is None or other.pi is None:
+            continue
+        if (first.pi[both] != other.pi[both]).any():
             raise CodesError(
                 "The columns of codes come from different samples: their probabilities differ. "
                 "Code all of them on one sample."
             )
-    first = every[0]
     coded = np.logical_and.reduce([c.coded for c in every])
     drawn = np.logical_or.reduce([c.drawn for c in every])
     codes = ", ".join(map(repr, truth.values()))
-    if not drawn.any() or not coded.any():
+    if not coded.any():
         raise CodesError(f"No row has a hand code in {codes}: there is nothing to correct with.")
     if first.pi is None:
         n, rows = int(coded.sum()), len(frame)
@@ -272,7 +275,7 @@ def _design(frame: pd.DataFrame, truth: Mapping[str, str], pi: str | float | Non
             "from_codes says.",
             row=row,
         )
-    return Coding(coded, drawn, first.pi, first.strata, first.units)
+    return Coding(coded, drawn, first.pi, first.strata, first.units), first.pi
 
 
 def _clusters(
@@ -288,6 +291,7 @@ def _clusters(
     return None, len(frame)
 
 
+# --- what has no estimate ---------------------------------------------------------------------
 def _check_columns(design: Design) -> None:
     """Refuse a term that is collinear in the coded rows, and name it."""
     x = design.human_x
@@ -299,7 +303,7 @@ def _check_columns(design: Design) -> None:
         solution = np.linalg.lstsq(base, own, rcond=None)[0] if kept else np.zeros(0)
         rest = own - base @ solution
         if size == 0 or np.sqrt(rest @ rest) <= 1e-8 * size:
-            same = [design.terms[k] for k, b in zip(kept, solution, strict=True) if abs(b) > _SHARE]
+            same = [design.terms[k] for k, b in zip(kept, solution, strict=True) if abs(b) > 1e-9]
             why = f"is a combination of {', '.join(same)}" if same else "is 0 in all of them"
             raise ConfigurationError(
                 f"Collinearity: among the {len(x):,} coded rows the term {term!r} {why}. Leave it "
@@ -315,21 +319,20 @@ def _separation(design: Design, y: Floats) -> str:
             f"Separation: the outcome is {y[0]:g} in every coded row. Code more rows, or draw them "
             "with by= the model's label."
         )
-    worst = ""
-    for j, term in enumerate(design.terms):
-        x = design.human_x[:, j]
-        if np.ptp(x) == 0:
-            continue
-        one, zero = x[y == 1], x[y == 0]
-        if len(np.unique(x)) == 2:
-            if any(len(np.unique(y[x == v])) == 1 for v in np.unique(x)):
-                worst = term
-                break
-        elif one.min() >= zero.max() or one.max() <= zero.min():
-            worst = term
-            break
+    terms = zip(design.terms, design.human_x.T, strict=True)
+    worst = next((term for term, x in terms if _separates(x, y)), None)
     named = f"the term {worst!r} tells" if worst else "the terms together tell"
     return (
         f"Separation: {named} the outcome of coded rows without error, so that a logit has no "
         "finite estimate. Join rare categories, leave the term out, or code more rows."
     )
+
+
+def _separates(x: Floats, y: Floats) -> bool:
+    values = np.unique(x)
+    if len(values) < 2:
+        return False
+    if len(values) == 2:
+        return any(len(np.unique(y[x == v])) == 1 for v in values)
+    one, zero = x[y == 1], x[y == 0]
+    return bool(one.min() >= zero.max() or one.max() <= zero.min())

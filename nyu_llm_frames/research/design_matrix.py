@@ -8,59 +8,97 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
+from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
 from nyu_llm_frames._shared.wording import count
 from nyu_llm_frames.errors import CodesError, ConfigurationError, MissingValueError
-from nyu_llm_frames.research.coding import MISSING, Bools
-from nyu_llm_frames.research.labels import UNANSWERED, column, encode
+from nyu_llm_frames.research.arithmetic import Bools, Floats
+from nyu_llm_frames.research.coding import MISSING
+from nyu_llm_frames.research.labels import UNANSWERED, Column, as_numbers, column, encode
 
-Floats = np.ndarray[Any, np.dtype[np.float64]]
+Outcomes: TypeAlias = dict[str, tuple[Floats, Floats]]
+"""The model's (N) and the human's (n) values of one outcome, or for shares of each class."""
 
 
 @dataclass(frozen=True, slots=True)
 class Design:
-    """
-    The same terms with the model's labels and with the hand codes.
-
-    Attributes
-    ----------
-    terms : tuple of str
-    model_x, human_x : numpy.ndarray
-        N x p and n x p.
-    outcomes : dict of str to (numpy.ndarray, numpy.ndarray)
-        For each outcome the model's (N) and the human's (n) values: one, or for shares one for
-        each class.
-    usable : numpy.ndarray of bool
-        Rows with a model part that counts.
-    counts : dict of str to int
-        Coded rows of each class.
-    shares : bool
-        Whether the outcomes are the classes of ``label ~ 1``.
-    notes : tuple of str
-    """
+    """The same terms with the model's labels of N rows and with the hand codes of n."""
 
     terms: tuple[str, ...]
-    model_x: Floats
-    human_x: Floats
-    outcomes: dict[str, tuple[Floats, Floats]]
+    model_x: Floats  # N x p
+    human_x: Floats  # n x p
+    outcomes: Outcomes
+    usable: Bools  # rows with a model part that counts
+    counts: dict[str, int]  # coded rows of each class
+    shares: bool  # whether the outcomes are the classes of `label ~ 1`
+    notes: list[str]
+
+
+@dataclass(slots=True)
+class _Columns:
+    """The columns of a formula as they are read: a frame of N rows, and one of n."""
+
+    model: pd.DataFrame
+    human: pd.DataFrame
     usable: Bools
-    counts: dict[str, int]
-    shares: bool
-    notes: tuple[str, ...]
+    counts: dict[str, int] = field(default_factory=dict)
+    classes: dict[str, list[str]] = field(default_factory=dict)  # coded ones, of columns of labels
+    notes: list[str] = field(default_factory=list)
+
+    def add(self, name: str, model: Any, human: Any) -> None:
+        self.model[name], self.human[name] = model, human
 
 
-def _formula(text: str) -> Any:
-    try:
-        from formulaic import Formula
-    except ImportError:
-        raise ConfigurationError(
-            'df.llm.correct needs formulaic and scipy: pip install "nyu-llm-frames[research]"'
-        ) from None
+def build(
+    frame: pd.DataFrame, text: str, truth: Mapping[str, str], coded: Bools, family: str
+) -> Design:
+    """Make the matrices of a formula."""
+    lhs, rhs = _formula(text)
+    left, right = ({str(v) for v in side.required_variables} for side in (lhs, rhs))
+    for name in truth:
+        if name not in left | right:
+            raise ConfigurationError(
+                f"truth= has codes for {name!r}, which the formula {text!r} does not name."
+            )
+    columns = _Columns(
+        pd.DataFrame(index=pd.RangeIndex(len(frame))),
+        pd.DataFrame(index=pd.RangeIndex(int(coded.sum()))),
+        np.ones(len(frame), dtype=bool),
+    )
+    for name in sorted(left | right):
+        values = column(frame, name, "formula")
+        if name not in truth:
+            own = _covariate(values)
+            columns.add(name, own, own[coded])
+            continue
+        codes = column(frame, truth[name], "truth")[coded]
+        left_out = int(values.isna().sum())
+        if left_out:
+            columns.notes.append(f"{count(left_out, 'row')} without an answer in {name}")
+        numbers = is_numeric_dtype(values.dtype) or _is_bool(values)
+        (_add_numbers if numbers else _add_classes)(columns, values, codes, name in right)
+    terms, model_x, human_x = _matrices(rhs, columns, text)
+    outcome = str(lhs)
+    alone = outcome.strip("`")
+    shares = False
+    if alone in columns.classes:
+        shares = str(rhs) == "1" and family == "ols"
+        outcomes = _class_outcomes(columns, alone, shares)
+    else:
+        outcomes = _number_outcome(columns, lhs, text, family)
+    return Design(
+        terms, model_x, human_x, outcomes, columns.usable, columns.counts, shares, columns.notes
+    )
+
+
+def _formula(text: str) -> tuple[Any, Any]:
+    from formulaic import Formula
+
     try:
         formula = Formula(text)
         return formula.lhs, formula.rhs
@@ -70,207 +108,141 @@ def _formula(text: str) -> Any:
         raise ConfigurationError(f"The formula {text!r} cannot be read: {e}") from e
 
 
-def _is_numeric(values: pd.Series[Any]) -> bool:
-    return pd.api.types.is_numeric_dtype(values.dtype)
-
-
-def _is_bool(values: pd.Series[Any]) -> bool:
-    return bool(pd.api.types.is_bool_dtype(values.dtype)) or (
+# --- the columns of the formula ---------------------------------------------------------------
+def _is_bool(values: Column) -> bool:
+    return is_bool_dtype(values.dtype) or (
         values.dtype == object and all(isinstance(v, bool | np.bool_) for v in values.dropna())
     )
 
 
-def _numbers(values: pd.Series[Any]) -> Floats:
+def _numbers(values: Column) -> Floats:
     """Return numbers, or true and false as 1 and 0."""
-    if _is_numeric(values):
+    if is_numeric_dtype(values.dtype):
         return values.to_numpy(dtype=np.float64, na_value=np.nan, copy=True)
     words = {"true": 1.0, "false": 0.0}
     cells = [words.get(v.casefold(), v) if isinstance(v, str) else v for v in values]
     try:
-        found = pd.to_numeric(pd.Series(cells, dtype=object).where(values.notna().to_numpy(), None))
-    except (ValueError, TypeError):
+        return as_numbers(pd.Series(cells, dtype=object))
+    except CodesError:
         wrong = next(v for v in cells if isinstance(v, str))
         raise CodesError(
             f"Column {values.name!r} must hold numbers, as the model's column does, not {wrong!r}."
         ) from None
-    return np.asarray(found, dtype=np.float64)
 
 
-def build(
-    frame: pd.DataFrame, text: str, truth: Mapping[str, str], coded: Bools, family: str
-) -> Design:
-    """
-    Make the matrices of a formula.
-
-    Raises
-    ------
-    ConfigurationError
-        A formula that cannot be read, or does not name the model's columns.
-    MissingValueError
-        Missing numbers in another column.
-    """
-    lhs, rhs = _formula(text)
-    left, right = ({str(v) for v in side.required_variables} for side in (lhs, rhs))
-    for name in truth:
-        if name not in left | right:
-            raise ConfigurationError(
-                f"truth= has codes for {name!r}, which the formula {text!r} does not name."
-            )
-    model = pd.DataFrame(index=pd.RangeIndex(len(frame)))
-    human = pd.DataFrame(index=pd.RangeIndex(int(coded.sum())))
-    usable = np.ones(len(frame), dtype=bool)
-    counts: dict[str, int] = {}
-    notes: list[str] = []
-    classes: dict[str, list[str]] = {}
-    for name in sorted(left | right):
-        if name not in frame.columns and name not in truth:
-            column(frame, name, "formula")
-        if name in truth:
-            _label_columns(
-                frame, name, truth[name], coded, name in right,
-                model, human, usable, counts, notes, classes,
-            )  # fmt: skip
-        else:
-            values = _covariate(frame, name)
-            model[name] = values
-            human[name] = values[coded]
-    outcome = str(lhs)
-    alone = outcome.strip("`") if outcome.strip("`") in truth else ""
-    shares = str(rhs) == "1" and family == "ols"
-    terms, model_x, human_x = _matrices(rhs, model, human, text)
-    outcomes: dict[str, tuple[Floats, Floats]]
-    if alone in classes:
-        y, h = (np.asarray(f[alone], dtype=object) for f in (model, human))
-        levels = classes[alone]
-        if not shares and len(levels) != 2:
-            raise ConfigurationError(
-                f"{alone!r} has {count(len(levels), 'class')}: an outcome with covariates has two. "
-                f"Write I({alone} == {levels[-1]!r}) ~ ...".replace("classs", "classes")
-            )
-        if shares:
-            categories = model[alone].cat.categories
-            missing = [UNANSWERED] if (y == UNANSWERED).any() else []
-            outcomes = {
-                c: ((y == c).astype(np.float64), (h == c).astype(np.float64))
-                for c in [*(c for c in categories if c != UNANSWERED), *missing]
-            }
-        else:
-            outcomes = {
-                levels[1]: (
-                    (y == levels[1]).astype(np.float64),
-                    (h == levels[1]).astype(np.float64),
-                )
-            }
-            notes.append(f"outcome: {alone} is {levels[1]!r}")
-        return Design(terms, model_x, human_x, outcomes, usable, counts, shares, tuple(notes))
-    names, y, h = _matrices(lhs, model, human, text, intercept=False)
-    if y.shape[1] != 1:
-        raise ConfigurationError(
-            f"The outcome {outcome!r} has {y.shape[1]} columns: {', '.join(names[:5])}. Write "
-            f"I({outcome} == ...) ~ ... for one of them."
-        )
-    outcomes = {names[0]: (y[:, 0], h[:, 0])}
-    both = np.concatenate([y[usable, 0], h[:, 0]])
-    if family == "logit" and (both.min() < 0 or both.max() > 1):
-        raise ConfigurationError(
-            f"The outcome {outcome!r} of a logit is 0 or 1; it goes from {both.min():g} to "
-            f"{both.max():g}."
-        )
-    return Design(terms, model_x, human_x, outcomes, usable, counts, False, tuple(notes))
-
-
-def _label_columns(
-    frame: pd.DataFrame,
-    name: str,
-    code: str,
-    coded: Bools,
-    covariate: bool,
-    model: pd.DataFrame,
-    human: pd.DataFrame,
-    usable: Bools,
-    counts: dict[str, int],
-    notes: list[str],
-    classes: dict[str, list[str]],
-) -> None:
-    """Add one of the model's columns and its codes to the two frames."""
-    answers, codes = column(frame, name, "formula"), column(frame, code, "truth")[coded]
-    missing = answers.isna().to_numpy(dtype=bool)
+def _add_numbers(columns: _Columns, answers: Column, codes: Column, covariate: bool) -> None:
+    """Add one of the model's columns of numbers, and its codes."""
+    name, missing = str(answers.name), answers.isna().to_numpy(dtype=bool)
+    given, known = _numbers(answers), _numbers(codes)
+    answered = given[~missing]
+    two = bool(np.isin(np.concatenate([answered, known]), (0.0, 1.0)).all())
+    if two:
+        columns.counts |= {f"{name} {value}": int((known == value).sum()) for value in (0, 1)}
     if missing.any():
-        notes.append(f"{count(int(missing.sum()), 'row')} without an answer in {name}")
-    if _is_numeric(answers) or _is_bool(answers):
-        given, known = _numbers(answers), _numbers(codes)
-        every = np.concatenate([given[~missing], known])
-        two = bool(np.isin(every, (0.0, 1.0)).all())
-        if two:
-            for value in (0, 1):
-                counts[f"{name} {value}"] = int((known == value).sum())
-        if missing.any():
-            # An outcome of 0 and 1: without an answer it is not of class 1.
-            known_ones = np.sort(given[~missing])
-            given[missing] = 0.0 if two or not len(known_ones) else known_ones[len(known_ones) // 2]
-            if covariate or not two:
-                usable &= ~missing
-        model[name], human[name] = given, known
-        return
+        # An outcome of 0 and 1: without an answer it is not of class 1.
+        middle = len(answered) // 2
+        given[missing] = 0.0 if two or not len(answered) else np.sort(answered)[middle]
+        if covariate or not two:
+            columns.usable &= ~missing
+    columns.add(name, given, known)
+
+
+def _add_classes(columns: _Columns, answers: Column, codes: Column, covariate: bool) -> None:
+    """Add one of the model's columns of classes, and its codes."""
+    name = str(answers.name)
     both = encode([answers, codes])
     first, second = both.codes
-    coded_classes = [c for i, c in enumerate(both.labels) if (second == i).any()]
-    for c in coded_classes:
-        counts[c] = int((second == both.labels.index(c)).sum())
-    classes[name] = coded_classes
-    used = [c for i, c in enumerate(both.labels) if (first == i).any() or (second == i).any()]
+    counts = np.bincount(second[second >= 0], minlength=len(both.labels))
+    times = {c: int(n) for c, n in zip(both.labels, counts, strict=True) if n}
+    columns.counts |= times
+    columns.classes[name] = coded = list(times)
+    used = [c for i, c in enumerate(both.labels) if counts[i] or (first == i).any()]
     texts = np.array([*both.labels, UNANSWERED], dtype=object)
+    cells = texts[first]
+    categories = [*used, *([UNANSWERED] if (first < 0).any() else [])]
     if covariate:
-        known_class = np.isin(texts[first], coded_classes)
-        never = sorted(set(used) - set(coded_classes))
+        never = sorted(set(used) - set(coded))
         if never:
-            notes.append(
+            columns.notes.append(
                 f"{', '.join(never)} of {name} has no coded row: rows with it count by no label"
             )
-        usable &= known_class
-        cells = np.where(known_class, texts[first], coded_classes[0] if coded_classes else "")
-        categories = coded_classes
-    else:
-        cells, categories = texts[first], [*used, *([UNANSWERED] if missing.any() else [])]
-    model[name] = pd.Categorical(cells, categories=categories)
-    human[name] = pd.Categorical(texts[second], categories=categories)
+        known = np.isin(cells, coded)
+        columns.usable &= known
+        cells, categories = np.where(known, cells, coded[0] if coded else ""), coded
+    columns.add(
+        name,
+        pd.Categorical(cells, categories=categories),
+        pd.Categorical(texts[second], categories=categories),
+    )
 
 
-def _covariate(frame: pd.DataFrame, name: str) -> Any:
+def _covariate(values: Column) -> Any:
     """Return a column that formulaic takes: numbers, or categories with one for NA."""
-    values = column(frame, name, "formula").reset_index(drop=True)
     missing = values.isna().to_numpy(dtype=bool)
-    if _is_numeric(values) and not (_is_bool(values) and missing.any()):
+    if is_numeric_dtype(values.dtype) and not (_is_bool(values) and missing.any()):
         if missing.any():
-            row = frame.index[int(np.argmax(missing))]
+            row = values.index[int(np.argmax(missing))]
             raise MissingValueError(
-                f"Column {name!r} of the formula has {count(int(missing.sum()), 'missing number')} "
-                f"(first at row {row!r}). Fill them, or leave those rows out of the frame before "
-                "it is sampled.",
-                columns={name: int(missing.sum())},
+                f"Column {values.name!r} of the formula has "
+                f"{count(int(missing.sum()), 'missing number')} (first at row {row!r}). Fill them, "
+                "or leave those rows out of the frame before it is sampled.",
+                columns={str(values.name): int(missing.sum())},
                 rows=(row,),
             )
         return values.to_numpy(dtype=np.float64)
     if values.dtype.kind in "mM":
-        return values
+        return values.reset_index(drop=True)
     found = encode([values])
-    used = [c for i, c in enumerate(found.labels) if (found.codes[0] == i).any()]
-    texts = np.array([*found.labels, MISSING], dtype=object)[found.codes[0]]
+    codes = found.codes[0]
+    used = [c for i, c in enumerate(found.labels) if (codes == i).any()]
+    texts = np.array([*found.labels, MISSING], dtype=object)[codes]
     return pd.Categorical(texts, categories=[*used, *([MISSING] if missing.any() else [])])
 
 
-def _matrices(
-    side: Any, model: pd.DataFrame, human: pd.DataFrame, text: str, *, intercept: bool = True
-) -> tuple[tuple[str, ...], Floats, Floats]:
+# --- matrices ---------------------------------------------------------------------------------
+def _class_outcomes(columns: _Columns, name: str, shares: bool) -> Outcomes:
+    """Return 1 for the rows of a class: of each class for shares, else of the second of two."""
+    levels = columns.classes[name]
+    if shares:
+        levels = list(columns.model[name].cat.categories)
+    elif len(levels) == 2:
+        levels = levels[1:]
+        columns.notes.append(f"outcome: {name} is {levels[0]!r}")
+    else:
+        raise ConfigurationError(
+            f"{name!r} has {len(levels):,} class{'' if len(levels) == 1 else 'es'}: an outcome "
+            f"with covariates has two. Write I({name} == {levels[-1]!r}) ~ ..."
+        )
+    model, human = (np.asarray(f[name], dtype=object) for f in (columns.model, columns.human))
+    return {c: ((model == c).astype(np.float64), (human == c).astype(np.float64)) for c in levels}
+
+
+def _number_outcome(columns: _Columns, lhs: Any, text: str, family: str) -> Outcomes:
+    names, model, human = _matrices(lhs, columns, text)
+    if len(names) != 1:
+        raise ConfigurationError(
+            f"The outcome {str(lhs)!r} has {len(names)} columns: {', '.join(names[:5])}. Write "
+            f"I({lhs} == ...) ~ ... for one of them."
+        )
+    both = np.concatenate([model[columns.usable, 0], human[:, 0]])
+    if family == "logit" and (both.min() < 0 or both.max() > 1):
+        raise ConfigurationError(
+            f"The outcome {str(lhs)!r} of a logit is 0 or 1; it goes from {both.min():g} to "
+            f"{both.max():g}."
+        )
+    return {names[0]: (model[:, 0], human[:, 0])}
+
+
+def _matrices(side: Any, columns: _Columns, text: str) -> tuple[tuple[str, ...], Floats, Floats]:
     """Return the terms of one side of a formula, and their values in both frames."""
     from formulaic.errors import DataMismatchWarning
 
     try:
         with warnings.catch_warnings():  # a code that is no answer would become a row of zeros
             warnings.simplefilter("error", DataMismatchWarning)
-            first = side.get_model_matrix(model, output="numpy", na_action="ignore")
+            first = side.get_model_matrix(columns.model, output="numpy", na_action="ignore")
             spec = first.model_spec
-            second = spec.get_model_matrix(human, output="numpy", na_action="ignore")
+            second = spec.get_model_matrix(columns.human, output="numpy", na_action="ignore")
     except DataMismatchWarning as e:
         raise CodesError(
             f"The formula {text!r} has classes in the hand codes that the model never gave: "
@@ -278,9 +250,10 @@ def _matrices(
         ) from None
     except Exception as e:
         raise ConfigurationError(f"The formula {text!r} cannot be evaluated: {e}") from e
-    out = [np.asarray(m, dtype=np.float64) for m in (first, second)]
-    if len(out[0]) != len(model) or len(out[1]) != len(human) or np.isnan(out[0]).any():
+    model, human = (np.asarray(m, dtype=np.float64) for m in (first, second))
+    same = len(model) == len(columns.model) and len(human) == len(columns.human)
+    if not same or np.isnan(model).any():
         raise ConfigurationError(
             f"The formula {text!r} gives missing values, as the logarithm of a negative number."
         )
-    return tuple(map(str, spec.column_names)), out[0], out[1]
+    return tuple(map(str, spec.column_names)), model, human

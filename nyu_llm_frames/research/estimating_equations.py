@@ -15,15 +15,15 @@ Comes in: matrices. Goes out: estimates with covariances.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from scipy.special import expit
 
-Floats = np.ndarray[Any, np.dtype[np.float64]]
-Ints = np.ndarray[Any, np.dtype[np.int64]]
-Bools = np.ndarray[Any, np.dtype[np.bool_]]
+from nyu_llm_frames.research.arithmetic import Bools, Floats, Ints
+
 Family = Literal["ols", "logit"]
 
 _STEPS = 60
@@ -38,57 +38,33 @@ class NoSolution(ArithmeticError):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """
-    Two sets of equations on the same N rows, n of them coded.
+    """Two sets of equations on the same N rows, n of them coded."""
 
-    Attributes
-    ----------
-    model_x, model_y : numpy.ndarray
-        N x p and N: with the model's labels.
-    usable : numpy.ndarray of bool
-        Rows that have an equation with the model's label.
-    human_x, human_y : numpy.ndarray
-        n x p and n: with the hand codes.
-    coded : numpy.ndarray of int
-        Positions of the coded rows.
-    pi : numpy.ndarray
-        Their probabilities; length n.
-    clusters, units : numpy.ndarray of int or None
-        Number of each row's cluster, and of what was drawn; length N.
-    family : {"ols", "logit"}
-    """
-
-    model_x: Floats
-    model_y: Floats
-    usable: Bools
-    human_x: Floats
-    human_y: Floats
-    coded: Ints
-    pi: Floats
-    clusters: Ints | None
-    units: Ints | None
+    model_x: Floats  # N x p, with the model's labels
+    model_y: Floats  # N
+    usable: Bools  # N: rows that have an equation with the model's label
+    human_x: Floats  # n x p, with the hand codes
+    human_y: Floats  # n
+    coded: Ints  # n: positions of the coded rows
+    pi: Floats  # n: their probabilities
+    clusters: Ints | None  # N: number of each row's cluster
+    units: Ints | None  # N: and of what was drawn
     family: Family
 
 
 @dataclass(frozen=True, slots=True)
 class Solution:
-    """An estimate with its covariance.
+    """
+    An estimate with its covariance.
 
-    Attributes
-    ----------
-    estimate : numpy.ndarray
-    covariance : numpy.ndarray
-    coding : numpy.ndarray
-        The part of the covariance that comes from which rows were coded: it halves with twice as
-        many codes.
-    tuned : numpy.ndarray
-        The weight of the model's part for each coefficient.
+    `coding` is the part of the covariance that comes from which rows were coded: it halves with
+    twice as many codes.
     """
 
     estimate: Floats
     covariance: Floats
     coding: Floats
-    tuned: Floats
+    tuned: Floats  # the weight of the model's part for each coefficient
 
 
 def _mean(x: Floats, beta: Floats, family: Family) -> tuple[Floats, Floats]:
@@ -129,7 +105,7 @@ def _inverse(matrix: Floats) -> Floats:
     return np.asarray(np.linalg.inv(scaled) / np.outer(size, size))
 
 
-def _newton(start: Floats, step: Any) -> Floats:
+def _newton(start: Floats, step: Callable[[Floats], tuple[Floats, Floats]]) -> Floats:
     """Solve equations by Newton's method, halving steps that lead away."""
     beta: Floats = start.copy()
     value, slope = step(beta)
@@ -159,11 +135,7 @@ def _newton(start: Floats, step: Any) -> Floats:
 
 def _fit(x: Floats, y: Floats, w: Floats, family: Family) -> Floats:
     """Solve the weighted equations of one set of rows."""
-
-    def step(beta: Floats) -> tuple[Floats, Floats]:
-        return _weighted(x, y, w, beta, family)
-
-    return _newton(np.zeros(x.shape[1]), step)
+    return _newton(np.zeros(x.shape[1]), lambda beta: _weighted(x, y, w, beta, family))
 
 
 def naive(problem: Problem) -> Solution:
@@ -183,16 +155,10 @@ def corrected(problem: Problem, tune: bool | Floats, start: Floats | None = None
     """
     Estimate with the model's labels of all rows and the hand codes of some.
 
-    Parameters
-    ----------
-    tune : bool or numpy.ndarray
-        True: each coefficient's weight of the model's part is what makes its variance least, within
-        0 and 1. False: 1. An array: these weights; zeros give the human estimate.
-    start : numpy.ndarray, optional
-        The human estimate, when it is known already.
+    With `tune` each coefficient's weight of the model's part is what makes its variance least,
+    within 0 and 1, else it is 1; an array has these weights, and zeros give the human estimate.
+    `start` is the human estimate when it is known already.
 
-    Notes
-    -----
     The variance is the sandwich of the rows' whole terms, in which draws are independent: it
     leaves out what a stratified or a fixed sample gains, as R dsl does, and is conservative.
     """

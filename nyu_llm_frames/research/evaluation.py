@@ -5,8 +5,9 @@ Comes in: a frame and the names of its columns. Goes out: an `Evaluation`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -14,21 +15,28 @@ import pandas as pd
 
 from nyu_llm_frames._shared.wording import count
 from nyu_llm_frames.errors import CodesError, ConfigurationError
-from nyu_llm_frames.research.coding import Bools, Coding, group_keys, read_coding
+from nyu_llm_frames.research import result_cards as cards
+from nyu_llm_frames.research.arithmetic import Bools
+from nyu_llm_frames.research.coding import by_group, read_coding
 from nyu_llm_frames.research.comparison import compare, details_of
-from nyu_llm_frames.research.labels import Kind, as_numbers, as_set, column, encode, kind_of
-from nyu_llm_frames.research.metric_tables import (
-    Scores,
-    score_labels,
-    score_ratings,
-    score_sets,
+from nyu_llm_frames.research.confusion_metrics import score_labels
+from nyu_llm_frames.research.intervals import Bootstrap, Row, Scores, metric_frame
+from nyu_llm_frames.research.labels import (
+    Column,
+    Kind,
+    as_numbers,
+    as_sets,
+    column,
+    encode,
+    kind_of,
 )
+from nyu_llm_frames.research.rating_metrics import RATING_METRICS, score_ratings
+from nyu_llm_frames.research.resampling import Rows
+from nyu_llm_frames.research.set_metrics import SET_METRICS, score_sets
 
-COLUMNS = ("estimate", "low", "high", "method", "n", "note")
 
-
-@dataclass(frozen=True, eq=False)
-class Evaluation:
+@dataclass(frozen=True, eq=False, repr=False)
+class Evaluation(cards.Result):
     """
     How answers compare with hand codes.
 
@@ -67,34 +75,58 @@ class Evaluation:
     level: float
     truth: str
     predicted: tuple[str, ...]
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...]
 
     def plot(self) -> Any:
         """Draw the confusion table and the classes with intervals; return an array of Axes."""
         from nyu_llm_frames.research.result_plots import plot_evaluation
 
-        return plot_evaluation(self)
+        return plot_evaluation(
+            self._title(), self.metrics, self.classes, self.confusion, self.level
+        )
 
-    def __repr__(self) -> str:
-        from nyu_llm_frames.research.result_cards import evaluation_card
+    def _title(self) -> str:
+        return f"{', '.join(self.predicted)} against {self.truth}"
 
-        return evaluation_card(self).text()
+    def _card(self) -> cards.Card:
+        alone = len(self.predicted) == 1
+        every = self.coverage if alone else self.coverage.groupby(level=0).first()
+        rows, coded, answered = (int(every.iloc[0][c]) for c in ("rows", "coded", "answered"))
+        facts = [("rows", f"{rows:,}, of which {coded:,} coded")]
+        if alone:
+            facts.append(("answered", f"{answered:,} of the coded ones"))
+        facts.append(("kind", self.kind))
+        tables = [("", cards.metric_texts(self.metrics, self.level))]
+        if len(self.classes):
+            tables.append(("Classes", _class_texts(self.classes)))
+        if 0 < len(self.confusion) <= 12 and alone:
+            tables.append(("Confusion: truth by answer", self.confusion.map(_count_text)))
+        if self.comparison is not None and len(self.comparison):
+            tables.append(("Comparison", _comparison_texts(self.comparison, self.level)))
+        return cards.Card(self._title(), facts, tables, self.notes)
 
-    def _repr_html_(self) -> str:
-        from nyu_llm_frames.research.result_cards import evaluation_card
 
-        return evaluation_card(self).html()
+def _class_texts(classes: pd.DataFrame) -> pd.DataFrame:
+    shown = {"coded": [f"{n:,}" for n in classes["coded"]]}
+    shown |= {c: cards.numbers(classes[c]) for c in ("support", "predicted")}
+    for name in ("precision", "recall", "F1"):
+        texts = zip(cards.numbers(classes[name]), cards.intervals(classes, f"{name}_"), strict=True)
+        shown[name] = [f"{value} {interval}".strip() for value, interval in texts]
+    shown["note"] = classes["note"].tolist()
+    return pd.DataFrame(shown, index=classes.index)
 
 
-def check_sampling(resamples: object, level: object, seed: object) -> None:
-    """Refuse invalid `resamples`, `level` and `seed`."""
-    for name, value, least in (("resamples", resamples, 1), ("seed", seed, 0)):
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-            raise ConfigurationError(
-                f"{name} must be a whole number, {least} or above, not {value!r}."
-            )
-    if isinstance(level, bool) or not isinstance(level, int | float) or not 0 < level < 1:
-        raise ConfigurationError(f"level must be between 0 and 1, as .95, not {level!r}.")
+def _comparison_texts(table: pd.DataFrame, level: float) -> pd.DataFrame:
+    out = table[["n", "both_right", "only_a", "only_b", "both_wrong"]].map(_count_text)
+    out["difference"] = cards.numbers(table["difference"])
+    out[cards.percent(level)] = cards.intervals(table)
+    out["McNemar p"] = list(map(cards.p_value, table["mcnemar_p"]))
+    out["Holm p"] = list(map(cards.p_value, table["holm_p"]))
+    return out
+
+
+def _count_text(value: Any) -> str:
+    return f"{value:,.0f}" if math.isclose(value, round(value)) else f"{value:,.1f}"
 
 
 def evaluate(
@@ -113,7 +145,7 @@ def evaluate(
     seed: int = 0,
 ) -> Evaluation:
     """Compare columns of answers with a column of hand codes; see ``df.llm.evaluate``."""
-    check_sampling(resamples, level, seed)
+    draw = Bootstrap(resamples, level, seed)
     several = not isinstance(predicted, str)
     names = [predicted] if isinstance(predicted, str) else list(predicted)
     if not names:
@@ -122,122 +154,85 @@ def evaluate(
     answers = [column(frame, name, "predicted") for name in names]
     kind_ = kind_of([codes, *answers], kind)
     coding = read_coding(frame, truth, pi, use)
-    if not coding.coded.any():
-        raise CodesError(_no_codes(frame, truth, use))
-    scores = [
-        _score(kind_, codes, answer, coding, coding.coded, resamples, level, seed)
-        for answer in answers
-    ]
-    coverage = [
-        _coverage(frame, answer, coding.coded, _status(frame, name, status, output))
-        for name, answer in zip(names, answers, strict=True)
-    ]
-    groups = None
-    if by is not None:
-        groups = [
-            _by_group(frame, by, kind_, codes, answer, coding, (resamples, level, seed))
-            for answer in answers
-        ]
-    comparison = None
-    if several:
-        comparison = compare(frame, codes, answers, kind_, coding, output, (resamples, level, seed))
+    coded = coding.coded
+    if not coded.any():
+        raise CodesError(_no_codes(codes, use))
+
+    def score(answer: Column, rows: Bools) -> Scores:
+        return _score(kind_, codes[rows], answer[rows], coding.where(rows), draw)
 
     def stacked(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
         return pd.concat(tables, keys=names, names=["predicted"]) if several else tables[0]
 
-    notes = [note for s in scores for note in s.notes]
+    def grouped(answer: Column) -> pd.DataFrame:
+        assert by is not None
+        return by_group(frame, by, coded, lambda rows: metric_frame(score(answer, rows).metrics))
+
+    scores = [score(answer, coded) for answer in answers]
+    coverage = [_coverage(frame, answer, coded, status, output) for answer in answers]
     return Evaluation(
         coverage=stacked(coverage),
-        metrics=stacked([s.metrics for s in scores]),
+        metrics=stacked([metric_frame(s.metrics) for s in scores]),
         classes=stacked([s.classes for s in scores]),
         confusion=stacked([s.confusion for s in scores]),
-        by=None if groups is None else stacked(groups),
-        comparison=comparison,
+        by=None if by is None else stacked(list(map(grouped, answers))),
+        comparison=(
+            compare(frame, codes, answers, kind_, coding, output, draw) if several else None
+        ),
         kind=kind_,
         level=float(level),
         truth=truth,
         predicted=tuple(names),
-        notes=tuple(dict.fromkeys(notes)),
+        notes=tuple(dict.fromkeys(note for s in scores for note in s.notes)),
     )
 
 
-def _score(
-    kind: Kind,
-    codes: pd.Series[Any],
-    answers: pd.Series[Any],
-    coding: Coding,
-    rows: Bools,
-    resamples: int,
-    level: float,
-    seed: int,
-) -> Scores:
-    """Score the coded rows in a subset."""
-    weight = coding.weights(rows)
-    strata = coding.strata[rows]
-    units = None if coding.units is None else coding.units[rows]
-    draw = (resamples, level, seed)
-    truth, given = codes[rows], answers[rows]
+def _score(kind: Kind, truth: Column, given: Column, rows: Rows, draw: Bootstrap) -> Scores:
+    """Score coded rows; of numbers and sets, those with an answer."""
+    if kind in ("nominal", "ordinal"):
+        return score_labels(encode([truth, given]), kind == "ordinal", rows, draw)
     if kind == "numeric":
-        return score_ratings(as_numbers(truth), as_numbers(given), weight, strata, units, draw)
-    if kind == "set":
-        sets = [[as_set(v) if known else None for v, known in zip(c, c.notna(), strict=True)]
-                for c in (truth.astype(object), given.astype(object))]  # fmt: skip
-        return score_sets(sets[0], sets[1], weight, strata, units, draw)
-    classes = encode([truth, given])
-    return score_labels(classes, kind == "ordinal", weight, strata, units, draw)
-
-
-def _by_group(
-    frame: pd.DataFrame,
-    by: str | Sequence[str],
-    kind: Kind,
-    codes: pd.Series[Any],
-    answers: pd.Series[Any],
-    coding: Coding,
-    draw: tuple[int, float, int],
-) -> pd.DataFrame:
-    key, groups = group_keys(frame, by)
-    tables, kept = [], []
-    for g in range(len(groups)):
-        rows = coding.coded & (key == g)
-        if rows.any():
-            tables.append(_score(kind, codes, answers, coding, rows, *draw).metrics)
-            kept.append(g)
-    return pd.concat(tables, keys=list(groups[kept]), names=list(groups.names))
-
-
-def _status(
-    frame: pd.DataFrame, name: str, status: str | None, output: str
-) -> pd.Series[Any] | None:
-    if status is not None:
-        return column(frame, status, "status")
-    found = details_of(frame, name, output, "status")
-    return None if found is None else column(frame, found)
+        x, y = as_numbers(truth), as_numbers(given)
+        use = ~np.isnan(y)
+    else:
+        sets = list(zip(as_sets(truth), as_sets(given), strict=True))
+        use = np.array([b is not None for _, b in sets], dtype=bool)
+    left = int((~use).sum())
+    notes = [f"{count(left, 'coded row')} without an answer"] if left else []
+    if not use.any():
+        names = RATING_METRICS if kind == "numeric" else SET_METRICS
+        return Scores(dict.fromkeys(names, Row(note="no coded row has an answer")), notes=notes)
+    if kind == "numeric":
+        found = score_ratings(x[use], y[use], rows.where(use), draw)
+    else:
+        both = [(a, b) for a, b in sets if a is not None and b is not None]
+        found = score_sets([a for a, _ in both], [b for _, b in both], rows.where(use), draw)
+    return replace(found, notes=[*notes, *found.notes])
 
 
 def _coverage(
-    frame: pd.DataFrame,
-    answers: pd.Series[Any],
-    coded: Bools,
-    status: pd.Series[Any] | None,
+    frame: pd.DataFrame, answers: Column, coded: Bools, status: str | None, output: str
 ) -> pd.DataFrame:
     """Count rows, coded and answered ones, in all and by status."""
     answered = answers.notna().to_numpy(dtype=bool)
     parts = pd.DataFrame({"rows": True, "coded": coded, "answered": coded & answered})
     out = parts.sum().to_frame("all").T
+    if status is None:
+        status = details_of(frame, str(answers.name), output, "status")
     if status is not None:
-        words = status.astype(object).where(status.notna(), "(none)").to_numpy()
+        cells = column(frame, status, "status")
+        words = cells.astype(object).where(cells.notna(), "(none)").to_numpy()
         each = parts.groupby(words).sum().sort_values("rows", ascending=False, kind="stable")
         out = pd.concat([out, each])
     out.index.name = "status"
     return out.astype(np.int64)
 
 
-def _no_codes(frame: pd.DataFrame, truth: str, use: str) -> str:
-    found = int(frame[truth].notna().sum())
+def _no_codes(codes: Column, use: str) -> str:
+    found = int(codes.notna().sum())
     if found and use == "test":
         return (
-            f"No test code in {truth!r}: its {count(found, 'code')} are for developing the "
+            f"No test code in {codes.name!r}: its {count(found, 'code')} are for developing the "
             "prompt, which would flatter it. Draw test codes, or say use='all'."
         )
-    return f"No row has a hand code in {truth!r}: there is nothing to compare with."
+    return f"No row has a hand code in {codes.name!r}: there is nothing to compare with."

@@ -1,17 +1,83 @@
-"""Intervals and exact tests: Wilson's, percentiles of resamples, McNemar's, Holm's.
+"""Compute statistics with their intervals: Wilson's, or percentiles of resamples.
 
-Comes in: counts, or resampled values. Goes out: bounds and p values.
+Wilson's interval for proportions without weights, since the bootstrap of 20 correct out of 20
+gives [1, 1]; the percentile bootstrap within strata for all others.
+
+Comes in: counts, or a sample. Goes out: a `Row` for each statistic, and their table.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from statistics import NormalDist
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
-Floats = np.ndarray[Any, np.dtype[np.float64]]
+from nyu_llm_frames.errors import ConfigurationError
+from nyu_llm_frames.research.arithmetic import Floats
+from nyu_llm_frames.research.resampling import MOST_PATTERNS, Sample, Statistics, distributions
+
+FEW = 10
+"""With fewer coded cases, the statistics of a class are unreliable."""
+
+
+def check_level(level: object) -> None:
+    """Refuse a level that is no share."""
+    if isinstance(level, bool) or not isinstance(level, int | float) or not 0 < level < 1:
+        raise ConfigurationError(f"level must be between 0 and 1, as .95, not {level!r}.")
+
+
+@dataclass(frozen=True, slots=True)
+class Bootstrap:
+    """How intervals are drawn."""
+
+    resamples: int
+    level: float
+    seed: int
+
+    def __post_init__(self) -> None:
+        for name, value, least in (("resamples", self.resamples, 1), ("seed", self.seed, 0)):
+            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+                raise ConfigurationError(
+                    f"{name} must be a whole number, {least} or above, not {value!r}."
+                )
+        check_level(self.level)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A statistic with its interval."""
+
+    estimate: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
+    method: str = ""
+    n: int = 0
+    note: str = ""
+
+    def noted(self, note: str) -> Row:
+        """Return the row with one more note."""
+        return replace(self, note="; ".join(part for part in (self.note, note) if part))
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """The statistics of one column of answers; numbers have no classes."""
+
+    metrics: Mapping[str, Row]
+    classes: pd.DataFrame = field(default_factory=pd.DataFrame)
+    confusion: pd.DataFrame = field(default_factory=pd.DataFrame)
+    notes: Sequence[str] = ()
+
+
+def metric_frame(rows: Mapping[str, Row]) -> pd.DataFrame:
+    """Return statistics as a table, with the dtypes that it always has."""
+    out = pd.DataFrame(list(rows.values()), index=pd.Index(list(rows), name="metric"))
+    return out.astype({"estimate": float, "low": float, "high": float, "n": "int64"})
 
 
 def critical_value(level: float) -> float:
@@ -41,44 +107,36 @@ def wilson(right: Any, n: Any, level: float = 0.95) -> tuple[Floats, Floats]:
     return np.where(p == 0, 0.0, low), np.where(p == 1, 1.0, high)
 
 
-def percentiles(values: Floats, level: float = 0.95) -> tuple[float, float, int]:
-    """Return the percentile interval of resampled values, and how many were NaN and left out."""
-    good = values[~np.isnan(values)]
-    if not len(good):
-        return math.nan, math.nan, len(values)
-    low, high = np.quantile(good, [0.5 - level / 2, 0.5 + level / 2])
-    return float(low), float(high), len(values) - len(good)
-
-
-def mcnemar(only_a: int, only_b: int) -> tuple[float, float]:
-    """
-    Return the exact p value of McNemar's test and the squared z.
-
-    Exact: twice the smaller binomial tail of the discordant pairs. Source: Agresti, Categorical
-    Data Analysis, 2nd ed., 10.1.
-
-    Examples
-    --------
-    >>> p, z2 = mcnemar(86, 150)
-    >>> f"{p:.4e} {z2:.4f}"
-    '3.7159e-05 17.3559'
-    """
-    n, least = only_a + only_b, min(only_a, only_b)
+def wilson_row(right: Any, n: Any, level: float) -> Row:
+    """Return a proportion with Wilson's interval."""
     if not n:
-        return 1.0, 0.0
-    steps = np.log(np.arange(1, n + 1, dtype=np.float64))
-    factorial = np.concatenate([[0.0], np.cumsum(steps)])
-    k = np.arange(least + 1)
-    log_tail = factorial[n] - factorial[k] - factorial[n - k] - n * math.log(2)
-    tail = float(np.exp(log_tail).sum())
-    return min(1.0, 2 * tail), (only_a - only_b) ** 2 / n
+        return Row()
+    low, high = wilson(right, n, level)
+    return Row(float(right / n), float(low), float(high), "Wilson", int(n))
 
 
-def holm(p: Floats) -> Floats:
-    """Return p values adjusted for all of them. Source: Holm 1979, Scand. J. Statist. 6, 65-70."""
-    p = np.asarray(p, dtype=np.float64)
-    order = np.argsort(p, kind="stable")
-    scaled = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
-    out = np.empty_like(p)
-    out[order] = np.minimum(scaled, 1.0)
-    return out
+def percentile_row(
+    estimate: float, drawn: Floats, n: int, level: float, method: str = "bootstrap"
+) -> Row:
+    """Return a statistic with the percentile interval of its resamples that have a value."""
+    if np.isnan(estimate):
+        return Row(n=n)
+    good = drawn[~np.isnan(drawn)]
+    low, high = math.nan, math.nan
+    if len(good):
+        low, high = map(float, np.quantile(good, [0.5 - level / 2, 0.5 + level / 2]))
+    left = len(drawn) - len(good)
+    note = f"{left:,} of {len(drawn):,} resamples have no value and are left out" if left else ""
+    return Row(estimate, low, high, method, n, note)
+
+
+def bootstrap_rows(
+    sample: Sample, statistics: Statistics, n: int, draw: Bootstrap
+) -> dict[Any, Row]:
+    """Return each statistic of n rows with its percentile interval."""
+    drawn = distributions(sample, statistics, draw.resamples, draw.seed)
+    method = "bootstrap" if len(sample.counts) <= MOST_PATTERNS else "normal limit"
+    return {
+        name: percentile_row(float(values[0]), drawn[name], n, draw.level, method)
+        for name, values in statistics(sample.sums()[None]).items()
+    }

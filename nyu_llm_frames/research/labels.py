@@ -9,15 +9,17 @@ import difflib
 import json
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import pandas as pd
+from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
 from nyu_llm_frames._stages.prompts.python_values import to_python
 from nyu_llm_frames.errors import CodesError, ConfigurationError, MissingColumnError
+from nyu_llm_frames.research.arithmetic import Floats, Ints
 
-Ints = np.ndarray[Any, np.dtype[np.int64]]
+Column: TypeAlias = "pd.Series[Any]"
 Kind = Literal["nominal", "ordinal", "numeric", "set"]
 KINDS = ("nominal", "ordinal", "numeric", "set")
 
@@ -28,27 +30,15 @@ _SHOWN = 8
 
 @dataclass(frozen=True, slots=True)
 class Classes:
-    """One list of classes for several columns.
+    """One list of classes for several columns."""
 
-    Attributes
-    ----------
-    labels : tuple of str
-        In order.
-    codes : tuple of numpy.ndarray
-        For each column the position of every row's label, -1 where the cell is missing.
-    declared : bool
-        Whether the order is that of a categorical column.
-    order : str
-        Where the order comes from, in words.
-    """
-
-    labels: tuple[str, ...]
-    codes: tuple[Ints, ...]
-    declared: bool
-    order: str
+    labels: tuple[str, ...]  # in order
+    codes: tuple[Ints, ...]  # of each column, the position of every row's label; -1 where missing
+    declared: bool  # whether the order is that of a categorical column
+    order: str  # where it comes from, in words
 
 
-def column(frame: pd.DataFrame, name: Hashable, argument: str = "") -> pd.Series[Any]:
+def column(frame: pd.DataFrame, name: Hashable, argument: str = "") -> Column:
     """Return one column, or raise with the available ones."""
     if name not in frame.columns:
         near = difflib.get_close_matches(str(name), [str(c) for c in frame.columns], 1)
@@ -71,14 +61,10 @@ def texts(values: Any) -> list[str]:
     return [str(v) for v in to_python(list(values))]
 
 
-def _is_bool(values: pd.Series[Any]) -> bool:
-    return bool(pd.api.types.is_bool_dtype(values.dtype))
-
-
-def _family(values: pd.Series[Any], uniques: Sequence[Any]) -> str:
-    if _is_bool(values) or (uniques and all(isinstance(v, bool) for v in uniques)):
+def _family(values: Column, uniques: Sequence[Any]) -> str:
+    if is_bool_dtype(values.dtype) or (uniques and all(isinstance(v, bool) for v in uniques)):
         return "true or false"
-    if pd.api.types.is_numeric_dtype(values.dtype):
+    if is_numeric_dtype(values.dtype):
         return "numbers"
     return "text"
 
@@ -95,17 +81,12 @@ def _order(declared: list[str], labels: set[str]) -> tuple[list[str], str]:
     return [*declared, *rest], how
 
 
-def encode(columns: Sequence[pd.Series[Any]]) -> Classes:
+def encode(columns: Sequence[Column]) -> Classes:
     """
     Number the labels of some columns by one list of classes.
 
     Labels compare by value, as text. The order is that of declared categories, else by size for
-    numbers, else by text.
-
-    Raises
-    ------
-    CodesError
-        When types differ and no label is shared: then nothing can ever match.
+    numbers, else by text. Refused are types that differ and share no label: they can never match.
     """
     raw: list[tuple[Ints, list[str]]] = []
     declared: list[str] = []
@@ -123,8 +104,8 @@ def encode(columns: Sequence[pd.Series[Any]]) -> Classes:
         if isinstance(values.dtype, pd.CategoricalDtype):
             declared += [t for t in texts(values.dtype.categories) if t not in declared]
     if "true or false" in families:  # "TRUE" is what a spreadsheet makes of True
-        raw = [(c, [t.capitalize() if t.casefold() in _BOOLS else t for t in u]) for c, u in raw]
-        declared = [t.capitalize() if t.casefold() in _BOOLS else t for t in declared]
+        raw = [(codes, list(map(_truth_value, uniques))) for codes, uniques in raw]
+        declared = list(map(_truth_value, declared))
     used = {label for _, uniques in raw for label in uniques}
     if len(set(families)) > 1:
         _check_shared(columns, families, [set(u) for _, u in raw])
@@ -137,11 +118,20 @@ def encode(columns: Sequence[pd.Series[Any]]) -> Classes:
     return Classes(tuple(labels), tuple(coded), bool(declared), how)
 
 
-_BOOLS = ("true", "false")
+def _truth_value(label: str) -> str:
+    return label.capitalize() if label.casefold() in ("true", "false") else label
+
+
+def used_labels(codes: Ints, labels: Sequence[Any]) -> tuple[Ints, list[Any]]:
+    """Return codes and labels without those labels that have no code."""
+    used = np.flatnonzero(np.bincount(codes[codes >= 0], minlength=len(labels)))
+    place = np.full(len(labels) + 1, -1, dtype=np.int64)
+    place[used] = np.arange(len(used))
+    return place[codes], [labels[int(i)] for i in used]
 
 
 def _check_shared(
-    columns: Sequence[pd.Series[Any]], families: Sequence[str], labels: Sequence[set[str]]
+    columns: Sequence[Column], families: Sequence[str], labels: Sequence[set[str]]
 ) -> None:
     for i in range(1, len(columns)):
         if families[i] != families[0] and labels[0] and labels[i] and not labels[0] & labels[i]:
@@ -161,7 +151,7 @@ def is_list(cell: object) -> bool:
     return isinstance(cell, list | tuple | set | frozenset | np.ndarray)
 
 
-def kind_of(columns: Sequence[pd.Series[Any]], kind: str) -> Kind:
+def kind_of(columns: Sequence[Column], kind: str) -> Kind:
     """
     Return how labels compare: the argument, or what the columns look like.
 
@@ -179,7 +169,7 @@ def kind_of(columns: Sequence[pd.Series[Any]], kind: str) -> Kind:
             return "set"
     if any(isinstance(v.dtype, pd.CategoricalDtype) and v.dtype.ordered for v in columns):
         return "ordinal"
-    numbers = [pd.api.types.is_numeric_dtype(v.dtype) and not _is_bool(v) for v in columns]
+    numbers = [is_numeric_dtype(v.dtype) and not is_bool_dtype(v.dtype) for v in columns]
     if any(numbers):  # hand codes are read as text: "3.5" beside a column of numbers is one
         try:
             every = np.concatenate([as_numbers(v) for v in columns])
@@ -192,15 +182,9 @@ def kind_of(columns: Sequence[pd.Series[Any]], kind: str) -> Kind:
     return "nominal"
 
 
-def as_numbers(values: pd.Series[Any]) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Return a column as floats, NaN where a cell is missing.
-
-    Raises
-    ------
-    CodesError
-        When a cell is no number.
-    """
-    if pd.api.types.is_numeric_dtype(values.dtype):
+def as_numbers(values: Column) -> Floats:
+    """Return a column as floats, NaN where a cell is missing; refuse a cell that is no number."""
+    if is_numeric_dtype(values.dtype):
         return values.to_numpy(dtype=np.float64, na_value=np.nan)
     try:
         found = pd.to_numeric(values.astype(object).where(values.notna(), None))
@@ -212,7 +196,13 @@ def as_numbers(values: pd.Series[Any]) -> np.ndarray[Any, np.dtype[np.float64]]:
     return np.asarray(found, dtype=np.float64)
 
 
-def as_set(cell: Any) -> frozenset[str]:
+def as_sets(values: Column) -> list[frozenset[str] | None]:
+    """Return the labels of each cell, None where it is missing."""
+    cells = zip(values.astype(object), values.notna(), strict=True)
+    return [_as_set(cell) if known else None for cell, known in cells]
+
+
+def _as_set(cell: Any) -> frozenset[str]:
     """Return the labels of a cell: of a list, of its JSON, or of text with semicolons."""
     if isinstance(cell, str):
         text = cell.strip()

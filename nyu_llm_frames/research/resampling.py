@@ -9,15 +9,17 @@ Comes in: what each row adds to the sums, its stratum and its unit. Goes out: re
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
 
-Floats = np.ndarray[Any, np.dtype[np.float64]]
-Ints = np.ndarray[Any, np.dtype[np.int64]]
-Statistics: TypeAlias = Mapping[str, Floats]
+from nyu_llm_frames.research.arithmetic import Bools, Floats, Ints
+
+Statistics: TypeAlias = Callable[[Floats], Mapping[Any, Floats]]
+"""Computes statistics from sums, (..., q)."""
 
 MOST_PATTERNS = 20_000
 """Distinct contributions up to which they are drawn one by one."""
@@ -26,28 +28,44 @@ _DENSE = 4_000_000
 
 
 @dataclass(frozen=True, slots=True)
+class Rows:
+    """How rows were drawn."""
+
+    weight: Floats  # 1 / pi, with the mean 1
+    strata: Ints  # resamples are drawn within them
+    units: Ints | None  # rows with the same number are drawn together; None: each by itself
+
+    @property
+    def weighted(self) -> bool:
+        return not bool((self.weight == 1).all())
+
+    def where(self, use: Bools) -> Rows:
+        """Return some of the rows."""
+        return Rows(self.weight[use], self.strata[use], shared_units(self.units, use))
+
+
+def shared_units(units: Ints | None, use: Bools) -> Ints | None:
+    """Return the units of some rows, or None where no two rows share one."""
+    if units is None:
+        return None
+    inside = units[use]
+    return None if len(np.unique(inside)) == len(inside) else inside
+
+
+@dataclass(frozen=True, slots=True)
 class Sample:
     """
     What is resampled: m distinct units that add to q sums.
 
-    Attributes
-    ----------
-    pattern, cell, value : numpy.ndarray
-        Unit `pattern` adds `value` to the sum `cell`; one entry each, sorted by cell.
-    counts : numpy.ndarray
-        How many units are like this; length m.
-    strata : numpy.ndarray
-        The stratum of each; length m, 0, 1, ...
-    size : int
-        q.
+    Unit `pattern` adds `value` to the sum `cell`; one entry each, sorted by cell.
     """
 
     pattern: Ints
     cell: Ints
     value: Floats
-    counts: Ints
-    strata: Ints
-    size: int
+    counts: Ints  # m: how many units are like this
+    strata: Ints  # m: the stratum of each
+    size: int  # q
 
     @property
     def dense(self) -> Floats:
@@ -63,59 +81,52 @@ class Sample:
         ).astype(np.float64)
 
 
-def of_cells(cell: Ints, weight: Floats, strata: Ints, units: Ints | None, size: int) -> Sample:
-    """
-    Make a sample of rows that each add a weight to one cell of a table.
+def of_entries(
+    pattern: Ints, cell: Ints, value: Floats, counts: Ints, strata: Ints, size: int
+) -> Sample:
+    """Make a sample of entries in any order."""
+    order = np.argsort(cell, kind="stable")
+    return Sample(pattern[order], cell[order], value[order], counts, strata, size)
 
-    Parameters
-    ----------
-    cell, weight, strata : numpy.ndarray
-        Of length n.
-    units : numpy.ndarray or None
-        Rows with the same number are drawn together; None draws each by itself.
-    size : int
-        Number of cells.
-    """
-    weights, w = np.unique(weight, return_inverse=True)
-    key = (strata.astype(np.int64) * len(weights) + w) * size + cell
+
+def of_matrix(values: Floats, counts: Ints, strata: Ints) -> Sample:
+    """Make a sample of units that each add to every sum, m x q."""
+    m, q = values.shape
+    cells = np.repeat(np.arange(q), m)
+    return Sample(np.tile(np.arange(m), q), cells, values.T.ravel(), counts, strata, q)
+
+
+def of_cells(cell: Ints, rows: Rows, size: int) -> Sample:
+    """Make a sample of rows that each add their weight to one cell of `size`."""
+    weights, w = np.unique(rows.weight, return_inverse=True)
+    key = (rows.strata.astype(np.int64) * len(weights) + w) * size + cell
     distinct, kind, counts = np.unique(key, return_inverse=True, return_counts=True)
     rest, its_cell = np.divmod(distinct, size)
     its_stratum, its_weight = np.divmod(rest, len(weights))
-    if units is None or len(np.unique(units)) == len(units):
-        order = np.argsort(its_cell, kind="stable")
-        return Sample(order, its_cell[order], weights[its_weight][order], counts, its_stratum, size)
-    members: dict[int, list[int]] = {}
-    for unit, k in zip(units.tolist(), kind.tolist(), strict=True):
-        members.setdefault(unit, []).append(k)
-    sizes: dict[tuple[int, ...], int] = {}
-    for parts in members.values():
-        together = tuple(sorted(parts))
-        sizes[together] = sizes.get(together, 0) + 1
+    value = weights[its_weight]
+    if rows.units is None:
+        return of_entries(np.arange(len(distinct)), its_cell, value, counts, its_stratum, size)
+    members: dict[int, list[int]] = defaultdict(list)
+    for unit, k in zip(rows.units.tolist(), kind.tolist(), strict=True):
+        members[unit].append(k)
+    sizes = Counter(tuple(sorted(kinds)) for kinds in members.values())
     groups = sorted(sizes)
-    pattern = np.repeat(np.arange(len(groups)), [len(g) for g in groups])
-    flat = np.array([k for g in groups for k in g], dtype=np.int64)
-    order = np.argsort(its_cell[flat], kind="stable")
-    return Sample(
-        pattern[order],
-        its_cell[flat][order],
-        weights[its_weight[flat]][order],
-        np.array([sizes[g] for g in groups], dtype=np.int64),
-        its_stratum[[g[0] for g in groups]],
+    flat = np.array([k for group in groups for k in group], dtype=np.int64)
+    return of_entries(
+        np.repeat(np.arange(len(groups)), [len(group) for group in groups]),
+        its_cell[flat],
+        value[flat],
+        np.array([sizes[group] for group in groups], dtype=np.int64),
+        its_stratum[[group[0] for group in groups]],
         size,
     )
 
 
-def of_rows(values: Floats, strata: Ints, units: Ints | None) -> Sample:
-    """
-    Make a sample of rows that each add a number to every sum.
-
-    Parameters
-    ----------
-    values : numpy.ndarray
-        n x q, weights included.
-    """
-    if units is not None and len(np.unique(units)) < len(units):
-        _, first, inverse = np.unique(units, return_index=True, return_inverse=True)
+def of_rows(values: Floats, rows: Rows) -> Sample:
+    """Make a sample of rows that each add a number to every sum; n x q, weights included."""
+    strata = rows.strata
+    if rows.units is not None:
+        _, first, inverse = np.unique(rows.units, return_index=True, return_inverse=True)
         summed = np.zeros((len(first), values.shape[1]))
         order = np.lexsort((*values.T, inverse))  # sums that do not depend on the order of rows
         np.add.at(summed, inverse[order], values[order])
@@ -129,16 +140,8 @@ def of_rows(values: Floats, strata: Ints, units: Ints | None) -> Sample:
     new = np.ones(len(both), dtype=bool)
     new[1:] = (both[1:] != both[:-1]).any(axis=1)
     starts = np.flatnonzero(new)
-    counts = np.diff(np.append(starts, len(both)))
-    m, q = len(starts), values.shape[1]
-    return Sample(
-        np.tile(np.arange(m), q),
-        np.repeat(np.arange(q), m),
-        both[starts, 1:].T.ravel(),
-        counts.astype(np.int64),
-        both[starts, 0].astype(np.int64),
-        q,
-    )
+    counts = np.diff(np.append(starts, len(both))).astype(np.int64)
+    return of_matrix(both[starts, 1:], counts, both[starts, 0].astype(np.int64))
 
 
 def drawn_counts(sample: Sample, resamples: int, seed: int) -> Iterator[Floats]:
@@ -160,7 +163,7 @@ def resampled(sample: Sample, resamples: int, seed: int) -> Iterator[Floats]:
     """Yield resampled sums, some resamples x q at a time."""
     m = len(sample.counts)
     if m > MOST_PATTERNS:
-        yield from _normal(sample, resamples, np.random.Generator(np.random.PCG64(seed)))
+        yield from _normal(sample, resamples, seed)
         return
     dense = sample.dense if m * sample.size <= _DENSE else None
     cells, starts = np.unique(sample.cell, return_index=True)
@@ -174,8 +177,9 @@ def resampled(sample: Sample, resamples: int, seed: int) -> Iterator[Floats]:
             yield out
 
 
-def _normal(sample: Sample, resamples: int, rng: np.random.Generator) -> Iterator[Floats]:
+def _normal(sample: Sample, resamples: int, seed: int) -> Iterator[Floats]:
     """Draw sums from the normal limit of the bootstrap: the same mean and covariance."""
+    rng = np.random.Generator(np.random.PCG64(seed))
     q = sample.size
     dense = sample.dense
     covariance = np.zeros((q, q))
@@ -195,8 +199,8 @@ def _normal(sample: Sample, resamples: int, rng: np.random.Generator) -> Iterato
 
 
 def distributions(
-    sample: Sample, statistics: Callable[[Floats], Statistics], resamples: int, seed: int
-) -> dict[str, Floats]:
+    sample: Sample, statistics: Statistics, resamples: int, seed: int
+) -> dict[Any, Floats]:
     """Return each statistic over all resamples."""
     parts = [statistics(sums) for sums in resampled(sample, resamples, seed)]
     return {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}

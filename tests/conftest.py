@@ -17,7 +17,7 @@ from gateway_lab.harness import Harness, find_gateway
 from gateway_lab.install import install
 from hypothesis import settings
 from support.clock import FakeClock
-from support.stand_in import StandIn
+from support.stand_in import Behaviour, StandIn
 
 from nyu_llm_frames._shared.clock import use_clock
 
@@ -111,6 +111,42 @@ def gateway(stand_in: StandIn, clock: FakeClock) -> Iterator[StandIn]:
 
     with llm.set_options(gateway=llm.Gateway(**stand_in.settings), progress=False):
         yield stand_in
+
+
+@pytest.fixture
+def quick() -> Iterator[None]:
+    """Options of all calls for short waits on the real clock."""
+    import nyu_llm_frames as llm
+
+    with llm.set_options(
+        poll_interval_s=0.02,
+        max_poll_interval_s=0.05,
+        submit_settle_s=0.1,
+        output_settle_s=0.1,
+        progress=False,
+    ):
+        yield
+
+
+@pytest.fixture
+def quick_gateway(stand_in: StandIn, quick: None) -> Iterator[StandIn]:
+    """The stand-in as the gateway of all calls, with short waits on the real clock."""
+    import nyu_llm_frames as llm
+
+    with llm.set_options(gateway=llm.Gateway(**stand_in.settings)):
+        yield stand_in
+
+
+@pytest.fixture
+def fast(stand_in: StandIn) -> Iterator[None]:
+    """Jobs of the stand-in that end at once, and calls that wait for next to nothing."""
+    from support.callers import FAST
+
+    import nyu_llm_frames as llm
+
+    stand_in.behaviour = Behaviour(validating_polls=0, running_polls=0)
+    with llm.set_options(**{**FAST, "submit_settle_s": 0.05}):
+        yield
 
 
 @pytest.fixture(scope="session")

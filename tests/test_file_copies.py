@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import importlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.stand_in import StandIn
-from support.table_files import MODEL, QUICK, csv_file
+from support.table_files import MODEL, csv_file
 
 import nyu_llm_frames as llm
 from nyu_llm_frames._tables.csv_cells import MISSING
@@ -28,11 +27,7 @@ from nyu_llm_frames.errors import (
     MissingValueError,
 )
 
-
-@pytest.fixture(autouse=True)
-def _fast() -> Iterator[None]:
-    with llm.set_options(**QUICK):
-        yield
+pytestmark = pytest.mark.usefixtures("quick")
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -17,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from support import rows
 from support.stand_in import StandIn
-from support.table_files import MODEL, QUICK, TEXT, csv_file
+from support.table_files import MODEL, TEXT, csv_file
 
 import nyu_llm_frames as llm
 from nyu_llm_frames._shared.clock import SystemClock
@@ -33,11 +32,7 @@ from nyu_llm_frames.errors import (
     SchemaError,
 )
 
-
-@pytest.fixture(autouse=True)
-def _fast() -> Iterator[None]:
-    with llm.set_options(**QUICK):
-        yield
+pytestmark = pytest.mark.usefixtures("quick")
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support import rows
 from support.stand_in import StandIn
-from support.table_files import MODEL, QUICK, csv_file, sample_frame
+from support.table_files import MODEL, csv_file, sample_frame
 
 import nyu_llm_frames as llm
 from nyu_llm_frames._gateway.connection import Connection
@@ -32,11 +31,7 @@ from nyu_llm_frames.errors import (
     RunTimeoutError,
 )
 
-
-@pytest.fixture(autouse=True)
-def _fast() -> Iterator[None]:
-    with llm.set_options(**QUICK):
-        yield
+pytestmark = pytest.mark.usefixtures("quick")
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ alone, only these are sent, and a second call sends nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,16 +33,8 @@ pytestmark = pytest.mark.filterwarnings(
 
 
 @pytest.fixture(autouse=True)
-def gateway(stand_in: StandIn) -> Iterator[StandIn]:
-    with llm.set_options(
-        gateway=llm.Gateway(**stand_in.settings),
-        poll_interval_s=0.02,
-        max_poll_interval_s=0.05,
-        submit_settle_s=0.1,
-        output_settle_s=0.1,
-        progress=False,
-    ):
-        yield stand_in
+def gateway(quick_gateway: StandIn) -> StandIn:
+    return quick_gateway
 
 
 def frame() -> pd.DataFrame:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
 import pytest
 from click.testing import CliRunner
-from support.callers import FAST, MODEL
+from support.callers import MODEL
 from support.stand_in import Behaviour, StandIn, answer
 
 import nyu_llm_frames as llm
@@ -24,11 +23,7 @@ FRAME = pd.DataFrame({"q": TEXTS})
 Call = Literal["list", "upload", "create", "poll", "output", "chat"]
 
 
-@pytest.fixture(autouse=True)
-def _fast(stand_in: StandIn) -> Iterator[None]:
-    stand_in.behaviour = Behaviour(validating_polls=0, running_polls=0)
-    with llm.set_options(**{**FAST, "submit_settle_s": 0.05}):
-        yield
+pytestmark = pytest.mark.usefixtures("fast")
 
 
 @pytest.fixture

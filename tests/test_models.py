@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,8 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
-from support.callers import FAST, MODEL
-from support.stand_in import Behaviour, StandIn, answer
+from support.callers import MODEL
+from support.stand_in import StandIn, answer
 
 import nyu_llm_frames as llm
 from nyu_llm_frames import Progress
@@ -30,11 +29,7 @@ WRITTEN = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def _fast(stand_in: StandIn) -> Iterator[None]:
-    stand_in.behaviour = Behaviour(validating_polls=0, running_polls=0)
-    with llm.set_options(**FAST):
-        yield
+pytestmark = pytest.mark.usefixtures("fast")
 
 
 @pytest.mark.parametrize("model", WRITTEN)

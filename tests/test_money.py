@@ -7,7 +7,6 @@ import re
 import subprocess
 import sys
 from base64 import b64encode
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -62,18 +61,10 @@ def frame() -> pd.DataFrame:
 
 
 @pytest.fixture
-def gateway(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
+def gateway(quick_gateway: StandIn, monkeypatch: pytest.MonkeyPatch) -> StandIn:
     # The stand-in counts characters, not Gemini's tokens: a real tokenizer would be wrong there.
     monkeypatch.setattr(tokenizers, "gemma", lambda: None)
-    with llm.set_options(
-        gateway=llm.Gateway(**stand_in.settings),
-        poll_interval_s=0.02,
-        max_poll_interval_s=0.05,
-        submit_settle_s=0.1,
-        output_settle_s=0.1,
-        progress=False,
-    ):
-        yield stand_in
+    return quick_gateway
 
 
 def array(*values: float) -> np.ndarray[Any, np.dtype[np.float64]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -36,16 +35,8 @@ def frame() -> pd.DataFrame:
 
 
 @pytest.fixture(autouse=True)
-def gateway(stand_in: StandIn) -> Iterator[StandIn]:
-    with llm.set_options(
-        gateway=llm.Gateway(**stand_in.settings),
-        poll_interval_s=0.02,
-        max_poll_interval_s=0.05,
-        submit_settle_s=0.1,
-        output_settle_s=0.1,
-        progress=False,
-    ):
-        yield stand_in
+def gateway(quick_gateway: StandIn) -> StandIn:
+    return quick_gateway
 
 
 def trial(frame: pd.DataFrame, n: int = 5, **options: Any) -> pd.DataFrame:

@@ -1,20 +1,12 @@
-"""Small tables as files, and options for calls that wait for nothing."""
+"""Small tables as files."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 MODEL = "gemini-3-flash-preview"
-QUICK: dict[str, Any] = {
-    "poll_interval_s": 0.02,
-    "max_poll_interval_s": 0.1,
-    "submit_settle_s": 0.2,
-    "output_settle_s": 0.2,
-    "progress": False,
-}
 
 TEXT = (
     "id,year,text,note\n"

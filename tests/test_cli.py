@@ -6,21 +6,21 @@ tables, JSON and exit codes; one test starts the real program.
 
 from __future__ import annotations
 
-import inspect
 import json
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 import pandas as pd
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
 from support import rows
+from support.command import Run, command
 from support.stand_in import StandIn
 
 import nyu_llm_frames as llm
@@ -34,29 +34,11 @@ from nyu_llm_frames.cli.main import cli
 MODEL = "gemini-3-flash-preview"
 README = Path(__file__).parents[1] / "README.md"
 
-# Before click 8.2 both streams come as one unless that is forbidden; later no word is taken for it.
-STREAMS = "mix_stderr" in inspect.signature(CliRunner).parameters
-SEPARATE: dict[str, Any] = {"mix_stderr": False} if STREAMS else {}
-
-Run = Callable[..., Result]
-
 
 @pytest.fixture
 def run(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
-    for name, value in stand_in.environment.items():
-        monkeypatch.setenv(name, value)
     Path("in.csv").write_text('id,text\n007,"a, b"\n008,c\n009,"a, b"\n')
-
-    def invoke(*words: str, code: int = 0) -> Result:
-        result = CliRunner(**SEPARATE).invoke(
-            cli, ["--poll-interval", "0.02", *words], prog_name="nyu-llm-frames"
-        )
-        if result.exception and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        assert result.exit_code == code, result.output
-        return result
-
-    with llm.set_options(submit_settle_s=0.2, output_settle_s=0.2, max_poll_interval_s=0.1):
+    with command(stand_in, monkeypatch) as invoke:
         yield invoke
 
 

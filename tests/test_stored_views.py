@@ -2,52 +2,32 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
-from click.testing import CliRunner, Result
 from support import rows
+from support.command import Run, command
 from support.stand_in import StandIn
 
 import nyu_llm_frames as llm
 from nyu_llm_frames.cli import exits
-from nyu_llm_frames.cli.main import cli
 
 MODEL = "gemini-3-flash-preview"
-STREAMS = "mix_stderr" in inspect.signature(CliRunner).parameters
-SEPARATE: dict[str, Any] = {"mix_stderr": False} if STREAMS else {}
 EVIL = "<script>alert(1)</script>"
-
-Run = Callable[..., Result]
 
 
 @pytest.fixture
-def run(stand_in: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
-    monkeypatch.chdir(tmp_path)
-    for name, value in stand_in.environment.items():
-        monkeypatch.setenv(name, value)
+def run(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
     monkeypatch.setenv("COLUMNS", "80")
     lines = [f"{i},{w} {EVIL if i == 1 else ''}" for i, w in enumerate("abcdef")]
     Path("in.csv").write_text("\n".join(["id,text", *lines]) + "\n")
-
-    def invoke(*words: str, code: int = 0) -> Result:
-        result = CliRunner(**SEPARATE).invoke(
-            cli, ["--poll-interval", "0.02", *words], prog_name="nyu-llm-frames"
-        )
-        if result.exception and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        assert result.exit_code == code, result.output
-        return result
-
-    with llm.set_options(submit_settle_s=0.2, output_settle_s=0.2, max_poll_interval_s=0.1):
+    with command(stand_in, monkeypatch) as invoke:
         yield invoke
 
 

@@ -7,57 +7,20 @@ change on the disk (killed before it, which is after the one before). Each gets 
 
 from __future__ import annotations
 
-import json
 import threading
-from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 from support.children import Child, Zygote
-from support.stand_in import Behaviour, StandIn, answer
+from support.stage import Stage, all_at_points
 
 TEXTS = [f"question {i}\u2028 \u82b1 \U0001f33c" for i in range(10)]
 FILES = 3
 
 
-@dataclass
-class Stage:
-    """A gateway with a folder, and the processes that use them."""
-
-    zygote: Zygote
-    folder: Path
-    gateway: StandIn = field(default_factory=StandIn)
-
-    def __post_init__(self) -> None:
-        self.folder.mkdir()
-        self.gateway.behaviour = Behaviour(validating_polls=0, running_polls=0)
-
-    def start(self, **arguments: object) -> Child:
-        return self.zygote.run(
-            "support.callers:call",
-            environment=self.gateway.environment,
-            folder=self.folder,
-            **{"texts": TEXTS, "sidecar": str(self.folder / "s"), **arguments},
-        )
-
-    def ends_well(self, **arguments: object) -> list[str]:
-        """Make the call again in a new process, and check everything; return its effects."""
-        child = self.start(**arguments)
-        code = child.wait()
-        assert code == 0, child.said
-        out = json.loads(child.said.splitlines()[-1])
-        assert out["answers"] == [answer(t) for t in TEXTS]
-        assert set(out["status"]) == {"ok"}
-        assert len(self.gateway.jobs) == FILES
-        sent = Counter(i for job in self.gateway.jobs for i in job.custom_ids)
-        assert len(sent) == len(TEXTS)
-        assert set(sent.values()) == {1}
-        assert self.gateway.count("create") == FILES
-        effects: list[str] = out["effects"]
-        return effects
+def stage_in(zygote: Zygote, folder: Path) -> Stage:
+    return Stage(zygote, folder, "support.callers:call", TEXTS, FILES)
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +30,7 @@ def zygote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zygote]:
 
 
 def killed_at_request(zygote: Zygote, folder: Path, n: int, side: str) -> None:
-    stage = Stage(zygote, folder)
+    stage = stage_in(zygote, folder)
     child: list[Child] = []
     born, over = threading.Event(), threading.Event()
 
@@ -96,16 +59,8 @@ def killed_at_request(zygote: Zygote, folder: Path, n: int, side: str) -> None:
         stage.ends_well()
 
 
-def killed_before(zygote: Zygote, folder: Path, n: int) -> None:
-    stage = Stage(zygote, folder)
-    with stage.gateway:
-        child = stage.start(die_at=n)
-        assert child.wait() == -9, child.said
-        stage.ends_well()
-
-
 def test_no_kill_at_any_effect_pays_twice_or_loses_a_row(zygote: Zygote, tmp_path: Path) -> None:
-    stage = Stage(zygote, tmp_path / "undisturbed")
+    stage = stage_in(zygote, tmp_path / "undisturbed")
     with stage.gateway:
         effects = stage.ends_well()
         requests = len(stage.gateway.log)
@@ -118,21 +73,17 @@ def test_no_kill_at_any_effect_pays_twice_or_loses_a_row(zygote: Zygote, tmp_pat
     def kill(kind: str, n: int) -> None:
         folder = tmp_path / f"{kind} {n}"
         if kind == "before effect":
-            killed_before(zygote, folder, n)
+            stage_in(zygote, folder).killed_before(n)
         else:
             killed_at_request(zygote, folder, n, kind)
 
-    with ThreadPoolExecutor(3) as pool:
-        runs = [(f"{kind} {n}", pool.submit(kill, kind, n)) for kind, n in points]
-    for name, run in runs:
-        error = run.exception()
-        assert error is None, f"{name}: {error}"
+    all_at_points(kill, points)
 
 
 def test_a_job_that_is_made_after_its_caller_died_is_adopted(
     zygote: Zygote, tmp_path: Path
 ) -> None:
-    stage = Stage(zygote, tmp_path / "late")
+    stage = stage_in(zygote, tmp_path / "late")
     gateway = stage.gateway
     with gateway:
         slow = gateway.script.add("create", "hold", after=1)

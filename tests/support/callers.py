@@ -105,6 +105,11 @@ def call(
     frame = pd.DataFrame({"q": texts})
     with llm.set_options(**{**FAST, "max_requests_per_file": per_file, **(options or {})}):
         out = frame.llm.batch("{{ q }}", model=MODEL, sidecar=sidecar, wait=wait, details=True)
+    tell(out, effects)
+
+
+def tell(out: pd.DataFrame, effects: Effects) -> None:
+    """Print answers, statuses and effects."""
     print(
         json.dumps(
             {

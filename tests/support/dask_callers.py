@@ -6,8 +6,6 @@ answers in the order of the rows, and the effects, printed as JSON.
 
 from __future__ import annotations
 
-import json
-import sys
 import warnings
 from contextlib import ExitStack
 from typing import Any
@@ -59,13 +57,4 @@ def call(
             stack.enter_context(dask.config.set(scheduler="sync"))
         lazy = frame.llm.batch("{{ q }}", model=MODEL, sidecar=sidecar, details=True)
         out = lazy.compute()
-    print(
-        json.dumps(
-            {
-                "answers": [None if pd.isna(a) else a for a in out["response"]],
-                "status": out["response_status"].astype(str).tolist(),
-                "effects": effects.names,
-            }
-        )
-    )
-    sys.stdout.flush()
+    callers.tell(out, effects)

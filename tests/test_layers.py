@@ -59,9 +59,6 @@ CLOCK = re.compile(r"\.(now|utcnow|today)\(|(?<!def )\bopen\(|\benviron\b|\bgete
 # The files of hand coding, among pure statistics.
 SHELL = {f"research.{name}" for name in ("coding_design", "coding_files", "hand_codes")}
 
-# A result of research names what draws it, and the reverse.
-CIRCLES = {"research"}
-
 FRAME_LIBRARIES = {"pandas", "dask", "polars", "narwhals"}
 # Typed columns are built where their types are known.
 MAKES_COLUMNS = {"_stages.schema.arrays"}
@@ -163,7 +160,7 @@ def test_no_import_goes_in_a_circle() -> None:
     )
 
 
-@pytest.mark.parametrize("name", sorted(set(FLOORS) - CIRCLES))
+@pytest.mark.parametrize("name", sorted(FLOORS))
 def test_no_folder_has_a_circle_inside(name: str) -> None:
     # Not even one that waits in a function, or that only type checkers read.
     inside = [module for module in sources() if folder(module) == name]

@@ -16,8 +16,8 @@ from typing import Any
 import dask.dataframe as dd
 import pandas as pd
 import pytest
-from distributed import Client, LocalCluster, wait
-from support.dask_callers import PARTITIONS
+from distributed import Client, wait
+from support.dask_cluster import worker_processes
 from support.stand_in import StandIn, answer
 
 import nyu_llm_frames as llm
@@ -25,25 +25,14 @@ import nyu_llm_frames.dask
 from nyu_llm_frames.dask import spool_files
 
 MODEL = "gemini-3-flash-preview"
+WORKERS, PARTITIONS = 4, 5
 assert nyu_llm_frames.dask
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
-    """Two processes, each with one thread; one that dies comes again."""
-    with (
-        LocalCluster(
-            n_workers=2,
-            threads_per_worker=1,
-            processes=True,
-            dashboard_address="127.0.0.1:0",
-            memory_limit=0,
-            silence_logs=50,
-            local_directory=str(tmp_path_factory.mktemp("workers")),
-        ) as processes,
-        Client(processes) as client,
-    ):
-        client.wait_for_workers(2, timeout=120)
+    """Processes of one thread each; one that dies comes again."""
+    with worker_processes(WORKERS, tmp_path_factory.mktemp("workers")) as client:
         yield client
 
 
@@ -115,6 +104,7 @@ def test_a_worker_that_dies_repeats_its_work_and_nothing_is_paid_twice(
 ) -> None:
     frame = frame_of(place)
     once = Once(tmp_path)
+    cluster.wait_for_workers(WORKERS, timeout=120)  # each of them is to die
     with llm.set_options(max_requests_per_file=6):
         cluster.run(killing_in, place, once)
         out = dd.from_pandas(frame, npartitions=PARTITIONS).llm.batch("{{ q }}", model=MODEL)
@@ -158,8 +148,8 @@ def test_no_worker_is_needed_while_jobs_run(cluster: Client, gateway: StandIn) -
     out = lazy.llm.batch("{{ q }}", model=MODEL)
     assert seen == [0]
     assert gateway.count("poll") > 1
-    processes.scale(2)
-    cluster.wait_for_workers(2, timeout=120)
+    processes.scale(WORKERS)
+    cluster.wait_for_workers(WORKERS, timeout=120)
     assert out.compute()["response"].tolist() == expected(frame)
 
 
@@ -179,8 +169,8 @@ def test_without_workers_the_call_ends_and_its_repetition_goes_on(
             lazy.llm.batch("{{ q }}", model=MODEL, timeout=0.5)
         assert isinstance(error.value, llm.errors.RunTimeoutError)
         assert str(pickle.loads(pickle.dumps(error.value))) == str(error.value)
-        processes.scale(2)
-        cluster.wait_for_workers(2, timeout=120)
+        processes.scale(WORKERS)
+        cluster.wait_for_workers(WORKERS, timeout=120)
         out = lazy.llm.batch("{{ q }}", model=MODEL)
     assert out.compute()["response"].tolist() == expected(frame)
     paid_once(stand_in, 23)

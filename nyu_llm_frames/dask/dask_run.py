@@ -31,6 +31,7 @@ from nyu_llm_frames._shared.stack import users_level
 from nyu_llm_frames._shared.wording import count
 from nyu_llm_frames._sidecar.bands import LargeSidecar
 from nyu_llm_frames._sidecar.folder import SPOOL, new_name
+from nyu_llm_frames._sidecar.lock_owner import LockOwner, encoded
 from nyu_llm_frames._sidecar.storage import make_folder, sidecar_errors, write_text
 from nyu_llm_frames._stages.cost.estimate import Estimate
 from nyu_llm_frames._tables.frame import PandasTable, missing_in_all
@@ -38,6 +39,7 @@ from nyu_llm_frames.dask.cluster import Cluster
 from nyu_llm_frames.dask.ended_call import EndedCall, cost_of, end_of
 from nyu_llm_frames.dask.lazy_join import StoredAnswersOf, join_answers
 from nyu_llm_frames.dask.spool_files import (
+    OWNER,
     TOKEN,
     SpooledPartition,
     spool_partition,
@@ -232,6 +234,7 @@ class DaskCall:
             make_folder(folder)
         try:
             token = f"{self._clock.process}\n{self._clock.unique()}"
+            write_text(folder / OWNER, encoded(LockOwner.here(self._clock)))
             write_text(folder / TOKEN, token)
             self._cluster.prove(folder, token)
             yield folder, self._rendered(folder, token, suspected)
@@ -264,11 +267,13 @@ class DaskCall:
         return found
 
     def _remove_left_behind(self, parent: Path) -> None:
-        """Remove what calls of dead processes left."""
+        """Remove what calls of dead processes left, also on a node that Slurm took away."""
+        me = LockOwner.here(self._clock)
         for old in parent.iterdir():
             with suppress(OSError, UnicodeDecodeError):
-                owner, _, _ = (old / TOKEN).read_text(encoding="utf-8").partition("\n")
-                if self._clock.is_dead(owner):
+                process, _, _ = (old / TOKEN).read_text(encoding="utf-8").partition("\n")
+                owner = LockOwner.read(old / OWNER) or LockOwner()
+                if self._clock.is_dead(process) or owner.has_ended(me, ask=True):
                     shutil.rmtree(old, ignore_errors=True)
 
     def _lazy(self, stored: StoredAnswersOf, *, failures: bool = False) -> Any:

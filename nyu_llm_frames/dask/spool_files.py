@@ -28,7 +28,7 @@ Ints = np.ndarray[Any, np.dtype[np.int64]]
 Content: TypeAlias = tuple[int, int, int]
 """What the distinct ids of a partition amount to, in whichever order they stand."""
 
-TOKEN = "token"
+TOKEN, OWNER = "token", "owner"
 GROUP_ROWS = 4096
 SCHEMA = pa.schema(
     [

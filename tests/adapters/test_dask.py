@@ -24,6 +24,7 @@ from support.stand_in import StandIn, answer
 import nyu_llm_frames as llm
 import nyu_llm_frames.dask
 from nyu_llm_frames._sidecar.answer_store import find_best
+from nyu_llm_frames._sidecar.lock_owner import LockOwner, encoded
 from nyu_llm_frames.dask import spooled_requests
 
 # Dask itself still calls pandas so.
@@ -487,6 +488,24 @@ def test_a_dead_calls_spool_is_removed_by_the_next(gateway: StandIn) -> None:
     batch(lazy)
     assert ours.exists()
     assert not theirs.exists()
+
+
+@pytest.mark.parametrize(("restarts", "stays"), [("2", False), ("1", True)])
+def test_a_requeued_coordinators_spool_is_removed_from_another_node(
+    gateway: StandIn, monkeypatch: pytest.MonkeyPatch, restarts: str, stays: bool
+) -> None:
+    lazy = dd.from_pandas(frame_of(), npartitions=3)
+    left = Path("llm_sidecar/spool/left")
+    left.mkdir(parents=True)
+    (left / "token").write_text("node7/b7/77/1\nx")
+    owner = LockOwner(
+        host="node7", pid=77, boot="b7", machine="m7", slurm_job="9", slurm_restarts=1
+    )
+    (left / "owner").write_text(encoded(owner))
+    monkeypatch.setenv("SLURM_JOB_ID", "9")
+    monkeypatch.setenv("SLURM_RESTART_COUNT", restarts)
+    batch(lazy)
+    assert left.exists() == stays
 
 
 def gateway_clock() -> str:

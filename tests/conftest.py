@@ -27,8 +27,8 @@ CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_
 REQUIRE_GATEWAY, REQUIRE_MODEL = (os.environ.get(name) == "1" for name in CONTROL)
 REAL_HOME = Path.home()
 SLOW = {  # processes, kills, many jobs
-    "test_attempts", "test_bad_input", "test_cli", "test_dask_kill", "test_dask_workers",
-    "test_ended_jobs", "test_gateway_trouble",
+    "test_attempts", "test_bad_input", "test_cli", "test_dask_kill", "test_dask_slurm",
+    "test_dask_workers", "test_ended_jobs", "test_gateway_trouble",
     "test_identity", "test_kill", "test_large_frame", "test_many_hands", "test_max_cost",
     "test_notebooks", "test_run", "test_short_outputs", "test_stand_in", "test_state_machine",
     "test_stored", "test_trial", "test_uncertain",

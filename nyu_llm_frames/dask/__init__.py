@@ -56,39 +56,52 @@ with ``ddf.llm.trial`` and ``max_cost=``.
 
 On NYU's cluster
 ----------------
-One small job is the coordinator; dask-jobqueue starts workers as jobs of their own and replaces
-those that are preempted. This was tried with workers killed and away on one machine, not under
-Slurm itself. ``coordinator.sbatch``::
+One small job is the coordinator; dask-jobqueue starts workers as jobs of their own, and Slurm
+starts those again that it preempted. ``coordinator.sbatch``::
 
     #!/bin/bash
     #SBATCH --account=YOUR_ACCOUNT
     #SBATCH --time=4-00:00:00 --cpus-per-task=2 --mem=8G
     #SBATCH --requeue                # preempted: it begins again, and the same call goes on
     #SBATCH --open-mode=append
-    export PORTKEY_API_KEY=$(cat ~/.portkey_key) NYU_LLM_BUCKET=your-bucket
     python offenses.py
 
 ``offenses.py``::
 
+    from pathlib import Path
+
     import dask.dataframe as dd
     from dask_jobqueue import SLURMCluster
     from distributed import Client
+    import nyu_llm_frames as llm
     import nyu_llm_frames.dask
 
     if __name__ == "__main__":
+        key = Path.home() / ".portkey_key"  # not exported: sbatch would hand it on to the workers
+        gateway = llm.Gateway(api_key=key.read_text().strip(), bucket="your-bucket")
         cluster = SLURMCluster(account="YOUR_ACCOUNT", cores=4, processes=4, memory="16GB",
-                               walltime="01:00:00", job_extra_directives=["--requeue"],
+                               walltime="04:00:00", job_extra_directives=["--requeue"],
                                local_directory="/tmp")
-        cluster.adapt(minimum=0, maximum=40)
         client = Client(cluster)
         ddf = dd.read_parquet("/scratch/you/offenses/")
-        out = ddf.llm.batch("Which drug? {{ offense }}", model="gemini-3-flash-preview",
-                            sidecar="/archive/you/offenses.llm", max_cost=500, timeout=300_000)
-        out.to_parquet("/scratch/you/answers/")
+
+        cluster.scale(jobs=10)
+        client.wait_for_workers(1)
+        run = ddf.llm.submit("Which drug? {{ offense }}", model="gemini-3-flash-preview",
+                             sidecar="/archive/you/offenses.llm", gateway=gateway, max_cost=500)
+        cluster.scale(0)  # no worker is held while batch jobs run
+        run.wait()
+        cluster.scale(jobs=10)
+        client.wait_for_workers(1)
+        run.result().to_parquet("/scratch/you/answers/")
 
 One coordinator at a time for one sidecar. Workers get the compiled prompt and the name of the
-provider, never the key: export it for the coordinator alone. Compute nodes need no way to the
-internet; the coordinator's does.
+provider, never the key. Compute nodes need no way to the internet; the coordinator's does.
+``cluster.adapt`` is not for this: dask-jobqueue 0.9 cancels waiting jobs of several processes again
+and again (its issue 498), and does not replace jobs that ended (its issue 611).
+
+This recipe is a test: with dask-jobqueue itself, real workers, and preempted ones; but Slurm's
+commands are played on one machine there, so nothing of this has met a real scheduler.
 """
 
 from nyu_llm_frames.errors import ConfigurationError

@@ -271,7 +271,11 @@ class DaskCall:
         me = LockOwner.here(self._clock)
         for old in parent.iterdir():
             with suppress(OSError, UnicodeDecodeError):
-                process, _, _ = (old / TOKEN).read_text(encoding="utf-8").partition("\n")
+                try:
+                    process, _, _ = (old / TOKEN).read_text(encoding="utf-8").partition("\n")
+                except FileNotFoundError:  # it died before anything was rendered
+                    shutil.rmtree(old, ignore_errors=True)
+                    continue
                 owner = LockOwner.read(old / OWNER) or LockOwner()
                 if self._clock.is_dead(process) or owner.has_ended(me, ask=True):
                     shutil.rmtree(old, ignore_errors=True)

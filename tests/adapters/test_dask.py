@@ -485,9 +485,13 @@ def test_a_dead_calls_spool_is_removed_by_the_next(gateway: StandIn) -> None:
         folder.mkdir(parents=True)
         (folder / "token").write_text(f"{owner}\nx")
         (folder / "000000.arrow").write_bytes(b"x")
+    begun = theirs.with_name("begun")
+    begun.mkdir()
+    (begun / "owner").touch()
     batch(lazy)
     assert ours.exists()
     assert not theirs.exists()
+    assert not begun.exists()  # killed before it wrote whose it is
 
 
 @pytest.mark.parametrize(("restarts", "stays"), [("2", False), ("1", True)])

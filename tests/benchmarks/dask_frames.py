@@ -1,20 +1,22 @@
 """A Dask frame on one and on two workers of this machine.
 
-    python tests/benchmarks/dask_frames.py [--rows 100000 1000000] [--workers 1 2]
+    python tests/benchmarks/dask_frames.py [--rows 100000 1000000] [--workers 1 2] [--repeat 3]
 
 Answers are checked first, against the prompts that were sent. Rendering is timed alone (rows to
 spool files, by the workers), then planning and writing request files (by the coordinator, with a
-gateway in this process), and the join. Memory is the peak of each process.
+gateway in this process), and the join; medians. CPU time means the same on a busy machine, seconds
+do not. Memory is the peak of each process since its counter was reset, on Linux.
 """
 
 from __future__ import annotations
 
 import argparse
-import resource
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +44,24 @@ def make(rows: int, folder: Path) -> None:
 
 def peak_mb() -> float:
     """Return the peak memory of this process."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    status = Path("/proc/self/status").read_text()
+    return float(status.partition("VmHWM:")[2].split()[0]) / 1024
+
+
+def reset_peak() -> None:
+    """Let the peak begin from what is used now."""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def timed(client: Client, repeat: int, act: Callable[[], object]) -> tuple[float, float]:
+    """Return the medians of seconds and of the workers' CPU seconds."""
+    walls, cpus = [], []
+    for _ in range(repeat):
+        cpu, start = sum(client.run(time.process_time).values()), time.perf_counter()
+        act()
+        walls.append(time.perf_counter() - start)
+        cpus.append(sum(client.run(time.process_time).values()) - cpu)
+    return statistics.median(walls), statistics.median(cpus)
 
 
 def check(part: Any) -> Any:
@@ -55,7 +74,7 @@ def check(part: Any) -> Any:
     return part[["case_id"]]
 
 
-def measure(rows: int, workers: int, folder: Path) -> str:
+def measure(rows: int, workers: int, folder: Path, repeat: int) -> str:
     """Return a row of the table."""
     source = folder / f"input-{rows}"
     if not source.exists():
@@ -79,32 +98,34 @@ def measure(rows: int, workers: int, folder: Path) -> str:
         lazy = dd.read_parquet(str(source))
         lazy.llm.preview(TEMPLATE, n=1)
         client.run(lambda: __import__("nyu_llm_frames.dask"))
-        idle = max(client.run(peak_mb).values())
         arguments = Arguments(template=TEMPLATE, sidecar=f"{work}/s", **call)
         rendering = DaskCall(lazy, arguments, current_clock())
-        with rendering._spooled():  # once before it is timed: pages and imports
-            pass
-        start = time.perf_counter()
-        with rendering._spooled() as (_, partitions):
-            render = time.perf_counter() - start
-            assert sum(p.requests for p in partitions) == rows
-        before = peak_mb()
-        start = time.perf_counter()
+
+        def render() -> None:
+            with rendering._spooled() as (_, partitions):
+                assert sum(p.requests for p in partitions) == rows
+
+        idle = max(client.run(peak_mb).values())
+        render()  # once before it is timed: pages and imports
+        render_s, render_cpu = timed(client, repeat, render)
+        reset_peak()
+        before, cpu = peak_mb(), time.process_time()
         run = lazy.llm.submit(TEMPLATE, sidecar=f"{work}/s", **call)
-        plan = time.perf_counter() - start - render
-        grown = (peak_mb() - before) * 2**20 / rows
+        plan_cpu = time.process_time() - cpu
         CONNECTION.prepare_outputs()
         run.wait()
         out = run.result()
-        start = time.perf_counter()
+        grown = peak_mb() - before
         checked = out.map_partitions(check, meta=lazy._meta[["case_id"]])
         assert len(checked) == rows
-        join = time.perf_counter() - start
+        joined = out.map_partitions(len, meta=(None, int))
+        join_s, join_cpu = timed(client, repeat, joined.compute)
         peak = max(client.run(peak_mb).values())
-    per_core = rows / render / workers
     return (
-        f"| {rows:,} | {workers} | {render:.1f} s | {per_core:,.0f} | {plan / rows * 1e6:.1f} | "
-        f"{join * workers / rows * 1e6:.1f} | {peak:,.0f} MB ({idle:,.0f} idle) | {grown:,.0f} |"
+        f"| {rows:,} | {workers} | {render_s:.1f} s | {render_cpu / rows * 1e6:.1f} | "
+        f"{rows / render_cpu:,.0f} | {plan_cpu / rows * 1e6:.1f} | {join_s:.1f} s | "
+        f"{join_cpu / rows * 1e6:.1f} | {peak:,.0f} MB ({idle:,.0f} idle) | "
+        f"{grown:,.0f} MB ({grown * 2**20 / rows:,.0f} bytes a request) |"
     )
 
 
@@ -112,6 +133,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rows", type=int, nargs="+", default=[100_000])
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--make", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.make:
@@ -119,14 +141,14 @@ def main() -> None:
         return
     llm.set_options(progress=False, poll_interval_s=0.001)
     print(
-        "| rows | workers | render | rows a second per core | plan, µs a row | join, µs a row | "
-        "peak memory of a worker | coordinator, bytes a request |"
+        "| rows | workers | render | CPU, µs a row | rows a second of a core | plan, CPU | "
+        "join | CPU, µs a row | peak memory of a worker | the coordinator's growth |"
     )
-    print("| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
+    print("| ---: " * 10 + "|")
     with tempfile.TemporaryDirectory() as folder:
         for rows in args.rows:
             for workers in args.workers:
-                print(measure(rows, workers, Path(folder)), flush=True)
+                print(measure(rows, workers, Path(folder), args.repeat), flush=True)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from nyu_llm_frames._stages.requests.routes import route
 from nyu_llm_frames._tables import image_cells as _images
 from nyu_llm_frames._tables.frame import missing_value_error, rows_with_na
 from nyu_llm_frames._tables.open_table import open_rows
-from nyu_llm_frames._tables.table import Labels, Mask, Piece
+from nyu_llm_frames._tables.table import Labels, Mask, Piece, Table
 from nyu_llm_frames.errors import MissingValueError
 
 
@@ -44,6 +44,13 @@ def prepare(
     table, rows = open_rows(table, first if arguments.if_exists != "fill" else None)
     call = compile_call(table, arguments, check_columns=check_columns)
     check_prompts_differ(call, table.columns, rows)
+    return rendered(call, table, check_columns=check_columns, first=first)
+
+
+def rendered(
+    call: PreparedCall, table: Table, *, check_columns: bool = True, first: int | None = None
+) -> PreparedCall:
+    """Render the rows of a table; where the call fills, those without a good answer."""
     if call.fills:
         fill = call.lacking(table, check_types=check_columns)
         call = replace(call, fill=fill, whole=table)

@@ -7,7 +7,7 @@ and renders the rows of a partition to the very requests that a frame of them wo
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import pandas as pd
 
 from nyu_llm_frames._runs.arguments import Arguments
 from nyu_llm_frames._runs.prepare import PreparedCall, compiled_schema
-from nyu_llm_frames._runs.rendering import render
+from nyu_llm_frames._runs.rendering import rendered
 from nyu_llm_frames._shared.options import Options
 from nyu_llm_frames._stages.prompts.template import PromptTemplate
 from nyu_llm_frames._stages.requests.bodies import BodyShape, encode, no_requests
@@ -89,29 +89,17 @@ class WorkerCall:
         LLMFramesError
             As `prepare` says it of a frame.
         """
-        schema = None
-        fills = self.arguments.if_exists == "fill"
-        if with_schema or fills:
-            schema = compiled_schema(self.arguments.schema)
+        given = self.arguments
+        needs_schema = with_schema or given.if_exists == "fill"
+        schema = compiled_schema(given.schema) if needs_schema else None
         table = PandasTable(frame)
         gateway: Any = _Realm(self.realm)
         call = PreparedCall(
-            self.arguments, table, self.template, self.images, schema,
+            given, table, self.template, self.images, schema,
             no_requests(self.shape, images=bool(self.images)),
             gateway, self.options, self.sidecar,
         )  # fmt: skip
-        if fills:
-            call, table = self._lacking(call, table)
-        pieces = table.pieces(
-            call.used, index=self.template.uses_index, rows=len(table) if self.images else None
-        )
-        return replace(call, requests=render(call, pieces))
-
-    def _lacking(self, call: PreparedCall, whole: PandasTable) -> tuple[PreparedCall, PandasTable]:
-        """Choose the rows without a good answer, as `prepare` does of a frame."""
-        fill = call.lacking(whole)
-        table = whole.take(fill.rows)
-        return replace(call, fill=fill, whole=whole, table=table), table
+        return rendered(call, table)
 
     def __dask_tokenize__(self) -> str:
         """Name all that decides what comes out of a partition, the same in every process."""

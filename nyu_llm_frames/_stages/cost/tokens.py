@@ -18,7 +18,6 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from nyu_llm_frames._stages.cost.prices import Floats, max_output_tokens
 from nyu_llm_frames._stages.requests.models import bare_name
@@ -79,18 +78,25 @@ DEFAULT = Scale(
 def weigh_fragments(fragments: pa.ChunkedArray, roles: Sequence[str]) -> Weights:
     """Weigh prompts without images: ASCII JSON of messages, without the brackets around them."""
     frame = sum(len(json.dumps({"role": r, "content": ""}, separators=(",", ":"))) for r in roles)
-    length, slashes, escaped = (
-        np.asarray(counted.to_numpy(), dtype=np.float64)
-        for counted in (
-            pc.binary_length(fragments),
-            pc.count_substring(fragments, "\\"),
-            pc.count_substring(fragments, "\\u"),
-        )
-    )
+    counts = [_count_escapes(chunk) for chunk in fragments.chunks]
+    length, slashes, escaped = np.concatenate([np.zeros((3, 0)), *counts], axis=1)
     # A short escape (\n) is one character, \u0000 is the character it encodes.
     plain = length - frame - (slashes - escaped) - 6 * escaped
     nothing = np.zeros(len(length))
     return Weights(np.maximum(_weight(plain, escaped), 1.0), nothing, nothing)
+
+
+def _count_escapes(texts: pa.LargeStringArray) -> Floats:
+    """Count bytes, backslashes, and those of ``\\u`` in each text, in one pass over all of them."""
+    if not len(texts):
+        return np.zeros((3, 0))
+    _, where, joined = texts.buffers()
+    offsets = np.frombuffer(where, np.int64, len(texts) + 1, texts.offset * 8)
+    data = np.frombuffer(joined, np.uint8)
+    slashes = np.flatnonzero(data[offsets[0] : offsets[-1]] == ord("\\")) + offsets[0]
+    escaped = slashes[data[slashes + 1] == ord("u")]
+    places = (offsets, np.searchsorted(slashes, offsets), np.searchsorted(escaped, offsets))
+    return np.diff(np.array(places, np.float64))
 
 
 def as_weights(prompts: Sequence[Weighed]) -> Weights:

@@ -70,7 +70,7 @@ def killing_in(place: str, once: Once) -> None:
     import nyu_llm_frames.dask.worker_call as worker_call
 
     at: dict[str, tuple[Any, str]] = {
-        "render": (worker_call, "render"),
+        "render": (worker_call, "rendered"),
         "write": (spool_files, "content_of"),
         "join": (lazy_join, "find_best"),
     }

@@ -558,7 +558,7 @@ def test_a_disk_that_is_full_while_answers_are_written_loses_none(
 ) -> None:
     """The thread that writes fails, at any of three groups; nothing of it takes a name."""
     gateway.behaviour.content_fails = -1  # what is read in its place comes in one piece
-    monkeypatch.setattr(_answer_store, "_GROUP_ROWS", 2)
+    monkeypatch.setattr(_answer_store, "GROUP_ROWS", 2)
     # Blocks of a line or a few, so that there are groups to write one after the other.
     splitter = _harvest.BlockSplitter
     monkeypatch.setattr(_harvest, "BlockSplitter", lambda: splitter(1))

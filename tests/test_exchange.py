@@ -73,7 +73,7 @@ def test_request_files_are_what_batch_uploads(
     groups: int,
 ) -> None:
     # Long documents are written a few at a time: nothing of it shows in what is sent.
-    monkeypatch.setattr(planner, "_BYTES_AT_ONCE", at_once)
+    monkeypatch.setattr(planner, "BYTES_AT_ONCE", at_once)
     gateway = llm.Gateway(**stand_in.settings)
     [path] = frame.llm.to_jsonl(
         tmp_path / "requests.jsonl", TEMPLATE, model=MODEL, gateway=gateway, max_tokens=9

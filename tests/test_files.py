@@ -251,8 +251,8 @@ def test_nothing_but_output_and_sidecar_is_left(tmp_path: Path, gateway: llm.Gat
 def _tiny_bands(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_requests, "LIMIT_BYTES", 2_000)
     monkeypatch.setattr(_spill, "LIMIT_BYTES", 2_000)
-    monkeypatch.setattr(_requests, "_PART_BYTES", 500)
-    monkeypatch.setattr(_requests, "_BAND_BYTES", 3_000)
+    monkeypatch.setattr(_requests, "PART_BYTES", 500)
+    monkeypatch.setattr(_requests, "BAND_BYTES", 3_000)
 
 
 @pytest.mark.usefixtures("_tiny_bands")

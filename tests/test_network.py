@@ -378,7 +378,7 @@ def test_a_client_of_ones_own_stays_open_and_a_closed_one_is_named(gateway: Stan
 def test_timeout_holds_against_answers_that_trickle(
     gateway: StandIn, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, call: str, part: str
 ) -> None:
-    shortest = [n for n in vars(connection) if n.startswith("_SHORTEST")]
+    shortest = [n for n in vars(connection) if n.startswith("SHORTEST")]
     assert len(shortest) == 4
     for name in shortest:
         monkeypatch.setattr(connection, name, 0.1)
@@ -401,7 +401,7 @@ def test_timeout_holds_against_answers_that_trickle(
 def test_a_client_of_ones_own_keeps_the_time_too(
     gateway: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connection, "_SHORTEST_S", 0.1)
+    monkeypatch.setattr(connection, "SHORTEST_S", 0.1)
     gateway.script.add("list", mode="trickle", body="body")
     theirs = llm.Gateway(client=gateway.portkey(), bucket=gateway.bucket)
     with opened(theirs) as made:

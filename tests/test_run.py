@@ -185,8 +185,8 @@ def test_timeout_covers_an_answer_that_does_not_come(
     gateway: StandIn, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
     """Not a submit: one that is cut short may have made a job."""
-    monkeypatch.setattr(connection, "_SHORTEST_S", 0.2)
-    monkeypatch.setattr(connection, "_SHORTEST_UPLOAD_S", 0.2)
+    monkeypatch.setattr(connection, "SHORTEST_S", 0.2)
+    monkeypatch.setattr(connection, "SHORTEST_UPLOAD_S", 0.2)
     gateway.script.add(call, mode="hang", times=-1)
     started = time.monotonic()
     with pytest.raises(RunTimeoutError):

@@ -251,7 +251,7 @@ def test_a_table_in_parts_is_the_table(
     whole, parts = Path(f"whole{suffix}"), Path(f"parts{suffix}")
     commands._write(StoredRun("s").iter_answers(), whole)
     monkeypatch.setattr(StoredRun, "requests_at_once", 3)
-    monkeypatch.setattr(commands, "_JSON_ROWS", 2)
+    monkeypatch.setattr(commands, "JSON_ROWS", 2)
     commands._write(StoredRun("s").iter_answers(), parts)
     a, b = read(whole), read(parts)
     assert a.equals(b) if isinstance(a, pd.DataFrame) else a == b

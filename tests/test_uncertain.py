@@ -155,7 +155,7 @@ def test_a_connection_cut_before_the_work_is_submitted_again(
 def test_a_submit_that_is_never_answered_is_given_up_and_settled(
     mode: Any, posts: int, stand_in: StandIn, sidecar: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connection_module, "_SUBMIT_S", 0.3)
+    monkeypatch.setattr(connection_module, "SUBMIT_S", 0.3)
     stand_in.script.add("create", mode)
     ends_well(stand_in, sidecar, posts=posts)
 

@@ -44,10 +44,10 @@ ENDPOINT = "/v1/chat/completions"
 
 _NO_FILE = frozenset({"application/json", "text/html"})
 
-_CONNECT_S, _READ_S, _UPLOAD_S, _SUBMIT_S = 15.0, 120.0, 330.0, 330.0
+_CONNECT_S, _READ_S, _UPLOAD_S, SUBMIT_S = 15.0, 120.0, 330.0, 330.0
 # A call that may not wait still tries once. Its submit has time for an answer, so that it does not
 # become uncertain, and its files and outputs have time to arrive, however often it is repeated.
-_SHORTEST_S, _SHORTEST_SUBMIT_S, _SHORTEST_UPLOAD_S, _SHORTEST_OUTPUT_S = 2.0, 5.0, 5.0, 10.0
+SHORTEST_S, SHORTEST_SUBMIT_S, SHORTEST_UPLOAD_S, SHORTEST_OUTPUT_S = 2.0, 5.0, 5.0, 10.0
 _FAST, _SLOW = 1_000_000, 50_000  # bytes a second, by which a file gets more time
 
 _SMALLER = (
@@ -242,7 +242,7 @@ class Connection:
     def _get(self, what: str, path: str) -> bytes:
         """Read a small answer."""
         with self._translated(what) as block:
-            return self._small(block, "GET", path, self._patience_s(_SHORTEST_S, _READ_S))[1]
+            return self._small(block, "GET", path, self._patience_s(SHORTEST_S, _READ_S))[1]
 
     def _stream(self, what: str, path: str, *, stored: bool = False) -> Iterator[bytes]:
         """Read a large answer in pieces; the whole is never in memory.
@@ -251,7 +251,7 @@ class Connection:
         paid, and would be paid again. A stored file of a type that none has is refused unread.
         """
         left = self.left_s()
-        end = None if left is None else time.monotonic() + max(left, _SHORTEST_OUTPUT_S)
+        end = None if left is None else time.monotonic() + max(left, SHORTEST_OUTPUT_S)
         try:
             with (
                 self._translated(what) as block,
@@ -292,7 +292,7 @@ class Connection:
         file.seek(0)
         seconds = _UPLOAD_S + size / _SLOW
         if left is not None:
-            seconds = min(max(left, _SHORTEST_UPLOAD_S + size / _FAST), seconds)
+            seconds = min(max(left, SHORTEST_UPLOAD_S + size / _FAST), seconds)
         named = {"x-portkey-provider-file-name": file_name, "x-portkey-provider-model": model}
         with self._translated(what, _OF_UPLOADS) as block:
             # A path or bytes would sit in memory three times over.
@@ -325,7 +325,7 @@ class Connection:
                     block,
                     "POST",
                     "/batches",
-                    self._patience_s(_SHORTEST_SUBMIT_S, _SUBMIT_S),
+                    self._patience_s(SHORTEST_SUBMIT_S, SUBMIT_S),
                     {**_JSON, "x-portkey-provider-model": model},
                     content=json.dumps(body).encode("ascii"),
                 )
@@ -358,7 +358,7 @@ class Connection:
     def cancel(self, batch_id: str) -> None:
         """Request the cancellation of a job; poll afterward."""
         path = _of_batch(batch_id, "/cancel")
-        seconds = self._patience_s(_SHORTEST_S, _READ_S)
+        seconds = self._patience_s(SHORTEST_S, _READ_S)
         with self._translated(f"Cancelling batch job {batch_id}") as block:
             # 400: it has ended, or was cancelled before.
             self._small(block, "POST", path, seconds, _JSON, content=b"{}", also=400)

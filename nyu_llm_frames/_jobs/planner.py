@@ -28,7 +28,7 @@ from nyu_llm_frames._stages.requests.bodies import ROWS_AT_ONCE, BodyShape
 Positions = np.ndarray[Any, np.dtype[np.int64]]
 
 _WRITERS = 2
-_BYTES_AT_ONCE = 16 << 20  # limits long documents; for short ones the number of rows does
+BYTES_AT_ONCE = 16 << 20  # limits long documents; for short ones the number of rows does
 
 
 class RequestSet(Protocol):
@@ -283,7 +283,7 @@ class Planner:
             self.tracker.track(job)
 
     def _batches(self, part: Positions, sizes: Positions) -> Iterator[tuple[pa.Array, pa.Array]]:
-        for start, stop in _planning.split(sizes, ROWS_AT_ONCE, _BYTES_AT_ONCE):
+        for start, stop in _planning.split(sizes, ROWS_AT_ONCE, BYTES_AT_ONCE):
             some = part[start:stop]
             yield self.requests.ids.take(pa.array(some)), self.requests.bodies(some)
 

@@ -30,8 +30,8 @@ from nyu_llm_frames._tables.spill import LIMIT_BYTES, Spill
 from nyu_llm_frames._tables.table import Ints, Piece
 from nyu_llm_frames.errors import ColumnExistsError, MissingValueError
 
-_PART_BYTES = 8 << 20
-_BAND_BYTES = 32 << 20
+PART_BYTES = 8 << 20
+BAND_BYTES = 32 << 20
 _BAND_ROWS = 100_000
 _MOST_PARTS = 4096
 _SCHEMA = pa.schema(
@@ -112,7 +112,7 @@ class RequestBands:
             held += table.nbytes
             if held > LIMIT_BYTES:
                 total = held / max(piece.read, 1e-3)
-                self._parts = int(min(_MOST_PARTS, max(2, total // _PART_BYTES)))
+                self._parts = int(min(_MOST_PARTS, max(2, total // PART_BYTES)))
                 self._settle()
                 settled = True
         if missing:
@@ -176,7 +176,7 @@ def _grouped(sizes: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
     """Join neighboring parts into bands, as large as memory allows."""
     start, bytes_, rows = 0, 0, 0
     for number, (size, count) in enumerate(sizes):
-        if number > start and (bytes_ + size > _BAND_BYTES or rows + count > _BAND_ROWS):
+        if number > start and (bytes_ + size > BAND_BYTES or rows + count > _BAND_ROWS):
             yield start, number
             start, bytes_, rows = number, 0, 0
         bytes_ += size

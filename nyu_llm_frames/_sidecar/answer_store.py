@@ -47,7 +47,7 @@ SCHEMA = _storage.marked(
 )
 
 # What is compressed and written at once: either is enough.
-_GROUP_ROWS, _GROUP_BYTES = 4096, 4 << 20
+GROUP_ROWS, _GROUP_BYTES = 4096, 4 << 20
 _GROUPS_AHEAD = 2
 
 BYTES_OF_32_BITS = 2**31 - 1
@@ -88,7 +88,7 @@ class AnswerWriter:
         """Append answers."""
         self._group += answers
         self._group_bytes += sum([len(answer.raw) for answer in answers])
-        if len(self._group) >= _GROUP_ROWS or self._group_bytes >= _GROUP_BYTES:
+        if len(self._group) >= GROUP_ROWS or self._group_bytes >= _GROUP_BYTES:
             self._hand_over()
 
     def _hand_over(self) -> None:

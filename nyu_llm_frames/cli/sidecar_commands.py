@@ -177,7 +177,7 @@ def export(sidecar: Path, path: Path, prompts: bool) -> None:
 
 
 _WRITERS = (".csv", ".parquet", ".jsonl")
-_JSON_ROWS = 10_000
+JSON_ROWS = 10_000
 _OTHER_TABLES = (".json", ".tsv", ".txt", ".xls", ".xlsx", ".feather", ".gz", ".zip")
 
 
@@ -195,8 +195,8 @@ def _write(frames: Iterator[pd.DataFrame], path: Path) -> None:
                 frame.to_csv(file, index=False, header=i == 0, lineterminator="\n")
         elif path.suffix == ".jsonl":
             for frame in frames:
-                for start in range(0, len(frame), _JSON_ROWS):  # held as one text
-                    some = frame.iloc[start : start + _JSON_ROWS]
+                for start in range(0, len(frame), JSON_ROWS):  # held as one text
+                    some = frame.iloc[start : start + JSON_ROWS]
                     # pandas 2.2 writes whole numbers beside missing ones as 2.0.
                     some = some.astype(object).where(some.notna(), None)
                     some.to_json(file, orient="records", lines=True, force_ascii=False)

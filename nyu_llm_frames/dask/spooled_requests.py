@@ -36,7 +36,7 @@ Mask = np.ndarray[Any, np.dtype[np.bool_]]
 AT_ONCE = 1_000_000
 """Requests of a part; each takes some 200 bytes while it is planned."""
 
-_BAND = 4_000_000
+ROWS_OF_A_BAND = 4_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +162,7 @@ class SpooledParts:
     def _repeated(self) -> dict[int, Mask]:
         """Find which requests of each partition an earlier one has; in bands of digests."""
         total = sum(p.requests for p in self._partitions)
-        bands = -(-total // _BAND)
+        bands = -(-total // ROWS_OF_A_BAND)
         found = {p.number: np.zeros(p.requests, np.bool_) for p in self._partitions}
         starts = np.cumsum([0, *(p.requests for p in self._partitions)])
         for band in range(bands):

@@ -81,7 +81,7 @@ class Worker:
 
     def _run_to_an_end(self, job: Job) -> None:
         try:
-            self._run(job)
+            self.run_job(job)
         except sqlite3.Error:
             raise
         except Exception as error:
@@ -89,7 +89,7 @@ class Worker:
             problem = f"The embedded gateway could not run this job: {error!r}"
             self._end(job.id, "failed", [{"code": 13, "message": problem}])
 
-    def _run(self, job: Job) -> None:
+    def run_job(self, job: Job) -> None:
         halt = threading.Event()
         with self._lock:
             self._current = job.id, halt

@@ -267,7 +267,7 @@ def test_a_request_of_several_partitions_is_sent_once_also_where_they_are_planne
     gateway: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(spooled_requests, "AT_ONCE", 7)
-    monkeypatch.setattr(spooled_requests, "_BAND", 5)
+    monkeypatch.setattr(spooled_requests, "ROWS_OF_A_BAND", 5)
     frame = frame_of(60, 23)
     lazy = dd.from_pandas(frame, npartitions=9)
     assert lazy.llm.estimate(TEMPLATE, model=MODEL).to_pay == 23

@@ -302,7 +302,7 @@ def test_a_lost_create_that_the_list_cannot_show_asks_its_user(
 def test_a_create_that_never_answers_is_found_by_the_next_call(
     real_gateway: Harness, prompts: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connection, "_SUBMIT_S", 0.5)
+    monkeypatch.setattr(connection, "SUBMIT_S", 0.5)
     real_gateway.reset("happy", edge=[{"match": CREATE, "mode": "hang", "times": 1}])
     out = ask(real_gateway, prompts)
     assert len(real_gateway.jobs()) == 1

@@ -169,7 +169,7 @@ def test_a_database_that_fails_ends_neither_the_worker_nor_a_job(
 ) -> None:
     store = _Store(failing)
     worker = Worker(cast("Any", store), cast("Any", SimpleNamespace(slots=1, fragile=False)))
-    monkeypatch.setattr(worker, "_run", lambda job: store.end_job(job.id, "completed"))
+    monkeypatch.setattr(worker, "run_job", lambda job: store.end_job(job.id, "completed"))
     monkeypatch.setattr(worker._stop, "wait", lambda seconds: False)
     worker.start()
     assert store.quiet.wait(PATIENCE_S)

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote
 
 import dask
 import numpy as np
@@ -225,7 +226,7 @@ class DaskCall:
         suspected = suspected_columns(self.frame, self.used)
         was_there = sidecar.exists()
         parent = sidecar / SPOOL
-        folder = parent / new_name(self._clock)
+        folder = parent / f"{new_name(self._clock)}~{quote(self._clock.process, safe='')}"
         with sidecar_errors(sidecar):
             if not was_there:
                 make_folder(sidecar)
@@ -233,7 +234,7 @@ class DaskCall:
             self._remove_left_behind(parent)
             make_folder(folder)
         try:
-            token = f"{self._clock.process}\n{self._clock.unique()}"
+            token = self._clock.unique()
             write_text(folder / OWNER, encoded(LockOwner.here(self._clock)))
             write_text(folder / TOKEN, token)
             self._cluster.prove(folder, token)
@@ -270,15 +271,11 @@ class DaskCall:
         """Remove what calls of dead processes left, also on a node that Slurm took away."""
         me = LockOwner.here(self._clock)
         for old in parent.iterdir():
-            with suppress(OSError, UnicodeDecodeError):
-                try:
-                    process, _, _ = (old / TOKEN).read_text(encoding="utf-8").partition("\n")
-                except FileNotFoundError:  # it died before anything was rendered
-                    shutil.rmtree(old, ignore_errors=True)
-                    continue
-                owner = LockOwner.read(old / OWNER) or LockOwner()
-                if self._clock.is_dead(process) or owner.has_ended(me, ask=True):
-                    shutil.rmtree(old, ignore_errors=True)
+            # In the name: a folder has it from its first moment, and one just made is not removed.
+            process = unquote(old.name.partition("~")[2])
+            owner = LockOwner.read(old / OWNER) or LockOwner()
+            if self._clock.is_dead(process) or owner.has_ended(me, ask=True):
+                shutil.rmtree(old, ignore_errors=True)
 
     def _lazy(self, stored: StoredAnswersOf, *, failures: bool = False) -> Any:
         """Return the frame whose partitions are joined when they are computed."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import dask
 import dask.dataframe as dd
@@ -480,18 +481,16 @@ def test_no_key_is_in_what_travels(gateway: StandIn, tmp_path: Path) -> None:
 def test_a_dead_calls_spool_is_removed_by_the_next(gateway: StandIn) -> None:
     lazy = dd.from_pandas(frame_of(), npartitions=3)
     batch(lazy)
-    ours, theirs = (Path("llm_sidecar/spool") / name for name in ("alive", "dead"))
-    for folder, owner in ((ours, gateway_clock()), (theirs, gateway_clock() + "0")):
-        folder.mkdir(parents=True)
-        (folder / "token").write_text(f"{owner}\nx")
-        (folder / "000000.arrow").write_bytes(b"x")
-    begun = theirs.with_name("begun")
-    begun.mkdir()
-    (begun / "owner").touch()
+    ours, theirs = (gateway_clock(), gateway_clock() + "0")
+    made = {
+        owner: [spool_of(owner, name) for name in ("empty", "full")] for owner in (ours, theirs)
+    }
+    for _, full in made.values():
+        (full / "token").write_text("x")
+        (full / "000000.arrow").write_bytes(b"x")
     batch(lazy)
-    assert ours.exists()
-    assert not theirs.exists()
-    assert not begun.exists()  # killed before it wrote whose it is
+    assert all(folder.exists() for folder in made[ours])  # one just made by a call beside it, too
+    assert not any(folder.exists() for folder in made[theirs])
 
 
 @pytest.mark.parametrize(("restarts", "stays"), [("2", False), ("1", True)])
@@ -499,9 +498,7 @@ def test_a_requeued_coordinators_spool_is_removed_from_another_node(
     gateway: StandIn, monkeypatch: pytest.MonkeyPatch, restarts: str, stays: bool
 ) -> None:
     lazy = dd.from_pandas(frame_of(), npartitions=3)
-    left = Path("llm_sidecar/spool/left")
-    left.mkdir(parents=True)
-    (left / "token").write_text("node7/b7/77/1\nx")
+    left = spool_of("node7/b7/77/1", "left")
     owner = LockOwner(
         host="node7", pid=77, boot="b7", machine="m7", slurm_job="9", slurm_restarts=1
     )
@@ -510,6 +507,13 @@ def test_a_requeued_coordinators_spool_is_removed_from_another_node(
     monkeypatch.setenv("SLURM_RESTART_COUNT", restarts)
     batch(lazy)
     assert left.exists() == stays
+
+
+def spool_of(process: str, name: str) -> Path:
+    """Make the spool of a call of some process."""
+    folder = Path("llm_sidecar/spool") / f"{name}~{quote(process, safe='')}"
+    folder.mkdir(parents=True)
+    return folder
 
 
 def gateway_clock() -> str:

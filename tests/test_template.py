@@ -456,6 +456,8 @@ def test_failure_names_the_row_and_the_line(source: str, reason: str) -> None:
         "{{ tags | map('upper') | string }}",
         "{{ [tags | map('upper')] }}",
         "{{ q.upper ~ '' }}",
+        "{% filter upper %}{{ q.upper | string }}{% endfilter %}",
+        "{{ q.upper | string | title }}",
         jinja2.Template("{{ tags | map('upper') }}"),
     ],
 )
@@ -469,6 +471,7 @@ def test_a_memory_address_never_gets_into_a_prompt(source: Any) -> None:
 @pytest.mark.parametrize(
     ("source", "cells", "text"),
     [
+        ("{{ q | upper }}", {"q": "<f at 0x7f41>"}, "<F AT 0X7F41>"),
         ("{{ q | lower }}", {"q": "<Function Foo at 0x7F41>"}, "<function foo at 0x7f41>"),
         ("{{ q | replace('_', ' ') }}", {"q": "<object_at 0x7f41>"}, "<object at 0x7f41>"),
         ("{{ [q] }}", {"q": "<a\t'b'\" at 0x7f41>"}, None),

@@ -108,10 +108,10 @@ class PromptTemplate:
                 in_object |= sum(map(len, missing.values())) > before
         for texts, part in zip(found, self._parts, strict=True):
             for i, text in enumerate(texts):
-                if " at 0x" in text and i not in missing:
+                if ("0x" in text or "0X" in text) and i not in missing:
                     cells = [str(column[i]) for column in (*data.values(), index or range(n))]
                     given = "\n".join((part.text, *cells)).lower()
-                    _refuse_addresses(text, given, i, rows)
+                    _refuse_addresses(text.lower(), given, i, rows)
         if missing:
             found = [[t for i, t in enumerate(texts) if i not in missing] for texts in found]
         return Rendered(found, missing, in_object)
@@ -225,8 +225,8 @@ def _source(content: str | jinja2.Template) -> str:
 def _refuse_addresses(text: str, given: str, position: int, rows: Rows) -> None:
     """Refuse a memory address, unless its digits were given: it is another one in every process.
 
-    Where something is printed as it is, the compiled template knows better; this is for what was
-    joined or filtered before.
+    Both texts are in small letters. Where something is printed as it is, the compiled template
+    knows better; this is for what was joined or filtered before.
     """
     for found in _ADDRESS.finditer(text):
         if found[1] not in given:

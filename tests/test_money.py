@@ -139,6 +139,10 @@ def test_this_machine_answers_for_free() -> None:
 def test_a_prompt_weighs_the_same_as_json_and_as_text(texts: list[str]) -> None:
     plain = [t.replace("\\", "/") for t in texts]  # an escaped backslash is a plain character
     by_json = weigh_fragments(pa.chunked_array([fragments(("user",), [plain])]), ("user",))
+    part = fragments(("user",), [["a \\ path", *plain]]).slice(1)  # as of rows that are left
+    assert (
+        weigh_fragments(pa.chunked_array([part]), ("user",)).text.tolist() == by_json.text.tolist()
+    )
     # The short escapes of JSON are seen as one character, \u escapes as what they stand for.
     by_text = [weigh_text(t) for t in plain]
     control = [sum((c < " " and c not in "\b\f\n\r\t") or c == "\x7f" for c in t) for t in plain]

@@ -107,6 +107,7 @@ def test_what_was_stored_since_is_seen(tmp_path: Path) -> None:
     sidecar = LargeSidecar(tmp_path / "s", SystemClock())
     carry(sidecar, "job0", ["r-1"], [])
     seen = next(sidecar.linked_to([["job0"]]))
+    assert list(seen.jobs()) == ["job0"]
     carry(sidecar, "job1", ["r-1"], ["r-1"])
     assert list(seen.jobs()) == ["job0", "job1"]
     assert seen.best_answers(pa.array(["r-1"])).stored == 1

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from nyu_llm_frames._jobs.context import Context
-from nyu_llm_frames._jobs.live import Ints, LiveRequests
+from nyu_llm_frames._jobs.live import LiveRequests
 from nyu_llm_frames._runs.arguments import Arguments
 from nyu_llm_frames._runs.estimating import TRIAL, answer_costs
 from nyu_llm_frames._runs.launch import (
@@ -30,7 +30,7 @@ from nyu_llm_frames._shared.clock import Clock
 from nyu_llm_frames._sidecar.answer_store import gather
 from nyu_llm_frames._sidecar.lock import one_trial
 from nyu_llm_frames._stages.answers.answer import TOKENS, Answer
-from nyu_llm_frames._stages.batches.planning import RequestStates
+from nyu_llm_frames._stages.batches.planning import Ints, RequestStates
 from nyu_llm_frames._stages.cost.estimate import check_budget
 from nyu_llm_frames._stages.cost.prices import price_of
 from nyu_llm_frames._stages.cost.projection import Trial, interval

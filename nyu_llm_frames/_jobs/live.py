@@ -9,9 +9,6 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from typing import Any
-
-import numpy as np
 
 from nyu_llm_frames._gateway.connection import Connection
 from nyu_llm_frames._jobs.context import Context
@@ -20,10 +17,9 @@ from nyu_llm_frames._stages.answers.answer import Answer, Status
 from nyu_llm_frames._stages.answers.classify import no_answer
 from nyu_llm_frames._stages.answers.lines import parse_completion
 from nyu_llm_frames._stages.answers.row_errors import one_line
+from nyu_llm_frames._stages.batches.planning import Ints
 from nyu_llm_frames._stages.requests.bodies import Requests
 from nyu_llm_frames.errors import AuthenticationError, GatewayError, GatewayUnavailableError
-
-Ints = np.ndarray[Any, np.dtype[np.int64]]
 
 WORKERS = 4
 _TRIES = 8

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,10 +17,8 @@ from nyu_llm_frames._shared.clock import Clock
 from nyu_llm_frames._sidecar import answer_store as _answer_store
 from nyu_llm_frames._sidecar import storage as _storage
 from nyu_llm_frames._sidecar.folder import IDS, Sidecar
-from nyu_llm_frames._sidecar.id_lookup import KEY_BITS, Keys, keys
+from nyu_llm_frames._sidecar.id_lookup import KEY_BITS, Ints, Keys, keys
 from nyu_llm_frames._stages.batches.job import Job
-
-Ints = np.ndarray[Any, np.dtype[np.int64]]
 
 PREFIX = 1 << 24
 """Where only the band of an id matters, its first six hex digits are compared."""

@@ -7,14 +7,13 @@ that are sent again. Bodies stay on disk until they are needed.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from nyu_llm_frames._sidecar.folder import Sidecar
-from nyu_llm_frames._sidecar.id_lookup import IdLookup, positions
+from nyu_llm_frames._sidecar.id_lookup import IdLookup, Ints, positions
 from nyu_llm_frames._stages.batches.job import Job
 from nyu_llm_frames._stages.requests.bodies import (
     LINE_OVERHEAD,
@@ -22,8 +21,6 @@ from nyu_llm_frames._stages.requests.bodies import (
     first_of_each,
     joined_ids,
 )
-
-Ints = np.ndarray[Any, np.dtype[np.int64]]
 
 
 class StoredRequests:

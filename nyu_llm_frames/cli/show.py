@@ -22,7 +22,7 @@ from nyu_llm_frames._shared.wording import printable
 if TYPE_CHECKING:
     import pandas as pd
 
-_COLOURS = {
+_COLORS = {
     **dict.fromkeys(("ok", "completed", "done"), "green"),
     **dict.fromkeys(("pending", "running", "queued"), "cyan"),
     **dict.fromkeys(("skipped", "truncated"), "yellow"),
@@ -85,12 +85,12 @@ def frame(
 def counts(numbers: Mapping[str, int]) -> str:
     """Return counts by status in one line, the largest first."""
     ordered = sorted(numbers.items(), key=lambda item: -item[1])
-    return ", ".join(f"{n:,} {coloured(word)}" for word, n in ordered if n) or "none"
+    return ", ".join(f"{n:,} {colored(word)}" for word, n in ordered if n) or "none"
 
 
-def coloured(word: str) -> str:
+def colored(word: str) -> str:
     """Return a status in its color; without a terminal click removes the color again."""
-    return click.style(word, fg=_COLOURS[word]) if word in _COLOURS else word
+    return click.style(word, fg=_COLORS[word]) if word in _COLORS else word
 
 
 def table(data: pd.DataFrame, whole: Sequence[str] = ()) -> None:
@@ -102,7 +102,7 @@ def table(data: pd.DataFrame, whole: Sequence[str] = ()) -> None:
     widths = _fit(widths, room, [name in whole for name in header])
     click.echo(click.style(_line(header, widths), bold=True))
     for row in rows:
-        click.echo(_line(row, widths, coloured))
+        click.echo(_line(row, widths, colored))
 
 
 def _fit(widths: list[int], room: int, whole: list[bool]) -> list[int]:

@@ -194,7 +194,7 @@ def failures(sidecar: Path, run: str | None, all_: bool, prompts: bool, json_: b
 
 
 def _print_kind(kind: Any, prompts: bool) -> None:
-    click.echo(f"{kind.requests:,} {show.coloured(kind.status)}: {printable(kind.error)}")
+    click.echo(f"{kind.requests:,} {show.colored(kind.status)}: {printable(kind.error)}")
     text = kind.body if prompts else kind.prompt
     click.echo(f"    {kind.custom_id}  {printable(text or '(prompts are not kept)')}\n")
 

@@ -16,7 +16,6 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 import dask
-import numpy as np
 import pandas as pd
 
 from nyu_llm_frames._jobs.context import Context
@@ -53,8 +52,6 @@ from nyu_llm_frames.errors import (
     PartialResultError,
     PartialResultWarning,
 )
-
-Ints = np.ndarray[Any, np.dtype[np.int64]]
 
 _VALIDATED = 50_000
 _INDEX_NOTE = (

@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -23,11 +22,10 @@ from nyu_llm_frames._sidecar.answer_store import Best
 from nyu_llm_frames._stages.answers.answer import NO_FAILURE
 from nyu_llm_frames._stages.batches.job import Job
 from nyu_llm_frames._tables.columns import read_schema, shown_error
+from nyu_llm_frames._tables.table import Ints
 from nyu_llm_frames.dask.lazy_join import StoredAnswersOf
 from nyu_llm_frames.dask.spool_files import SpooledPartition, read_spooled, spool_path
 from nyu_llm_frames.dask.spooled_requests import SpooledParts, SpooledRequests
-
-Ints = np.ndarray[Any, np.dtype[np.int64]]
 
 _VALIDATED = 50_000
 

@@ -25,12 +25,10 @@ from nyu_llm_frames._sidecar.id_lookup import IdLookup
 from nyu_llm_frames._sidecar.storage import read_table
 from nyu_llm_frames._stages.batches.job import Job
 from nyu_llm_frames._stages.requests.bodies import raw_digests
-from nyu_llm_frames._tables.table import Table
+from nyu_llm_frames._tables.table import Ints, Table
 from nyu_llm_frames.dask.spool_files import Content, content_of
 from nyu_llm_frames.dask.worker_call import WorkerCall
 from nyu_llm_frames.errors import ConfigurationError, PartitionChangedError, SidecarError
-
-Ints = np.ndarray[Any, np.dtype[np.int64]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,11 +20,11 @@ import pyarrow as pa
 
 from nyu_llm_frames._sidecar.storage import atomic_path
 from nyu_llm_frames._stages.requests.bodies import Requests, ids_of_digests, raw_digests
+from nyu_llm_frames._tables.table import Ints
 from nyu_llm_frames.dask.text_cells import Sampled, sample
 from nyu_llm_frames.dask.worker_call import WorkerCall
 from nyu_llm_frames.errors import MissingValueError, SidecarError
 
-Ints = np.ndarray[Any, np.dtype[np.int64]]
 Content: TypeAlias = tuple[int, int, int]
 """What the distinct ids of a partition amount to, in whichever order they stand."""
 

@@ -22,6 +22,7 @@ from nyu_llm_frames._runs.prepare import PreparedCall
 from nyu_llm_frames._sidecar.folder import Sidecar
 from nyu_llm_frames._stages.requests.bodies import Requests, first_of_each
 from nyu_llm_frames._tables.arrow_columns import RowNumbers
+from nyu_llm_frames._tables.table import Ints, Mask
 from nyu_llm_frames.dask.spool_files import (
     SpooledPartition,
     ids_in,
@@ -29,9 +30,6 @@ from nyu_llm_frames.dask.spool_files import (
     read_spooled,
     spool_path,
 )
-
-Ints = np.ndarray[Any, np.dtype[np.int64]]
-Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
 AT_ONCE = 1_000_000
 """Requests of a part; each takes some 200 bytes while it is planned."""

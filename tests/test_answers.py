@@ -91,7 +91,7 @@ def test_the_first_stored_of_the_highest_rank_stays(stored: list[list[tuple[str,
 
 
 def test_every_status_has_its_place_where_people_see_it() -> None:
-    assert set(show._COLOURS) >= set(STATUSES)
+    assert set(show.COLORS) >= set(STATUSES)
     assert NO_FAILURE.isdisjoint(RETRYABLE)
 
 

@@ -22,7 +22,7 @@ from nyu_llm_frames._shared.wording import printable
 if TYPE_CHECKING:
     import pandas as pd
 
-_COLORS = {
+COLORS = {
     **dict.fromkeys(("ok", "completed", "done"), "green"),
     **dict.fromkeys(("pending", "running", "queued"), "cyan"),
     **dict.fromkeys(("skipped", "truncated"), "yellow"),
@@ -90,7 +90,7 @@ def counts(numbers: Mapping[str, int]) -> str:
 
 def colored(word: str) -> str:
     """Return a status in its color; without a terminal click removes the color again."""
-    return click.style(word, fg=_COLORS[word]) if word in _COLORS else word
+    return click.style(word, fg=COLORS[word]) if word in COLORS else word
 
 
 def table(data: pd.DataFrame, whole: Sequence[str] = ()) -> None:

@@ -21,6 +21,7 @@ from nyu_llm_frames._sidecar import storage as _storage
 from nyu_llm_frames._sidecar.answer_store import Best, gather, name_of, read_answers
 from nyu_llm_frames._sidecar.folder import IDS, Sidecar
 from nyu_llm_frames._sidecar.id_lookup import positions
+from nyu_llm_frames._stages.answers.answer import TOKENS
 from nyu_llm_frames._stages.batches.job import UNPAID
 from nyu_llm_frames._stages.batches.planning import Ints, Mask, RequestStates, to_send
 from nyu_llm_frames._stages.batches.wire import read_json
@@ -36,7 +37,8 @@ TRIAL = "trial-"
 _SAMPLE = 300
 _WEIGHED = 65_536
 _MAX_OBSERVED = 50_000
-_COUNTS = ["prompt_tokens", "completion_tokens", "reasoning_tokens"]
+PRICED_BY = (*TOKENS, "cached_tokens", "job", "stored_at")
+"""The columns of an answer that its price depends on."""
 
 
 def to_pay(
@@ -195,7 +197,7 @@ def _observe(
     """Read how many tokens answers of the same model took."""
     jobs, model = sidecar.jobs(), requests.shape.model
     question = (template, json.dumps(requests.shape.params))
-    own = gather(sidecar.best_answers(requests.ids), _COUNTS)
+    own = gather(sidecar.best_answers(requests.ids), list(TOKENS))
     same, other = [_output(own)], [np.zeros(0)]
     counted = _numbers(own, "prompt_tokens")
     known = _sample(np.flatnonzero(counted > 0))
@@ -215,7 +217,7 @@ def _observe(
         maker = job or run
         if maker is None or (maker.realm, maker.model) != (realm, model):
             continue
-        table = read_answers(path, ["custom_id", *_COUNTS])
+        table = read_answers(path, ["custom_id", *TOKENS])
         others = np.flatnonzero(positions(table["custom_id"], requests.ids) < 0)[:left]
         table = table.take(pa.array(others))
         left -= len(others)
@@ -250,12 +252,15 @@ def _pairs(path: Path, answers: pa.Table) -> list[tuple[Weighed, float]]:
     return out
 
 
-def answer_costs(best: Best, realm: str, model: str) -> tuple[pa.Array, bool]:
+def answer_costs(
+    best: Best, realm: str, model: str, answers: pa.Table | None = None
+) -> tuple[pa.Array, bool]:
     """Return US dollars per request by the reported usage, and whether a price was missing.
 
-    Null where there is no answer, no usage or no price.
+    Null where there is no answer, no usage or no price. `answers` are those of `best`, if they are
+    in memory, with the columns `PRICED_BY`.
     """
-    table = gather(best, [*_COUNTS, "cached_tokens", "job", "stored_at"])
+    table = gather(best, list(PRICED_BY)) if answers is None else answers
     m = len(best.rank)
     prompt = _numbers(table, "prompt_tokens")
     written, thought = _numbers(table, "completion_tokens"), _numbers(table, "reasoning_tokens")

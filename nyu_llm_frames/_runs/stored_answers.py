@@ -18,13 +18,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from nyu_llm_frames._jobs.planner import Planner
-from nyu_llm_frames._runs.estimating import answer_costs
+from nyu_llm_frames._runs.estimating import PRICED_BY, answer_costs
 from nyu_llm_frames._runs.result import outcome_of
 from nyu_llm_frames._shared.clock import Clock, current_clock
 from nyu_llm_frames._sidecar.answer_store import Best
 from nyu_llm_frames._sidecar.bands import LargeSidecar
 from nyu_llm_frames._sidecar.folder import Sidecar
-from nyu_llm_frames._sidecar.id_lookup import IdLookup
+from nyu_llm_frames._sidecar.id_lookup import IdLookup, Ints
 from nyu_llm_frames._sidecar.stored import StoredRequests
 from nyu_llm_frames._stages.answers.answer import NO_FAILURE, SHOWN, TOKENS
 from nyu_llm_frames._stages.batches import planning
@@ -79,14 +79,13 @@ class StoredPart:
     def outcome(self, jobs: Sequence[Job], columns: Sequence[str] = SHOWN) -> tuple[Best, Outcome]:
         """Return the best answers, and the outcome of every request from them and some jobs."""
         best = self.sidecar.best_answers(self.requests.ids)
-        known = self.sidecar.jobs()
-        lookup = IdLookup(self.requests.ids)
-        theirs = (
-            (job, lookup.find(self.sidecar.request_ids(job.name)))
-            for job in jobs
-            if job.name in known
-        )
-        return best, outcome_of(best, theirs, columns)
+        return best, outcome_of(best, self._carried_by(jobs), columns)
+
+    def _carried_by(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Ints]]:
+        known, lookup = self.sidecar.jobs(), IdLookup(self.requests.ids)
+        for job in jobs:
+            if job.name in known:
+                yield job, lookup.find(self.sidecar.request_ids(job.name))
 
 
 class StoredAnswers:
@@ -160,22 +159,21 @@ class StoredAnswers:
 
     def iter_answers(self, *, prompts: bool = False) -> Iterator[pd.DataFrame]:
         """Yield the same in parts that fit into memory; at least one, which may be empty."""
+        yield from self._frames(prompts)
+
+    def _frames(self, prompts: bool, *, failed: bool = False) -> Iterator[pd.DataFrame]:
         none = True
         for jobs in self.groups().values():
             for part in self.parts(jobs):
-                yield self._answers(part, jobs, prompts)
+                yield self._frame(part, jobs, prompts, failed=failed)
                 none = False
         if none:
             nothing = StoredPart([], StoredRequests(self.sidecar, []), self.sidecar)
-            yield self._answers(nothing, [], prompts)
+            yield self._frame(nothing, [], prompts, failed=failed)
 
     def failures(self, *, prompts: bool = False) -> pd.DataFrame:
         """Return the requests without a good answer; pending ones are not failures."""
-        bad = [
-            frame.loc[~frame["status"].isin(NO_FAILURE)]
-            for frame in self.iter_answers(prompts=prompts)
-        ]
-        return pd.concat(bad, ignore_index=True)
+        return pd.concat(self._frames(prompts, failed=True), ignore_index=True)
 
     def counts(self) -> dict[str, int]:
         """Return the number of distinct requests per status."""
@@ -188,11 +186,11 @@ class StoredAnswers:
         cost: float | None = 0.0
         for (realm, model), jobs in self.groups().items():
             for part in self.parts(jobs):
-                best, outcome = part.outcome(jobs, ["status", *TOKENS])
-                counts.update(outcome.status.tolist())
+                best, outcome = part.outcome(jobs, ["status", *PRICED_BY])
+                counts.update(outcome.counts())
                 for name in TOKENS:
                     usage[name] += pc.sum(outcome.answers[name]).as_py() or 0
-                costs, unpriced = answer_costs(best, realm, model)
+                costs, unpriced = answer_costs(best, realm, model, outcome.answers)
                 cost = None if cost is None or unpriced else cost + (pc.sum(costs).as_py() or 0.0)
         return Totals(dict(counts), usage, cost)
 
@@ -210,19 +208,25 @@ class StoredAnswers:
             requests = StoredRequests(sidecar, some, before=before, distinct=not sidecar.shares_ids)
             yield StoredPart(some, requests, sidecar)
 
-    def _answers(self, part: StoredPart, jobs: Sequence[Job], prompts: bool) -> pd.DataFrame:
+    def _frame(
+        self, part: StoredPart, jobs: Sequence[Job], prompts: bool, *, failed: bool
+    ) -> pd.DataFrame:
+        """Return the answers to some requests, or only those that are not good."""
         requests, (_, outcome) = part.requests, part.outcome(jobs)
-        table = outcome.answers
+        table = outcome.answers.add_column(0, "custom_id", requests.ids)
         for name, values in {
             "status": pa.array(outcome.status.tolist(), pa.string()),
             "error": shown_error(outcome),
         }.items():
             table = table.set_column(table.column_names.index(name), name, values)
-        out = answer_frame(table.add_column(0, "custom_id", requests.ids))
+        rows = np.arange(len(requests))
+        if failed:
+            rows = rows[~np.isin(outcome.status, list(NO_FAILURE))]
+            table = table.take(pa.array(rows))
+        out = answer_frame(table)
         if prompts:
-            every = np.arange(len(requests))
             kept = self.keeps_prompts(part.jobs)
-            bodies = requests.bodies(every) if kept else pa.nulls(len(every), pa.string())
+            bodies = requests.bodies(rows) if kept else pa.nulls(len(rows), pa.string())
             out["body"] = text_column(bodies)
         return out
 

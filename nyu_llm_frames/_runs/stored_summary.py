@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from nyu_llm_frames._runs.estimating import answer_costs
+from nyu_llm_frames._runs.estimating import PRICED_BY, answer_costs
 from nyu_llm_frames._runs.stored_answers import StoredAnswers
 from nyu_llm_frames._runs.summary import Summary, summarize
 from nyu_llm_frames._sidecar.stored import StoredRequests
@@ -98,10 +98,10 @@ def summary_of(stored: StoredAnswers) -> Summary:
     unknown = False
     for (realm, model), jobs in stored.groups().items():
         for part in stored.parts(jobs):
-            best, outcome = part.outcome(jobs, ["status", "model", *TOKENS])
-            counts.update(outcome.status.tolist())
+            best, outcome = part.outcome(jobs, ["status", "model", *PRICED_BY])
+            counts.update(outcome.counts())
             answers.append(outcome.answers.select(["model", *TOKENS]))
-            paid, unpriced = answer_costs(best, realm, model)
+            paid, unpriced = answer_costs(best, realm, model, outcome.answers)
             costs.append(paid)
             unknown |= unpriced
     none = pa.table(

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from nyu_llm_frames._shared.clock import Clock
 from nyu_llm_frames._sidecar import answer_store as _answer_store
@@ -19,6 +20,8 @@ from nyu_llm_frames._sidecar import storage as _storage
 from nyu_llm_frames._sidecar.folder import IDS, Sidecar
 from nyu_llm_frames._sidecar.id_lookup import KEY_BITS, Ints, Keys, keys
 from nyu_llm_frames._stages.batches.job import Job
+
+_BLOCK = 1 << 16  # keys that stay in the processor's cache
 
 PREFIX = 1 << 24
 """Where only the band of an id matters, its first six hex digits are compared."""
@@ -117,14 +120,18 @@ def _neighbors(numbered: Keys, bits: int) -> set[tuple[int, int]]:
     """Return the pairs of files that share an id; the last bits of a key are its file."""
     numbered.sort()
     found: set[tuple[int, int]] = set()
-    limit = np.uint64(1 << bits)
-    apart, at = 1, np.flatnonzero((numbered[1:] ^ numbered[:-1]) < limit)
-    while len(at):  # over ids that are in more and more files
-        pairs = np.unique(numbered[at] % limit * limit + numbered[at + apart] % limit)
-        found.update(zip((pairs // limit).tolist(), (pairs % limit).tolist(), strict=True))
-        apart += 1
-        at = at[at < len(numbered) - apart]
-        at = at[(numbered[at] ^ numbered[at + apart]) < limit]
+    limit, size = np.uint64(1 << bits), np.uint64(bits)
+    last = limit - np.uint64(1)
+    for start in range(0, len(numbered) - 1, _BLOCK):
+        block = numbered[start : start + _BLOCK + 1]
+        apart, at = 1, start + np.flatnonzero((block[1:] ^ block[:-1]) < limit)
+        while len(at):  # over ids that are in more and more files
+            every = (numbered[at] & last) << size | (numbered[at + apart] & last)
+            pairs = pc.unique(pa.array(every)).to_numpy()
+            found.update(zip((pairs >> size).tolist(), (pairs & last).tolist(), strict=True))
+            apart += 1
+            at = at[at < len(numbered) - apart]
+            at = at[(numbered[at] ^ numbered[at + apart]) < limit]
     return found
 
 

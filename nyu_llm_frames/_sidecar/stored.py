@@ -73,11 +73,11 @@ class StoredRequests:
         if not distinct:
             self.ids, _, first = first_of_each(self.ids)
         new = np.ones(len(self.ids), np.bool_)
-        lookup = IdLookup(self.ids)
-        for job in before:
-            at = lookup.find(sidecar.request_ids(job.name))
-            new[at[at >= 0]] = False
-        if not new.all():
+        if before:
+            lookup = IdLookup(self.ids)
+            for job in before:
+                at = lookup.find(sidecar.request_ids(job.name))
+                new[at[at >= 0]] = False
             self.ids, first = self.ids.filter(pa.array(new)), first[new]
         self._job: Ints = number[first]
         self._row: Ints = np.concatenate(rows)[first]

@@ -62,6 +62,11 @@ class Outcome:
     fields: Mapping[str, Any] | None = None
     recovered: int = 0
 
+    def counts(self) -> dict[str, int]:
+        """Return the number of requests per status."""
+        codes, statuses = pd.factorize(self.status)
+        return dict(zip(statuses.tolist(), np.bincount(codes).tolist(), strict=True))
+
 
 def read_schema(outcome: Outcome, schema: Schema) -> Outcome:
     """Validate every complete answer; one that does not fit becomes ``invalid``."""

@@ -66,8 +66,13 @@ def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
 def as_json(value: object) -> None:
     """Print one JSON document; control characters are escaped."""
     text = json.dumps(value, ensure_ascii=False, indent=2, default=str)
-    parts = (c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
-    click.echo("".join(parts))
+    click.echo("\n".join(map(_escaped, text.split("\n"))))
+
+
+def _escaped(line: str) -> str:
+    if line.isprintable():
+        return line
+    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in line)
 
 
 def frame(

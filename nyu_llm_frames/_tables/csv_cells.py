@@ -77,9 +77,13 @@ class Guess:
             return "float"
         if not self._is_whole:
             return "text"
-        if self._low >= -(2**63) and self._high < 2**63:
+        if self._is_signed:
             return "int"
         return "uint" if self._low >= 0 else "text"
+
+    @property
+    def _is_signed(self) -> bool:
+        return self._low >= -(2**63) and self._high < 2**63
 
     @property
     def is_empty(self) -> bool:
@@ -96,8 +100,10 @@ class Guess:
         """Whether pandas reads other values than what is written."""
         if not self.is_open or self._is_bool or not (self._is_whole or self._is_float):
             return self._is_given_up
-        if self._is_altered or self._is_float:
-            return self._is_altered
+        if self._is_altered:
+            return True
+        if self._is_float:  # text or float for pandas, by which of such numbers stands first
+            return self._low < 0 and not self._is_signed
         return self._low < -(2**63) or (self._is_missing and not self.is_exact)
 
     def look(self, cells: Cells, found: pd.Series) -> None:
@@ -124,6 +130,8 @@ class Guess:
         elif not self._is_float:
             self._look_at_numbers(texts)
         self._is_altered |= pc.any(pc.match_substring_regex(texts, _ALTERED)).as_py()
+        if self._low == 0 and pc.any(pc.match_substring_regex(texts, _BELOW_ZERO)).as_py():
+            self._low = -1  # a negative number rules out unsigned integers, also -0 and -0.5
 
     def _are_numbers(self, texts: pa.Array) -> bool:
         """Whether cells that are text for pandas are numbers; then other pieces decide the kind.
@@ -150,8 +158,6 @@ class Guess:
         self._is_float |= not pc.all(is_whole).as_py()
         long = texts.filter(pc.match_substring_regex(texts, _LONG)).to_pylist()
         wholes = [_whole(text) for text in long if _WHOLE.fullmatch(text)]
-        if pc.any(pc.match_substring_regex(texts, _BELOW_ZERO)).as_py():
-            wholes.append(-1)  # a negative number rules out unsigned integers
         self._low, self._high = min(self._low, *wholes, 0), max(self._high, *wholes, 0)
 
 

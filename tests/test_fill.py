@@ -6,6 +6,7 @@ alone, only these are sent, and a second call sends nothing.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -309,6 +310,21 @@ def test_a_file_goes_on_in_the_sidecar_of_its_input(gateway: StandIn, tmp_path: 
     assert result.sidecar == tmp_path / "a.llm"
     assert result.counts == {"ok": 2}
     assert len(gateway.jobs) == 1
+
+
+def test_a_filled_file_that_is_filled_again_pays_for_nothing_twice(
+    gateway: StandIn, tmp_path: Path
+) -> None:
+    gateway.behaviour.row = rows.pick({"Say b": rows.failed(400)})
+    first, *later = [tmp_path / name for name in ("in.csv", "a.csv", "b.csv", "c.csv", "d.csv")]
+    frame().to_csv(first, index=False)
+    llm.batch_file(first, later[0], QUESTION, model=MODEL)
+    given: dict[str, Any] = {"model": MODEL, "max_tokens": 9_000, "if_exists": "fill"}
+    for earlier, output in pairwise(later):
+        result = llm.batch_file(earlier, output, QUESTION, **given)
+        assert result.sidecar == tmp_path / "a.llm"
+        assert sent(gateway, 1) == ["Say b"]
+    assert (tmp_path / "d.llm").resolve() == result.sidecar
 
 
 def test_a_typed_output_refuses_cells_of_another_kind_before_anything_is_sent(

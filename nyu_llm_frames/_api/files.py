@@ -5,9 +5,10 @@ Comes in: paths and the arguments of ``df.llm.batch``. Goes out: an output file 
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -69,11 +70,20 @@ def beside_output(output: Path, input_path: Path, if_exists: str) -> Path:
     """Return the sidecar of a call that gives none: beside the output.
 
     With ``if_exists="fill"`` the input is an earlier call's output, and its sidecar knows the rows
-    that are still pending.
+    that are still pending. A link stands for it beside what was filled.
     """
     earlier = with_suffix(input_path.absolute(), ".llm")
     is_there = if_exists == "fill" and is_sidecar(earlier)
-    return earlier if is_there else with_suffix(output, ".llm")
+    chosen = earlier if is_there else with_suffix(output, ".llm")
+    return chosen.resolve() if chosen.is_symlink() else chosen
+
+
+def _link_beside(output: Path, sidecar: Path) -> None:
+    """Let the next fill, of this output, find the sidecar."""
+    beside = with_suffix(output, ".llm")
+    if not beside.exists():
+        with suppress(OSError):  # no links here: then that fill begins a sidecar of its own
+            beside.symlink_to(os.path.relpath(sidecar, beside.parent))
 
 
 @expand_signature
@@ -161,7 +171,8 @@ def batch_file(
     options = _options.current()
     source = open_source(input_path, sep=sep, sheet=sheet)
     target = check_output(output_path, source)
-    if arguments.sidecar is None and options.sidecar is None:
+    is_beside = arguments.sidecar is None and options.sidecar is None
+    if is_beside:
         sidecar = beside_output(target, source.path, arguments.if_exists)
         arguments = replace(arguments, sidecar=sidecar)
     check_outside(sidecar_path(arguments, options), source, "sidecar")
@@ -171,6 +182,8 @@ def batch_file(
     with closing(whole) as run:
         run.answer(wait, seconds)
         counts, examples = run.write()
+        if is_beside:
+            _link_beside(target, run.sidecar.path)
         execution = run.execution
         trouble = "" if wait else execution.trouble
         result = FileResult(

@@ -185,6 +185,9 @@ def test_what_the_job_counts_and_no_file_holds_is_paid_again_by_retry_alone(
     pd.testing.assert_frame_equal(ask(retries=3), out)  # reads it once more, and waits for nothing
     assert gateway.count("output") == reads + 1
     assert sum(clock.slept) == waited
+    calls = len(gateway.log)
+    pd.testing.assert_frame_equal(ask(retries=3), out)
+    assert len(gateway.log) == calls  # finished, until somebody pays again
     assert len(gateway.jobs) == 1
     b.short_reads = 0
     run = submit(retries=3)
@@ -192,6 +195,19 @@ def test_what_the_job_counts_and_no_file_holds_is_paid_again_by_retry_alone(
     assert sent(gateway)[1:] == [[f"Say {x}" for x in lacking]]
     assert run.counts() == {"ok": 4}
     assert ask()["response"].tolist() == RIGHT
+
+
+def test_without_a_key_a_short_output_is_shown_as_it_was_stored(
+    gateway: StandIn, clock: FakeClock
+) -> None:
+    b = gateway.behaviour
+    b.short, b.short_reads, b.content_fails = "rows", 1000, -1
+    out = ask()
+    with llm.set_options(gateway=llm.Gateway()):
+        pd.testing.assert_frame_equal(ask(), out)
+        pd.testing.assert_frame_equal(ask(retries=0), out)
+    b.short_reads = gateway.jobs[0].behaviour.short_reads = 0
+    assert ask()["response"].tolist() == RIGHT  # with a key it is looked for
 
 
 def test_a_sidecar_alone_pays_again_for_what_no_file_holds_by_retry_alone(

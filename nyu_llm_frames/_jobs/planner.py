@@ -24,6 +24,7 @@ from nyu_llm_frames._stages.batches import planning as _planning
 from nyu_llm_frames._stages.batches.job import Job
 from nyu_llm_frames._stages.batches.planning import RequestStates
 from nyu_llm_frames._stages.requests.bodies import ROWS_AT_ONCE, BodyShape
+from nyu_llm_frames.errors import ConfigurationError
 
 Positions = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -93,6 +94,7 @@ class Planner:
             elif job.tries:
                 states.attempts[at] += job.attempt
                 states.unread[at] = (states.rank[at] < 0) & (job.unread > 0)
+                states.reread[at] = states.unread[at] & (job.rereads > 0)
             if self.tracker.excludes(job.name):
                 states.excluded[at] = True
         return states
@@ -235,7 +237,9 @@ class Planner:
                 continue
             if job.batch_id is None or job.failed_empty:
                 continue
-            if job.unread and (again or name in self.tracker.waited_for):
+            if job.unread and (
+                again or job.rereads or name in self.tracker.waited_for or not self._can_read()
+            ):
                 continue  # it was read for long enough, and nothing is paid again silently
             nothing = job.answers == 0 and job.outcome != "completed"
             if job.complete and (
@@ -249,6 +253,13 @@ class Planner:
                 self.tracker.reread.add(name)
                 reopened = True
         return reopened
+
+    def _can_read(self) -> bool:
+        """Whether there is a key: what is stored can be shown without."""
+        try:
+            return self.ctx.connection is not None
+        except ConfigurationError:
+            return False
 
     def _write_plan(self, chosen: Positions) -> None:
         sizes = self.requests.line_bytes()[chosen]

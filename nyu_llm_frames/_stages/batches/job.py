@@ -98,6 +98,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     orphans: int = 0
     duplicates: int = 0
     unread: int = 0  # rows that it counts as answered and that no output held, after all looks
+    rereads: int = 0  # readings of such an output by later calls
     complete: bool = False  # whether the output is known to be whole
     error: str | None = None
     planned_at: datetime | None = None
@@ -145,7 +146,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
             return text
         return (
             f"{text}; the job counts {self.unread:,} more answers than its output holds: the same "
-            "call reads it again while retries= are left, and only a retry pays again"
+            "call reads it once more, and only a retry pays again"
         )
 
     @property
@@ -334,4 +335,4 @@ def harvested(
 
 def reopened(job: Job) -> Job:
     """Rows were missing when reading ended: read the output again before paying again."""
-    return _move(job, "ended")
+    return _move(job, "ended", rereads=job.rereads + (job.unread > 0))

@@ -29,6 +29,7 @@ class RequestStates:
     carried: Mask  # by a job that is planned, uncertain, live or unread
     excluded: Mask  # it was in a job that failed or was cancelled during this call
     unread: Mask  # no answer, and its last job counts more as answered than its output holds
+    reread: Mask  # the same, and a later call has looked in vain
 
     @property
     def final(self) -> Mask:
@@ -49,6 +50,7 @@ def unknown_states(m: int) -> RequestStates:
         carried=np.zeros(m, np.bool_),
         excluded=np.zeros(m, np.bool_),
         unread=np.zeros(m, np.bool_),
+        reread=np.zeros(m, np.bool_),
     )
 
 
@@ -65,7 +67,7 @@ def to_send(states: RequestStates, retries: int, *, again: bool = False) -> Mask
 
 def to_reread(states: RequestStates, retries: int) -> Mask:
     """Return the requests that may be answered in an output worth reading again."""
-    lacking = states.unread & ~states.carried & ~states.excluded
+    lacking = states.unread & ~states.reread & ~states.carried & ~states.excluded
     return np.asarray(lacking & (states.attempts < 1 + retries))
 
 

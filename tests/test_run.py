@@ -173,6 +173,12 @@ def test_steps_without_waiting_lead_to_the_end(gateway: StandIn, clock: FakeCloc
     assert clock.slept == []
 
 
+def test_a_step_collects_what_is_over_when_it_looks(gateway: StandIn, clock: FakeClock) -> None:
+    gateway.behaviour.validating_polls = gateway.behaviour.running_polls = 0
+    assert ask(wait=False)["response"].tolist() == RIGHT
+    assert clock.slept == []
+
+
 def test_pending_rows_have_neither_text_nor_error(gateway: StandIn) -> None:
     out = ask(wait=False)
     assert out["response"].isna().all()

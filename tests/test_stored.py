@@ -354,7 +354,7 @@ def test_max_cost_counts_what_one_run_s_jobs_send_along(stand_in: StandIn) -> No
 
 
 def test_max_cost_holds_for_another_attempt_of_a_sidecar_s_jobs(stand_in: StandIn) -> None:
-    stand_in.behaviour.row = rows.failed(503)
+    stand_in.behaviour.row, stand_in.behaviour.running_polls = rows.failed(503), 1
     batch(TEXTS[:2], wait=False)
     with pytest.raises(BudgetError, match="Nothing more was sent"):
         StoredRun("s", max_cost=1e-9).wait()

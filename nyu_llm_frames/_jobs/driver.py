@@ -145,7 +145,7 @@ class Driver(threading.local):
 
     def step(self) -> None:
         """Take every job as far as it goes without waiting: upload, submit, poll or read."""
-        for _ in range(3):
+        for _ in range(4):
             if not self.advance():
                 break
         self._tell_what_stays()
@@ -223,7 +223,8 @@ class Driver(threading.local):
                 if job.action == "poll" and stopping and after.status != "cancelling":
                     self._cancel_again(str(after.batch_id))  # the first cancel did not reach it
                 if after.step != job.step or after.status != job.status:
-                    self._changed_at, self.changed = self.ctx.clock.monotonic(), True
+                    self._changed_at = self.ctx.clock.monotonic()
+                self.changed |= after.step != job.step
                 self.tracker.ended(after)
                 return after.step != job.step
             case GatewayUnavailableError():

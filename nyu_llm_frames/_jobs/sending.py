@@ -207,7 +207,9 @@ def settle(ctx: Context, job: Job) -> Job:
         )
     if _jobs.undecidable(after):
         raise _uncertain(
-            ctx, after, "The job list does not reach back far enough to show that it was not made."
+            ctx,
+            after,
+            "No job list could be read that reaches back far enough to show that it was not made.",
         )
     return after
 

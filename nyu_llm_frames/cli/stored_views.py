@@ -72,10 +72,11 @@ def status(
     """Show the batch jobs of sidecars, as of the last poll; no network.
 
     SIDECARS are the folders of runs (default: llm_sidecar); several also get a total. Times are
-    local. Exit codes are as for `wait`: 4 while jobs are not over, 3 where rows have no good
-    answer.
+    local. Exit codes are as for `wait`: 4 while jobs are not over, 5 for an uncertain submission,
+    3 where rows have no good answer.
     """
     from nyu_llm_frames._runs.stored_answers import StoredAnswers
+    from nyu_llm_frames._stages.batches.job import undecidable
 
     if month is not None and not (len(month) == 7 and month[4] == "-"):
         raise click.UsageError(f"--month takes a month such as 2026-11, not {month!r}.")
@@ -100,8 +101,11 @@ def status(
             print_totals(whole)
         if html is not None:
             show.note(f"written: {html}")
-    pending = any(stored.pending for stored in every)
-    raise click.exceptions.Exit(exits.PENDING if pending else exits.of_statuses(whole.counts))
+    jobs = [job for stored in every for job in stored.jobs()]
+    code = exits.of_statuses(whole.counts)
+    if any(job.carries for job in jobs):
+        code = exits.UNCERTAIN if any(map(undecidable, jobs)) else exits.PENDING
+    raise click.exceptions.Exit(code)
 
 
 def _record(stored: StoredAnswers, totals: Totals) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from datetime import datetime
 from nyu_llm_frames._shared.options import Options
 from nyu_llm_frames._shared.progress import Progress, duration
 from nyu_llm_frames._shared.wording import count, sentence
-from nyu_llm_frames._stages.batches.job import UNMADE, Job
+from nyu_llm_frames._stages.batches.job import UNMADE, Job, undecidable
 from nyu_llm_frames.errors import GatewayUnavailableError, RunTimeoutError
 
 STUCK_S = 3600.0
@@ -39,6 +39,8 @@ def state_word(job: Job) -> str:
     """Return the state of a job in plain words."""
     if job.step == "live":
         return _WORDS.get(job.status, job.status)
+    if undecidable(job):
+        return "uncertain"
     return {"creating": "settling", "ended": "reading"}.get(job.step, job.step)
 
 

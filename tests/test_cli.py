@@ -73,16 +73,18 @@ def test_no_wait_says_pending_until_it_is_done(run: Run, stand_in: StandIn) -> N
 def test_a_quiet_step_that_changes_nothing_prints_nothing(run: Run, stand_in: StandIn) -> None:
     stand_in.behaviour.running_polls = -1
     stand_in.behaviour.row = rows.pick({"Say c": rows.blocked})
-    step = ("-q", *BATCH, "--no-wait")
+    step = ("-q", *BATCH, "--no-wait", "--max-tokens", "50")
     first = run(*step, code=exits.PENDING)
     assert first.stdout
-    run(*step, code=exits.PENDING)  # from queued to running
-    again = run(*step, code=exits.PENDING)
-    assert (again.stdout, again.stderr) == ("", "")
+    assert first.stderr.count("counts thinking too") == 1
+    for _ in range(2):  # from queued to running, and on
+        again = run(*step, code=exits.PENDING)
+        assert (again.stdout, again.stderr) == ("", "")
     stand_in.finish()
     ended = run(*step, code=exits.NO_GOOD_ANSWER)
     assert "ok" in ended.stdout
-    assert "Warning" in ended.stderr
+    assert "without a good answer" in ended.stderr or "no good answer" in ended.stderr
+    assert "counts thinking too" not in ended.stderr
     again = run(*step, code=exits.NO_GOOD_ANSWER)
     assert (again.stdout, again.stderr) == ("", "")
 
@@ -344,6 +346,7 @@ def test_an_uncertain_submit_is_settled_from_the_command_line(run: Run, stand_in
     stand_in.on_handled = others
     result = run(*BATCH, code=exits.UNCERTAIN)
     assert "nyu-llm-frames resolve" in result.stderr
+    assert "uncertain" in run("status", "out.llm", code=exits.UNCERTAIN).stdout
     run("resolve", "out.llm", code=exits.USAGE)
     run("resolve", "out.llm", "--adopt", stand_in.jobs[0].id)
     run("wait", "out.llm")

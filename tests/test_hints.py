@@ -165,3 +165,23 @@ def test_a_limit_that_thinking_eats_is_told_whatever_progress_shows(
             if told:
                 assert told[0].filename == __file__
                 assert "counts thinking too" in str(told[0].message)
+
+
+def test_a_verb_without_a_table_says_which_one_takes_what_is_there() -> None:
+    for table, hint in (
+        ("h.csv", "llm.batch_file"),
+        (Path("h.csv"), "llm.batch_file"),
+        (DF["text"], "to_frame"),
+    ):
+        with pytest.raises(ConfigurationError, match=hint):
+            llm.batch(table, "{{ text }}", model=MODEL)  # type: ignore[call-overload]
+
+
+def test_files_and_options_by_the_wrong_kind_of_argument_are_told_the_right_one() -> None:
+    files: Any = llm.batch_file
+    with pytest.raises(TypeError, match="come first, by position"):
+        files(input="in.csv", output="out.csv", template="{{ text }}", model=MODEL)
+    options: Any = llm.set_options
+    with pytest.raises(TypeError, match="by name: gateway="):
+        options("local")
+    assert "max_cost=None" in str(inspect.signature(llm.set_options))

@@ -913,6 +913,12 @@ def test_template_object_that_loads_others_may_use_any_column() -> None:
     assert render(template, {"a": 1, "b": 2}) == ["12"]
 
 
+@pytest.mark.parametrize("source", ["{{ x.__class__ }}", "{{ x.append(3) }}{{ x }}"])
+def test_a_template_object_is_told_what_the_sandbox_refuses(source: str) -> None:
+    with pytest.raises(TemplateError, match=r"SecurityError: access to attribute .* is unsafe"):
+        render(jinja2.Template(source), {"x": [1, 2]})
+
+
 def test_template_object_failure_names_the_row() -> None:
     with pytest.raises(TemplateError, match="ZeroDivisionError") as caught:
         render(jinja2.Template("{{ 1 // a }}"), {"a": 1}, {"a": 0}, labels=["p", "q"])

@@ -40,9 +40,9 @@ from nyu_llm_frames.errors import ConfigurationError
 
 def draw(rows: int, n: int, random_state: Any) -> Ints:
     """Draw n of `rows` rows at random, in their order."""
-    every = pd.Series(np.arange(rows))
+    every, n = pd.Series(np.arange(rows)), check_count(n)
     try:
-        chosen = every.sample(min(check_count(n), rows), random_state=random_state)
+        chosen = every.sample(min(n, rows), random_state=random_state)
     except (ValueError, TypeError):
         raise ConfigurationError(
             f"random_state must be a whole number or a numpy generator, not {random_state!r}."
@@ -134,7 +134,11 @@ def _report(
         known = prompt > 0
         rest = interval(price.cost(prompt[known], (written + thought)[known]), ahead.to_pay)
         rest = rest or ahead.usd_batch
-    answered = max(1, int(np.isin(status, ("pending", "missing", "failed"), invert=True).sum()))
+    over = status[~np.isin(status, ("pending", "missing"))]
+
+    def rate(*kinds: str) -> float:
+        return float(np.isin(over, kinds).sum()) / max(1, len(over))
+
     total: list[float | None] = [None, None, None]
     if rest is not None and so_far is not None:
         total = [so_far + usd for usd in (rest.expected, rest.low, rest.high)]
@@ -147,8 +151,9 @@ def _report(
         prompt_tokens=int(prompt.sum()),
         output_tokens=int(written.sum()),
         thinking_tokens=int(thought.sum()),
-        truncated_rate=float((status == "truncated").sum()) / answered,
-        refused_rate=float(np.isin(status, ("blocked", "refused")).sum()) / answered,
+        truncated_rate=rate("truncated"),
+        refused_rate=rate("blocked", "refused"),
+        failed_rate=rate("failed"),
         seconds=round(seconds, 3),
         usd_trial=now,
         to_pay=ahead.to_pay,

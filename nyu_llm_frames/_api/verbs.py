@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Required, TypeVar, overload
 
@@ -89,11 +90,19 @@ def methods_of(table: Any) -> Any:
     if not kind:
         raise ConfigurationError(
             "A table is a DataFrame of pandas, Polars or Dask, or anything with an Arrow stream "
-            f"(DuckDB, pyarrow, ibis), not a {type(table).__name__}."
+            f"(DuckDB, pyarrow, ibis), not a {type(table).__name__}.{_instead(table)}"
         )
     if kind == "dask" and kind not in METHODS:
         importlib.import_module(f"nyu_llm_frames.{kind}")
     return METHODS.get(kind, TableMethods)(table)
+
+
+def _instead(table: Any) -> str:
+    if isinstance(table, str | os.PathLike):
+        return " For files: llm.batch_file(input, output, template, model=...)."
+    if hasattr(table, "to_frame"):
+        return ' For a Series alone: series.to_frame("x"), with {{ x }} in the template.'
+    return ""
 
 
 _TABLE = """Parameters

@@ -135,6 +135,8 @@ def _explained(problem: str, given: Mapping[str, Any]) -> str:
             "Only the template is positional; all else is given by name, as "
             'model="gemini-3-flash-preview".'
         )
+    if "_path'" in problem:
+        return "The input file and the output file come first, by position, and then the template."
     if "'template'" in problem:
         return f"The call has no prompt. {_TEMPLATE}."
     if "'model'" in problem:

@@ -162,7 +162,7 @@ class CallExecution(Execution[CallPart]):
             record = self.record(own.requests)
             with ctx.locked():
                 ctx.sidecar.save_run(record)
-        if under_way:
+        if own.to_pay:
             tell_of_cut_answers(ctx, call)
         return under_way
 

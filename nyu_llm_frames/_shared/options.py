@@ -6,6 +6,7 @@ Comes in: keyword arguments of `set_options` and the process environment. Goes o
 
 from __future__ import annotations
 
+import inspect
 import os
 import threading
 from collections.abc import Callable
@@ -173,8 +174,18 @@ class set_options:
     ...     pass
     """
 
-    def __init__(self, **options: Any) -> None:
+    # As `help` and editors show it.
+    __signature__ = inspect.Signature(
+        [
+            inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default)
+            for f in fields(Options)
+        ]
+    )
+
+    def __init__(self, *unnamed: object, **options: Any) -> None:
         known = [f.name for f in fields(Options)]
+        if unnamed:
+            raise TypeError(f"Options are given by name: {known[0]}=..., {known[1]}=...")
         for name in options:
             if name not in known:
                 raise ConfigurationError(

@@ -27,8 +27,9 @@ class Trial:
     prompt_tokens: int
     output_tokens: int  # without the thinking
     thinking_tokens: int
-    truncated_rate: float  # shares of the answers: cut off
+    truncated_rate: float  # shares of the requests with an outcome: cut off
     refused_rate: float  # blocked or refused
+    failed_rate: float
     seconds: float
     usd_trial: float | None  # paid now, at the live rate
     to_pay: int  # requests that the batch still has to pay
@@ -50,16 +51,16 @@ class Trial:
         tokens = (
             f"tokens: {self.prompt_tokens:,} prompt, {self.output_tokens:,} output, "
             f"{self.thinking_tokens:,} thinking; {self.truncated_rate:.0%} truncated, "
-            f"{self.refused_rate:.0%} refused"
+            f"{self.refused_rate:.0%} blocked or refused, {self.failed_rate:.0%} failed"
         )
         if self.usd_total is None or self.usd_trial is None:
             cost = "cost: unknown, no price for this model"
         else:
             low, high = self.usd_total_low or 0.0, self.usd_total_high or 0.0
-            ends = dollars_range(Range(low, self.usd_total, high))
+            ends = f" ({dollars_range(Range(low, self.usd_total, high))})" if low < high else ""
             cost = (
-                f"cost: {dollars(self.usd_trial)} now; projected total {dollars(self.usd_total)} "
-                f"({ends}) with {self.to_pay:,} requests to come as batch"
+                f"cost: {dollars(self.usd_trial)} now; projected total {dollars(self.usd_total)}"
+                f"{ends} with {count(self.to_pay, 'request')} to come as batch"
             )
         return [head, tokens, cost]
 

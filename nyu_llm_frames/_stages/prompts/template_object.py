@@ -14,7 +14,7 @@ from typing import Any
 from jinja2 import Environment, Template
 from jinja2.defaults import DEFAULT_NAMESPACE
 from jinja2.environment import create_cache
-from jinja2.exceptions import TemplateRuntimeError
+from jinja2.exceptions import SecurityError, TemplateRuntimeError, UndefinedError
 from jinja2.runtime import Context, Undefined
 from jinja2.utils import missing as nothing
 
@@ -170,11 +170,17 @@ class _Unknown(Undefined):
     __slots__ = ()
 
     def __init__(
-        self, hint: str | None = None, obj: Any = nothing, name: Any = None, *args: Any
+        self,
+        hint: str | None = None,
+        obj: Any = nothing,
+        name: Any = None,
+        exc: type[TemplateRuntimeError] = UndefinedError,
     ) -> None:
+        if exc is SecurityError:  # its own environment would print nothing
+            raise exc(hint)
         if hint is None and obj is nothing and name is not None:
             raise UnknownName(name, 0)
-        super().__init__(hint, obj, name, *args)
+        super().__init__(hint, obj, name, exc)
 
 
 class _Guarded(Context):

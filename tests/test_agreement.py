@@ -148,6 +148,53 @@ def test_sets_agree_by_the_labels_they_share() -> None:
     assert found.metrics.loc["alpha", "estimate"] == pytest.approx(evaluated)
 
 
+# --- units ------------------------------------------------------------------------------------
+def test_rows_with_one_text_were_coded_once() -> None:
+    once = pd.DataFrame(
+        {"code_unit": ["u1", "u2", "u3", "u4"], "code_a": list("nnpp"), "code_b": list("nnpn")}
+    )
+    frame = once.loc[np.repeat(range(4), [97, 1, 1, 1])].assign(group=["x", "y"] * 50)
+    found = frame.llm.agreement(["code_a", "code_b"], by="group")
+    expected = once.llm.agreement(["code_a", "code_b"])
+    pd.testing.assert_frame_equal(found.metrics, expected.metrics)
+    pd.testing.assert_frame_equal(found.pairs, expected.pairs)
+    assert found.metrics.loc["agreement", ["estimate", "n"]].tolist() == [0.75, 4]
+    assert found.by.loc[("x", "agreement"), "n"] == 2  # u1 and u3
+    assert found.rows.index.equals(frame.index)
+    assert found.notes == ("rows of one unit count once",)
+
+
+def test_rows_without_a_unit_stay_rows() -> None:
+    frame = repeats().rename(columns={"r_1": "code_a", "r_2": "code_b"})
+    found = frame.assign(code_unit=None).llm.agreement(["code_a", "code_b"])
+    expected = frame.llm.agreement(["code_a", "code_b"])
+    pd.testing.assert_frame_equal(found.metrics, expected.metrics)
+
+
+@pytest.mark.parametrize("kind", ["nominal", "ordinal", "numeric", "ratio", "set"])
+def test_rows_of_a_unit_with_different_answers_are_one_cluster(kind: Any) -> None:
+    rng = np.random.default_rng(0)
+    codes = rng.integers(1, 5, 80)
+    once = pd.DataFrame({"code_a": codes, "response": np.where(rng.random(80) < 0.7, codes, 1)})
+    once["code_unit"] = [f"u{i}" for i in range(80)]
+    frame = pd.concat([once] * 4, ignore_index=True)
+    frame.loc[0, "response"] = 5 - frame.loc[0, "response"]
+    names = ["code_a", "response"]
+    found = frame.llm.agreement(names, kind=kind)
+    rows = frame.drop(columns="code_unit").llm.agreement(names, kind=kind)
+    assert found.notes[-1] == "rows of one unit are one cluster"
+    np.testing.assert_allclose(found.metrics["estimate"], rows.metrics["estimate"])
+    units = once.llm.agreement(names, kind=kind).metrics
+    for name in units.index:
+        width, of_units, of_rows = (
+            m.loc[name, "high"] - m.loc[name, "low"] for m in (found.metrics, units, rows.metrics)
+        )
+        assert width == pytest.approx(of_units, rel=0.15)
+        assert width > 1.7 * of_rows
+    pair = found.pairs.iloc[0]
+    assert pair["high"] - pair["low"] > 1.7 * (rows.pairs["high"] - rows.pairs["low"]).item()
+
+
 @settings(max_examples=10)
 @given(st.integers(0, 1000))
 def test_nothing_depends_on_the_order_of_rows(seed: int) -> None:

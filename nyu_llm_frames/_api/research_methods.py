@@ -252,6 +252,10 @@ class ResearchMethods(Generic[T]):
         """
         Measure how far columns agree: repeats of one prompt, coders, or models.
 
+        Beside columns of `from_codes` (``code_a`` and ``code_unit``), rows with the same unit count
+        once if all columns agree on their values. Where a column differs within a unit, as answers
+        may, all rows count, and intervals resample units. ``rows`` has every row.
+
         Parameters
         ----------
         columns : list of str, optional

@@ -18,7 +18,7 @@ from nyu_llm_frames.errors import CodesError, ConfigurationError
 from nyu_llm_frames.research import agreement_statistics as statistics
 from nyu_llm_frames.research import result_cards as cards
 from nyu_llm_frames.research.arithmetic import Bools, Ints
-from nyu_llm_frames.research.coding import by_group
+from nyu_llm_frames.research.coding import by_group, units_of
 from nyu_llm_frames.research.intervals import (
     Bootstrap,
     Row,
@@ -35,7 +35,7 @@ from nyu_llm_frames.research.labels import (
     kind_of,
     used_labels,
 )
-from nyu_llm_frames.research.resampling import Sample, Statistics
+from nyu_llm_frames.research.resampling import Sample, Statistics, of_units, shared_units
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -47,13 +47,14 @@ class Agreement(cards.Result):
     ----------
     metrics : pandas.DataFrame
         Index ``metric``; ``estimate, low, high, method, n, note``; n are rows with two values or
-        more.
+        more, or units (see ``df.llm.agreement``).
     rows : pandas.DataFrame
         The frame's index; ``answered`` (columns with a value), ``majority`` (NA on a tie),
         ``share`` (of the majority, or of those that tie), ``flips`` (how often a value differs
         from the one before it, in the order of the columns), ``entropy`` (bits).
     pairs : pandas.DataFrame
-        Each two columns: ``n, agreement, low, high, kappa``, or for numbers ``Pearson``.
+        Each two columns: ``n, agreement, low, high, kappa``, or for numbers ``Pearson``; n as
+        in `metrics`.
     by : pandas.DataFrame or None
         `metrics` of each group.
     kind : {"nominal", "ordinal", "numeric", "ratio", "set"}
@@ -122,19 +123,31 @@ def agreement(
     if not (codes >= 0).any():
         raise CodesError(f"No row of {', '.join(names)} has a value.")
 
+    units = units_of(frame, names)
+    once = units is not None and _same_within(units, codes)
+
+    def counted(rows: Bools) -> tuple[Ints, Ints | None]:
+        own = shared_units(units, rows)
+        if own is None or not once:
+            return codes[rows], own
+        return codes[rows][np.unique(own, return_index=True)[1]], None
+
     def metrics(rows: Bools) -> pd.DataFrame:
-        return _metrics(codes[rows], labels, kind_, draw)
+        return _metrics(*counted(rows), labels, kind_, draw)
 
     every = np.ones(len(frame), dtype=bool)
+    notes = [order] if order and kind_ == "ordinal" else []
+    if shared_units(units, every) is not None:
+        notes.append("rows of one unit count once" if once else "rows of one unit are one cluster")
     return Agreement(
         metrics=metrics(every),
         rows=_row_table(frame.index, values, codes, labels),
-        pairs=_pairs(names, codes, labels, kind_, level),
+        pairs=_pairs(names, *counted(every), labels, kind_, draw),
         by=None if by is None else by_group(frame, by, every, metrics),
         kind=kind_,
         level=float(level),
         columns=tuple(names),
-        notes=(order,) if order and kind_ == "ordinal" else (),
+        notes=tuple(notes),
     )
 
 
@@ -155,6 +168,12 @@ def _names(frame: pd.DataFrame, columns: Sequence[str] | None, output: str) -> l
     if len(names) < 2 or len(set(names)) < len(names):
         raise ConfigurationError(f"columns must be two or more different ones, not {names!r}.")
     return names
+
+
+def _same_within(units: Ints, codes: Ints) -> bool:
+    """Return whether all rows of each unit have the same classes."""
+    _, first, inverse = np.unique(units, return_index=True, return_inverse=True)
+    return bool((codes == codes[first][inverse]).all())
 
 
 def _codes(values: Sequence[Column], kind: str) -> tuple[Ints, list[Any], str]:
@@ -179,8 +198,10 @@ def _codes(values: Sequence[Column], kind: str) -> tuple[Ints, list[Any], str]:
 
 
 # --- coefficients -----------------------------------------------------------------------------
-def _metrics(codes: Ints, labels: Sequence[Any], kind: str, draw: Bootstrap) -> pd.DataFrame:
-    """Return all coefficients of rows; resampled are distinct rows of codes."""
+def _metrics(
+    codes: Ints, units: Ints | None, labels: Sequence[Any], kind: str, draw: Bootstrap
+) -> pd.DataFrame:
+    """Return all coefficients of rows; resampled are distinct rows of codes, or their units."""
     answered = (codes >= 0).sum(1)
     n, whole = int((answered >= 2).sum()), int((answered == codes.shape[1]).sum())
     if not n:
@@ -190,7 +211,10 @@ def _metrics(codes: Ints, labels: Sequence[Any], kind: str, draw: Bootstrap) -> 
     if kind != "ordinal":
         codes, labels = used_labels(codes, labels)
     rows: dict[str, Row] = {}
-    for sample, read in _statistics(*_patterns(codes), labels, kind):
+    patterns, times, pattern = _patterns(codes)
+    for sample, read in _statistics(patterns, times, labels, kind):
+        if units is not None:
+            sample = of_units(sample, pattern, units)
         rows |= bootstrap_rows(sample, read, n, draw)
     for name, row in rows.items():
         if name == "ICC(2,1)":
@@ -203,16 +227,16 @@ def _metrics(codes: Ints, labels: Sequence[Any], kind: str, draw: Bootstrap) -> 
     return metric_frame(rows)
 
 
-def _patterns(codes: Ints) -> tuple[Ints, Ints]:
-    """Return the distinct rows of codes, and how often each occurs."""
+def _patterns(codes: Ints) -> tuple[Ints, Ints, Ints]:
+    """Return the distinct rows of codes, how often each occurs, and which one each row is."""
     k = int(codes.max(initial=0)) + 2
     columns = codes.shape[1]
     if k**columns >= 2**62:
-        rows, counts = np.unique(codes, axis=0, return_counts=True)
-        return rows, counts
+        rows, inverse, counts = np.unique(codes, axis=0, return_inverse=True, return_counts=True)
+        return rows, counts, inverse.ravel()
     powers = k ** np.arange(columns)[::-1]  # each row as one number: ten times as fast
-    keys, counts = np.unique((codes + 1) @ powers, return_counts=True)
-    return keys[:, None] // powers % k - 1, counts
+    keys, inverse, counts = np.unique((codes + 1) @ powers, return_inverse=True, return_counts=True)
+    return keys[:, None] // powers % k - 1, counts, inverse
 
 
 def _statistics(
@@ -235,14 +259,24 @@ def _statistics(
 
 
 def _pairs(
-    names: Sequence[str], codes: Ints, labels: Sequence[Any], kind: str, level: float
+    names: Sequence[str],
+    codes: Ints,
+    units: Ints | None,
+    labels: Sequence[Any],
+    kind: str,
+    draw: Bootstrap,
 ) -> pd.DataFrame:
     """Return how each pair of columns agrees, on the rows that have both."""
     out = []
     for i, j in combinations(range(len(names)), 2):
-        a, b = codes[(codes[:, [i, j]] >= 0).all(1)][:, [i, j]].T
+        both = np.asarray((codes[:, [i, j]] >= 0).all(1))
+        a, b = codes[both][:, [i, j]].T
         n, right = len(a), int((a == b).sum())
-        share = wilson_row(right, n, level)
+        share = wilson_row(right, n, draw.level)
+        if (own := shared_units(units, both)) is not None:
+            patterns, times, pattern = _patterns(codes[both][:, [i, j]])
+            sample, read = statistics.of_equality(patterns, times)
+            share = bootstrap_rows(of_units(sample, pattern, own), read, n, draw)["agreement"]
         row = {"n": n, "agreement": share.estimate, "low": share.low, "high": share.high}
         if kind in ("numeric", "ratio"):
             x, y = np.asarray(labels)[a], np.asarray(labels)[b]

@@ -84,13 +84,32 @@ def read_coding(
     strata = np.zeros(len(frame), dtype=np.int64)
     if f"{truth}_stratum" in frame.columns:
         strata, _ = _groups(column(frame, f"{truth}_stratum"))
-    units = None
-    if f"{truth}_unit" in frame.columns:
-        named = column(frame, f"{truth}_unit")
-        units = np.asarray(pd.factorize(named)[0], dtype=np.int64)
-        alone = units < 0  # not drawn: each row by itself
-        units[alone] = units.max(initial=-1) + 1 + np.arange(int(alone.sum()))
+    units = read_units(frame, f"{truth}_unit") if f"{truth}_unit" in frame.columns else None
     return Coding(coded, drawn, probability, strata, units)
+
+
+def read_units(frame: pd.DataFrame, name: str) -> Ints:
+    """Number the units in a column; a row without a unit is one by itself."""
+    units = np.asarray(pd.factorize(column(frame, name))[0], dtype=np.int64)
+    alone = units < 0
+    units[alone] = units.max(initial=-1) + 1 + np.arange(int(alone.sum()))
+    return units
+
+
+def units_of(frame: pd.DataFrame, names: Sequence[str]) -> Ints | None:
+    """Number the units of columns of codes, also of single coders; None where none has units."""
+    units = [name for n in names if (name := detail_column(frame, n, "unit")) is not None]
+    if not units:
+        return None
+    numbers = np.column_stack([read_units(frame, name) for name in dict.fromkeys(units)])
+    return np.unique(numbers, axis=0, return_inverse=True)[1].ravel().astype(np.int64)
+
+
+def detail_column(frame: pd.DataFrame, name: str, detail: str) -> str | None:
+    """Return ``{name}_{detail}``, or that of the longest beginning of the name that has one."""
+    parts = str(name).split("_")
+    candidates = ("_".join([*parts[:i], detail]) for i in range(len(parts), 0, -1))
+    return next((c for c in candidates if c in frame.columns), None)
 
 
 def _probability(frame: pd.DataFrame, truth: str, pi: str | float | None) -> Floats | None:

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from nyu_llm_frames.research.arithmetic import Floats
-from nyu_llm_frames.research.coding import Coding
+from nyu_llm_frames.research.coding import Coding, detail_column
 from nyu_llm_frames.research.intervals import Bootstrap, Row, bootstrap_rows
 from nyu_llm_frames.research.labels import Column, Kind, as_numbers, as_sets, encode
 from nyu_llm_frames.research.resampling import of_cells, of_rows
@@ -99,10 +99,8 @@ def details_of(frame: pd.DataFrame, name: str, output: str, detail: str) -> str 
     ``{name}_{detail}``; of a field of a schema, that of the longest beginning of its name; else
     that of `output`.
     """
-    parts = str(name).split("_")
-    stems = ["_".join(parts[:i]) for i in range(len(parts), 0, -1)]
-    candidates = (f"{stem}_{detail}" for stem in (*stems, output))
-    return next((c for c in candidates if c in frame.columns), None)
+    own, shared = detail_column(frame, name, detail), f"{output}_{detail}"
+    return shared if own is None and shared in frame.columns else own
 
 
 def _total(frame: pd.DataFrame, name: str, output: str, details: Sequence[str]) -> float:

@@ -104,21 +104,30 @@ def of_cells(cell: Ints, rows: Rows, size: int) -> Sample:
     rest, its_cell = np.divmod(distinct, size)
     its_stratum, its_weight = np.divmod(rest, len(weights))
     value = weights[its_weight]
-    if rows.units is None:
-        return of_entries(np.arange(len(distinct)), its_cell, value, counts, its_stratum, size)
+    entries = np.arange(len(distinct))
+    sample = of_entries(entries, its_cell, value, counts, its_stratum, size)
+    return sample if rows.units is None else of_units(sample, kind, rows.units)
+
+
+def of_units(sample: Sample, pattern: Ints, units: Ints) -> Sample:
+    """Draw the rows of one unit together, from the pattern and the unit of each row."""
     members: dict[int, list[int]] = defaultdict(list)
-    for unit, k in zip(rows.units.tolist(), kind.tolist(), strict=True):
-        members[unit].append(k)
-    sizes = Counter(tuple(sorted(kinds)) for kinds in members.values())
+    for unit, own in zip(units.tolist(), pattern.tolist(), strict=True):
+        members[unit].append(own)
+    sizes = Counter(tuple(sorted(own)) for own in members.values())
     groups = sorted(sizes)
-    flat = np.array([k for group in groups for k in group], dtype=np.int64)
+    flat = np.array([own for group in groups for own in group], dtype=np.int64)
+    order = np.argsort(sample.pattern, kind="stable")
+    first, last = (np.searchsorted(sample.pattern[order], flat, side) for side in ("left", "right"))
+    n = last - first  # entries of each row
+    entry = order[np.repeat(last - np.cumsum(n), n) + np.arange(int(n.sum()))]
     return of_entries(
-        np.repeat(np.arange(len(groups)), [len(group) for group in groups]),
-        its_cell[flat],
-        value[flat],
+        np.repeat(np.repeat(np.arange(len(groups)), [len(group) for group in groups]), n),
+        sample.cell[entry],
+        sample.value[entry],
         np.array([sizes[group] for group in groups], dtype=np.int64),
-        its_stratum[[group[0] for group in groups]],
-        size,
+        sample.strata[[group[0] for group in groups]],
+        sample.size,
     )
 
 

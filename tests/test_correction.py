@@ -315,3 +315,46 @@ def test_a_class_that_was_never_coded_counts_by_no_label() -> None:
     found = frame.llm.correct("y ~ label", truth=TRUTH)
     assert found.table.index.tolist() == ["Intercept", "label[T.pos]"]
     assert any(note.startswith("odd of label has no coded row") for note in found.notes)
+
+
+# --- rare classes -----------------------------------------------------------------------------
+def test_a_rare_class_is_named_also_where_another_column_has_its_label() -> None:
+    frame = words(posts())
+    rare = frame.index[frame["code"].notna()][:5]
+    frame["early"] = np.where(frame.index.isin(rare), "pos", "neg")
+    frame["early_code"] = frame["early"].where(frame["code"].notna())
+    truth = {"early": "early_code", "label": "code"}
+    found = frame.llm.correct("y ~ early + label", truth=truth, pi=0.1)
+    assert "fewer than 10 coded cases: pos of early (5)" in repr(found)
+    assert (found.table["lambda"] == 1).all()
+
+
+@pytest.mark.parametrize("tune", ["auto", True])
+def test_a_class_that_no_coder_gave_is_no_certain_zero(tune: Any) -> None:
+    frame = words(posts())
+    frame.loc[frame.index % 10 == 0, "label"] = "odd"
+    found = frame.llm.correct("label ~ 1", truth=TRUTH, tune=tune)
+    plain = frame.llm.correct("label ~ 1", truth=TRUTH, tune=False)
+    pd.testing.assert_frame_equal(
+        found.table.loc[["odd"], "corrected"], plain.table.loc[["odd"], "corrected"]
+    )
+    assert found.table.loc["odd", ("corrected", "se")] > 0
+    assert found.table.loc["odd", ("lambda", "")] == 1
+    said = "fewer than 10 coded cases: odd of label (0)"
+    assert found.table["note", ""].tolist() == ["", said, ""]
+    assert said in repr(found)
+    written = frame.llm.correct("I(label == 'odd') ~ 1", truth=TRUTH, tune=tune)
+    np.testing.assert_allclose(
+        written.table["corrected"].iloc[0], found.table.loc["odd", "corrected"].astype(float)
+    )
+
+
+@pytest.mark.parametrize(("formula", "family"), [("y ~ label", "ols"), ("label ~ x", "logit")])
+def test_a_class_that_no_coder_gave_is_a_warning_in_every_formula(
+    formula: str, family: Any
+) -> None:
+    frame = words(posts())
+    frame.loc[frame.index % 10 == 0, "label"] = "odd"
+    found = frame.llm.correct(formula, truth=TRUTH, family=family)
+    assert (found.table["lambda"] == 1).all()
+    assert found.table["note", ""].str.contains("odd of label (0)", regex=False).all()

@@ -329,7 +329,8 @@ class ResearchMethods(Generic[T]):
         tune : {"auto", True, False}
             Whether the weight of the model's part minimizes the variance of each term
             (prediction-powered inference), or is 1 (design-based supervised learning). "auto": 1
-            unless every class has 20 coded cases.
+            unless every class has 20 coded cases, also those that only the model gave. It is always
+            1 where all codes are the same.
         level : float, default 0.95
 
         Returns

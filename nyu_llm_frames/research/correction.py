@@ -147,7 +147,7 @@ def correct(
     design = build(frame, formula, truth, coding.coded, family)
     clusters, n_clusters = _clusters(frame, cluster, coding)
     _check_columns(design)
-    few = [c for c, n in design.counts.items() if n < FEW]
+    few = {key: n for key, n in design.counts.items() if n < FEW}
     enough = min(design.counts.values(), default=int(coding.coded.sum())) >= ENOUGH
     tuned = enough if tune == "auto" else bool(tune)
     notes = design.notes
@@ -173,13 +173,16 @@ def correct(
         if design.shares and name == UNANSWERED:
             both: Solution | None = human  # no coder leaves a row without an answer
         else:
-            both = solved(equations.corrected, problem, tuned, human.estimate)
+            varies = bool((human_y != human_y[0]).any())  # else a weight of 0 would be certain
+            both = solved(equations.corrected, problem, tuned and varies, human.estimate)
         if both is None:
             notes.append("no corrected estimate: too few codes for these terms")
         for which, found in zip(_ESTIMATES, (naive, human, both), strict=True):
             solutions[which].append(found)
-    about_few = f"fewer than {FEW} coded cases of {', '.join(few)}" if few else ""
+    about_few = ""
     if few:
+        listed = ", ".join(f"{label} of {name} ({n})" for (name, label), n in few.items())
+        about_few = f"fewer than {FEW} coded cases: {listed}"
         notes.append(f"{about_few}: intervals are too narrow; code more")
     if not tuned and tune == "auto":
         notes.append(f"lambda is 1, since not every class has {ENOUGH} coded cases")
@@ -187,7 +190,8 @@ def correct(
         notes.append(f"{n_clusters} clusters: too few for these standard errors")
     terms = list(design.outcomes) if design.shares else list(design.terms)
     table, fixed, drawn = _table(terms, solutions, level)
-    table["note", ""] = [about_few if not design.shares or term in few else "" for term in terms]
+    warned = {label for _, label in few} if design.shares else terms
+    table["note", ""] = [about_few if term in warned else "" for term in terms]
     return Correction(
         table=table,
         formula=formula,

@@ -34,7 +34,7 @@ class Design:
     human_x: Floats  # n x p
     outcomes: Outcomes
     usable: Bools  # rows with a model part that counts
-    counts: dict[str, int]  # coded rows of each class
+    counts: dict[tuple[str, str], int]  # coded rows of each class of a column
     shares: bool  # whether the outcomes are the classes of `label ~ 1`
     notes: list[str]
 
@@ -46,7 +46,7 @@ class _Columns:
     model: pd.DataFrame
     human: pd.DataFrame
     usable: Bools
-    counts: dict[str, int] = field(default_factory=dict)
+    counts: dict[tuple[str, str], int] = field(default_factory=dict)
     classes: dict[str, list[str]] = field(default_factory=dict)  # coded ones, of columns of labels
     notes: list[str] = field(default_factory=list)
 
@@ -137,7 +137,7 @@ def _add_numbers(columns: _Columns, answers: Column, codes: Column, covariate: b
     answered = given[~missing]
     two = bool(np.isin(np.concatenate([answered, known]), (0.0, 1.0)).all())
     if two:
-        columns.counts |= {f"{name} {value}": int((known == value).sum()) for value in (0, 1)}
+        columns.counts |= {(name, str(v)): int((known == v).sum()) for v in (0, 1)}
     if missing.any():
         # An outcome of 0 and 1: without an answer it is not of class 1.
         middle = len(answered) // 2
@@ -153,10 +153,10 @@ def _add_classes(columns: _Columns, answers: Column, codes: Column, covariate: b
     both = encode([answers, codes])
     first, second = both.codes
     counts = np.bincount(second[second >= 0], minlength=len(both.labels))
-    times = {c: int(n) for c, n in zip(both.labels, counts, strict=True) if n}
-    columns.counts |= times
-    columns.classes[name] = coded = list(times)
     used = [c for i, c in enumerate(both.labels) if counts[i] or (first == i).any()]
+    times = {c: int(n) for c, n in zip(both.labels, counts, strict=True) if c in used}
+    columns.counts |= {(name, c): n for c, n in times.items()}
+    columns.classes[name] = coded = [c for c, n in times.items() if n]
     texts = np.array([*both.labels, UNANSWERED], dtype=object)
     cells = texts[first]
     categories = [*used, *([UNANSWERED] if (first < 0).any() else [])]

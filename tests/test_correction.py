@@ -261,6 +261,16 @@ def test_a_sampled_row_without_a_settled_code_is_named() -> None:
     assert e.value.row == row
 
 
+@pytest.mark.parametrize("missing", [None, np.nan, pd.NA])
+def test_rows_without_a_cluster_are_not_one_cluster(missing: Any) -> None:
+    authors = [f"a{i // 7}" for i in range(4000)]
+    authors[5:8] = [missing] * 3
+    frame = posts().assign(author=authors)
+    with pytest.raises(MissingValueError, match=r"^3 rows without a cluster in 'author'.*5") as e:
+        frame.llm.correct("label ~ x", truth=TRUTH, cluster=["group", "author"])
+    assert (e.value.columns, e.value.rows) == ({"author": 3}, (5,))
+
+
 def broken(**columns: Any) -> pd.DataFrame:
     return posts().assign(**columns)
 

@@ -324,8 +324,9 @@ class ResearchMethods(Generic[T]):
             Default ``{code}_pi`` when it exists.
         family : {"ols", "logit"}
         cluster : str or list of str, optional
-            Columns that define correlated groups: the shown text, when rows share texts. Default
-            the coded unit (``{code}_unit``) when it exists, else each row by itself.
+            Columns that define correlated groups: the shown text, when rows share texts. None of
+            their cells may be missing. Default the coded unit (``{code}_unit``) when it exists,
+            else each row by itself.
         tune : {"auto", True, False}
             Whether the weight of the model's part minimizes the variance of each term
             (prediction-powered inference), or is 1 (design-based supervised learning). "auto": 1
@@ -345,6 +346,8 @@ class ResearchMethods(Generic[T]):
             A missing column.
         CodesError
             No probability, one of 0 or below, or drawn rows without a settled code.
+        MissingValueError
+            Missing numbers of the formula, or missing clusters.
         ConfigurationError
             Separation, collinearity, a formula that cannot be read.
 

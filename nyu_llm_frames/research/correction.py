@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from nyu_llm_frames._shared.wording import count
-from nyu_llm_frames.errors import CodesError, ConfigurationError
+from nyu_llm_frames.errors import CodesError, ConfigurationError, MissingValueError
 from nyu_llm_frames.research import result_cards as cards
 from nyu_llm_frames.research.arithmetic import Bools, Floats, Ints
 from nyu_llm_frames.research.coding import Coding, group_keys, read_coding
@@ -286,7 +286,19 @@ def _clusters(
     frame: pd.DataFrame, cluster: str | Sequence[str] | None, coding: Coding
 ) -> tuple[Ints | None, int]:
     if cluster is not None:
-        codes, names = group_keys(frame, cluster, "cluster")
+        columns = [cluster] if isinstance(cluster, str) else list(cluster)
+        for name in columns:
+            missing = column(frame, name, "cluster").isna().to_numpy(dtype=bool)
+            if missing.any():
+                row, n = frame.index[int(np.argmax(missing))], int(missing.sum())
+                raise MissingValueError(
+                    f"{count(n, 'row')} without a cluster in {name!r} (first: row {row!r}). They "
+                    "would all be one cluster: give each a value, one of its own if it stands "
+                    "alone.",
+                    columns={str(name): n},
+                    rows=(row,),
+                )
+        codes, names = group_keys(frame, columns, "cluster")
         return codes, len(names)
     if coding.units is not None:
         distinct, codes = np.unique(coding.units, return_inverse=True)

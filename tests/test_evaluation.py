@@ -324,6 +324,41 @@ def test_columns_of_answers_are_compared_on_the_rows_that_both_answered() -> Non
     )
 
 
+def test_there_is_no_exact_test_with_weights() -> None:
+    frame = coded().assign(a=lambda f: f["response"], b="a", c="b")
+    plain = frame.llm.evaluate("code", ["a", "b", "c"], resamples=20).comparison
+    even = frame.llm.evaluate("code", ["a", "b", "c"], pi=0.1, resamples=20).comparison
+    pd.testing.assert_frame_equal(plain, even)
+    frame["code_pi"] = [0.1, 0.9] * 100
+    weighted = frame.llm.evaluate("code", ["a", "b", "c"], resamples=20)
+    assert weighted.comparison[["mcnemar_p", "mcnemar_z2", "holm_p"]].isna().all(axis=None)
+    assert weighted.comparison["low"].notna().all()
+    said = "no exact test with weights: read the interval"
+    assert (weighted.comparison["note"] == said).all()
+    assert said in repr(weighted)
+    frame.loc[frame["code_pi"] == 0.9, "c"] = None  # what is left has one weight
+    some = frame.llm.evaluate("code", ["a", "b", "c"], resamples=20).comparison
+    tested = some.iloc[1:]["mcnemar_p"]
+    assert np.isnan(some["holm_p"].iloc[0])
+    assert some["holm_p"].max() == min(1, max(2 * tested.min(), tested.max()))
+
+
+def test_exact_tests_count_units() -> None:
+    once = coded(60).assign(b="a", code_unit=[f"u{i}" for i in range(60)])
+    frame = pd.concat([once] * 4, ignore_index=True)
+    tests = ["mcnemar_p", "mcnemar_z2", "holm_p", "note"]
+    both = ["response", "b"]
+    expected = once.llm.evaluate("code", both, resamples=20).comparison
+    found = frame.llm.evaluate("code", both, resamples=20).comparison
+    pd.testing.assert_frame_equal(found[tests], expected[tests])
+    assert found["n"].item() == 4 * expected["n"].item()
+    right = frame["code"] == "a"
+    frame.loc[right & (frame.index < 60), "b"] = "z"
+    row = frame.llm.evaluate("code", both, resamples=20).comparison.iloc[0]
+    assert np.isnan(row["mcnemar_p"])
+    assert row["note"] == "no exact test of units whose rows differ: read the interval"
+
+
 def test_numbers_are_compared_by_which_is_closer() -> None:
     frame = pd.DataFrame({"code": [1.5, 2.5, 3.5], "a": [1.5, 2.4, 3.3], "b": [1.5, 2.0, 3.4]})
     row = frame.llm.evaluate("code", ["a", "b"], resamples=20).comparison.iloc[0]

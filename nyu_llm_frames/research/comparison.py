@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from nyu_llm_frames.research.arithmetic import Floats
+from nyu_llm_frames.research.arithmetic import Floats, Ints
 from nyu_llm_frames.research.coding import Coding, detail_column
 from nyu_llm_frames.research.intervals import Bootstrap, Row, bootstrap_rows
 from nyu_llm_frames.research.labels import Column, Kind, as_numbers, as_sets, encode
-from nyu_llm_frames.research.resampling import of_cells, of_rows
+from nyu_llm_frames.research.resampling import Rows, of_cells, of_rows
 
 
 def compare(
@@ -34,7 +34,8 @@ def compare(
 
     The difference is that of accuracies, a - b, or for numbers that of mean absolute errors; its
     interval is a paired bootstrap within strata. For numbers "right" is closer to the code. The
-    tests count coded rows, unweighted: McNemar's, exact, and Holm's correction over the pairs.
+    tests are McNemar's, exact, and Holm's correction over the pairs. They count units, and there is
+    none of rows with weights, or of units that are right in one row and wrong in another.
     """
     wrong = [_errors(kind, codes, a) for a in answers]
     names = [str(a.name) for a in answers]
@@ -56,7 +57,8 @@ def compare(
                 return {"difference": (sums[..., 1] - sums[..., 2]) / sums.sum(-1)}
 
         n = [int((cells == c).sum()) for c in range(4)]
-        p, z2 = mcnemar(n[1], n[2])
+        own, why = _tested(cells, rows)
+        p, z2 = (np.nan, np.nan) if why else mcnemar(int((own == 1).sum()), int((own == 2).sum()))
         found = bootstrap_rows(sample, difference, len(a), draw)["difference"] if len(a) else Row()
         row: dict[str, Any] = {
             "n": len(a), "both_right": n[0], "only_a": n[1], "only_b": n[2], "both_wrong": n[3],
@@ -67,6 +69,7 @@ def compare(
             row[f"cost_{side}"] = _total(frame, name, output, ["cost"])
             tokens = ["prompt_tokens", "completion_tokens"]
             row[f"tokens_{side}"] = _total(frame, name, output, tokens)
+        row["note"] = f"no exact test {why}: read the interval" if why else ""
         table.append(row)
     if not table:
         return pd.DataFrame()
@@ -74,6 +77,17 @@ def compare(
     out = pd.DataFrame(table, index=pd.MultiIndex.from_tuples(pairs, names=["a", "b"]))
     out["holm_p"] = holm(out["mcnemar_p"].to_numpy())
     return out
+
+
+def _tested(cells: Ints, rows: Rows) -> tuple[Ints, str]:
+    """Return what McNemar's test counts, and why there is none."""
+    if rows.weighted:
+        return cells, "with weights"
+    if rows.units is None:
+        return cells, ""
+    _, first, inverse = np.unique(rows.units, return_index=True, return_inverse=True)
+    same = bool((cells == cells[first][inverse]).all())
+    return cells[first], "" if same else "of units whose rows differ"
 
 
 def _errors(kind: Kind, codes: Column, answers: Column) -> Floats:
@@ -139,10 +153,14 @@ def mcnemar(only_a: int, only_b: int) -> tuple[float, float]:
 
 
 def holm(p: Floats) -> Floats:
-    """Return p values adjusted for all of them. Source: Holm 1979, Scand. J. Statist. 6, 65-70."""
+    """
+    Return p values adjusted for all of them; NaN is none of them.
+
+    Source: Holm 1979, Scand. J. Statist. 6, 65-70.
+    """
     p = np.asarray(p, dtype=np.float64)
-    order = np.argsort(p, kind="stable")
-    scaled = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
-    out = np.empty_like(p)
+    order = np.argsort(p, kind="stable")[: int((~np.isnan(p)).sum())]
+    scaled = np.maximum.accumulate(p[order] * np.arange(len(order), 0, -1))
+    out = np.full_like(p, np.nan)
     out[order] = np.minimum(scaled, 1.0)
     return out

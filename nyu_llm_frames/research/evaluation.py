@@ -56,7 +56,10 @@ class Evaluation(cards.Result):
     by : pandas.DataFrame or None
         `metrics` of each group.
     comparison : pandas.DataFrame or None
-        Each pair of columns of answers, on the rows that both answered.
+        Each pair of columns of answers, on the rows that both answered: counts of rows, then the
+        ``difference`` with its interval. ``mcnemar_p`` and ``holm_p`` are exact tests, which know
+        no weights: they are NaN, and ``note`` says why, where rows differ in 1/pi, or where rows of
+        one unit (which counts once) differ in who is right.
     kind : {"nominal", "ordinal", "numeric", "set"}
     level : float
     truth : str
@@ -122,6 +125,7 @@ def _comparison_texts(table: pd.DataFrame, level: float) -> pd.DataFrame:
     out[cards.percent(level)] = cards.intervals(table)
     out["McNemar p"] = list(map(cards.p_value, table["mcnemar_p"]))
     out["Holm p"] = list(map(cards.p_value, table["holm_p"]))
+    out["note"] = table["note"]
     return out
 
 

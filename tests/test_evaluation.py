@@ -324,6 +324,20 @@ def test_columns_of_answers_are_compared_on_the_rows_that_both_answered() -> Non
     )
 
 
+def test_cost_is_that_of_the_run_which_gave_the_answers() -> None:
+    cost = {"response_cost": 0.01, "response_prompt_tokens": 100, "response_completion_tokens": 5}
+    frame = coded().assign(keyword="a", **cost)
+    row = frame.llm.evaluate("code", ["response", "keyword"], resamples=5).comparison.iloc[0]
+    assert [row["cost_a"], row["tokens_a"]] == [pytest.approx(2), 21_000]
+    assert np.isnan(row["cost_b"])
+    assert np.isnan(row["tokens_b"])
+    fields = frame.rename(columns={"response": "drug"}).assign(new_drug="a", new_cost=0.02)
+    row = fields.llm.evaluate("code", ["drug", "keyword"], resamples=5).comparison.iloc[0]
+    assert row["cost_a"] == row["cost_b"] == pytest.approx(2)  # two fields of one schema
+    row = fields.llm.evaluate("code", ["drug", "new_drug"], resamples=5).comparison.iloc[0]
+    assert [row["cost_a"], row["cost_b"]] == pytest.approx([2, 4])
+
+
 def test_there_is_no_exact_test_with_weights() -> None:
     frame = coded().assign(a=lambda f: f["response"], b="a", c="b")
     plain = frame.llm.evaluate("code", ["a", "b", "c"], resamples=20).comparison

@@ -19,6 +19,9 @@ from nyu_llm_frames.research.intervals import Bootstrap, Row, bootstrap_rows
 from nyu_llm_frames.research.labels import Column, Kind, as_numbers, as_sets, encode
 from nyu_llm_frames.research.resampling import Rows, of_cells, of_rows
 
+_COST = ("cost",)
+_TOKENS = ("prompt_tokens", "completion_tokens")
+
 
 def compare(
     frame: pd.DataFrame,
@@ -39,6 +42,9 @@ def compare(
     """
     wrong = [_errors(kind, codes, a) for a in answers]
     names = [str(a.name) for a in answers]
+    named = any(f"{name}_{d}" in frame.columns for name in names for d in (*_COST, *_TOKENS))
+    # Details of `output` are those of a schema's fields, which do not stand beside a run's answers.
+    shared = None if named else output
     table = []
     for i, j in combinations(range(len(answers)), 2):
         use = coding.coded & ~np.isnan(wrong[i]) & ~np.isnan(wrong[j])
@@ -66,9 +72,8 @@ def compare(
             "mcnemar_p": p, "holm_p": p, "mcnemar_z2": z2,
         }  # fmt: skip
         for side, name in (("a", names[i]), ("b", names[j])):
-            row[f"cost_{side}"] = _total(frame, name, output, ["cost"])
-            tokens = ["prompt_tokens", "completion_tokens"]
-            row[f"tokens_{side}"] = _total(frame, name, output, tokens)
+            row[f"cost_{side}"] = _total(frame, name, shared, _COST)
+            row[f"tokens_{side}"] = _total(frame, name, shared, _TOKENS)
         row["note"] = f"no exact test {why}: read the interval" if why else ""
         table.append(row)
     if not table:
@@ -106,18 +111,18 @@ def _errors(kind: Kind, codes: Column, answers: Column) -> Floats:
 
 
 # --- details of requests ----------------------------------------------------------------------
-def details_of(frame: pd.DataFrame, name: str, output: str, detail: str) -> str | None:
+def details_of(frame: pd.DataFrame, name: str, output: str | None, detail: str) -> str | None:
     """
     Return the column of a detail that belongs to a column of answers.
 
     ``{name}_{detail}``; of a field of a schema, that of the longest beginning of its name; else
     that of `output`.
     """
-    own, shared = detail_column(frame, name, detail), f"{output}_{detail}"
-    return shared if own is None and shared in frame.columns else own
+    found, shared = detail_column(frame, name, detail), f"{output}_{detail}"
+    return shared if found is None and output and shared in frame.columns else found
 
 
-def _total(frame: pd.DataFrame, name: str, output: str, details: Sequence[str]) -> float:
+def _total(frame: pd.DataFrame, name: str, output: str | None, details: Sequence[str]) -> float:
     """Add up details of all requests: rows with one custom_id were one request."""
     found = [c for d in details if (c := details_of(frame, name, output, d)) is not None]
     if not found:

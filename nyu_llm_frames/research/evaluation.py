@@ -59,7 +59,8 @@ class Evaluation(cards.Result):
         Each pair of columns of answers, on the rows that both answered: counts of rows, then the
         ``difference`` with its interval. ``mcnemar_p`` and ``holm_p`` are exact tests, which know
         no weights: they are NaN, and ``note`` says why, where rows differ in 1/pi, or where rows of
-        one unit (which counts once) differ in who is right.
+        one unit (which counts once) differ in who is right. Cost and tokens are those of a
+        column's run, else, where no column has any of its own, those of `output`.
     kind : {"nominal", "ordinal", "numeric", "set"}
     level : float
     truth : str

@@ -89,6 +89,43 @@ def test_types_that_cannot_match_are_an_error_with_both_label_sets(answers: Any)
     assert str(answers[0]) in str(e.value)
 
 
+DAYS = pd.to_datetime(["2024-01-01", "2024-02-01"] * 5)
+
+
+@pytest.mark.parametrize(
+    ("codes", "answers", "said"),
+    [
+        (DAYS, ["2024-01-01", "2024-02-01"] * 5, "datetime: 2024-01-01 00:00:00.*text: 2024-01-01"),
+        (DAYS, list(DAYS.date), "datetime: .*date: 2024-01-01, 2024-02-01"),
+        (DAYS.tz_localize("UTC"), DAYS, "datetime with time zone: .*datetime: "),
+        (DAYS - DAYS[0], ["0 days", "31 days"] * 5, "timedelta: .*text: 0 days, 31 days"),
+        ([b"a", b"b"] * 5, ["a", "b"] * 5, "bytes: b'a', b'b'.*text: a, b"),
+        (pd.Series([1, 2] * 5, dtype=object), ["a", "b"] * 5, "numbers: 1, 2.*text: a, b"),
+    ],
+)
+def test_kinds_of_labels_with_other_texts_cannot_match(codes: Any, answers: Any, said: str) -> None:
+    frame = pd.DataFrame({"code": codes, "response": answers})
+    with pytest.raises(CodesError, match=f"No label can match: 'code' has {said}"):
+        frame.llm.evaluate("code", "response")
+    with pytest.raises(CodesError, match="No label can match"):
+        frame.llm.agreement(["code", "response"], kind="nominal")
+
+
+def test_dates_match_their_text_and_times_those_of_another_dtype() -> None:
+    frame = pd.DataFrame({"code": DAYS.date, "response": DAYS.strftime("%Y-%m-%d")})
+    assert frame.llm.evaluate("code", "response").metrics.loc["accuracy", "estimate"] == 1
+    frame = pd.DataFrame({"code": DAYS, "response": pd.Series(list(DAYS), dtype=object)})
+    assert frame.llm.evaluate("code", "response").metrics.loc["accuracy", "estimate"] == 1
+
+
+def test_a_group_may_share_no_label_by_chance() -> None:
+    frame = pd.DataFrame({"code": ["1", "2"] * 5, "response": [1, 2] * 5, "group": ["u"] * 10})
+    frame.loc[9, ["response", "group"]] = [1, "v"]
+    found = frame.llm.evaluate("code", "response", by="group", resamples=5).by["estimate"]
+    assert found["u", "accuracy"] == 1
+    assert found["v", "accuracy"] == 0
+
+
 def test_classes_stand_in_declared_order_else_sorted_which_is_said() -> None:
     frame = coded()
     assert frame.llm.evaluate("code", "response", resamples=5).notes[0] == (

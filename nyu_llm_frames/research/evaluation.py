@@ -163,6 +163,10 @@ def evaluate(
     if not coded.any():
         raise CodesError(_no_codes(codes, use))
 
+    if kind_ in ("nominal", "ordinal"):
+        for answer in answers:  # of all rows: a few may share no label by chance
+            encode([codes[coded], answer])
+
     def score(answer: Column, rows: Bools) -> Scores:
         return _score(kind_, codes[rows], answer[rows], coding.where(rows), draw)
 
@@ -195,7 +199,7 @@ def evaluate(
 def _score(kind: Kind, truth: Column, given: Column, rows: Rows, draw: Bootstrap) -> Scores:
     """Score coded rows; of numbers and sets, those with an answer."""
     if kind in ("nominal", "ordinal"):
-        return score_labels(encode([truth, given]), kind == "ordinal", rows, draw)
+        return score_labels(encode([truth, given], check=False), kind == "ordinal", rows, draw)
     if kind == "numeric":
         x, y = as_numbers(truth), as_numbers(given)
         use = ~np.isnan(y)

@@ -9,6 +9,7 @@ import difflib
 import json
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from numbers import Number
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -61,12 +62,19 @@ def texts(values: Any) -> list[str]:
     return [str(v) for v in to_python(list(values))]
 
 
-def _family(values: Column, uniques: Sequence[Any]) -> str:
-    if is_bool_dtype(values.dtype) or (uniques and all(isinstance(v, bool) for v in uniques)):
+def _family(values: Column, raw: Sequence[Any], cells: Sequence[Any]) -> str:
+    """Return what kind of labels a column has; those of two kinds rarely have the same text."""
+    if is_bool_dtype(values.dtype) or (cells and all(isinstance(v, bool) for v in cells)):
         return "true or false"
-    if is_numeric_dtype(values.dtype):
+    if is_numeric_dtype(values.dtype) or (cells and all(isinstance(v, Number) for v in cells)):
         return "numbers"
-    return "text"
+    kinds = {
+        (v if isinstance(cell, str) else cell).__class__.__name__
+        + (" with time zone" if getattr(cell, "tzinfo", None) else "")
+        for v, cell in zip(raw, cells, strict=True)
+        if not isinstance(v, str)
+    }
+    return kinds.pop() if len(kinds) == 1 and not any(isinstance(v, str) for v in raw) else "text"
 
 
 def _order(declared: list[str], labels: set[str]) -> tuple[list[str], str]:
@@ -81,12 +89,13 @@ def _order(declared: list[str], labels: set[str]) -> tuple[list[str], str]:
     return [*declared, *rest], how
 
 
-def encode(columns: Sequence[Column]) -> Classes:
+def encode(columns: Sequence[Column], check: bool = True) -> Classes:
     """
     Number the labels of some columns by one list of classes.
 
     Labels compare by value, as text. The order is that of declared categories, else by size for
-    numbers, else by text. Refused are types that differ and share no label: they can never match.
+    numbers, else by text. With `check`, types that differ and share no label are refused: they can
+    never match.
     """
     raw: list[tuple[Ints, list[str]]] = []
     declared: list[str] = []
@@ -100,14 +109,14 @@ def encode(columns: Sequence[Column]) -> Classes:
             ) from None
         cells = to_python(list(found))
         raw.append((codes.astype(np.int64), [str(v) for v in cells]))
-        families.append(_family(values, cells))
+        families.append(_family(values, list(found), cells))
         if isinstance(values.dtype, pd.CategoricalDtype):
             declared += [t for t in texts(values.dtype.categories) if t not in declared]
     if "true or false" in families:  # "TRUE" is what a spreadsheet makes of True
         raw = [(codes, list(map(_truth_value, uniques))) for codes, uniques in raw]
         declared = list(map(_truth_value, declared))
     used = {label for _, uniques in raw for label in uniques}
-    if len(set(families)) > 1:
+    if check and len(set(families)) > 1:
         _check_shared(columns, families, [set(u) for _, u in raw])
     labels, how = _order(list(dict.fromkeys(declared)), used)
     place = {label: i for i, label in enumerate(labels)}

@@ -279,6 +279,7 @@ def broken(**columns: Any) -> pd.DataFrame:
     ("frame", "arguments", "said"),
     [
         (broken(code_pi=0.0), {}, "a probability pi of 0 or below"),
+        (broken(code_pi="half"), {}, "column 'code_pi' for pi= holds 'half'.*row 0"),
         (broken(code_pi=2.0), {}, "a probability pi above 1"),
         (broken(code=np.nan, code_pi=0.1), {}, "No row has a hand code"),
         (broken(x2=lambda f: 2 * f["x"]), {"formula": "label ~ x + x2"},

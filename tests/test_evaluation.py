@@ -218,10 +218,13 @@ def test_one_probability_for_all_is_no_weight() -> None:
         (True, "must be a column or a number"),
         ("none", "no column 'none' for pi="),
         ("holes", "a code and no probability"),
+        ("text", "column 'text' for pi= holds 'half'.*row 7"),
+        ("day", "column 'day' for pi= holds Timestamp.*row 0"),
     ],
 )
 def test_a_probability_that_is_none_is_named(pi: Any, said: str) -> None:
-    frame = coded().assign(holes=[0.5] * 199 + [np.nan])
+    frame = coded().assign(holes=[0.5] * 199 + [np.nan], day=pd.Timestamp(0))
+    frame["text"] = ["0.5"] * 7 + ["half"] * 193
     with pytest.raises((CodesError, ConfigurationError, MissingColumnError), match=said):
         frame.llm.evaluate("code", "response", pi=pi)
 

@@ -118,7 +118,18 @@ def _probability(frame: pd.DataFrame, truth: str, pi: str | float | None) -> Flo
             return None
         pi = f"{truth}_pi"
     if isinstance(pi, str):
-        return np.asarray(pd.to_numeric(column(frame, pi, "pi").astype(object)), dtype=np.float64)
+        cells = column(frame, pi, "pi").astype(object)
+        found = np.asarray(pd.to_numeric(cells, errors="coerce"), dtype=np.float64)
+        bad = np.isnan(found) & cells.notna().to_numpy(dtype=bool)
+        if bad.any():
+            at = int(np.argmax(bad))
+            row = frame.index[at]
+            raise CodesError(
+                f"The column {pi!r} for pi= holds {cells.iloc[at]!r} (first: row {row!r}), and a "
+                "probability is a number.",
+                row=row,
+            )
+        return found
     if isinstance(pi, bool) or not isinstance(pi, int | float | np.number):
         raise ConfigurationError(f"pi must be a column or a number above 0, not {pi!r}.")
     return np.full(len(frame), float(pi))

@@ -40,6 +40,17 @@ def test_a_row_without_an_answer_is_wrong_in_accuracy_alone() -> None:
     ]  # fmt: skip
 
 
+def test_a_class_says_that_its_recall_is_of_answered_rows() -> None:
+    frame = pd.DataFrame({"code": ["a"] * 10 + ["b"] * 9})
+    frame["response"] = ["a"] * 5 + [None] * 5 + ["b"] * 8 + [None]
+    row = frame.llm.evaluate("code", "response").classes.loc["a"]
+    assert row[["support", "unanswered", "recall"]].tolist() == [10, 5, 1.0]
+    classes = frame.llm.evaluate("code", "response").classes
+    assert classes["note"].tolist() == ["answered rows", "9 coded cases only; answered rows"]
+    answered = frame.fillna({"response": "a"}).llm.evaluate("code", "response").classes
+    assert answered.loc["a", "note"] == ""
+
+
 def test_rows_without_a_code_are_covered_and_do_not_count() -> None:
     frame = coded().assign(response_status=["ok", "blocked"] * 100)
     frame.loc[:149, "code"] = None
@@ -201,6 +212,9 @@ def test_weights_make_the_sample_stand_for_all_rows() -> None:
         assert abs(found.loc[name, "estimate"] - whole[name]) < 0.03
     assert abs(unweighted["accuracy"] - whole["accuracy"]) > 0.05
     assert found.loc["accuracy", "method"] == "bootstrap"
+    evaluated = sample.llm.evaluate("code", "label", resamples=5)
+    assert evaluated.classes["support"].sum() == pytest.approx(800)
+    assert evaluated.confusion.sum(axis=None) == pytest.approx(800)
 
 
 def test_one_probability_for_all_is_no_weight() -> None:
@@ -347,7 +361,7 @@ def test_columns_of_answers_are_compared_on_the_rows_that_both_answered() -> Non
     frame["a_cost"], frame["a_prompt_tokens"], frame["a_completion_tokens"] = 0.01, 10, 5
     frame["a_custom_id"] = [f"r{i // 2}" for i in range(200)]
     found = frame.llm.evaluate("code", ["a", "b", "c"])
-    assert found.metrics.index.names == ["predicted", "metric"]
+    assert found.metrics.index.names == ["column", "metric"]
     table = found.comparison
     assert table.index.tolist() == [("a", "b"), ("a", "c"), ("b", "c")]
     row = table.loc[("a", "b")]
@@ -411,6 +425,12 @@ def test_exact_tests_count_units() -> None:
     row = frame.llm.evaluate("code", both, resamples=20).comparison.iloc[0]
     assert np.isnan(row["mcnemar_p"])
     assert row["note"] == "no exact test of units whose rows differ: read the interval"
+
+
+def test_the_tables_of_several_columns_can_lose_their_index() -> None:
+    found = coded().llm.evaluate("code", ["response", "group"], by="group", resamples=5)
+    for table in (found.coverage, found.metrics, found.classes, found.confusion, found.by):
+        assert table.reset_index()["column"].unique().tolist() == ["response", "group"]
 
 
 def test_numbers_are_compared_by_which_is_closer() -> None:

@@ -194,10 +194,12 @@ def class_table(
         out[name] = [row.estimate for row in own]
         out[f"{name}_low"] = [row.low for row in own]
         out[f"{name}_high"] = [row.high for row in own]
-    out["note"] = [
+    few_only = [
         "never seen in truth" if not n else f"{count(n, 'coded case')} only" if n < FEW else ""
         for n in coded.tolist()
     ]
+    gaps = ["answered rows" if left else "" for left in unanswered.tolist()]
+    out["note"] = ["; ".join(filter(None, both)) for both in zip(few_only, gaps, strict=True)]
     few = [label for label, n in zip(labels, coded, strict=True) if 0 < n < FEW]
     never = [label for label, n in zip(labels, coded, strict=True) if not n]
     notes = [f"fewer than {FEW} coded cases: {', '.join(few)}"] if few else []

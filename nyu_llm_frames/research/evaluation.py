@@ -40,7 +40,7 @@ class Evaluation(cards.Result):
     """
     How answers compare with hand codes.
 
-    With a list of columns of answers every table has the column's name as its first index level.
+    With several columns of answers the first index level of every table is their name, ``column``.
 
     Attributes
     ----------
@@ -49,10 +49,12 @@ class Evaluation(cards.Result):
     metrics : pandas.DataFrame
         Index ``metric``; ``estimate, low, high, method, n, note``.
     classes : pandas.DataFrame
-        Index ``label``; ``coded`` (rows), ``support, predicted, unanswered`` (weighted by 1/pi when
-        there is one), ``precision, recall, F1``, each with ``_low`` and ``_high``, ``note``.
+        Index ``label``; ``coded`` (rows), ``support, predicted, unanswered``, ``precision, recall,
+        F1``, each with ``_low`` and ``_high``, ``note``. `support` counts unanswered rows;
+        precision, recall and F1 are of answered rows. With pi the counts are sums of weights,
+        scaled so that support sums to the number of coded rows.
     confusion : pandas.DataFrame
-        Truth by answer, with a column ``(unanswered)``; weighted as `classes`.
+        Truth by answer, with a column ``(unanswered)``; with pi, weights as in `classes`.
     by : pandas.DataFrame or None
         `metrics` of each group.
     comparison : pandas.DataFrame or None
@@ -171,7 +173,7 @@ def evaluate(
         return _score(kind_, codes[rows], answer[rows], coding.where(rows), draw)
 
     def stacked(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
-        return pd.concat(tables, keys=names, names=["predicted"]) if several else tables[0]
+        return pd.concat(tables, keys=names, names=["column"]) if several else tables[0]
 
     def grouped(answer: Column) -> pd.DataFrame:
         assert by is not None

@@ -139,6 +139,20 @@ def test_one_class_only_and_nothing_to_compare() -> None:
         pd.DataFrame({"a": [None], "b": [None]}).llm.agreement(["a", "b"])
 
 
+@pytest.mark.parametrize("kind", ["nominal", "ordinal", "numeric", "ratio", "set"])
+@pytest.mark.parametrize("names", [NAMES, NAMES[:2]])
+def test_no_row_with_two_values_leaves_every_metric_without_one(kind: Any, names: Any) -> None:
+    whole = pd.DataFrame({"r_1": [1, 2, 3], "r_2": [1, 3, 3], "r_3": [2, 2, 1]})
+    alone = whole[names].where(np.eye(3, len(names), dtype=bool))
+    found = alone.llm.agreement(names, kind=kind, resamples=5)
+    expected = whole.llm.agreement(names, kind=kind, resamples=5).metrics
+    assert found.metrics.index.tolist() == expected.index.tolist()
+    assert found.metrics[["estimate", "low", "high"]].isna().all(axis=None)
+    assert (found.metrics["n"] == 0).all()
+    assert (found.metrics["note"] == "no row has two values").all()
+    assert "no row has two values" in repr(found)
+
+
 def test_sets_agree_by_the_labels_they_share() -> None:
     frame = pd.DataFrame({"a": [["x"], ["x", "y"], []], "b": [["x"], ["x"], []]})
     found = frame.llm.agreement(["a", "b"])

@@ -204,9 +204,6 @@ def _metrics(
     """Return all coefficients of rows; resampled are distinct rows of codes, or their units."""
     answered = (codes >= 0).sum(1)
     n, whole = int((answered >= 2).sum()), int((answered == codes.shape[1]).sum())
-    if not n:
-        empty = Row(note="no row has two values")
-        return metric_frame({"agreement": empty, "alpha": empty})
     one = len(np.unique(codes[codes >= 0])) == 1
     if kind != "ordinal":
         codes, labels = used_labels(codes, labels)
@@ -220,7 +217,8 @@ def _metrics(
         if name == "ICC(2,1)":
             row = replace(row, n=whole)
         if np.isnan(row.estimate):
-            row = row.noted("one class only" if one else "nothing varies")
+            why = "one class only" if one else "nothing varies"
+            row = row.noted(why if n else "no row has two values")
         elif name == "AC1" and one:
             row = row.noted("one class only: agreement is complete")
         rows[name] = row

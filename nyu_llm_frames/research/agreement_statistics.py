@@ -232,7 +232,7 @@ def of_distances(
         for a, b in permutations(patterns.T, 2):
             here = np.flatnonzero((a >= start) & (a < start + len(metric)) & (b >= 0))
             apart[here] += metric[a[here] - start, b[here]] / (values[here] - 1)
-    expected = float(margins @ far / margins.sum())
+    expected = float(margins @ far / max(margins.sum(), 1))
     spread = np.where(known, far[patterns], 0).sum(1) * paired
 
     def read(sums: Floats) -> dict[str, Floats]:

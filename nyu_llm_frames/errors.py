@@ -367,4 +367,4 @@ class TruncationWarning(UserWarning):
 
 
 class CodesWarning(UserWarning):
-    """Coders differ, or one of their files is open in a spreadsheet program."""
+    """Coders differ, or one of their files is missing or open in a spreadsheet program."""

@@ -268,7 +268,15 @@ def _read(
 ) -> tuple[dict[str, dict[str, str]], dict[str, str]]:
     """Return the codes of each coder by unit, and those that were settled."""
     found: dict[str, dict[str, str]] = {coder: {} for coder in (*task.coders, SETTLE)}
-    for coder, paths in _coders_files(folder, task.coders).items():
+    there = _coders_files(folder, task.coders)
+    gone = [f"codes_{coder}.*" for coder in task.coders if coder not in there]
+    if gone:
+        _warn(
+            f"{folder} lacks {', '.join(gone)}: without the file, a coder's codes do not count. "
+            "Put it back, and call again.",
+            stacklevel=5,
+        )
+    for coder, paths in there.items():
         for path in paths:
             sheet = files.read_sheet(path)
             codes = sheets.read_codes(sheet, drawn, task.labels)

@@ -140,6 +140,14 @@ def test_na_is_a_stratum_and_each_gives_two() -> None:
     assert equal.groupby("stratum")["n_h"].first().to_dict() == {"NA": 5, "rare": 3, "usual": 4}
 
 
+def test_a_missing_label_and_one_that_says_na_are_two_strata() -> None:
+    df = frame().assign(label=["NA"] * 20 + [None] * 40)
+    design = make("codes", df)
+    assert design.groupby("stratum")["N_h"].first().to_dict() == {'"NA"': 20, "NA": 40}
+    df = frame().assign(label=["a | b"] * 20 + ["a"] * 40, other=["c"] * 20 + ["b | c"] * 40)
+    assert make("two", df, by=["label", "other"])["stratum"].nunique() == 2
+
+
 def test_the_design_has_what_an_estimate_needs() -> None:
     df = frame().assign(response_custom_id=[f"r-{i}" for i in range(60)])
     design = make("codes", df, seed=5)
@@ -374,6 +382,20 @@ def test_codes_are_joined_by_unit_and_the_frame_stays(format: str) -> None:
     assert (drawn["human_stratum"] == drawn["label"]).all()
     assert set(drawn["human_use"]) == {"test"}
     assert out["human_pi"].notna().sum() == 12
+
+
+def test_a_missing_file_of_a_coder_is_named() -> None:
+    design = make("codes")
+    coded("codes", a=dict.fromkeys(design["unit"], "neutral"))
+    Path("codes/codes_b.csv").unlink()
+    with pytest.warns(CodesWarning, match=r"codes lacks codes_b\.\*: .*Put it back") as told:
+        out = frame().llm.from_codes("codes")
+    assert told[0].filename == __file__
+    assert out["code"].notna().sum() == 12
+    assert out["code_b"].isna().all()
+    Path("codes/codes_a.csv").unlink()
+    with pytest.warns(CodesWarning, match=r"codes_a\.\*, codes_b\.\*"):
+        frame().llm.from_codes("codes")
 
 
 def test_where_coders_differ_a_third_file_decides() -> None:

@@ -63,7 +63,8 @@ class ResearchMethods(Generic[T]):
             Number of units in the whole sample.
         by : str or list of str, optional
             Strata: columns such as the model's label, which halves the intervals of rare classes.
-            NA is a stratum. Each gives at least two units, so there may be more than `n`.
+            NA is a stratum, other than the text "NA". Each gives at least two units, so there may
+            be more than `n`.
         allocation : {"proportional", "equal"}, default "proportional"
             Whether strata give units in proportion to their size, or equally many.
         labels : list, optional
@@ -133,7 +134,8 @@ class ResearchMethods(Generic[T]):
         Parameters
         ----------
         folder : str or Path
-            As given to `to_code`. All coders' files in it are read, including half-filled ones.
+            As given to `to_code`. All coders' files in it are read, including half-filled ones. A
+            file that is missing is a warning.
         output : str, default "code"
             Name of the new column.
         settle : {"agree", "majority"}, default "agree"

@@ -61,11 +61,25 @@ def _digest(text: str) -> str:
 
 
 def stratum_names(columns: Sequence[Sequence[str | None]], rows: int) -> list[str]:
-    """Return the stratum of each row: its values, joined; NA is a value like any other."""
+    """Return the stratum of each row: its values, joined; NA is a value like any other.
+
+    Texts that would read as another stratum are quoted.
+
+    Examples
+    --------
+    >>> stratum_names([["x", None, "NA"], ["y", "y", "y | z"]], 3)
+    ['x | y', 'NA | y', '"NA" | "y | z"']
+    """
     if not columns:
         return ["all"] * rows
-    cells = zip(*columns, strict=True)
-    return [" | ".join("NA" if c is None else c for c in row) for row in cells]
+    return [" | ".join(map(_stratum_part, row)) for row in zip(*columns, strict=True)]
+
+
+def _stratum_part(cell: str | None) -> str:
+    if cell is None:
+        return "NA"
+    quoted = cell == "NA" or "|" in cell or cell.startswith('"')
+    return json.dumps(cell, ensure_ascii=False) if quoted else cell
 
 
 def unit_strata(units: Sequence[str], strata: Sequence[str]) -> dict[str, str]:

@@ -43,10 +43,11 @@ def test_a_row_without_an_answer_is_wrong_in_accuracy_alone() -> None:
 def test_a_class_says_that_its_recall_is_of_answered_rows() -> None:
     frame = pd.DataFrame({"code": ["a"] * 10 + ["b"] * 9})
     frame["response"] = ["a"] * 5 + [None] * 5 + ["b"] * 8 + [None]
-    row = frame.llm.evaluate("code", "response").classes.loc["a"]
-    assert row[["support", "unanswered", "recall"]].tolist() == [10, 5, 1.0]
-    classes = frame.llm.evaluate("code", "response").classes
+    found = frame.llm.evaluate("code", "response")
+    classes = found.classes
+    assert classes.loc["a", ["support", "unanswered", "recall"]].tolist() == [10, 5, 1.0]
     assert classes["note"].tolist() == ["answered rows", "9 coded cases only; answered rows"]
+    assert "  b         9       9         8  1.000" in repr(found)
     answered = frame.fillna({"response": "a"}).llm.evaluate("code", "response").classes
     assert answered.loc["a", "note"] == ""
 

@@ -114,7 +114,7 @@ class Evaluation(cards.Result):
 
 def _class_texts(classes: pd.DataFrame) -> pd.DataFrame:
     shown = {"coded": [f"{n:,}" for n in classes["coded"]]}
-    shown |= {c: cards.numbers(classes[c]) for c in ("support", "predicted")}
+    shown |= {c: list(map(_count_text, classes[c])) for c in ("support", "predicted")}
     for name in ("precision", "recall", "F1"):
         texts = zip(cards.numbers(classes[name]), cards.intervals(classes, f"{name}_"), strict=True)
         shown[name] = [f"{value} {interval}".strip() for value, interval in texts]

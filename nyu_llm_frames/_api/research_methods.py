@@ -201,7 +201,8 @@ class ResearchMethods(Generic[T]):
             Columns whose groups are evaluated, too.
         pi : str or float, optional
             Probability that a row is coded; everything is weighted by 1/pi. Default ``{truth}_pi``
-            when it exists.
+            when it exists. Where it differs between rows, counts are sums of weights, scaled to the
+            number of coded rows, and ``comparison`` has no exact test.
         status : str, optional
             Column of statuses; default that of `predicted`, else ``{output}_status``.
         output : str, default "response"

@@ -165,7 +165,7 @@ def test_sets_agree_by_the_labels_they_share() -> None:
 # --- units ------------------------------------------------------------------------------------
 def test_rows_with_one_text_were_coded_once() -> None:
     once = pd.DataFrame(
-        {"code_unit": ["u1", "u2", "u3", "u4"], "code_a": list("nnpp"), "code_b": list("nnpn")}
+        {"code_unit": ["u-1", "u-2", "u-3", "u-4"], "code_a": list("nnpp"), "code_b": list("nnpn")}
     )
     frame = once.loc[np.repeat(range(4), [97, 1, 1, 1])].assign(group=["x", "y"] * 50)
     found = frame.llm.agreement(["code_a", "code_b"], by="group")
@@ -178,9 +178,10 @@ def test_rows_with_one_text_were_coded_once() -> None:
     assert found.notes == ("rows of one unit count once",)
 
 
-def test_rows_without_a_unit_stay_rows() -> None:
+@pytest.mark.parametrize("unit", [None, "USD"])
+def test_rows_without_a_unit_stay_rows(unit: str | None) -> None:
     frame = repeats().rename(columns={"r_1": "code_a", "r_2": "code_b"})
-    found = frame.assign(code_unit=None).llm.agreement(["code_a", "code_b"])
+    found = frame.assign(code_unit=unit).llm.agreement(["code_a", "code_b"])
     expected = frame.llm.agreement(["code_a", "code_b"])
     pd.testing.assert_frame_equal(found.metrics, expected.metrics)
 
@@ -190,7 +191,7 @@ def test_rows_of_a_unit_with_different_answers_are_one_cluster(kind: Any) -> Non
     rng = np.random.default_rng(0)
     codes = rng.integers(1, 5, 80)
     once = pd.DataFrame({"code_a": codes, "response": np.where(rng.random(80) < 0.7, codes, 1)})
-    once["code_unit"] = [f"u{i}" for i in range(80)]
+    once["code_unit"] = [f"u-{i}" for i in range(80)]
     frame = pd.concat([once] * 4, ignore_index=True)
     frame.loc[0, "response"] = 5 - frame.loc[0, "response"]
     names = ["code_a", "response"]

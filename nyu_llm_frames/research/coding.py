@@ -98,11 +98,17 @@ def read_units(frame: pd.DataFrame, name: str) -> Ints:
 
 def units_of(frame: pd.DataFrame, names: Sequence[str]) -> Ints | None:
     """Number the units of columns of codes, also of single coders; None where none has units."""
-    units = [name for n in names if (name := detail_column(frame, n, "unit")) is not None]
+    found = (detail_column(frame, name, "unit") for name in names)
+    units = [name for name in found if name is not None and _are_units(column(frame, name))]
     if not units:
         return None
     numbers = np.column_stack([read_units(frame, name) for name in dict.fromkeys(units)])
     return np.unique(numbers, axis=0, return_inverse=True)[1].ravel().astype(np.int64)
+
+
+def _are_units(cells: pd.Series) -> bool:
+    """Return whether a column holds units, not a user's own ``price_unit``."""
+    return bool(cells.dropna().astype(str).str.startswith("u-").all())
 
 
 def detail_column(frame: pd.DataFrame, name: str, detail: str) -> str | None:

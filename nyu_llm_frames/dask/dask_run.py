@@ -45,7 +45,13 @@ from nyu_llm_frames.dask.spool_files import (
     spool_partition,
 )
 from nyu_llm_frames.dask.spooled_requests import SpooledParts
-from nyu_llm_frames.dask.text_cells import check_sampled, suspected_columns
+from nyu_llm_frames.dask.text_cells import (
+    SAMPLED_ROWS,
+    check_sampled,
+    named_bytes,
+    sample,
+    suspected_columns,
+)
 from nyu_llm_frames.dask.worker_call import WorkerCall
 from nyu_llm_frames.errors import (
     ConfigurationError,
@@ -112,21 +118,34 @@ class DaskCall:
         """The names of all columns that a call like this one makes."""
         return self.head.new_columns.with_details().names
 
+    def _suspected(self) -> list[Any]:
+        """Note what `index` is here; return the columns whose cells may be others than given."""
+        if self.head.template.uses_index:
+            self._tell(_INDEX_NOTE)
+        return suspected_columns(self.frame, self.used)
+
     # --- looking ----------------------------------------------------------------------------
     def first_rows(self, n: int, *, used: bool = False) -> pd.DataFrame:
         """Return n rows of the first partitions."""
         from dask.dataframe.methods import concat
 
+        suspected = self._suspected()
         frame = self.frame[self.used] if used else self.frame
         found: list[pd.DataFrame] = []
+        samples = []
         for number in range(frame.npartitions):
             left = n - sum(map(len, found))
             if not left:
                 break
+            rows_read = max(left, SAMPLED_ROWS) if suspected else left
             # Not `head`, which warns where a partition has fewer rows.
-            (tasks,) = _by_partition(frame.partitions[number])
-            head = dask.delayed(pd.DataFrame.head, pure=True)(tasks, left)
-            found += self._cluster.results([head])
+            with named_bytes(self.frame):
+                (tasks,) = _by_partition(frame.partitions[number])
+                task = dask.delayed(pd.DataFrame.head, pure=True)(tasks, rows_read)
+                (head,) = self._cluster.results([task])
+            samples.append(sample(head, suspected))
+            found.append(head.head(left))
+        check_sampled(samples)
         rows: pd.DataFrame = concat(found) if found else frame._meta.iloc[:0]
         return rows
 
@@ -190,8 +209,6 @@ class DaskCall:
         head = self.head
         for line in first_lines(head):
             self._tell(line)
-        if head.template.uses_index:
-            self._tell(_INDEX_NOTE)
         try:
             sidecar = LargeSidecar(head.sidecar_path, self._clock)
             with self._spooled() as (folder, partitions):
@@ -220,7 +237,7 @@ class DaskCall:
     def _spooled(self) -> Iterator[tuple[Path, list[SpooledPartition]]]:
         """Let workers render all partitions into a folder that is gone afterwards."""
         sidecar = self.head.sidecar_path
-        suspected = suspected_columns(self.frame, self.used)
+        suspected = self._suspected()
         was_there = sidecar.exists()
         parent = sidecar / SPOOL
         folder = parent / f"{new_name(self._clock)}~{quote(self._clock.process, safe='')}"
@@ -246,16 +263,17 @@ class DaskCall:
     def _rendered(
         self, folder: Path, token: str, suspected: Sequence[Any]
     ) -> list[SpooledPartition]:
-        tasks = _by_partition(self.frame[self.used])
-        self._tell(f"rendering {count(len(tasks), 'partition')}")
         call = dask.delayed(self.work, pure=True)
         spool = dask.delayed(spool_partition, pure=False)
-        found: list[SpooledPartition] = self._cluster.results(
-            [
-                spool(task, number, call, folder, token, suspected)
-                for number, task in enumerate(tasks)
-            ]
-        )
+        with named_bytes(self.frame):
+            tasks = _by_partition(self.frame[self.used])
+            self._tell(f"rendering {count(len(tasks), 'partition')}")
+            found: list[SpooledPartition] = self._cluster.results(
+                [
+                    spool(task, number, call, folder, token, suspected)
+                    for number, task in enumerate(tasks)
+                ]
+            )
         check_sampled([partition.sampled for partition in found])
         missing = [partition.missing for partition in found if partition.missing is not None]
         if missing:

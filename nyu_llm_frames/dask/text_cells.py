@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -20,6 +21,7 @@ Sampled: TypeAlias = dict[Hashable, tuple[int, int]]
 
 _CHANGED = (list, tuple, dict, set, frozenset, bytes, bytearray, np.ndarray)
 _CELLS = 50
+SAMPLED_ROWS = 20 * _CELLS
 _OPENERS = ("[", "{", "(", "b'", 'b"')
 # What makes frames of other data than files: a file's text is the file's.
 _MADE = ("FromPandas", "FromPandasDivisions", "FromGraph", "FromDelayed", "FromMap")
@@ -87,7 +89,7 @@ def sample(frame: pd.DataFrame, columns: Sequence[Hashable]) -> Sampled:
     """Look at some cells of a partition: how many there are, and how many are literals."""
     found: Sampled = {}
     for name in columns:
-        cells = [cell for cell in frame[name].head(20 * _CELLS) if isinstance(cell, str)][:_CELLS]
+        cells = [cell for cell in frame[name].head(SAMPLED_ROWS) if isinstance(cell, str)][:_CELLS]
         found[name] = (len(cells), sum(map(_is_literal, cells)))
     return found
 
@@ -118,6 +120,18 @@ def check_sampled(samples: Sequence[Mapping[Hashable, tuple[int, int]]]) -> None
             wrong.append(name)
     if wrong:
         raise turned_into_text(wrong)
+
+
+@contextmanager
+def named_bytes(frame: Any) -> Iterator[None]:
+    """Turn the error of bytes that Dask cannot make into text into one that names the column."""
+    try:
+        yield
+    except UnicodeDecodeError:
+        suspected = suspected_columns(frame, list(frame.columns))
+        if not suspected:
+            raise  # such as a file in another encoding
+        raise turned_into_text(suspected) from None
 
 
 def turned_into_text(names: Sequence[Hashable]) -> ConfigurationError:

@@ -429,9 +429,11 @@ CONTAINERS: dict[str, list[Any]] = {
 @pytest.mark.parametrize("kind", CONTAINERS)
 def test_cells_that_from_pandas_turned_into_text_are_an_error(gateway: StandIn, kind: str) -> None:
     frame = pd.DataFrame({"c": pd.Series(CONTAINERS[kind], dtype=object), "n": range(3)})
-    with pytest.raises(llm.errors.ConfigurationError) as error:
-        batch(dd.from_pandas(frame, npartitions=2), template="{{ n }}{{ c or 0 }}")
-    assert 'dask.config.set({"dataframe.convert-string": False})' in str(error.value)
+    turned = dd.from_pandas(frame, npartitions=2)
+    for verb in (turned.llm.preview, turned.llm.trial, turned.llm.estimate, turned.llm.batch):
+        with pytest.raises(llm.errors.ConfigurationError) as error:
+            verb("{{ n }}{{ c or 0 }}", model=MODEL)
+        assert 'dask.config.set({"dataframe.convert-string": False})' in str(error.value)
     assert not gateway.log
     with dask.config.set({"dataframe.convert-string": False}):
         lazy = dd.from_pandas(frame, npartitions=2)
@@ -444,9 +446,43 @@ def test_cells_that_from_pandas_turned_into_text_are_an_error(gateway: StandIn, 
 def test_sampled_cells_tell_lists_where_the_frame_is_not_at_hand(gateway: StandIn) -> None:
     frame = pd.DataFrame({"c": [[i, i] for i in range(9)], "n": range(9)})
     gone = dd.from_pandas(frame, npartitions=3).persist()
-    with pytest.raises(llm.errors.ConfigurationError, match="convert-string"):
-        batch(gone, template="{{ c }}")
+    for verb in (gone.llm.preview, gone.llm.trial, gone.llm.batch):
+        with pytest.raises(llm.errors.ConfigurationError, match="convert-string"):
+            verb("{{ c }}", model=MODEL)
     assert not gateway.log
+
+
+@pytest.mark.parametrize("is_at_hand", [False, True])
+def test_bytes_that_dask_cannot_turn_into_text_are_an_error(
+    gateway: StandIn, is_at_hand: bool
+) -> None:
+    cells = {"c": [b"b", b"a\xff"], "n": [1, 2]}
+    if is_at_hand:
+        lazy = dd.from_pandas(pd.DataFrame(cells), npartitions=1)
+    else:
+        meta = pd.DataFrame({"c": pd.Series(dtype=object), "n": pd.Series(dtype=int)})
+        lazy = dd.from_delayed([dask.delayed(pd.DataFrame)(cells)], meta=meta)
+    for verb in (lazy.llm.preview, lazy.llm.trial, lazy.llm.batch):
+        with pytest.raises(llm.errors.ConfigurationError, match=r"'c'.*convert-string"):
+            verb("{{ c }}", model=MODEL)
+    with pytest.raises(llm.errors.ConfigurationError, match=r"'c'.*convert-string"):
+        lazy.llm.trial("{{ n }}", model=MODEL)
+    assert not gateway.log
+
+
+def test_a_few_first_cells_that_look_like_lists_are_text(gateway: StandIn) -> None:
+    frame = pd.DataFrame({"c": ["[1, 2]", "[3]", "text"]})
+    shown = dd.from_pandas(frame, npartitions=1).persist().llm.preview("{{ c }}", n=2)
+    assert [m[0]["content"] for m in shown["messages"]] == ["[1, 2]", "[3]"]
+
+
+def test_every_verb_notes_that_the_index_is_that_of_the_partition(gateway: StandIn) -> None:
+    lazy = dd.from_pandas(pd.DataFrame({"n": range(2)}), npartitions=1)
+    for verb in (lazy.llm.preview, lazy.llm.trial, lazy.llm.estimate, lazy.llm.batch):
+        notes: list[str] = []
+        with llm.set_options(progress=lambda p, notes=notes: notes.append(p.message)):
+            verb("{{ index }}", model=MODEL)
+        assert sum("label that a row has in its partition" in note for note in notes) == 1
 
 
 @pytest.mark.parametrize("persisted", [False, True])

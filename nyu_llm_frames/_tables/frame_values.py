@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from nyu_llm_frames._stages.prompts.python_values import LARGEST_WHOLE_FLOAT, to_python
 
@@ -46,11 +47,10 @@ def series_to_python(series: pd.Series) -> list[object]:
 
 def arrow_to_python(column: pa.ChunkedArray) -> list[object]:
     """Convert an Arrow column to plain values, those of the series that pandas makes of it."""
+    column = decoded(column)
     kind = column.type
     if isinstance(kind, pa.BaseExtensionType):  # such as pandas' periods: their own values
         return to_python(list(column.to_pandas()))
-    if pa.types.is_dictionary(kind) and _is_narrow(kind.value_type):
-        column, kind = column.cast(kind.value_type), kind.value_type
     if pa.types.is_floating(kind):
         return _from_floats(column.to_numpy())
     if any(is_kind(kind) for is_kind in _PLAIN):
@@ -67,6 +67,22 @@ def arrow_to_python(column: pa.ChunkedArray) -> list[object]:
     if _lists_floats(kind):
         values = [_as_listed(value, kind) for value in values]
     return to_python(values)
+
+
+def decoded(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return a column with its values in place of choices or runs of them."""
+    kind = column.type
+    try:
+        if pa.types.is_dictionary(kind):
+            # Not `cast`, which knows neither intervals nor lists.
+            chunks = [chunk.dictionary_decode() for chunk in column.chunks]
+        elif pa.types.is_run_end_encoded(kind):
+            chunks = [pc.run_end_decode(chunk) for chunk in column.chunks]
+        else:
+            return column
+    except pa.ArrowNotImplementedError:  # views of text: Python reads each cell
+        return column
+    return decoded(pa.chunked_array(chunks, kind.value_type))
 
 
 def undecodable(column: pa.ChunkedArray) -> tuple[int, UnicodeDecodeError | None]:

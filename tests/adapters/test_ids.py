@@ -64,6 +64,45 @@ def test_the_same_data_makes_the_same_requests(tmp_path: Path, kind: str, name: 
     assert door.requests(door.opened(table, tmp_path), TEMPLATE) == expected
 
 
+PANDAS_CHOICES = {
+    "intervals": pd.cut(pd.Series([1.0, 5.0, None, 9.0]), 3),
+    "intervals of times": pd.Categorical(pd.interval_range(pd.Timestamp("2024"), periods=4)),
+    "periods": pd.Categorical(pd.period_range("2024-01", periods=4, freq="M")),
+    "times": pd.Categorical(pd.to_datetime(["2024-01-01", None, "9999-01-01", "1700-01-01"])),
+    "lists": pd.Categorical([(1, 2), None, (3,), (4, 5)]),
+}
+
+
+@pytest.mark.parametrize("choices", PANDAS_CHOICES)
+def test_choices_that_only_pandas_has_print_the_same_at_every_door(choices: str) -> None:
+    frame = pd.DataFrame({"x": PANDAS_CHOICES[choices], "n": range(4)})
+    expected = frame.llm.preview(TEMPLATE)["custom_id"].tolist()
+    table = pa.Table.from_pandas(frame)
+    assert llm.preview(table, TEMPLATE)["custom_id"].to_pylist() == expected
+    if "Polars" in here():
+        import polars as pl
+
+        assert llm.preview(pl.from_arrow(table), TEMPLATE)["custom_id"].to_list() == expected
+
+
+def test_an_index_of_intervals_prints_the_same_from_arrow() -> None:
+    labels = pd.CategoricalIndex(pd.cut([1.0, 9.0], 2))
+    frame = pd.DataFrame({"x": ["a", "b"]}, index=labels)
+    template = "{{ index }} {{ x }}"
+    shown = llm.preview(pa.Table.from_pandas(frame), template)
+    assert shown["custom_id"].to_pylist() == frame.llm.preview(template)["custom_id"].tolist()
+
+
+@pytest.mark.parametrize("kind", [pa.float32(), pa.string(), pa.string_view(), pa.date32()])
+def test_runs_of_equal_values_print_like_the_values(kind: pa.DataType) -> None:
+    values = pa.array(KINDS["float32"][0][:1] if kind == pa.float32() else [None], kind)
+    runs = pa.RunEndEncodedArray.from_arrays(pa.array([2], pa.int32()), values)
+    shown = llm.preview(pa.table({"x": runs, "n": [1, 2]}), TEMPLATE + "{{ n }}")
+    plain = pa.concat_arrays([values, values])
+    expected = llm.preview(pa.table({"x": plain, "n": [1, 2]}), TEMPLATE + "{{ n }}")
+    assert shown["custom_id"].equals(expected["custom_id"])
+
+
 def test_rows_without_labels_are_numbered_from_0(tmp_path: Path) -> None:
     table = pa.table({"x": ["a", "b"]})
     for door in here().values():

@@ -376,6 +376,33 @@ def test_feather_keeps_types_labels_index_and_nullability(tmp_path: Path, gatewa
         answered(tmp_path / "in.arrow", tmp_path / "out.feather", output="key")
 
 
+INTERVALS = pd.cut(pd.Series([1.0, 5.0]), 2)
+PERIODS = pd.Categorical(pd.period_range("2024-01", periods=2, freq="M"))
+
+
+@pytest.mark.parametrize("name", ["in.feather", "in.arrows"])
+@pytest.mark.parametrize("choices", [INTERVALS, PERIODS], ids=["intervals", "periods"])
+def test_choices_that_arrow_cannot_read_again_are_refused(
+    tmp_path: Path, gateway: StandIn, choices: Any, name: str
+) -> None:
+    table = pa.Table.from_pandas(pd.DataFrame({"n": [1, 2], "x": choices}))
+    maker = pa.ipc.new_stream if name.endswith("s") else pa.ipc.new_file
+    with maker(str(tmp_path / name), table.schema) as writer:
+        writer.write_table(table)
+    message = rf"{name}: the column 'x' .*pandas"
+    for template in ("{{ n }}", "{{ x }}"):
+        with pytest.raises(llm.errors.ConfigurationError, match=message):
+            answered(tmp_path / name, tmp_path / "out.parquet", template)
+    assert not gateway.log
+
+
+@pytest.mark.parametrize("head", [b"", b"ARROW1", b"ARROW1\0\0", b"ARROW1\0\0abc", b"\xff" * 9])
+def test_a_feather_file_without_a_schema_is_named(tmp_path: Path, head: bytes) -> None:
+    (tmp_path / "in.feather").write_bytes(head)
+    with pytest.raises(llm.errors.ConfigurationError, match=r"in\.feather"):
+        answered(tmp_path / "in.feather", tmp_path / "out.parquet")
+
+
 def test_choices_that_come_up_later_are_in_a_feather_file(tmp_path: Path, gateway: StandIn) -> None:
     """As parquet has them: another dictionary in each row group."""
     parts = [["a", "b"], ["b", "c"], [None, "a"]]

@@ -14,6 +14,8 @@ import pyarrow as pa
 from nyu_llm_frames._tables.parquet import ParquetSource
 from nyu_llm_frames.errors import ConfigurationError
 
+_EXTENSION = b"ARROW:extension:name"
+
 
 class FeatherSource(ParquetSource):
     """Feather files of one schema, as one table."""
@@ -38,6 +40,25 @@ class FeatherSource(ParquetSource):
             raise ConfigurationError(f"{path} cannot be read as {self.kind}: {e}") from None
 
 
+def _check_choices(path: str, start: int) -> None:
+    """Raise for choices of an extension type, such as intervals.
+
+    pyarrow writes them, but takes them for something else when it reads them, even past their
+    memory. So the schema is read without the names of such types.
+    """
+    with Path(path).open("rb") as file:
+        file.seek(start)
+        message = pa.ipc.read_message(file).serialize().to_pybytes()
+    for field in pa.ipc.read_schema(pa.py_buffer(message.replace(_EXTENSION, _EXTENSION.lower()))):
+        kind = (field.metadata or {}).get(_EXTENSION.lower())
+        if kind and pa.types.is_dictionary(field.type):
+            raise ConfigurationError(
+                f"{path}: the column {field.name!r} holds choices of the type {kind.decode()}, "
+                "which pyarrow writes but cannot read again. Write the file again with text in "
+                f'their place: df["{field.name}"] = df["{field.name}"].astype(str).'
+            )
+
+
 @contextmanager
 def _batches(
     path: str, names: Sequence[str] | None
@@ -45,6 +66,7 @@ def _batches(
     """Open a file or a stream; only some columns are unpacked."""
     with Path(path).open("rb") as head:
         is_file = head.read(6) == b"ARROW1"
+    _check_choices(path, 8 if is_file else 0)
     with pa.memory_map(path) as mapped:
         read = pa.ipc.open_file if is_file else pa.ipc.open_stream
         schema = read(mapped).schema

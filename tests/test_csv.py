@@ -108,6 +108,9 @@ def as_pandas_reads(cells: Sequence[str]) -> list[object]:
 @example(cells=["5", "x", "9" * 22, ""], cuts={1})
 @example(cells=["True", "1"], cuts={1})
 @example(cells=["", "5"], cuts={1})
+@example(cells=["1234567890123456789", "", "1.5"], cuts={1, 2})
+@example(cells=["1.5", "0.5", "9007199254740993"], cuts={1, 2})
+@example(cells=["0.5", "9007199254740992", "-9007199254740992"], cuts={1})
 def test_a_column_in_pieces_is_what_pandas_makes_of_the_whole(
     cells: list[str], cuts: set[int]
 ) -> None:
@@ -138,13 +141,26 @@ def test_a_column_in_pieces_is_what_pandas_makes_of_the_whole(
         (["007", "8"], ["007", "8"]),
         (["+12125551234", ""], ["+12125551234", None]),
         (["9007199254740993", ""], ["9007199254740993", None]),
+        (["9007199254740993", "1.5"], ["9007199254740993", "1.5"]),
+        (["1.5", "-9007199254740993"], ["1.5", "-9007199254740993"]),
+        (["1.5", "", "1" * 19], ["1.5", None, "1" * 19]),
     ],
 )
 def test_what_pandas_would_damage_stays_text(cells: list[str], values: list[object]) -> None:
-    guess = Guess()
-    guess.look(cells, parsed([cells])[0])
-    assert guess.is_damaged
+    for parts in ([cells], [[cell] for cell in cells]):
+        guess = Guess()
+        for part in parts:
+            guess.look(part, parsed([part])[0])
+        assert guess.is_damaged
     assert plain(cells, None) == values
+
+
+def test_floats_and_whole_numbers_that_floats_can_hold_are_numbers() -> None:
+    for cells in (["1e300", "0.5", "inf"], ["9007199254740992", "0.5"], ["0.1234567890123456"]):
+        guess = Guess()
+        for cell in cells:
+            guess.look([cell], parsed([[cell]])[0])
+        assert (guess.kind, guess.is_damaged) == ("float", False)
 
 
 # --- a header ---------------------------------------------------------------------------------

@@ -143,8 +143,9 @@ def batch_file(
     -----
     CSV columns, their names and row labels are read as ``pandas.read_csv(path, low_memory=False)``
     reads them, except for numbers that pandas would change: those with leading zeros or a ``+``,
-    and whole numbers beyond 2**53 beside missing values. Such a column stays text, and a note names
-    it. From CSV to CSV every record is copied byte for byte, unless a column is replaced.
+    and whole numbers beyond 2**53 beside fractions or missing values. Such a column stays text, and
+    a note names it. From CSV to CSV every record is copied byte for byte, unless a column is
+    replaced.
 
     From JSON Lines to JSON Lines, objects are copied unchanged, too. Several CSV or Excel files
     have the columns of ``pandas.concat`` of the frames that pandas reads from them.

@@ -100,11 +100,9 @@ class Guess:
         """Whether pandas reads other values than what is written."""
         if not self.is_open or self._is_bool or not (self._is_whole or self._is_float):
             return self._is_given_up
-        if self._is_altered:
+        if self._is_altered or self._low < -(2**63):
             return True
-        if self._is_float:  # text or float for pandas, by which of such numbers stands first
-            return self._low < 0 and not self._is_signed
-        return self._low < -(2**63) or (self._is_missing and not self.is_exact)
+        return (self._is_float or self._is_missing) and not self.is_exact
 
     def look(self, cells: Cells, found: pd.Series) -> None:
         """Add more cells of the column, and pandas' values of these alone."""
@@ -127,7 +125,7 @@ class Guess:
             )
         elif kind != "f" and not self._are_numbers(texts):
             return
-        elif not self._is_float:
+        elif kind != "f" or not self._is_float or found.abs().max() >= _EXACT:
             self._look_at_numbers(texts)
         self._is_altered |= pc.any(pc.match_substring_regex(texts, _ALTERED)).as_py()
         if self._low == 0 and pc.any(pc.match_substring_regex(texts, _BELOW_ZERO)).as_py():

@@ -305,7 +305,8 @@ def reading_notes(levels: int, kept: Sequence[str]) -> list[str]:
         names = ", ".join(map(repr, kept[:20])) + (", ..." if len(kept) > 20 else "")
         notes.append(
             "kept as text, as pandas.read_csv would change what is written (zeros or a + in front, "
-            f"whole numbers of more than 15 digits beside missing values): {names}. A frame makes "
-            f"the same requests with pandas.read_csv(..., dtype=dict.fromkeys([{names}], str))"
+            "whole numbers of more than 15 digits beside fractions or missing values): "
+            f"{names}. A frame makes the same requests with pandas.read_csv(..., "
+            f"dtype=dict.fromkeys([{names}], str))"
         )
     return notes

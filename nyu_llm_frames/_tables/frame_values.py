@@ -72,17 +72,21 @@ def arrow_to_python(column: pa.ChunkedArray) -> list[object]:
 def decoded(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Return a column with its values in place of choices or runs of them."""
     kind = column.type
-    try:
-        if pa.types.is_dictionary(kind):
-            # Not `cast`, which knows neither intervals nor lists.
-            chunks = [chunk.dictionary_decode() for chunk in column.chunks]
-        elif pa.types.is_run_end_encoded(kind):
-            chunks = [pc.run_end_decode(chunk) for chunk in column.chunks]
-        else:
-            return column
-    except pa.ArrowNotImplementedError:  # views of text: Python reads each cell
+    if not is_encoded(kind):
         return column
+    try:
+        # Not `cast`, which knows neither intervals nor lists.
+        is_choice = pa.types.is_dictionary(kind)
+        decode = pa.DictionaryArray.dictionary_decode if is_choice else pc.run_end_decode
+        chunks = [decode(chunk) for chunk in column.chunks]
+    except pa.ArrowNotImplementedError:  # views of text
+        chunks = [pa.array(column.to_pylist(), kind.value_type)]
     return decoded(pa.chunked_array(chunks, kind.value_type))
+
+
+def is_encoded(kind: pa.DataType) -> bool:
+    """Whether a type holds choices, or runs of equal values."""
+    return bool(pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind))
 
 
 def undecodable(column: pa.ChunkedArray) -> tuple[int, UnicodeDecodeError | None]:
@@ -163,7 +167,7 @@ def _from_numpy(series: pd.Series, dtype: np.dtype) -> list[object]:
 
 
 def _from_floats(narrow: npt.NDArray[Any]) -> list[object]:
-    values = _as_written(narrow)
+    values = as_written(narrow)
     whole = (np.abs(values) < LARGEST_WHOLE_FLOAT) & (values == np.floor(values))
     if whole.all():
         integers: list[object] = values.astype("int64").tolist()
@@ -175,7 +179,7 @@ def _from_floats(narrow: npt.NDArray[Any]) -> list[object]:
     return mixed
 
 
-def _as_written(values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+def as_written(values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     """Return numbers with the shortest texts of 16- or 32-bit floats."""
     if values.itemsize == 8:
         return values.astype("float64", copy=False)

@@ -11,6 +11,8 @@ import pandas as pd
 import pyarrow as pa
 
 from nyu_llm_frames._tables.filling import IS_NEW, beside_kept
+from nyu_llm_frames._tables.frame_values import as_written as written
+from nyu_llm_frames._tables.frame_values import decoded, is_encoded
 from nyu_llm_frames._tables.json_lines import cell_text
 
 _TEXTS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
@@ -22,10 +24,12 @@ def has_text(kind: pa.DataType, inside: bool = False) -> bool:
     is_ = pa.types
     if isinstance(kind, pa.BaseExtensionType):
         return not inside and kind.extension_name in _TEXT_EXTENSIONS
-    if is_.is_dictionary(kind):
+    if is_encoded(kind):
         return has_text(kind.value_type, inside)
     if is_.is_nested(kind):
         return all(has_text(kind.field(i).type, True) for i in range(kind.num_fields))
+    if is_.is_interval(kind):  # months, days and nanoseconds
+        return False
     if is_.is_temporal(kind) or is_.is_decimal(kind):
         return not inside
     always = (is_.is_boolean, is_.is_integer, is_.is_floating, is_.is_null, *_TEXTS)
@@ -37,9 +41,8 @@ def flat(column: pa.ChunkedArray, *, nested: bool = False) -> pa.ChunkedArray:
 
     With `nested`, lists and structs stay; otherwise they become JSON text.
     """
+    column = decoded(column)
     kind = column.type
-    if pa.types.is_dictionary(kind):
-        return flat(column.cast(kind.value_type), nested=nested)
     if isinstance(kind, pa.BaseExtensionType) or pa.types.is_duration(kind):
         texts = [None if pd.isna(v) else str(v) for v in column.to_pandas()]
         return pa.chunked_array([texts], pa.string())
@@ -51,7 +54,7 @@ def flat(column: pa.ChunkedArray, *, nested: bool = False) -> pa.ChunkedArray:
 def as_written(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Widen short floats to their written values: 0.1, not 0.10000000149011612."""
     if pa.types.is_float32(column.type) or pa.types.is_float16(column.type):
-        return column.cast(pa.float32()).cast(pa.string()).cast(pa.float64())
+        return pa.chunked_array([pa.array(written(column.to_numpy()), from_pandas=True)])
     return column
 
 

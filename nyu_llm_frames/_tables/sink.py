@@ -6,11 +6,12 @@ to CSV, and from JSON lines to JSON lines, a record's text is copied unchanged.
 
 from __future__ import annotations
 
+import io
 import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.csv as pacsv
@@ -21,10 +22,18 @@ from nyu_llm_frames._sidecar.storage import atomic_file
 from nyu_llm_frames._tables import pandas_metadata
 from nyu_llm_frames._tables.csv_text import CsvFiles, CsvSource
 from nyu_llm_frames._tables.excel_sheet import check_sheet, write_sheet
+from nyu_llm_frames._tables.frame_values import is_encoded
 from nyu_llm_frames._tables.join import NewColumns
 from nyu_llm_frames._tables.json_lines import JsonLinesSource
 from nyu_llm_frames._tables.json_output import check_numbers, write_json
-from nyu_llm_frames._tables.output_cells import beside, flat, has_text, new_rows, plain_text
+from nyu_llm_frames._tables.output_cells import (
+    as_written,
+    beside,
+    flat,
+    has_text,
+    new_rows,
+    plain_text,
+)
 from nyu_llm_frames._tables.source import CSV_DELIMITERS, JSON_LINES, PARQUET, TEXTS, Source
 from nyu_llm_frames._tables.text_file import COMPRESSED, compressed, text_suffix
 from nyu_llm_frames.errors import ConfigurationError
@@ -59,6 +68,9 @@ def check_output(path: str | Path, source: Source) -> Path:
             check_sheet(source, output)
         elif suffix in JSON_LINES:
             check_numbers(source, output)
+    elif suffix not in TEXTS and not isinstance(source, CsvSource | CsvFiles | JsonLinesSource):
+        for field in source.schema():
+            _check_type(field, output, suffix in _FEATHER)
     return output
 
 
@@ -92,12 +104,33 @@ def check_outside(path: Path, source: Source, what: str) -> None:
 
 
 def _check_cells(field: pa.Field, output: Path, suffix: str) -> None:
-    has_zone = pa.types.is_timestamp(field.type) and field.type.tz is not None
+    kind = field.type.value_type if is_encoded(field.type) else field.type
+    has_zone = pa.types.is_timestamp(kind) and kind.tz is not None
     if not has_text(field.type) or (suffix == _EXCEL and has_zone):
         what = "an Excel" if suffix == _EXCEL else "a JSON" if suffix in JSON_LINES else "a CSV"
         raise ConfigurationError(
             f"{output}: {what} file cannot hold the column {field.name!r} ({field.type}). Choose "
             "an output that ends in .parquet, or leave the column out of the input."
+        )
+
+
+def _check_type(field: pa.Field, output: Path, is_feather: bool) -> None:
+    """Raise if pyarrow cannot write a type: it fails at a row without a value, too."""
+    kind, field = field.type, field.with_nullable(True)
+    schema = pa.schema([field])
+    try:
+        with _typed_writer(io.BytesIO(), schema, is_feather) as writer:
+            writer.write_table(pa.Table.from_arrays([pa.nulls(1, kind)], schema=schema))
+    except (pa.ArrowException, NotImplementedError):
+        can_write = False
+    else:
+        # pyarrow writes such choices as numbers without a word.
+        is_lost = pa.types.is_float16 if is_feather else pa.types.is_duration
+        can_write = not (pa.types.is_dictionary(kind) and is_lost(kind.value_type))
+    if not can_write:
+        raise ConfigurationError(
+            f"{output}: a {'Feather' if is_feather else 'parquet'} file cannot hold the column "
+            f"{field.name!r} ({kind}). Give it another type in the input, or leave it out."
         )
 
 
@@ -127,11 +160,7 @@ def write(source: Source, output: Path, new: NewColumns, check: Callable[[], Non
 # --- parquet and Feather ----------------------------------------------------------------------
 def _write_typed(source: Source, file: BinaryIO, new: NewColumns, is_feather: bool) -> None:
     schema = pandas_metadata.joined(source.schema(), new.schema)
-    with (
-        _FeatherWriter(file, schema)
-        if is_feather
-        else pq.ParquetWriter(file, schema, compression="zstd", compression_level=1)
-    ) as writer:
+    with _typed_writer(file, schema, is_feather) as writer:
         held: list[pa.Table] = []
         size = 0
         for table in source.tables():
@@ -142,6 +171,12 @@ def _write_typed(source: Source, file: BinaryIO, new: NewColumns, is_feather: bo
                 held, size = [], 0
         if held:
             writer.write_table(pa.concat_tables(held))
+
+
+def _typed_writer(file: BinaryIO, schema: pa.Schema, is_feather: bool) -> Any:
+    if is_feather:
+        return _FeatherWriter(file, schema)
+    return pq.ParquetWriter(file, schema, compression="zstd", compression_level=1)
 
 
 class _FeatherWriter:
@@ -212,6 +247,8 @@ def _write_csv(source: Source, file: BinaryIO, new: NewColumns, delimiter: str) 
 def _text_cells(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Turn values that pyarrow cannot write to CSV into text."""
     column = flat(column)
+    if pa.types.is_float16(column.type):
+        return as_written(column)
     is_view = pa.types.is_string_view(column.type)
     return column.cast(pa.string()) if is_view or pa.types.is_decimal(column.type) else column
 

@@ -139,6 +139,41 @@ def test_an_output_holds_the_value_or_is_refused(tmp_path: Path, kind: str, suff
     assert text in str(cell)
 
 
+NAN, INF = float("nan"), float("inf")
+IN_LISTS: list[Any] = [[1.0, NAN], [{"b": NAN}], {"a": [[NAN]]}, {"c": NAN, "d": [NAN]}]
+
+
+@pytest.mark.parametrize("value", IN_LISTS)
+def test_nan_is_null_in_json_at_every_depth(tmp_path: Path, gateway: StandIn, value: Any) -> None:
+    table = pa.table({"n": [1, 2], "c": [value, None], "x": [NAN, 0.5]})
+    pq.write_table(table, tmp_path / "in.parquet")
+    for suffix in (".jsonl", ".csv"):
+        out = tmp_path / f"out{suffix}"
+        llm.batch_file(tmp_path / "in.parquet", out, "{{ n }}", model="gemini-3-flash-preview")
+        assert "NaN" not in out.read_text()
+        if suffix == ".jsonl":
+            row = json.loads(out.read_text().splitlines()[0])
+            assert json.dumps(row["c"]) == json.dumps(value).replace("NaN", "null")
+            assert row["x"] is None
+
+
+CHOICE = pa.DictionaryArray.from_arrays(pa.array([0]), pa.array([INF]))
+
+
+@pytest.mark.parametrize(
+    "column", [pa.array([[1.0, -INF]]), pa.array([{"a": [{"b": INF}]}]), CHOICE]
+)
+def test_infinity_in_json_is_refused_at_every_depth(
+    tmp_path: Path, gateway: StandIn, column: pa.Array
+) -> None:
+    in_a_file(tmp_path / "in.arrow", column)
+    with pytest.raises(ConfigurationError, match=r"no infinity, and the column 'x' has"):
+        llm.batch_file(
+            tmp_path / "in.arrow", tmp_path / "out.jsonl", "{{ n }}", model="gemini-3-flash-preview"
+        )
+    assert not gateway.log
+
+
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".xlsx", ".parquet"])
 def test_a_span_of_months_ends_the_call_before_anything_is_sent(
     tmp_path: Path, gateway: StandIn, suffix: str

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +125,30 @@ def cell_text(value: object) -> str | None:
     """Return a JSON value as the text of a cell; dates in it as JSON writes them."""
     if value is None or isinstance(value, str):
         return value
-    return json.dumps(value, ensure_ascii=False, default=lambda date: date.isoformat())
+    return json_text(value)
+
+
+def json_text(value: object) -> str:
+    """Return a value as JSON, which has no NaN: null stands in its place."""
+    try:
+        return _dumps(value, allow_nan=False)
+    except ValueError:
+        return _dumps(_without_nan(value))
+
+
+_dumps = partial(
+    json.dumps,
+    ensure_ascii=False,
+    default=lambda v: v.isoformat() if hasattr(v, "isoformat") else str(v),
+)
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_nan(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return list(map(_without_nan, value))
+    return None if value != value else value
 
 
 def _holds_nothing(kind: pa.DataType) -> bool:

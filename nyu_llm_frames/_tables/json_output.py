@@ -5,7 +5,6 @@ Comes in: a source and the new columns. Goes out: one object a line.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -15,7 +14,8 @@ import pyarrow.compute as pc
 
 from nyu_llm_frames._tables import pandas_metadata
 from nyu_llm_frames._tables.filling import IS_NEW
-from nyu_llm_frames._tables.json_lines import JsonLinesSource
+from nyu_llm_frames._tables.frame_values import decoded, is_encoded
+from nyu_llm_frames._tables.json_lines import JsonLinesSource, json_text
 from nyu_llm_frames._tables.output_cells import as_written, beside, flat
 from nyu_llm_frames._tables.source import Source
 from nyu_llm_frames.errors import ConfigurationError
@@ -25,14 +25,33 @@ Take = Callable[[int], pa.Table]
 
 def check_numbers(source: Source, output: Path) -> None:
     """Raise if JSON cannot hold a number of the input."""
-    names = [field.name for field in source.schema() if pa.types.is_floating(field.type)]
+    names = [field.name for field in source.schema() if _holds_floats(field.type)]
     for table in source.tables() if names else ():
         for name in names:
-            if pc.any(pc.is_inf(table[name].cast(pa.float64()))).as_py():
+            if any(pc.any(pc.is_inf(part)).as_py() for part in _floats(table[name])):
                 raise ConfigurationError(
                     f"{output}: JSON has no infinity, and the column {name!r} has. Choose an "
                     "output that ends in .parquet."
                 )
+
+
+def _holds_floats(kind: pa.DataType) -> bool:
+    if is_encoded(kind):
+        return _holds_floats(kind.value_type)
+    inner = (kind.field(i).type for i in range(kind.num_fields))
+    return bool(pa.types.is_floating(kind)) or any(map(_holds_floats, inner))
+
+
+def _floats(column: pa.ChunkedArray) -> Iterator[pa.ChunkedArray]:
+    """Yield the floats of a column, those in lists and structs too."""
+    column = decoded(column)
+    if pa.types.is_floating(column.type):
+        yield column.cast(pa.float64())
+    elif pa.types.is_nested(column.type) and not pa.types.is_union(column.type):
+        for chunk in column.chunks:
+            inner = chunk.flatten()
+            for part in inner if isinstance(inner, list) else [inner]:
+                yield from _floats(pa.chunked_array([part]))
 
 
 def write_json(source: Source, file: BinaryIO, take: Take, new: pa.Schema) -> None:
@@ -75,15 +94,9 @@ def _values(column: pa.ChunkedArray) -> list[Any]:
     column = as_written(flat(column, nested=True))
     if pa.types.is_temporal(column.type) or pa.types.is_decimal(column.type):
         column = column.cast(pa.string())
-    if pa.types.is_floating(column.type):
-        return [None if v != v else v for v in column.to_pylist()]
     values: list[Any] = column.to_pylist()
     return values
 
 
 def _encoded(row: dict[str, Any]) -> bytes:
-    return json.dumps(row, ensure_ascii=False, default=_text).encode("utf-8", "surrogatepass")
-
-
-def _text(value: Any) -> str:
-    return value.isoformat() if hasattr(value, "isoformat") else str(value)
+    return json_text(row).encode("utf-8", "surrogatepass")

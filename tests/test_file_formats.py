@@ -6,8 +6,10 @@ says. Goes out: the promises of `batch_file` about everything but the answers.
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import json
+import lzma
 import pickle
 import uuid
 import zipfile
@@ -483,6 +485,38 @@ def test_content_of_another_kind_is_named_with_the_line_of_pandas(
         answered(path, tmp_path / "out.csv")
     assert told in str(caught.value)
     assert "WINDOWS" not in str(caught.value)
+
+
+_ROWS = b'[{"x": 1}]'
+READ_BY: dict[str, tuple[bytes, str]] = {
+    "in.json": (_ROWS, "pd.read_json({})"),
+    "in.json.gz": (gzip.compress(_ROWS), 'pd.read_json({}, compression="gzip")'),
+    "in.jsonl.bz2": (bz2.compress(_ROWS[1:-1]), 'pd.read_json({}, lines=True, compression="bz2")'),
+    "in.csv.xz": (lzma.compress(b"x\n1\n"), 'pd.read_csv({}, compression="xz")'),
+    "in.tsv.bz2": (bz2.compress(b"x\ty\n1\t2\n"), 'pd.read_csv({}, sep="\\t", compression="bz2")'),
+    "in.fwf": (b"x  y\n1  2\n", "pd.read_fwf({})"),
+    "in.md": (b"x\n1\n", "pd.read_csv({})"),
+    "in.xml": (b"<a><b><x>1</x></b></a>", "pd.read_xml({})"),
+    "xml.csv": (b"<?xml version='1.0'?><a/>", "pd.read_xml({})"),
+    "in.rds": (gzip.compress(b"X\n\0\0"), "pyreadr.read_r({})"),
+    "in.RData": (bz2.compress(b"RDX3\n"), "pyreadr.read_r({})"),
+    "in.rda": (b"RDX3\nX\n\0", "pyreadr.read_r({})"),
+    "in.avro": (b"Obj\x01\x04", "fastavro.reader(open({}"),
+    "in.por": (b"ASCII SPSS PORT FILE", "pyreadstat.read_por({})[0]"),
+}
+
+
+@pytest.mark.parametrize("name", READ_BY)
+def test_a_refusal_names_the_line_that_reads_the_file(tmp_path: Path, name: str) -> None:
+    content, told = READ_BY[name]
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ConfigurationError) as caught:
+        open_source(tmp_path / name)
+    told = told.format(repr(str(tmp_path / name)))
+    assert told in str(caught.value)
+    assert f"called {name}.gz" not in str(caught.value)
+    if told.startswith(("pd.read_csv", "pd.read_json", "pd.read_fwf")):
+        assert eval(told, {"pd": pd})["x"].tolist() == [1]
 
 
 @pytest.mark.parametrize("header", ["ORCID,name", "PAR1,PAR2", "ARROW1,x", "BZh9,x", "$FL2,x"])

@@ -1,4 +1,4 @@
-"""Recognizes a file's format by its first bytes, and names the line of pandas that reads it.
+"""Recognizes a file's format by its first bytes, and names the line that reads it.
 
 Comes in: the first bytes of a file. Goes out: its format; None where it is text.
 """
@@ -14,14 +14,32 @@ PARQUET_FILE, FEATHER_FILE, EXCEL_FILE = "a parquet file", "a Feather file", "an
 OLD_EXCEL = "an old Excel file, or one with a password"
 MAGIC = {"gzip": b"\x1f\x8b", "zstd": b"\x28\xb5\x2f\xfd"}
 
+_R = "next(iter(pyreadr.read_r({path}).values())) (pip install pyreadr)"
+_AVRO = 'pd.DataFrame(fastavro.reader(open({path}, "rb"))) (pip install fastavro)'
+_READERS = {
+    ".tsv": 'pd.read_csv({path}, sep="\\t"{packed})',
+    ".tab": 'pd.read_csv({path}, sep="\\t"{packed})',
+    ".tar": "pd.read_csv({path})",
+    ".json": "pd.read_json({path}{packed})",
+    ".jsonl": "pd.read_json({path}, lines=True{packed})",
+    ".ndjson": "pd.read_json({path}, lines=True{packed})",
+    ".xml": "pd.read_xml({path}{packed})",
+    ".fwf": "pd.read_fwf({path}{packed})",
+    ".por": "pyreadstat.read_por({path})[0] (pip install pyreadstat)",
+    ".avro": _AVRO,
+    **dict.fromkeys((".rds", ".rda", ".rdata"), _R),
+}
+_PACKED = {"gzip": "gzip", "bzip2": "bz2", "xz": "xz", "zstd": "zstd"}
+_PACKED_NAMES = (".gz", ".bz2", ".xz", ".zst", ".zip")
+
 # Headers of text files may hold names of formats too: there no such bytes follow.
 _BINARY = re.compile(rb"[\x00-\x08\x0e-\x1f]")
 _FORMATS: tuple[tuple[bytes, str, str], ...] = (
     (rb"PAR[1E]", PARQUET_FILE, "pd.read_parquet({path})"),
-    (rb"\x1f\x8b", "compressed with gzip", 'pd.read_csv({path}, compression="gzip")'),
-    (rb"BZh[1-9]1AY", "compressed with bzip2", 'pd.read_csv({path}, compression="bz2")'),
-    (rb"\xfd7zXZ\0", "compressed with xz", 'pd.read_csv({path}, compression="xz")'),
-    (rb"\x28\xb5\x2f\xfd", "compressed with zstd", 'pd.read_csv({path}, compression="zstd")'),
+    (rb"\x1f\x8b", "compressed with gzip", ""),
+    (rb"BZh[1-9]1AY", "compressed with bzip2", ""),
+    (rb"\xfd7zXZ\0", "compressed with xz", ""),
+    (rb"\x28\xb5\x2f\xfd", "compressed with zstd", ""),
     (rb"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", OLD_EXCEL, "pd.read_excel({path})"),
     (rb"ARROW1", FEATHER_FILE, "pd.read_feather({path})"),
     (rb"FEA1", "an old Feather file", "pd.read_feather({path})"),
@@ -33,13 +51,24 @@ _FORMATS: tuple[tuple[bytes, str, str], ...] = (
     (rb"HEADER RECORD\*{7}LIB", "a SAS transport file", 'pd.read_sas({path}, format="xport")'),
     (rb"ORC", "an ORC file", "pd.read_orc({path})"),
     (rb"SQLite format 3\0", "an SQLite database", 'pd.read_sql("select ...", connection)'),
+    (rb"Obj\x01", "an Avro file", _AVRO),
+    (rb"RD[ABX][23]\n|X\n\0\0\0[\2\3]", "a file of R", _R),
     (rb"(?i)\s*<(!doctype\s+html|html)[\s>]", "a web page", "pd.read_html({path})[0]"),
+    (rb"(\xef\xbb\xbf)?<\?xml\s", "an XML file", "pd.read_xml({path})"),
 )
-_ARE_TEXT = ("a SAS transport file", "a web page")
+_ARE_TEXT = ("a SAS transport file", "a web page", "an XML file")
+
+
+def reader(path: Path, packed: str = "") -> str:
+    """Return the line that reads a file by its name; `packed` is its compression for pandas."""
+    name = Path(path.stem) if path.suffix.lower() in _PACKED_NAMES else path
+    line = _READERS.get(name.suffix.lower(), "pd.read_csv({path}{packed})")
+    more = f', compression="{packed}"' if packed else ""
+    return line.format(path=repr(str(path)), packed=more)
 
 
 def kind_of(path: Path, head: bytes) -> tuple[str, str] | None:
-    """Return a file's format and the line of pandas that reads it; None for text.
+    """Return a file's format and the line that reads it; None for text.
 
     `head` holds its first `HEAD_BYTES`.
     """
@@ -48,7 +77,8 @@ def kind_of(path: Path, head: bytes) -> tuple[str, str] | None:
         return _archive(path)
     for magic, name, line in _FORMATS:
         if (is_binary or name in _ARE_TEXT) and re.match(magic, head):
-            return name, line.format(path=repr(str(path)))
+            packed = _PACKED[name.split()[-1]] if not line else ""
+            return name, line.format(path=repr(str(path))) or reader(path, packed)
     return None
 
 
@@ -62,4 +92,4 @@ def _archive(path: Path) -> tuple[str, str]:
         return EXCEL_FILE, f"pd.read_excel({str(path)!r})"
     if "content.xml" in names:
         return "an OpenDocument file", f"pd.read_excel({str(path)!r})"
-    return "a zip archive", f'pd.read_csv({str(path)!r}, compression="zip")'
+    return "a zip archive", reader(path, "zip")

@@ -20,6 +20,7 @@ from nyu_llm_frames._tables.file_content import (
     MAGIC,
     PARQUET_FILE,
     kind_of,
+    reader,
 )
 from nyu_llm_frames._tables.table import Piece
 from nyu_llm_frames._tables.text_file import COMPRESSED, open_text, reading, text_suffix
@@ -214,15 +215,16 @@ def _check_file(path: Path, kind: str) -> None:
             head = text.content.read(HEAD_BYTES)
     found = kind_of(path, head)
     if found is not None and found[0] != _CONTENT.get(kind):
-        way = f", or called {path.name}.gz" if found[0] == "compressed with gzip" else ""
+        is_packed = is_text and found[0] == "compressed with gzip"
+        way = f", or called {path.name}.gz" if is_packed else ""
+        whatever = ", whatever its name says" if kind else ""
         raise ConfigurationError(
-            f"{path} is {found[0]}, whatever its name says. Read it with {found[1]} and use "
+            f"{path} is {found[0]}{whatever}. Read it with {found[1]} and use "
             f"df.llm.batch; or save it as CSV or parquet{way}."
         )
     if not kind:
-        line = f"pd.read_{'json' if text_suffix(path) == '.json' else 'csv'}({str(path)!r})"
         raise ConfigurationError(
             f"{path}: the input's name ends in one of {', '.join(INPUTS)} (text also in .gz or "
             ".zst), or it is a folder of such files; or sep= says what separates its columns. "
-            f"Read it with {line} and use df.llm.batch."
+            f"Read it with {reader(path)} and use df.llm.batch."
         )

@@ -11,6 +11,7 @@ import gzip
 import json
 import lzma
 import pickle
+import re
 import uuid
 import zipfile
 from collections.abc import Callable
@@ -517,6 +518,22 @@ def test_a_refusal_names_the_line_that_reads_the_file(tmp_path: Path, name: str)
     assert f"called {name}.gz" not in str(caught.value)
     if told.startswith(("pd.read_csv", "pd.read_json", "pd.read_fwf")):
         assert eval(told, {"pd": pd})["x"].tolist() == [1]
+
+
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        (r'{"n": 1, "x": "cut \ud83d"}', "'x'"),
+        (r'{"x": {"a": ["\ude00 b"]}}', "'x'"),
+        (r'{"a\ud83d": 1}', r"'a\ud83d'"),
+    ],
+)
+def test_half_a_character_in_json_is_named(tmp_path: Path, line: str, name: str) -> None:
+    path = tmp_path / "in.jsonl"
+    path.write_text('{"x": "\\ud83d\\ude00"}\n' + line + "\n")
+    message = re.escape(f"in.jsonl, line 2: {name} has half of a character")
+    with pytest.raises(ConfigurationError, match=message):
+        open_source(path)
 
 
 @pytest.mark.parametrize("header", ["ORCID,name", "PAR1,PAR2", "ARROW1,x", "BZh9,x", "$FL2,x"])

@@ -7,6 +7,7 @@ values, never from a block of them; where they do not fit one type, the column i
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,7 @@ from nyu_llm_frames._tables.text_file import not_utf_8, open_text
 from nyu_llm_frames.errors import ConfigurationError
 
 _LARGEST_WHOLE_FLOAT = 2**53
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _decode = msgspec.json.Decoder().decode
 
 
@@ -118,7 +120,24 @@ def _unreadable(path: Path, number: int, line: bytes, error: Exception) -> Confi
         line.decode()
     except UnicodeDecodeError as e:
         return not_utf_8(path, number, line, e)
+    for name in _with_half_characters(line):
+        return ConfigurationError(
+            f"{path}, line {number:,}: {name!r} has half of a character (an unpaired surrogate), "
+            "which is no text. Write the file again without it, as with "
+            'text.encode("utf-8", "ignore").decode().'
+        )
     return ConfigurationError(f"{path}, line {number:,}: {error}.")
+
+
+def _with_half_characters(line: bytes) -> Iterator[str]:
+    """Yield the names of values with surrogates, which json reads, unlike msgspec."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return
+    for name, value in row.items() if isinstance(row, dict) else ():
+        if _SURROGATE.search(name + json.dumps(value, ensure_ascii=False)):
+            yield name
 
 
 def cell_text(value: object) -> str | None:

@@ -110,7 +110,7 @@ def _check_cells(field: pa.Field, output: Path, suffix: str) -> None:
         what = "an Excel" if suffix == _EXCEL else "a JSON" if suffix in JSON_LINES else "a CSV"
         raise ConfigurationError(
             f"{output}: {what} file cannot hold the column {field.name!r} ({field.type}). Choose "
-            "an output that ends in .parquet, or leave the column out of the input."
+            "an output that ends in .parquet or .feather, or leave the column out of the input."
         )
 
 

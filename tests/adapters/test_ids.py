@@ -68,7 +68,7 @@ PANDAS_CHOICES = {
     "intervals": pd.cut(pd.Series([1.0, 5.0, None, 9.0]), 3),
     "intervals of times": pd.Categorical(pd.interval_range(pd.Timestamp("2024"), periods=4)),
     "periods": pd.Categorical(pd.period_range("2024-01", periods=4, freq="M")),
-    "times": pd.Categorical(pd.to_datetime(["2024-01-01", None, "9999-01-01", "1700-01-01"])),
+    "times": pd.Categorical(pd.to_datetime(["2024-01-01", None, "2200-01-01", "1700-01-01"])),
     "lists": pd.Categorical([(1, 2), None, (3,), (4, 5)]),
 }
 
@@ -82,7 +82,8 @@ def test_choices_that_only_pandas_has_print_the_same_at_every_door(choices: str)
     if "Polars" in here():
         import polars as pl
 
-        assert llm.preview(pl.from_arrow(table), TEMPLATE)["custom_id"].to_list() == expected
+        if hasattr(pl, "Extension"):  # earlier releases show how Arrow stores them
+            assert llm.preview(pl.from_arrow(table), TEMPLATE)["custom_id"].to_list() == expected
 
 
 def test_an_index_of_intervals_prints_the_same_from_arrow() -> None:

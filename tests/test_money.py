@@ -9,6 +9,7 @@ import sys
 from base64 import b64encode
 from dataclasses import replace
 from datetime import UTC, datetime
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -223,7 +224,7 @@ def test_pictures_are_fitted_apart_from_text(
 def test_max_tokens_bounds_the_answers() -> None:
     output = output_tokens(MODEL, 50, Observed(same=array(10, 20, 400)))
     assert (output.high, output.expected) == (50, 50)
-    assert "max_tokens=50" in output.basis
+    assert output.basis == "each counted at the limit of 50"
 
 
 def test_the_99th_percentile_bounds_the_answers_when_max_tokens_is_unset() -> None:
@@ -260,11 +261,11 @@ def test_other_questions_tell_the_usual_length_but_bound_nothing() -> None:
     output = output_tokens(MODEL, None, Observed(other=array(10, 20, 30)))
     assert output.expected == 20
     assert output.high == 65_536
-    assert "the model's maximum" in output.basis
+    assert "the model's limit" in output.basis
 
 
 def test_the_maximum_of_a_foreign_model_is_called_usual() -> None:
-    assert "a usual maximum" in output_tokens("llama", None, Observed()).basis
+    assert "a usual limit" in output_tokens("llama", None, Observed()).basis
 
 
 # --- estimates ------------------------------------------------------------------------------
@@ -378,7 +379,7 @@ def test_a_tokenizer_of_the_family_is_named(frame: pd.DataFrame) -> None:
     told = frame.llm.estimate(QUESTION, model=MODEL)
     assert told.basis["prompt"] == "counted with Gemma 3's tokenizer"
     other = frame.llm.estimate(QUESTION, model="other-model")
-    assert "characters a token" in other.basis["prompt"]
+    assert "characters per token" in other.basis["prompt"]
 
 
 class Words:
@@ -422,7 +423,7 @@ def test_whatever_counts_text_pictures_are_counted_the_same_way(
     assert with_photos.low - without.low == pytest.approx(9 * PICTURE[0])
     assert with_photos.expected - without.expected == pytest.approx(9 * PICTURE[1])
     assert with_photos.high - without.high == pytest.approx(9 * PICTURE[2])
-    assert "1,120 tokens an image assumed" in told("photo").basis["prompt"]
+    assert "1,120 tokens per image" in told("photo").basis["prompt"]
     with pytest.raises(BudgetError):
         photos.llm.batch(
             "{{ q }}", model=MODEL, max_tokens=9, retries=0, images="photo", max_cost=0.003
@@ -447,7 +448,7 @@ def test_a_budget_refuses_before_the_upload(gateway: StandIn, frame: pd.DataFram
     assert caught.value.max_cost == 0.01
     assert caught.value.upper is not None
     assert caught.value.upper > 0.01
-    for part in ("40 requests", "2 times", "max_tokens=1,000", "genai-prices", "$0.010"):
+    for part in ("40 requests", "2 attempts", "the limit is 1,000", "genai-prices", "$0.010"):
         assert part in str(caught.value)
 
 
@@ -526,21 +527,43 @@ def test_a_run_tells_its_cost_in_short_lines_before_its_upload(
     assert re.fullmatch(
         r"cost: about \$\S+, at most \$\S+ \(thinking and answer: up to 20 tokens\)", cost
     )
-    assert re.fullmatch(r"a trial of 30 rows, about \$\S+, will tell", cure)
+    assert re.fullmatch(r"a trial of 30 rows \(about \$\S+\) will tell", cure)
     assert max(map(len, told[line : line + 3])) < 80
     assert line + 2 < next(i for i, text in enumerate(told) if "uploading" in text)
 
 
-def test_no_more_is_assumed_of_an_answer_than_it_may_have(frame: pd.DataFrame) -> None:
-    told = frame.llm.estimate(QUESTION, model="model-of-nobody", max_tokens=50)
-    assert told.basis["output"] == "50 tokens an answer assumed, at most max_tokens=50"
+def test_the_guess_never_contradicts_the_limit(frame: pd.DataFrame) -> None:
+    def basis(max_tokens: int) -> str:
+        found = frame.llm.estimate(QUESTION, model="model-of-nobody", max_tokens=max_tokens)
+        return str(found.basis["output"])
+
+    assert basis(50) == "each counted at the limit of 50"
+    assert basis(4096) == "500 each is a guess; the limit is 4,096"
+
+
+def test_a_printed_estimate_begins_with_the_cost_and_says_nothing_twice(
+    frame: pd.DataFrame,
+) -> None:
+    found = frame.llm.estimate(QUESTION, model=MODEL, max_tokens=50)
+    assert repr(found).splitlines()[:3] == [*found.cost_lines(), found.line()]
+    assert len(repr(found).splitlines()) <= 9
+    for line in found.cost_lines():
+        assert found._repr_html_().count(escape(line)) == 1
+
+
+@pytest.mark.parametrize(("rows", "cure"), [(5, None), (20, "a trial of 5 rows"), (31, "of 30")])
+def test_a_trial_is_suggested_where_it_is_a_part_of_the_table(rows: int, cure: str | None) -> None:
+    frame = pd.DataFrame({"x": range(rows)})
+    lines = frame.llm.estimate("Say {{ x }}", model=MODEL).cost_lines()[1:]
+    assert [cure in line for line in lines if cure] == [True] * len(lines)
+    assert bool(lines) == (cure is not None)
 
 
 def test_enough_answers_narrow_the_cost(gateway: StandIn) -> None:
     frame = pd.DataFrame({"x": range(80)})
     frame.iloc[:40].llm.batch("Say {{ x }}", model=MODEL)
     (line,) = frame.llm.estimate("Say {{ x }}", model=MODEL).cost_lines()
-    assert re.fullmatch(r"cost: about \$\S+, hardly more than \$\S+", line)
+    assert re.fullmatch(r"cost: about \$\S+, probably no more than \$\S+", line)
 
 
 def test_importing_the_package_imports_no_prices_and_no_plots() -> None:

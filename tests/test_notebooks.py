@@ -131,7 +131,7 @@ def test_offenses_know_the_cost_and_do_not_pay_for_the_trial_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     notebook = execute("03_extract_offenses", tmp_path, monkeypatch)
-    assert "cost as batch" in cell_with(notebook, "df.llm.estimate")
+    assert "cost: about $" in cell_with(notebook, "df.llm.estimate")
     assert "Nothing was sent" in cell_with(notebook, "max_cost=")
     assert "5 asked" in cell_with(notebook, "tried =")
     assert "5 already answered" in cell_with(notebook, "out = df.llm.batch")
@@ -169,7 +169,7 @@ def test_larger_tables_find_their_answers_at_every_door_and_pay_at_the_first(
         assert f"{rows} already answered; nothing to pay" in shown
         assert f"done: {rows} rows ({rows} ok); cost $0" in shown
         assert "uploading" not in shown
-    assert re.search(r"to pay +0\n", cell_with(notebook, "ddf.llm.estimate"))
+    assert "nothing to pay" in cell_with(notebook, "ddf.llm.estimate")
     assert cell_with(notebook, "jobs()").count("completed") == 2  # one job; text and HTML
 
 

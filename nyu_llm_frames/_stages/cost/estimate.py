@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, replace
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,9 @@ from nyu_llm_frames._shared.wording import count, dollars
 from nyu_llm_frames._stages.cost.prices import Floats, Price
 from nyu_llm_frames._stages.cost.tokens import FEW, PICTURE, Observed, Scale, Weights, output_tokens
 from nyu_llm_frames.errors import BudgetError, ConfigurationError
+
+_FIRST = 5
+"""Rows of the trial that a small table is worth: the default of `trial`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +66,8 @@ class Estimate:
     rows, requests : int
         Rows of the frame, and the distinct requests that they make.
     answered, under_way, given_up : int
-        Requests that are answered for good, that a batch job carries, and that were tried often
-        enough; nothing of them is paid again.
+        Requests that are answered for good, that a batch job carries, and that are out of retries;
+        none of them is paid again.
     to_pay : int
         Requests that the next call sends.
     prompt_tokens, output_tokens : Range
@@ -113,46 +117,48 @@ class Estimate:
             return [f"cost: $0 ({self.basis['price']})"]
         likely = f"cost: about {dollars(usd.expected)}"
         if not self.unsure:
-            return [f"{likely}, hardly more than {dollars(usd.high)}"]
+            return [f"{likely}, probably no more than {dollars(usd.high)}"]
         out = [f"{likely}, at most {dollars(usd.high)} ({self.unsure})"]
         if self.to_pay > FEW:
-            trial = FEW * live.expected / self.to_pay
-            out.append(f"a trial of {FEW} rows, about {dollars(trial)}, will tell")
-        return out
+            rows, effect = FEW, "will tell"
+        elif self.to_pay > 2 * _FIRST and not self.answered:
+            rows, effect = _FIRST, "will narrow this"
+        else:
+            return out
+        trial = dollars(rows * live.expected / self.to_pay)
+        return [*out, f"a trial of {rows} rows (about {trial}) {effect}"]
 
-    def lines(self) -> list[tuple[str, str]]:
-        """Return names and values, as people read them."""
-        out = [
-            ("model", self.model),
-            ("rows", f"{self.rows:,}"),
-            ("distinct requests", f"{self.requests:,}"),
-            ("already answered", f"{self.answered:,}"),
-        ]
-        if self.under_way:
-            out.append(("under way", f"{self.under_way:,}"))
+    def head(self) -> list[str]:
+        """Return what people read first: the cost, and how much there is to do."""
+        return [*self.cost_lines(), self.line()]
+
+    def facts(self) -> list[tuple[str, str]]:
+        """Return what the cost rests on: names and values, without what `head` says."""
+        out = [("model", self.model)]
         if self.given_up:
-            out.append(("tried often enough", f"{self.given_up:,}"))
-        out += [
-            ("to pay", f"{self.to_pay:,}"),
-            ("prompt tokens", repr(self.prompt_tokens)),
-            ("output tokens", repr(self.output_tokens)),
-        ]
-        for name, usd in (("cost as batch", self.usd_batch), ("cost live", self.usd_live)):
-            out.append((name, "unknown" if usd is None else _shown(usd)))
-        if self.to_pay:
-            out += [(f"  {name}s", text) for name, text in self.basis.items()]
+            out.append(("out of retries", count(self.given_up, "request")))
+        if not self.to_pay:
+            return out
+        for name, tokens, basis in (
+            ("prompt tokens", self.prompt_tokens, "prompt"),
+            ("output tokens", self.output_tokens, "output"),
+        ):
+            out.append((name, f"{tokens!r}: {self.basis[basis]}"))
+        if self.usd_live is not None and self.usd_live.high:
+            out += [("price", self.basis["price"]), ("if sent live", _shown(self.usd_live))]
             if self.attempts > 1:
-                out.append(("  upper end", f"every request sent {self.attempts} times"))
+                out.append(("retries", f"upper end assumes {self.attempts} attempts per request"))
         return out
 
     def __repr__(self) -> str:
-        lines = self.lines()
-        width = max(len(name) for name, _ in lines)
-        return "Estimate\n" + "\n".join(f"  {name:<{width}}  {text}" for name, text in lines)
+        facts = self.facts()
+        width = max(len(name) for name, _ in facts)
+        return "\n".join([*self.head(), *(f"  {name:<{width}}  {text}" for name, text in facts)])
 
     def _repr_html_(self) -> str:
-        rows = [(name.strip(), text) for name, text in self.lines()]
-        return f'{CARD_STYLE}\n<div class="nlf"><h4>Estimate</h4>{facts_table(rows)}</div>'
+        head = "".join(f"<div>{escape(line)}</div>" for line in self.head())
+        body = f"<h4>Estimate</h4>{head}{facts_table(self.facts())}"
+        return f'{CARD_STYLE}\n<div class="nlf">{body}</div>'
 
 
 def dollars_range(usd: Range) -> str:
@@ -160,14 +166,14 @@ def dollars_range(usd: Range) -> str:
 
 
 def _shown(usd: Range) -> str:
-    return "$0" if usd.high == 0 else f"{dollars(usd.expected)} ({dollars_range(usd)})"
+    return f"about {dollars(usd.expected)}, at most {dollars(usd.high)}"
 
 
 def _media(weight: Weights, scale: Scale) -> str:
     text = ""
     if weight.pictures.any() and scale.picture is PICTURE:
         low, expected, high = PICTURE
-        text = f"; {expected:,.0f} tokens an image assumed, {low:,.0f} to {high:,.0f} possible"
+        text = f"; about {expected:,.0f} tokens per image ({low:,.0f} to {high:,.0f})"
     if n := int(np.count_nonzero(weight.beyond)):
         text += f"; {count(n, 'prompt')} with a document or recording of unknown length"
     return text
@@ -275,16 +281,15 @@ def check_budget(
     upper = usd.high
     if upper <= max_cost:
         return
-    times = f", each sent up to {estimate.attempts} times" if estimate.attempts > 1 else ""
     basis = estimate.basis
+    times = f", up to {estimate.attempts} attempts each" if estimate.attempts > 1 else ""
     raise BudgetError(
-        f"The upper estimate {dollars(upper)} is above max_cost={dollars(max_cost)}; about "
-        f"{dollars(usd.expected)} is likely. It counts {estimate.to_pay:,} "
-        f"requests{times}; prompts: {estimate.prompt_tokens.high:,.0f} tokens "
-        f"({basis['prompt']}); answers: {estimate.output_tokens.high:,.0f} tokens "
-        f"({basis['output']}); price: {basis['price']}. {sent} To fix it, set "
-        "max_tokens=, run df.llm.trial(...) so that real answers show their length, send fewer "
-        "rows, set retries=0, or raise max_cost.",
+        f"This may cost up to {dollars(upper)}, above max_cost={dollars(max_cost)}; about "
+        f"{dollars(usd.expected)} is likely. {sent} The upper end counts {estimate.to_pay:,} "
+        f"requests{times}, {estimate.prompt_tokens.high:,.0f} prompt tokens ({basis['prompt']}) "
+        f"and {estimate.output_tokens.high:,.0f} output tokens ({basis['output']}); price: "
+        f"{basis['price']}. To fix it, set max_tokens=, run df.llm.trial(...) so that real answers "
+        "show their length, send fewer rows, set retries=0, or raise max_cost.",
         max_cost=max_cost,
         upper=upper,
     )

@@ -19,6 +19,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import pyarrow as pa
 
+from nyu_llm_frames._shared.wording import count
 from nyu_llm_frames._stages.cost.prices import Floats, max_output_tokens
 from nyu_llm_frames._stages.requests.models import bare_name
 
@@ -69,8 +70,8 @@ class Scale:
 
 DEFAULT = Scale(
     (_LOW, 1.0, _HIGH),
-    f"{CHARACTERS_PER_TOKEN:g} characters a token assumed, {CHARACTERS_PER_TOKEN / _HIGH:.1f} to "
-    f"{CHARACTERS_PER_TOKEN / _LOW:.1f} possible",
+    f"about {CHARACTERS_PER_TOKEN:g} characters per token ({CHARACTERS_PER_TOKEN / _HIGH:.1f} to "
+    f"{CHARACTERS_PER_TOKEN / _LOW:.1f})",
 )
 
 
@@ -239,29 +240,33 @@ def output_tokens(model: str, max_tokens: int | None, observed: Observed) -> Out
     """
     most, known = max_output_tokens(model)
     same, other = observed.same, observed.other
-    low, expected, rest = 1.0, ASSUMED_OUTPUT, "assumed"
+    low, expected, source = 1.0, ASSUMED_OUTPUT, ""
     if n := len(same):
         low, expected = float(same.min()), float(same.mean())
-        rest = f"by {n:,} answers to this question"
+        source = f"{count(n, 'answer')} to this question"
         if n >= FEW:
             low = max(low, expected - 3.0 * float(same.std(ddof=1)) / np.sqrt(n))
     elif len(other):
         low, expected = min(1.0, float(other.min())), float(other.mean())
-        rest = f"by {len(other):,} answers to other questions"
+        source = f"{count(len(other), 'answer')} to other questions"
     if max_tokens is not None:
-        high, bound = float(max_tokens), f"at most max_tokens={max_tokens:,}"
+        high, bound = float(max_tokens), f"the limit is {max_tokens:,}"
     elif n:
         high, margin = float(np.percentile(same, 99, method="higher")), ""
         if n < FEW:  # the longest of a few is not the longest of all
             high = max(high, min(high * (1.0 + MARGIN / n), float(most)))
             margin = " with a margin, since they are few"
-        bound = f"at most {high:,.0f}, their 99th percentile{margin}"
+        bound = f"upper end {high:,.0f}, their 99th percentile{margin}"
     else:
         high = float(most)
-        source = "the model's maximum" if known else "a usual maximum"
-        bound = f"at most {most:,}, {source}: set max_tokens= or run a trial"
-    expected = min(expected, high)
-    basis = f"{expected:,.0f} tokens an answer {rest}, {bound}"
+        whose = "the model's limit" if known else "a usual limit"
+        bound = f"{whose} is {most:,}; set max_tokens= or run a trial"
+    if expected >= high:
+        basis, expected = f"each counted at the limit of {high:,.0f}", high
+    elif source:
+        basis = f"{expected:,.0f} each, the mean of {source}; {bound}"
+    else:
+        basis = f"{expected:,.0f} each is a guess; {bound}"
     what = "thinking and answer" if bare_name(model).startswith("gemini-") else "an answer"
     unsure = "" if n >= FEW else f"{what}: up to {high:,.0f} tokens"
     return Output(min(low, expected), expected, high, basis, unsure)

@@ -376,9 +376,9 @@ def test_a_column_that_exists_is_an_error_that_knows_the_idiom(gateway: StandIn)
     with pytest.raises(ColumnExistsError) as caught:
         df = ask(df)
     assert str(caught.value) == (
-        "The frame already has 'response', 'response_error'. Was this cell run before? Then "
-        'nothing is paid again with if_exists="replace", and if_exists="fill" asks only the rows '
-        "without a good answer; or choose another name with output= or prefix=."
+        "The frame already has 'response', 'response_error'. Was this cell run before? If so, "
+        'use if_exists="replace" (costs nothing) or if_exists="fill" (sends only rows without a '
+        "good answer). Otherwise choose another name with output= or prefix=."
     )
     assert caught.value.columns == ("response", "response_error")
     assert len(gateway.log) == calls

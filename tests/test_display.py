@@ -84,7 +84,7 @@ def test_a_finished_run_reads_as_text() -> None:
         "  failed       8 (row 17: 503 UNAVAILABLE: try later)\n"
         "  blocked      2 (row 3: SAFETY)\n"
         "  next         run.retry() sends failed, empty, missing and damaged rows once more\n"
-        "               blocked rows: look at run.failures(); the provider refuses their content\n"
+        "               blocked rows: the provider refuses their content; see run.failures()\n"
         "               run.failures() shows these rows and their reasons\n"
         "               run.result() returns the joined frame"
     )
@@ -95,7 +95,7 @@ def test_a_run_names_the_models_that_answered_only_where_they_are_others() -> No
     assert summary(answered_by=(MODEL,)).models == MODEL
     assert summary(model=asked, answered_by=(MODEL,)).models == asked
     both = summary(answered_by=(MODEL, "small"))
-    assert both.models == f"asked {MODEL}, answered by {MODEL}, small"
+    assert both.models == f"requested {MODEL}, answered by {MODEL}, small"
     assert f"  model        {both.models}\n" in run_text(both)
 
 
@@ -111,7 +111,7 @@ def test_a_waiting_run_says_for_how_long_and_how_to_go_on() -> None:
 
 def test_rows_that_nobody_carries_are_told() -> None:
     lost = summary(counts={"pending": 5, "ok": 195}, examples={}, jobs=())
-    assert lost.state == "not under way"
+    assert lost.state == "not running"
     assert lost.next_steps() == ["make the same call again: it sends what is missing"]
 
 

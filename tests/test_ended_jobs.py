@@ -89,7 +89,7 @@ def test_a_failed_job_raises_and_the_next_call_submits_anew(gateway: StandIn) ->
             ask(on_error=on_error, retries=3)
         assert len(gateway.jobs) == before + 1
         assert list(caught.value.jobs) == [gateway.jobs[-1].id]
-        assert "The next call submits these rows anew" in str(caught.value)
+        assert "The next call submits these rows again" in str(caught.value)
     run = caught.value.run
     assert run is not None
     assert run.counts() == {"missing": 4}

@@ -288,9 +288,9 @@ def test_nothing_of_ours_lies_in_the_input_folder(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     pq.write_table(pa.table({"x": [1]}), tmp_path / "in/1.parquet")
     call: dict[str, Any] = {"template": "{{ x }}", "model": MODEL}
-    with pytest.raises(ConfigurationError, match="lies in the input folder"):
+    with pytest.raises(ConfigurationError, match="is in the input folder"):
         llm.batch_file(tmp_path / "in", tmp_path / "in/out.parquet", **call)
-    with pytest.raises(ConfigurationError, match="lies in the input folder"):
+    with pytest.raises(ConfigurationError, match="is in the input folder"):
         llm.batch_file(tmp_path / "in", tmp_path / "o.parquet", sidecar=tmp_path / "in/s", **call)
 
 

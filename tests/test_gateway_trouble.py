@@ -133,7 +133,7 @@ def test_a_gateway_that_is_dead_for_hours_ends_in_the_timeout(
     gateway: StandIn, clock: FakeClock
 ) -> None:
     gateway.stop()
-    with pytest.raises(RunTimeoutError, match="is over and nothing was submitted yet"):
+    with pytest.raises(RunTimeoutError, match="expired and nothing was submitted yet"):
         ask(timeout=8 * 3600)
     gateway.start()
     assert ask()["response"].tolist() == RIGHT

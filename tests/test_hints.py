@@ -53,11 +53,11 @@ def test_a_word_of_another_library_is_answered_with_ours(
 
 @pytest.mark.parametrize("call", [in_frames, in_files])
 def test_a_model_by_its_place_and_a_call_without_one(call: Callable[..., object]) -> None:
-    with pytest.raises(TypeError, match='by name, as model="gemini'):
+    with pytest.raises(TypeError, match='by keyword, for example model="gemini'):
         call("{{ text }}", MODEL)
-    with pytest.raises(TypeError, match="The call has no model"):
+    with pytest.raises(TypeError, match=r"Missing model\. For example: model="):
         call("{{ text }}")
-    with pytest.raises(TypeError, match="The call has no prompt"):
+    with pytest.raises(TypeError, match=r"Missing prompt\. Pass it first"):
         call(model=MODEL)
 
 
@@ -71,7 +71,7 @@ def test_signatures_are_still_shown() -> None:
 @pytest.mark.parametrize(
     ("gateway", "told"),
     [
-        ("nyu", "Leave it out"),
+        ("nyu", "NYU's gateway is the default; leave gateway= out"),
         ("https://me:secret-word@host/v1", r"llm\.Gateway\(base_url=\.\.\.\)"),
     ],
 )
@@ -88,7 +88,7 @@ def test_a_gateway_by_name_or_address(gateway: Any, told: str) -> None:
 def test_thinking_is_a_word() -> None:
     with pytest.raises(ConfigurationError, match='Write thinking="off"'):
         in_frames("{{ text }}", model=MODEL, thinking=False)
-    with pytest.raises(ConfigurationError, match='Write thinking="low"'):
+    with pytest.raises(ConfigurationError, match='For example, write thinking="low"'):
         in_frames("{{ text }}", model=MODEL, thinking=True)
 
 

@@ -133,7 +133,7 @@ def test_offenses_know_the_cost_and_do_not_pay_for_the_trial_twice(
     notebook = execute("03_extract_offenses", tmp_path, monkeypatch)
     assert "cost: about $" in cell_with(notebook, "df.llm.estimate")
     assert "Nothing was sent" in cell_with(notebook, "max_cost=")
-    assert "5 asked" in cell_with(notebook, "tried =")
+    assert "5 sent" in cell_with(notebook, "tried =")
     assert "5 already answered" in cell_with(notebook, "out = df.llm.batch")
     assert "0 rows without a good answer" in cell_with(notebook, 'if_exists="fill"')
     assert pictures(notebook) == 1

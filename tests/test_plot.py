@@ -90,7 +90,7 @@ def test_a_picture_can_be_read_on_white_and_on_black(gateway: StandIn, plt: Any)
 def test_the_title_names_the_model_that_answered(gateway: StandIn, plt: Any) -> None:
     gateway.behaviour.row = lambda id_, body: rows.good(id_, {**body, "model": "small"})
     title = submit().wait().plot()[0].figure.get_suptitle()
-    assert title == f"asked {MODEL}, answered by small: 25 rows, finished"
+    assert title == f"requested {MODEL}, answered by small: 25 rows, finished"
 
 
 def test_an_unknown_price_has_no_picture(plt: Any) -> None:

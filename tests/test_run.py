@@ -413,8 +413,8 @@ def test_a_run_names_the_model_that_answered_where_it_is_another(gateway: StandI
     run = submit()
     assert f"\n  model        {MODEL}\n" in repr(run)  # nobody has answered
     run.wait()
-    assert f"asked {MODEL}, answered by another-model-001\n" in repr(run)
-    assert f"asked {MODEL}, answered by another-model-001<" in run._repr_html_()
+    assert f"requested {MODEL}, answered by another-model-001\n" in repr(run)
+    assert f"requested {MODEL}, answered by another-model-001<" in run._repr_html_()
     assert run.provenance()["models_that_answered"] == ["another-model-001"]
     path = f"publishers/google/models/{MODEL}"  # another name of the same model
 

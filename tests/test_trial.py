@@ -344,7 +344,7 @@ def test_a_trial_prints_its_report(frame: pd.DataFrame, capsys: pytest.CaptureFi
         trial(frame)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("new sidecar: ")
-    assert lines[1].startswith("trial: 5 rows, 5 asked in ")
+    assert lines[1].startswith("trial: 5 rows, 5 sent in ")
     assert lines[2].startswith("tokens: ")
     assert lines[3].startswith("cost: $")
     assert len(lines) == 4

@@ -50,7 +50,7 @@ class TableMethods(ResearchMethods[T]):
         template : str, Path, jinja2.Template or list of dict
             See `batch`.
         model : str, optional
-            Affects only the ids: another model makes another request.
+            Only changes the request ids: another model makes another request.
         n : int, default 5
             Number of rows.
         **common

@@ -139,7 +139,7 @@ class Run(Generic[T]):
     # --- inspecting -------------------------------------------------------------------------
     @property
     def status(self) -> pd.DataFrame:
-        """One row per batch job: where it stands, counts, times (UTC)."""
+        """One row per batch job: its status, counts, times (UTC)."""
         return jobs_frame(self._planner.find_jobs())
 
     def result(self) -> T:

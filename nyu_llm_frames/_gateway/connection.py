@@ -276,8 +276,8 @@ class Connection:
                 raise
             reason = str(e)
         raise RunTimeoutError(
-            f"timeout= is over before an output was read to its end. {reason} Nothing is lost: the "
-            "same call reads it again; if it is large, with a longer timeout=."
+            f"The timeout expired before an output was read to its end. {reason} Nothing is lost: "
+            "the same call reads it again; if it is large, with a longer timeout=."
         )
 
     def revive(self) -> None:

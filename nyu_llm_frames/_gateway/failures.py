@@ -33,15 +33,15 @@ if TYPE_CHECKING:
 _UNREADABLE = (ValueError, TypeError, AttributeError, LookupError, RecursionError, AssertionError)
 _RETRIED_STATUS = frozenset({408, 409, 425, 429})
 _NO_BUDGET = (
-    "That is Portkey's word for a budget that is used up: this call submitted nothing, and what "
-    "was submitted before goes on. The budgets are in the Model Catalog at app.portkey.ai; for a "
-    f"larger one ask the person who runs your workspace, or {NYU_CONTACT}. Then the same call goes "
-    "on from here."
+    "Portkey reports that the budget is used up. This call submitted nothing; earlier jobs "
+    "continue. The budgets are in the Model Catalog at app.portkey.ai; for a "
+    f"larger one ask the person who runs your workspace, or {NYU_CONTACT}. Then the same call "
+    "resumes."
 )
 _PROXY_PASSWORD = 407
 _VPN = (
     "NYU's gateway answers only through NYU's VPN: the machine that sends must be on it (a Colab "
-    "notebook is not, whatever the laptop in front of it is)."
+    "notebook is not, even if your laptop is)."
 )
 
 

@@ -158,7 +158,7 @@ class Context:
             except SidecarLockedError as e:
                 if patience is None or patience >= PATIENCE_S:
                     raise
-                raise RunTimeoutError(f"timeout= is over, waiting for the sidecar. {e}") from e
+                raise RunTimeoutError(f"The timeout expired, waiting for the sidecar. {e}") from e
             yield
 
     def save(self, job: Job) -> Job:

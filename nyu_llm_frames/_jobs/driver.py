@@ -327,7 +327,7 @@ class Driver(threading.local):
         raise BatchJobFailedError(
             f"{count(len(messages), 'batch job')} with {count(rows, 'request')} failed without an "
             f"answer. {sentence(reasons)} Everything else is saved. The next call submits these "
-            "rows anew.",
+            "rows again.",
             jobs=messages,
         )
 

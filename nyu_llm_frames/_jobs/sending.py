@@ -201,9 +201,9 @@ def settle(ctx: Context, job: Job) -> Job:
         ctx.notify("settling", "the uncertain submission made no job, and none is needed any more")
     elif after.step == "rejected":
         raise GatewayError(
-            f"{sentence(after.error or 'The submit was refused')} The job list shows that it made "
-            "no batch job, so it is not sent again by itself. Is the gateway's address right "
-            "(base_url=, PORTKEY_BASE_URL)? The same call submits these rows anew."
+            f"{sentence(after.error or 'The submission was refused')} The job list shows that it "
+            "made no batch job, so it is not sent again automatically. Is the gateway's address "
+            "right (base_url=, PORTKEY_BASE_URL)? The same call submits these rows again."
         )
     if _jobs.undecidable(after):
         raise _uncertain(
@@ -234,7 +234,7 @@ def _uncertain(ctx: Context, job: Job, why: str) -> UncertainSubmissionError:
         f"{_doubt(job)} {why} Nothing more is submitted from {ctx.sidecar.path} until this is "
         f"settled. Look for a job with the input file {job.input_file_id}; then call "
         'error.run.resolve(adopt="<batch id>") if it is there, or '
-        "error.run.resolve(resubmit=True) if it surely is not.",
+        "error.run.resolve(resubmit=True) if you are sure there is none.",
         job=job.name,
         input_file_id=job.input_file_id or "",
     )

@@ -72,22 +72,23 @@ class Common(TypedDict, total=False):
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_TEMPLATE = 'The prompt is the first argument, template=: a text as "Is {{ column }} about ...?"'
-_SETTING = "It belongs to gateway=llm.Gateway({}=...), or set {} in the environment."
+_EXAMPLE = 'as in df.llm.batch("Is {{ column }} about …?", model=...)'
+_SETTING = "Pass gateway=llm.Gateway({}=...), or set {} in the environment."
 _OTHER_WORDS: Mapping[str, str] = {
-    "prompt": f"{_TEMPLATE}.",
-    "messages": f'{_TEMPLATE}, or a list of {{"role", "content"}} with such texts.',
-    "system_prompt": "It is called system=.",
+    "prompt": f"Use template= instead, or pass it first, {_EXAMPLE}.",
+    "messages": f"Use template= instead: a text, {_EXAMPLE}, "
+    'or a list of {"role": ..., "content": ...} with such texts.',
+    "system_prompt": "Use system= instead.",
     "api_key": _SETTING.format("api_key", "PORTKEY_API_KEY"),
     "base_url": _SETTING.format("base_url", "PORTKEY_BASE_URL"),
-    "provider": 'It belongs to gateway=llm.Gateway(provider=...), or model="@provider/name".',
+    "provider": 'Pass gateway=llm.Gateway(provider=...), or model="@provider/name".',
     "bucket": _SETTING.format("bucket", "NYU_LLM_BUCKET"),
-    "client": "It belongs to gateway=llm.Gateway(client=...).",
-    "response_format": "Give schema=: a pydantic class, a dict of fields, or a JSON Schema.",
-    "response_model": "It is called schema=.",
-    "max_output_tokens": "It is called max_tokens=.",
-    "max_completion_tokens": "It is called max_tokens=.",
-    "reasoning_effort": 'It is called thinking=: "off", "low", "medium", "high", or tokens.',
+    "client": "Pass gateway=llm.Gateway(client=...).",
+    "response_format": "Use schema= instead: a pydantic class, a dict of fields, or a JSON Schema.",
+    "response_model": "Use schema= instead.",
+    "max_output_tokens": "Use max_tokens= instead.",
+    "max_completion_tokens": "Use max_tokens= instead.",
+    "reasoning_effort": 'Use thinking= instead: "off", "low", "medium", "high", or tokens.',
     "n": "Only preview and trial take n=; df.head(n) makes a smaller frame.",
     "poll_interval_s": "It is an option: llm.set_options(poll_interval_s=...).",
     "progress": "It is an option: llm.set_options(progress=...).",
@@ -132,15 +133,15 @@ def _explained(problem: str, given: Mapping[str, Any]) -> str:
             return f"There is no argument {name}=. {_OTHER_WORDS[name]}"
     if "too many positional" in problem:
         return (
-            "Only the template is positional; all else is given by name, as "
+            "Only the template is positional; pass everything else by keyword, for example "
             'model="gemini-3-flash-preview".'
         )
     if "_path'" in problem:
         return "The input file and the output file come first, by position, and then the template."
     if "'template'" in problem:
-        return f"The call has no prompt. {_TEMPLATE}."
+        return f"Missing prompt. Pass it first, {_EXAMPLE}."
     if "'model'" in problem:
-        return 'The call has no model: model="gemini-3-flash-preview", say.'
+        return 'Missing model. For example: model="gemini-3-flash-preview".'
     return problem
 
 

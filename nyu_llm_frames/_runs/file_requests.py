@@ -206,12 +206,11 @@ def _rows(requests: Requests, first: int, rows: Ints | None) -> pa.Table:
 def _in_file(error: ColumnExistsError, source: Source) -> ColumnExistsError:
     """Word an error about a frame for a file."""
     if set(error.columns) & set(source.index_names):
-        text = "That is its index, which nothing replaces: choose"
+        text = "That is its index, which nothing replaces. Choose"
     else:
         text = (
-            "Is it the output of an earlier call? Then nothing is paid again with "
-            'if_exists="replace", and if_exists="fill" asks only the rows without a good answer; '
-            "or choose"
+            'Is it the output of an earlier call? If so, use if_exists="replace" (costs nothing) '
+            'or if_exists="fill" (sends only rows without a good answer). Otherwise choose'
         )
     return ColumnExistsError(
         f"{source.path} already has {', '.join(map(repr, error.columns))}. {text} another name "

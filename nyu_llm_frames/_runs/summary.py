@@ -31,8 +31,8 @@ _ADVICE: Mapping[str, str] = {
         "invalid answers do not fit the schema: loosen it or say more in the template, with "
         'if_exists="fill" for only these rows'
     ),
-    "blocked": "blocked rows: look at run.failures(); the provider refuses their content",
-    "refused": "refused rows: look at run.failures(); the request itself is wrong",
+    "blocked": "blocked rows: the provider refuses their content; see run.failures()",
+    "refused": "refused rows: the request is invalid; see run.failures()",
 }
 
 
@@ -80,7 +80,7 @@ class Summary:
         requested = {bare_name(name) for name in self.model.split(", ")}
         if all(bare_name(name) in requested for name in self.answered_by):
             return self.model
-        return f"asked {self.model}, answered by {', '.join(self.answered_by)}"
+        return f"requested {self.model}, answered by {', '.join(self.answered_by)}"
 
     @property
     def cost(self) -> float | None:
@@ -93,12 +93,12 @@ class Summary:
 
     @property
     def state(self) -> str:
-        """Where the run stands, in words."""
+        """The state of the run, in words."""
         if self.active:
             words = Counter(state_word(job) for job in self.active)
             return "batch jobs: " + ", ".join(f"{n} {w}" for w, n in sorted(words.items()))
         if self.counts.get("pending"):
-            return "not under way"
+            return "not running"
         return "finished with failures" if self.failed else "finished"
 
     @property
@@ -131,7 +131,7 @@ class Summary:
             )
         if self.active:
             steps.append(
-                "run.wait() waits for it; you may interrupt it, the same call picks it up later"
+                "run.wait() waits for it; you may interrupt it, and the same call picks it up later"
             )
         elif self.counts.get("pending"):
             steps.append("make the same call again: it sends what is missing")

@@ -34,7 +34,7 @@ def no_gateway(given: object) -> str:
     """Explain what to write in place of a wrong `gateway`, without an address's password."""
     text = 'gateway must be a Gateway or the word "local"'
     if isinstance(given, str) and given.strip().casefold() == "nyu":
-        return f"{text}: NYU's is the default. Leave it out."
+        return f"{text}. NYU's gateway is the default; leave gateway= out."
     if isinstance(given, str) and "://" in given:
         return f"{text}, not an address: write gateway=llm.Gateway(base_url=...)."
     return f"{text}, not {given!r}."

@@ -198,9 +198,9 @@ def check_new_columns(table: Head, names: Sequence[str], if_exists: str) -> None
     there = [n for n in names if found[n]]
     if there and if_exists == "error":
         raise ColumnExistsError(
-            f"The frame already has {', '.join(map(repr, there))}. Was this cell run before? Then "
-            'nothing is paid again with if_exists="replace", and if_exists="fill" asks only the '
-            "rows without a good answer; or choose another name with output= or prefix=.",
+            f"The frame already has {', '.join(map(repr, there))}. Was this cell run before? "
+            'If so, use if_exists="replace" (costs nothing) or if_exists="fill" (sends only rows '
+            "without a good answer). Otherwise choose another name with output= or prefix=.",
             columns=there,
         )
     for name in there:

@@ -125,7 +125,7 @@ template = _all(
         "--missing",
         type=click.Choice(["error", "skip"]),
         default="error",
-        help="What to do with rows whose prompt would print a missing value.",
+        help="What to do with rows with missing values used in the prompt.",
     ),
     _model(
         "--schema",
@@ -148,13 +148,13 @@ columns = _all(
         "--if-exists",
         type=click.Choice(["error", "replace", "fill"]),
         default="error",
-        help="If INPUT has such columns: fill sends only rows without a good answer in them.",
+        help="If INPUT has these columns: fill sends only rows without a good answer.",
     ),
     _columns("--details", is_flag=True, help="Add status, tokens, cost, model, custom_id."),
 )
 
 model = _model("--model", required=True, help="Name, also as @provider/name.")
-any_model = _model("--model", default="model", help="Affects only the ids.")
+any_model = _model("--model", default="model", help="Only changes the request ids.")
 sidecar_option = run_option(
     "--sidecar", type=FOLDER, help="Run folder. Default: <output's name>.llm beside the output."
 )

@@ -277,7 +277,7 @@ def _late(error: RunTimeoutError, sidecar: Path, timeout: float) -> Finding:
     from nyu_llm_frames import open_sidecar
 
     jobs = open_sidecar(sidecar).jobs()
-    text = f"submitted; not over after {timeout:g} s, which is usual for batch jobs"
+    text = f"submitted; still running after {timeout:g} s, which is normal for batch jobs"
     if jobs["batch_id"].isna().any():
         reasons = "; ".join(jobs["error"].dropna().unique())
         text = f"not submitted after {timeout:g} s: {reasons or error}"
@@ -339,7 +339,7 @@ def _fix(gateway: Gateway, error: LLMFramesError) -> str:
         return ""
     if error.status_code is not None:
         return (
-            f"{gateway.identity} was reached, but has trouble of its own: try again in a few "
+            f"{gateway.identity} was reached but is having problems: try again in a few "
             f"minutes. If that does not help, write to {NYU_CONTACT}."
         )
     route = gateway.route

@@ -33,7 +33,7 @@ def _open(given: dict[str, Any], *, retries: int = 1) -> StoredRun:
 
 
 def _report(stored: StoredRun, *, json_: bool) -> int:
-    """Print where the requests stand; return the exit code that says the same."""
+    """Print the status of the requests; return the exit code that says the same."""
     totals = stored.totals()
     if json_:
         show.as_json(
@@ -112,19 +112,21 @@ def cancel(json_: bool, **given: Any) -> None:
     if json_:
         show.as_json({"cancelled": ids})
     else:
-        click.echo(f"asked to stop: {', '.join(ids) or 'none'}")
+        click.echo(f"cancellation requested: {', '.join(ids) or 'none'}")
 
 
 @click.command()
 @options.sidecar
-@click.option("--adopt", metavar="BATCH_ID", help="The submission made this batch job.")
-@click.option("--resubmit", is_flag=True, help="The submission surely made none: send it again.")
+@click.option("--adopt", metavar="BATCH_ID", help="The submission created this batch job.")
+@click.option(
+    "--resubmit", is_flag=True, help="The submission definitely created no job: send it again."
+)
 @options.gateway
 def resolve(adopt: str | None, resubmit: bool, **given: Any) -> None:
-    """Settle an uncertain submission: it may or may not have made a batch job (exit code 5)."""
+    """Settle an uncertain submission: it may or may not have created a batch job (exit code 5)."""
     stored = _open(given)
     stored.resolve(adopt, resubmit)
-    click.echo(f"settled; go on with: nyu-llm-frames wait {stored.sidecar.path}")
+    click.echo(f"settled; continue with: nyu-llm-frames wait {stored.sidecar.path}")
 
 
 @click.command()
@@ -133,10 +135,10 @@ def resolve(adopt: str | None, resubmit: bool, **given: Any) -> None:
 def unlock(sidecar: Path, yes: bool) -> None:
     """Show the process that holds a sidecar's lock; if it has ended, remove the lock.
 
-    For a lock left by another machine, such as one that was switched off: this machine cannot tell
-    whether that process still works. If it does, two processes may pay for the same rows. The lock
-    of a dead process of this machine, or of a Slurm job that is over or was requeued, is removed
-    without this command. A live process of this machine keeps its lock (exit code 9).
+    For a lock left by another machine, such as one that was switched off: this machine cannot
+    check whether that process is still running. If it is, two processes may pay for the same rows.
+    The lock of a dead process of this machine, or of a Slurm job that is over or was requeued, is
+    removed without this command. A live process of this machine keeps its lock (exit code 9).
     """
     from nyu_llm_frames._shared.clock import current_clock
     from nyu_llm_frames._sidecar.folder import Sidecar
@@ -148,7 +150,7 @@ def unlock(sidecar: Path, yes: bool) -> None:
         return
     click.echo(f"{sidecar} is locked by {holder}")
     if not yes:
-        click.confirm("Has that process surely ended?", abort=True)
+        click.confirm("Are you sure that process has ended?", abort=True)
     lock.unlock(holder)
     click.echo("unlocked")
 

@@ -30,7 +30,7 @@ def totals_record(totals: Totals) -> dict[str, Any]:
 
 
 def total_lines(totals: Totals) -> list[str]:
-    """Say where the requests stand, and what their answers took."""
+    """Give the status of the requests, and what their answers took."""
     lines = [f"{count(sum(totals.counts.values()), 'request')}: {show.counts(totals.counts)}"]
     if any(totals.usage.values()):
         prompt, output, thinking = totals.usage.values()

@@ -20,10 +20,10 @@ reads outputs. No worker is needed meanwhile, and nothing that pays runs inside 
 may run any task again. The frame that comes back is lazy. Each partition is joined when it is
 computed: its rows are rendered once more, and answers are looked up by the ids of these very rows,
 wherever Dask has moved them. Computing needs neither network nor lock. It is a snapshot: answers
-that come later are seen by the next call.
+that come later appear in the next call.
 
-A worker or a coordinator may die at any moment: make the same call again. Where rows come out
-otherwise each time (random numbers, a file that is written to), ``ddf.persist()`` or write them
+A worker or a coordinator may die at any moment: make the same call again. Where rows
+differ from run to run (random numbers, a file that is written to), ``ddf.persist()`` or write them
 first; else `PartitionChangedError` says so, and no cell is wrong.
 
 Cells that are lists, dicts or bytes become text in ``dd.from_pandas`` unless the frame is made
@@ -51,7 +51,7 @@ our CPU        5 minutes                 8 core-hours
 =============  ========================  ================================
 
 So money comes first, then Vertex's time, then the disk: ``/scratch`` at NYU is purged after 60 days
-without access. Keep the sidecar elsewhere, or nothing is known any more of what was paid. Begin
+without access. Keep the sidecar elsewhere, or there is no record of what you paid for. Begin
 with ``ddf.llm.trial`` and ``max_cost=``.
 
 On NYU's cluster

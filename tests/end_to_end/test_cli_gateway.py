@@ -227,7 +227,7 @@ def test_cancel_stops_the_job_and_nothing_is_sent_again_unasked(
     (job,) = real_gateway.jobs()
     assert job["state"] == "JOB_STATE_CANCELLING"
     terminal.here("wait", SIDECAR, code=exits.NO_GOOD_ANSWER)
-    assert terminal.here("cancel", SIDECAR).stdout == "asked to stop: none\n"
+    assert terminal.here("cancel", SIDECAR).stdout == "cancellation requested: none\n"
     listed = terminal.here("failures", SIDECAR, "--all", "--json", code=exits.NO_GOOD_ANSWER).json
     assert len(listed) == requests(rows)
     assert all(f"batch job {id_} cancelled" in line["error"] for line in listed)

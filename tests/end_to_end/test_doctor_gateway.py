@@ -203,7 +203,7 @@ def test_doctor_comes_back_to_a_job_that_takes_its_time(
     assert not real_gateway.jobs()
     real_gateway.scenario("happy", running_polls=FOR_EVER)
     found = last(terminal.here(*words, code=exits.PENDING))
-    assert found["found"].startswith("submitted; not over after 0.3 s")
+    assert found["found"].startswith("submitted; still running after 0.3 s")
     finish(real_gateway)
     found = last(terminal.here("doctor", "--send", "--json"))
     assert found["state"] == "ok"

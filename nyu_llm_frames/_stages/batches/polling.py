@@ -100,6 +100,6 @@ def timed_out(active: Sequence[Job], trouble: GatewayUnavailableError | None) ->
     unmade = all(job.step in UNMADE for job in active)
     what = "and nothing was submitted yet" if unmade else "while batch jobs go on"
     return RunTimeoutError(
-        f"timeout= is over {what} ({states}).{why} Nothing is lost: the same call picks them up, "
-        "and pays nothing again."
+        f"The timeout expired {what} ({states}).{why} Nothing is lost: the same call resumes at no "
+        "extra cost."
     )

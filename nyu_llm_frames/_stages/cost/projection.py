@@ -11,7 +11,7 @@ from nyu_llm_frames._shared.wording import count, dollars
 from nyu_llm_frames._stages.cost.estimate import Range, dollars_range
 from nyu_llm_frames._stages.cost.prices import Floats
 
-# Student's t at 97.5 %, for 1 to 10 degrees of freedom.
+# Student's t at 97.5%, for 1 to 10 degrees of freedom.
 _T = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23)
 
 
@@ -43,11 +43,11 @@ class Trial:
         return asdict(self)
 
     def lines(self) -> list[str]:
-        head = f"trial: {count(self.rows, 'row')}, {self.asked:,} asked in {self.seconds:.1f} s"
+        head = f"trial: {count(self.rows, 'row')}, {self.asked:,} sent in {self.seconds:.1f} s"
         if self.already_answered:
             head += f", {self.already_answered:,} answered before"
         if self.under_way:
-            head += f", {self.under_way:,} in a batch job and not asked"
+            head += f", {self.under_way:,} already in a batch job, not sent"
         tokens = (
             f"tokens: {self.prompt_tokens:,} prompt, {self.output_tokens:,} output, "
             f"{self.thinking_tokens:,} thinking; {self.truncated_rate:.0%} truncated, "
@@ -66,7 +66,7 @@ class Trial:
 
 
 def interval(each: Floats, times: int) -> Range | None:
-    """Project a sum over `times` draws from a sample, with its 95 % interval.
+    """Project a sum over `times` draws from a sample, with its 95% interval.
 
     None without a sample. One value has no spread: its interval is a factor of three.
     """

@@ -98,9 +98,9 @@ def setting(thinking: object, model: str, route: ProviderRoute) -> Setting:
         if isinstance(thinking, str)
         else isinstance(thinking, int) and thinking >= 0
     ):
-        instead = {False: ' Write thinking="off".', True: ' Write thinking="low", say.'}
+        instead = {False: ' Write thinking="off".', True: ' For example, write thinking="low".'}
         raise ConfigurationError(
-            f"thinking must be {', '.join(map(repr, WORDS))} or a budget in tokens from 0, "
+            f"thinking must be {', '.join(map(repr, WORDS))} or a number of tokens, "
             f"not {thinking!r}.{instead[thinking] if isinstance(thinking, bool) else ''}"
         )
     assert isinstance(thinking, str | int)
@@ -118,11 +118,12 @@ def setting(thinking: object, model: str, route: ProviderRoute) -> Setting:
             return Setting()
         raise RequestError(
             f"{known.name} does not think, so thinking={thinking!r} would fail. Leave thinking= "
-            "out, or use a model that thinks, as gemini-2.5-flash or gemini-3-flash-preview."
+            "out, or use a model that thinks, such as gemini-2.5-flash or gemini-3-flash-preview."
         )
     raise RequestError(
-        f"How {known.name!r} thinks is not known by its name, so thinking={thinking!r} cannot be "
-        "translated. Name the model with its version, as gemini-3-flash-preview; or say it in "
+        f"The name {known.name!r} does not show how this model thinks, so "
+        f"thinking={thinking!r} cannot be translated. Name the model with its version, such as "
+        "gemini-3-flash-preview; or set it in "
         'the model\'s own terms: params={"reasoning_effort": "low"} for a level, or '
         'params={"thinking": {"type": "enabled", "budget_tokens": 1024}} for a budget.'
     )
@@ -133,14 +134,14 @@ def _embedded(thinking: str | int) -> Setting:
         return Setting()
     raise RequestError(
         f"The model on this machine does not think, so thinking={thinking!r} would be ignored. "
-        'Leave it out, or say thinking="off".'
+        'Leave it out, or write thinking="off".'
     )
 
 
 def _open(thinking: str | int) -> Setting:
     if isinstance(thinking, int) and thinking > 0:
         raise RequestError(
-            f"An OpenAI-compatible server takes levels, no budget of {thinking:,} tokens. Use "
+            f"An OpenAI-compatible server takes levels, not a budget of {thinking:,} tokens. Use "
             'thinking="low", "medium" or "high".'
         )
     return Setting({"reasoning_effort": "none" if thinking in ("off", 0) else thinking})
@@ -189,7 +190,8 @@ def _budget(thinking: str | int, known: Family) -> Setting:
 def with_room(max_tokens: int, room: int) -> int:
     """Return the limit to send: the answer's own, and room for thinking before it.
 
-    The model counts thinking among its output, so that a limit meant for the answer is eaten by it.
+    The model counts thinking among its output, so it would use up a limit that is
+    meant for the answer.
     """
     return max(max_tokens, min(max_tokens + room, MAX_OUTPUT_TOKENS))
 
@@ -249,7 +251,7 @@ def _check_budget(value: object, known: Family, limit: object) -> None:
 
 
 def advice(params: Mapping[str, Any], model: str, way: ProviderRoute) -> str | None:
-    """Warn, in a line for people, of a limit that thinking may eat where it is not set.
+    """Warn, in a line for people, of a limit that thinking may use up where it is not set.
 
     `params` are the constant fields of the body, as they are sent.
     """
@@ -262,6 +264,6 @@ def advice(params: Mapping[str, Any], model: str, way: ProviderRoute) -> str | N
         return None
     return (
         f"{known.name} thinks by default, and max_tokens={limits[0]:,} counts thinking "
-        'too: the answer may be cut or empty. thinking="low" (or "off", where the model can) adds '
-        "the room that it needs."
+        'too: the answer may be cut or empty. Set thinking="low" (or "off" if the model allows '
+        "it), and room for thinking is added to max_tokens."
     )

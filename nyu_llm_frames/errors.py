@@ -23,7 +23,7 @@ same facts as attributes. Each class inherits the builtin it is a kind of, and e
     │   └── GatewayUnavailableError ConnectionError  not reached, or 5xx after all retries
     ├── UncertainSubmissionError    RuntimeError     a job may or may not exist
     ├── BatchJobFailedError         RuntimeError     a job ended without any answer
-    ├── RunTimeoutError             TimeoutError     `timeout=` is over, the jobs go on
+    ├── RunTimeoutError             TimeoutError     `timeout=` expired; the jobs continue
     │   └── WorkersLostError        ...              Dask has no worker left
     ├── PartitionError              RuntimeError     a partition of a Dask frame ends its workers
     │   └── PartitionChangedError   ...              its rows differ from those that were sent
@@ -275,7 +275,7 @@ class BudgetError(_CarriesRun, RuntimeError):
 
 
 class UncertainSubmissionError(_CarriesRun, RuntimeError):
-    """A submission may or may not have made a job, and the job list cannot tell.
+    """A submission may or may not have created a job; the job list cannot settle it.
 
     Nothing more is submitted from this sidecar until you settle it with
     ``error.run.resolve(adopt="<batch id>")`` or ``error.run.resolve(resubmit=True)``.
@@ -307,7 +307,7 @@ class BatchJobFailedError(_CarriesRun, RuntimeError):
 
 
 class RunTimeoutError(_CarriesRun, TimeoutError):
-    """``timeout=`` seconds of waiting are over; the batch jobs go on at the gateway."""
+    """``timeout=`` expired; the batch jobs continue at the gateway."""
 
 
 class WorkersLostError(RunTimeoutError):

@@ -137,9 +137,9 @@ attribute 'years'
         MissingValueError,
         "Missing values in what the prompt prints or compares: 4 in column 'offense' (rows 12, 13, "
         "14, …). "
-        'Ways out: missing="skip" leaves these rows without an answer; test it in the template, '
-        'as {% if offense %}…{% endif %} or {{ offense | default("unknown") }}; or fill or drop '
-        "them first.",
+        'To fix it: missing="skip" leaves these rows without an answer; test for them in the '
+        'template, as in {% if offense %}…{% endif %} or {{ offense | default("unknown") }}; or '
+        "fill or drop them first.",
     ),
     "empty prompts": (
         "{{ offense or '' }}",
@@ -367,8 +367,8 @@ def test_a_refused_key_says_what_to_check(gateway: StandIn, status: int) -> None
     gateway.script.add("upload", status=status, body="json")
     assert said(AuthenticationError, ask) == (
         f"Uploading the request file: the gateway answered {status}: injected fault {status}. "
-        "Check PORTKEY_API_KEY, the provider and the bucket; jobs that were submitted go on, and "
-        "the same call picks them up."
+        "Check PORTKEY_API_KEY, the provider and the bucket; submitted jobs continue, and the same "
+        "call picks them up."
     )
 
 

@@ -249,7 +249,7 @@ def test_a_sample_without_probabilities_cannot_be_corrected() -> None:
     with pytest.raises(CodesError) as e:
         posts().drop(columns="code_pi").llm.correct("label ~ 1", truth=TRUTH)
     assert "a sample picked by hand cannot be corrected" in str(e.value)
-    assert "if it was a simple random sample say pi=n/N, here pi=400/4000" in str(e.value)
+    assert "if it was a simple random sample, pass pi=n/N, here pi=400/4000" in str(e.value)
 
 
 def test_a_sampled_row_without_a_settled_code_is_named() -> None:

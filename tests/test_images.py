@@ -249,9 +249,7 @@ def test_no_file_outside_of_images_root_is_read(tmp_path: Path) -> None:
             "~/.netrc",
             tmp_path / "not there.png",
         ):
-            with pytest.raises(
-                RequestError, match=r"Row 1, column 'photo'.*outside of images_root"
-            ):
+            with pytest.raises(RequestError, match=r"Row 1, column 'photo'.*outside images_root"):
                 messages(frame(PNG, cell))
     assert messages(frame(secret))
 
@@ -262,7 +260,7 @@ def test_images_root_holds_for_files_and_must_be_a_folder(gateway: StandIn, tmp_
     (tmp_path / "photos").mkdir()
     with (
         llm.set_options(images_root=tmp_path / "photos"),
-        pytest.raises(RequestError, match="outside of images_root"),
+        pytest.raises(RequestError, match="outside images_root"),
     ):
         llm.batch_file("in.parquet", "out.parquet", "What?", model=MODEL, images="photo")
     assert gateway.uploads == {}

@@ -286,7 +286,7 @@ def test_an_owner_record_that_says_nothing_is_not_broken(
     owner = tmp_path / "s" / "lock.owner"
     owner.write_text("")
     monkeypatch.setattr(lock_module, "PATIENCE_S", 0.2)
-    with pytest.raises(SidecarLockedError, match="If nobody works with this sidecar") as e:
+    with pytest.raises(SidecarLockedError, match="If nobody is using this sidecar") as e:
         batch(stand_in, tmp_path / "s", TEXTS[:4])
     assert str(owner) in str(e.value)
     assert owner.exists()

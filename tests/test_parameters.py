@@ -233,8 +233,8 @@ def test_thinking_is_said_in_the_models_own_terms(
         ("gemini-3-pro-preview", "medium", '"low", "high"'),
         (OLD, "low", "does not think"),
         ("gemini-2.5-flash-image", "low", "does not think"),
-        ("gemini-flash-latest", "low", "not known by its name"),
-        ("gemini-3.1-flash-image-preview", "low", "not known by its name"),
+        ("gemini-flash-latest", "low", "does not show how this model thinks"),
+        ("gemini-3.1-flash-image-preview", "low", "does not show how this model thinks"),
     ],
 )
 def test_thinking_that_a_model_has_not_is_refused_with_a_way_out(

@@ -236,7 +236,7 @@ class TableMethods(ResearchMethods[T]):
             False takes one step (plan, submit, poll once, collect answers) and returns the frame
             so far.
         timeout : float, optional
-            Seconds of waiting before `RunTimeoutError`; the batch jobs go on.
+            Seconds of waiting before `RunTimeoutError`; the batch jobs continue.
         retries : int, default 1
             Further attempts for requests that failed or got no answer.
         max_cost : float, optional
@@ -295,7 +295,7 @@ class TableMethods(ResearchMethods[T]):
         AuthenticationError, GatewayError
             The gateway refused.
         UncertainSubmissionError
-            A submission may or may not have made a job, and the job list cannot tell.
+            A submission may or may not have created a job; the job list cannot settle it.
         BatchJobFailedError
             A batch job ended without any answer.
         RunTimeoutError

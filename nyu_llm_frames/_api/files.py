@@ -70,7 +70,7 @@ def beside_output(output: Path, input_path: Path, if_exists: str) -> Path:
     """Return the sidecar of a call that gives none: beside the output.
 
     With ``if_exists="fill"`` the input is an earlier call's output, and its sidecar knows the rows
-    that are still pending. A link stands for it beside what was filled.
+    that are still pending. A link beside the filled output points to it.
     """
     earlier = with_suffix(input_path.absolute(), ".llm")
     is_there = if_exists == "fill" and is_sidecar(earlier)
@@ -117,8 +117,8 @@ def batch_file(
         one of these kinds. Files of a list are read in its order.
     output_path : str or Path
         ``.csv``, ``.tsv``, ``.jsonl`` (also ``.gz`` and ``.zst`` of these), ``.parquet``,
-        ``.feather``, ``.arrow`` or ``.xlsx``; replaced whole. All columns of the input in order,
-        then the new ones.
+        ``.feather``, ``.arrow`` or ``.xlsx``; replaced as a whole. All columns of the input in
+        order, then the new ones.
     template, model, wait, timeout, retries, max_cost, on_error, **common
         See ``df.llm.batch``; ``output=`` is the name of the new column. ``sidecar`` is
         ``<stem of the output>.llm`` beside the output by default. ``index`` in a template is the
@@ -154,9 +154,9 @@ def batch_file(
     and Excel cannot hold lists of dates, decimals or bytes: such a column is an error before
     anything is sent.
 
-    Excel files need ``pip install "nyu-llm-frames[excel]"``. A sheet is read whole, with the values
-    that Excel stored for its formulas, as ``pandas.read_excel`` reads it, except for what pandas
-    would change: numbers stored as text with leading zeros, and booleans beside empty cells; a note
+    Excel files need ``pip install "nyu-llm-frames[excel]"``. A sheet is read into memory, with the
+    values that Excel stored for its formulas, as ``pandas.read_excel`` reads it, except for what
+    pandas would change: numbers stored as text with leading zeros, and booleans beside empty cells; a note
     names such columns. In an output, text never becomes a formula, line ends in a cell are ``\\n``,
     and what does not fit is an error: more than 32,767 characters in a cell (the answers are kept,
     for an output in parquet), or, before anything is sent, more than 1,048,575 rows.

@@ -80,7 +80,7 @@ class Run(Generic[T]):
         Parameters
         ----------
         timeout : float, optional
-            Seconds to wait; the batch jobs go on after that.
+            Seconds to wait; the batch jobs continue after that.
 
         Returns
         -------
@@ -119,7 +119,7 @@ class Run(Generic[T]):
         return self._execution.cancel()
 
     def resolve(self, adopt: str | None = None, resubmit: bool = False) -> Run[T]:
-        """Settle an uncertain submission: it may or may not have made a job.
+        """Settle an uncertain submission: it may or may not have created a job.
 
         Parameters
         ----------

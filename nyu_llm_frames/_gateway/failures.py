@@ -145,8 +145,8 @@ class Translated:
             return self._wants_password(self._proxy)
         if status in (401, 403):
             return AuthenticationError(
-                f"{sentence(text)} Check PORTKEY_API_KEY, the provider and the bucket; jobs that "
-                "were submitted go on, and the same call picks them up.",
+                f"{sentence(text)} Check PORTKEY_API_KEY, the provider and the bucket; submitted "
+                "jobs continue, and the same call picks them up.",
                 status_code=status,
                 body=shown,
             )
@@ -228,7 +228,7 @@ class Translated:
             f"({error.verify_message}), so nothing was sent.{trusted} Where a network puts its own "
             "certificates in between, set SSL_CERT_FILE to a PEM file that holds them"
             + (f" ({other} is not read here: is it the one?)" if other else "")
-            + ". Jobs that were submitted go on, and the same call picks them up."
+            + ". Submitted jobs continue, and the same call picks them up."
         )
 
 

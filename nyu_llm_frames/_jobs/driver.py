@@ -105,10 +105,10 @@ class Driver(threading.local):
     def _tell_interrupted(self) -> None:
         self.ctx.report.close()
         made = any(job.step not in _jobs.UNMADE for job in self.active())
-        what = "batch jobs at the gateway go on" if made else "nothing was submitted"
+        what = "batch jobs at the gateway continue" if made else "nothing was submitted"
         self.ctx.notify(
             "interrupted",
-            f"interrupted: {what}. Make the same call again to go on from here, now or in "
+            f"interrupted: {what}. Make the same call again to resume, now or in "
             f"another kernel (sidecar {self.ctx.sidecar.path}).",
         )
 
@@ -391,7 +391,7 @@ class Driver(threading.local):
 
 
 def _others_go_on(job: Job, e: LLMFramesError) -> bool:
-    """Whether other jobs go on after this error of one; otherwise the call ends."""
+    """Whether other jobs continue after this error of one; otherwise the call ends."""
     if isinstance(e, AuthenticationError) or not isinstance(e, GatewayError):
         return False
     return isinstance(e, GatewayUnavailableError) or job.action in ("poll", "harvest")

@@ -131,7 +131,7 @@ class StoredRun(StoredAnswers):
     Attributes
     ----------
     trouble : str
-        Why the last step without waiting did not go on: the gateway was not reached. Else "".
+        Why the last step without waiting got no further: the gateway was not reached. Else "".
 
     Raises
     ------
@@ -182,7 +182,7 @@ class StoredRun(StoredAnswers):
         Parameters
         ----------
         timeout : float, optional
-            Seconds; `RunTimeoutError` after that, and the jobs go on.
+            Seconds; `RunTimeoutError` after that, and the jobs continue.
         """
         deadline = None if timeout is None else self.clock.monotonic() + timeout
         every = self._active(also_over=self.retries > 0)
@@ -211,7 +211,7 @@ class StoredRun(StoredAnswers):
         return [batch_id for execution in self._active() for batch_id in execution.cancel()]
 
     def resolve(self, adopt: str | None = None, resubmit: bool = False) -> None:
-        """Settle an uncertain submission: it may or may not have made a job."""
+        """Settle an uncertain submission: it may or may not have created a job."""
         uncertain = [job for job in self.jobs() if job.step == "creating"]
         if not uncertain:
             raise ConfigurationError(f"No submission of {self.sidecar.path} is uncertain.")

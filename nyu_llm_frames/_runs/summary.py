@@ -28,7 +28,7 @@ _ADVICE: Mapping[str, str] = {
         "only these rows, for the same columns"
     ),
     "invalid": (
-        "invalid answers do not fit the schema: loosen it or say more in the template, with "
+        "invalid answers do not fit the schema: loosen it or clarify the template, with "
         'if_exists="fill" for only these rows'
     ),
     "blocked": "blocked rows: the provider refuses their content; see run.failures()",

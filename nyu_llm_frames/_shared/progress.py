@@ -31,7 +31,7 @@ MOVING: frozenset[Phase] = frozenset({"waiting", "asking"})
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where a run stands.
+    """The progress of a run.
 
     Attributes
     ----------
@@ -46,7 +46,7 @@ class Progress:
     jobs : mapping of str to int
         Batch jobs under way per state as shown, such as ``queued`` or ``running``.
     elapsed_s : float
-        Seconds since the oldest batch job under way was submitted; a later call goes on counting.
+        Seconds since the oldest batch job under way was submitted; a later call continues counting.
     waited_s : float
         Seconds since the call began to wait.
     next_poll_s : float or None

@@ -16,7 +16,7 @@ from typing import Any
 from nyu_llm_frames._shared.cards import CARD_STYLE
 from nyu_llm_frames._shared.progress import MOVING, Progress, View, duration, logger
 
-HINT = "waiting; Ctrl-C is safe: batch jobs go on, and the same call picks them up"
+HINT = "waiting; Ctrl-C is safe: batch jobs continue, and the same call resumes"
 TICK_S = 1.0
 
 

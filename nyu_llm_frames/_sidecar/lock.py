@@ -292,11 +292,11 @@ class SidecarLock:
         text = f"{self._folder}: the sidecar is locked by {holder}."
         remedy = f"nyu-llm-frames unlock {self._folder} (it removes {self._owner})."
         if not holder.host:
-            text += f" The holder is unknown. If nobody works with this sidecar: {remedy}"
+            text += f" The holder is unknown. If nobody is using this sidecar: {remedy}"
         elif not holder.is_here(self._me()):
             text += (
-                f" That is another machine. If process {holder.pid} on {printable(holder.host)} "
-                f"has surely ended: {remedy}"
+                f" That is another machine. If you are sure that process {holder.pid} on "
+                f"{printable(holder.host)} has ended: {remedy}"
             )
         return SidecarLockedError(
             text, path=str(self._folder), host=holder.host, pid=holder.pid, since=holder.since

@@ -156,14 +156,14 @@ def missing_value_error(
     if has_object:
         return MissingValueError(
             f"Missing values in columns of a jinja2.Template: {places} (rows {shown}). Its text "
-            "is not kept, so their use is unknown. Ways out: pass its text as the template, in "
-            f"which {tests} say what to do, and {skip}; or fill or drop them first.",
+            "is not kept, so their use is unknown. To fix it, pass its text as the template, in "
+            f"which {tests} handle them, and {skip}; or fill or drop them first.",
             columns=counts,
             rows=rows[:3],
         )
     return MissingValueError(
-        f"Missing values in what the prompt prints or compares: {places} (rows {shown}). Ways out: "
-        f"{skip}; test it in the template, as {tests}; or fill or drop them first.",
+        f"Missing values in what the prompt prints or compares: {places} (rows {shown}). To fix "
+        f"it: {skip}; test for them in the template, as in {tests}; or fill or drop them first.",
         columns=counts,
         rows=rows[:3],
     )

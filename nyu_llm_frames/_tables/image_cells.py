@@ -153,7 +153,7 @@ def _allowed(path: Path, root: PurePath | None) -> Path:
     found = full.resolve()
     if not found.is_relative_to(folder):
         raise RequestError(
-            f"the file {str(path)!r} lies outside of images_root={str(root)!r}, so it is not read."
+            f"the file {str(path)!r} is outside images_root={str(root)!r}, so it is not read."
         )
     return found
 

@@ -24,16 +24,16 @@ INTERRUPTED = 130
 
 MEANING: dict[int, str] = {
     OK: "done; every row has a good answer",
-    ERROR: "an error that none of the others names; the message says what to do",
+    ERROR: "any other error; the message says what to do",
     USAGE: "the call is invalid: options, template, columns, schema, missing settings",
     NO_GOOD_ANSWER: "done, but some rows have no good answer; the reasons are in the output",
-    PENDING: "not over yet: batch jobs go on, and the same command picks them up",
-    UNCERTAIN: "a submission may or may not have made a job; settle it with `resolve`",
+    PENDING: "not over yet: batch jobs continue, and the same command resumes",
+    UNCERTAIN: "a submission may or may not have created a job; settle it with `resolve`",
     JOB_FAILED: "a batch job ended without a single answer; the next call submits its rows again",
     TOO_EXPENSIVE: "above --max-cost, no price is known, or the gateway's budget is used up",
     NOT_ALLOWED: "the gateway refused the key (401, 403)",
     TRY_LATER: "a step did not reach the gateway, or the sidecar is locked; try again later",
-    INTERRUPTED: "interrupted; batch jobs go on",
+    INTERRUPTED: "interrupted; batch jobs continue",
 }
 
 # The first match counts.

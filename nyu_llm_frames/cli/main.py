@@ -65,7 +65,7 @@ class _Group(click.Group):
                 )
             ctx.exit(exits.of_error(error))
         except KeyboardInterrupt:
-            show.note("Interrupted. What was submitted goes on; the same command picks it up.")
+            show.note("Interrupted. What was submitted continues; the same command picks it up.")
             ctx.exit(exits.INTERRUPTED)
         finally:
             report.close()

@@ -37,7 +37,7 @@ from nyu_llm_frames.cli import command_options as options
 def serve(api_key_env: str | None, **given: Any) -> None:
     """Run the embedded gateway in the foreground: a small real model, no key, this machine only.
 
-    Prints the address and the key; Ctrl-C ends it, and unfinished jobs go on at the next start.
+    Prints the address and the key; Ctrl-C ends it, and unfinished jobs continue at the next start.
     """
     from nyu_llm_frames.local.process import serve as run
     from nyu_llm_frames.local.spec import Key

@@ -218,8 +218,8 @@ def _cures(kinds: Sequence[Any], sidecar: Path) -> list[str]:
         )
     if "invalid" in statuses:
         lines.append(
-            "invalid: loosen the schema or say more in the template, with --if-exists fill for "
-            "these rows alone"
+            "invalid: loosen the schema or clarify the template, with --if-exists fill for only "
+            "these rows"
         )
     return [*lines, "--all lists every request; the rows are in the output, beside its _error"]
 

@@ -62,7 +62,7 @@ starts those again that it preempted. ``coordinator.sbatch``::
     #!/bin/bash
     #SBATCH --account=YOUR_ACCOUNT
     #SBATCH --time=4-00:00:00 --cpus-per-task=2 --mem=8G
-    #SBATCH --requeue                # preempted: it begins again, and the same call goes on
+    #SBATCH --requeue                # preempted: it starts again, and the same call resumes
     #SBATCH --open-mode=append
     python offenses.py
 
@@ -77,7 +77,7 @@ starts those again that it preempted. ``coordinator.sbatch``::
     import nyu_llm_frames.dask
 
     if __name__ == "__main__":
-        key = Path.home() / ".portkey_key"  # not exported: sbatch would hand it on to the workers
+        key = Path.home() / ".portkey_key"  # not exported: sbatch would pass it on to the workers
         gateway = llm.Gateway(api_key=key.read_text().strip(), bucket="your-bucket")
         cluster = SLURMCluster(account="YOUR_ACCOUNT", cores=4, processes=4, memory="16GB",
                                walltime="04:00:00", job_extra_directives=["--requeue"],
@@ -96,12 +96,12 @@ starts those again that it preempted. ``coordinator.sbatch``::
         run.result().to_parquet("/scratch/you/answers/")
 
 One coordinator at a time for one sidecar. Workers get the compiled prompt and the name of the
-provider, never the key. Compute nodes need no way to the internet; the coordinator's does.
-``cluster.adapt`` is not for this: dask-jobqueue 0.9 cancels waiting jobs of several processes again
+provider, never the key. Compute nodes need no internet access; the coordinator's does.
+Do not use ``cluster.adapt``: dask-jobqueue 0.9 cancels waiting jobs of several processes again
 and again (its issue 498), and does not replace jobs that ended (its issue 611).
 
-This recipe is a test: with dask-jobqueue itself, real workers, and preempted ones; but Slurm's
-commands are played on one machine there, so nothing of this has met a real scheduler.
+This recipe is tested with dask-jobqueue itself and real workers, also preempted ones. But the
+tests imitate Slurm's commands on one machine: it has not run under a real scheduler yet.
 """
 
 from nyu_llm_frames.errors import ConfigurationError

@@ -123,8 +123,8 @@ class Cluster:
             elif gone_at is None:
                 gone_at = now
                 self._tell(
-                    "no Dask worker is there; waiting for one "
-                    f"for {duration(self._patience_s)} at most"
+                    "there is no Dask worker; waiting for one "
+                    f"for at most {duration(self._patience_s)}"
                 )
             if gone_at is not None and now - gone_at >= self._patience_s:
                 raise self._lost(f"No Dask worker for {duration(self._patience_s)}")
@@ -138,8 +138,8 @@ class Cluster:
     @staticmethod
     def _lost(what: str) -> WorkersLostError:
         return WorkersLostError(
-            f"{what}. Nothing was lost: what was recorded is in the sidecar, and batch jobs that "
-            "were submitted go on. Start workers and make the same call again."
+            f"{what}. Nothing was lost: what was recorded is in the sidecar, and "
+            "submitted jobs continue. Start workers and make the same call again."
         )
 
     def _result(self, number: int, future: Any) -> Any:

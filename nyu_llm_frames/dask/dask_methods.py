@@ -186,7 +186,7 @@ class DaskMethods:
             the row's label in its partition.
         timeout : float, optional
             Seconds of waiting for batch jobs before `RunTimeoutError`; also how long there may be
-            no worker before `WorkersLostError` (ten minutes by default). The jobs go on.
+            no worker before `WorkersLostError` (ten minutes by default). The jobs continue.
 
         Returns
         -------

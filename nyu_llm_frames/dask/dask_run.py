@@ -177,7 +177,7 @@ class DaskCall:
         return self._with_warnings(ended, on_error)
 
     def result(self, *, failures: bool = False) -> Any:
-        """Return the lazy frame of what is there now; asks nobody."""
+        """Return the lazy frame with the answers so far; nothing is sent."""
         return self._lazy(self.now().stored, failures=failures)
 
     def now(self) -> EndedCall:

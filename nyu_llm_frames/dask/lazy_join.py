@@ -135,8 +135,8 @@ def _refuse_others(best: Best, jobs: Sequence[tuple[Job, Ints]], table: Table, c
     raise PartitionChangedError(
         f"{len(others):,} of {len(codes):,} rows of a partition have changed since the call was "
         f"made, first row {row!r}: they were never sent, and have no answers. A frame whose rows "
-        "differ from run to run (random numbers, a file that is written to, the current time) needs "
-        "ddf.persist(), or to be written and read again, before ddf.llm.batch.",
+        "differ from run to run (random numbers, a file that is written to, the current time) "
+        "needs ddf.persist(), or to be written and read again, before ddf.llm.batch.",
         count=len(others),
         rows=len(codes),
         row=row,

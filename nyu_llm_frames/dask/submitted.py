@@ -44,7 +44,7 @@ class DaskRun:
         return self
 
     def wait(self, timeout: float | None = None) -> DaskRun:
-        """Wait until every batch job is over; `timeout` in seconds, the jobs go on after that."""
+        """Wait until every batch job is over; after `timeout` seconds the jobs continue."""
         self._stored.wait(timeout)
         return self
 
@@ -58,7 +58,7 @@ class DaskRun:
         return self._stored.cancel()
 
     def resolve(self, adopt: str | None = None, resubmit: bool = False) -> DaskRun:
-        """Settle a submit of which nobody knows whether it made a job."""
+        """Settle an uncertain submission: it may or may not have created a job."""
         self._stored.resolve(adopt, resubmit)
         return self
 
@@ -69,7 +69,7 @@ class DaskRun:
         return jobs_frame(self._stored.jobs())
 
     def result(self) -> Any:
-        """Return the lazy frame with what is there now; nothing is asked of the gateway."""
+        """Return the lazy frame with the answers so far; nothing is sent to the gateway."""
         return self._call.result()
 
     def failures(self) -> Any:

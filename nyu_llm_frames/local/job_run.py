@@ -184,4 +184,4 @@ def _greet(spec: EngineSpec, folder: Path, host: str, port: int, key: str, *, sh
     print('  gateway="local" (--gateway local) with the options of this server.')
     if host not in LOOPBACK:
         print("Other computers can reach this server; anyone with the key can use it.")
-    print("Ctrl-C ends it; unfinished jobs go on at the next start.", flush=True)
+    print("Ctrl-C ends it; unfinished jobs continue at the next start.", flush=True)

@@ -267,7 +267,7 @@ def _sample(
         n, rows = int(coded.sum()), len(frame)
         raise CodesError(
             f"The codes in {codes} have no probability pi and no design: a sample picked by hand "
-            "cannot be corrected; if it was a simple random sample say "
+            "cannot be corrected; if it was a simple random sample, pass "
             f"pi=n/N, here pi={n}/{rows}."
         )
     open_ = drawn & ~coded

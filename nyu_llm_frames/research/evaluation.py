@@ -244,6 +244,6 @@ def _no_codes(codes: Column, use: str) -> str:
     if found and use == "test":
         return (
             f"No test code in {codes.name!r}: its {count(found, 'code')} are for developing the "
-            "prompt, which would flatter it. Draw test codes, or say use='all'."
+            "prompt, which would flatter it. Draw test codes, or pass use='all'."
         )
     return f"No row has a hand code in {codes.name!r}: there is nothing to compare with."

@@ -98,7 +98,7 @@ def timed_out(active: Sequence[Job], trouble: GatewayUnavailableError | None) ->
     states = ", ".join(f"{j.batch_id or j.name}: {state_word(j)}" for j in active)
     why = f" Trouble: {sentence(str(trouble))}" if trouble is not None else ""
     unmade = all(job.step in UNMADE for job in active)
-    what = "and nothing was submitted yet" if unmade else "while batch jobs go on"
+    what = "and nothing was submitted yet" if unmade else "while batch jobs continue"
     return RunTimeoutError(
         f"The timeout expired {what} ({states}).{why} Nothing is lost: the same call resumes at no "
         "extra cost."

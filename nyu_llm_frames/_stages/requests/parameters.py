@@ -53,8 +53,8 @@ _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # Keywords that the gateway resolves or removes before the importer sees a schema.
 _RESOLVED = frozenset({"$schema", "$defs", "$ref", "additionalProperties", "additional_properties"})
 _SEVERAL_ANSWERS = (
-    "One request gives one answer: for several, repeat the rows and say in the prompt which "
-    "repetition it is."
+    "One request gives one answer: for several, repeat the rows and number the repetitions in "
+    "the prompt."
 )
 _NO_PENALTY = "Leave it out; the model repeats less at a higher temperature."
 _NOT_SENT = "Leave it out; keep such notes in columns, which stay beside the answers."
@@ -202,7 +202,7 @@ def _refuse_twice(
             raise ConfigurationError(f"{key} is given twice, as an argument and in params.")
     if has_schema and "response_format" in extra:
         raise ConfigurationError(
-            "schema= and params['response_format'] both say what the answer looks like. Keep one."
+            "schema= and params['response_format'] both describe the answer. Keep one."
         )
     limits = [k for k in LIMITS if k in fields or k in extra]
     if len(limits) == 2:
@@ -215,7 +215,7 @@ def _refuse_twice(
     for key in THINKING_FIELDS:
         if key in extra:
             raise RequestError(
-                f"thinking= and params[{key!r}] conflict: both say how much the model thinks. "
+                f"thinking= and params[{key!r}] conflict: both set how much the model thinks. "
                 "Keep thinking=."
             )
     for key in LIMITS:
@@ -277,18 +277,18 @@ def _walk(value: Any, path: str, depth: int, *, schema: bool) -> None:
     kept = {k: v for k, v in value.items() if not (schema and k in _RESOLVED)}
     if not kept and "$ref" not in value:
         raise RequestError(
-            f"{path} is an empty object, at which the import of the whole job fails. Leave it out, "
-            "or give it a field."
+            f"{path} is an empty object, which makes the import of the whole job fail. Leave it "
+            "out, or give it a field."
         )
     if depth > MAX_DEPTH:
         raise RequestError(
-            f"{path} is nested deeper than {MAX_DEPTH} levels, at which the import of the whole "
-            "job fails. Make it flatter."
+            f"{path} is nested deeper than {MAX_DEPTH} levels, which makes the import of the "
+            "whole job fail. Make it flatter."
         )
     for key, inner in kept.items():
         if not _KEY.fullmatch(key):
             raise RequestError(
-                f"{path} has the key {key!r}; the import of the whole job fails at names with "
-                "other characters than A-Z, a-z, 0-9 and _, or with a digit first. Rename it."
+                f"{path} has the key {key!r}; the import of the whole job fails if a name has "
+                "characters other than A-Z, a-z, 0-9 and _, or begins with a digit. Rename it."
             )
         _walk(inner, f"{path}.{key}", depth + 1, schema=schema)

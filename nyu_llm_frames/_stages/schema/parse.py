@@ -163,7 +163,7 @@ class _Parser:
         if not types:
             raise wrong(
                 path,
-                "any value is allowed, and Gemini needs a type; say which, for instance str, "
+                "any value is allowed, and Gemini needs a type; give one, for example str, "
                 "list[str] or a separate model",
             )
         match types[0]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -102,6 +103,16 @@ def clock() -> Iterator[FakeClock]:
     fake = FakeClock()
     with use_clock(fake):
         yield fake
+
+
+@pytest.fixture
+def new_york() -> Iterator[None]:
+    """This machine's zone is New York's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TZ", "EST5EDT,M3.2.0,M11.1.0")
+        time.tzset()
+        yield
+    time.tzset()
 
 
 @pytest.fixture

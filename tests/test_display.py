@@ -71,14 +71,15 @@ def summary(**changes: Any) -> Summary:
 
 
 # --- text -----------------------------------------------------------------------------------
+@pytest.mark.usefixtures("new_york")
 def test_a_finished_run_reads_as_text() -> None:
     assert run_text(summary()) == (
         "Run 20260301-090000-1: finished with failures\n"
         "  rows         200: 190 ok, 2 blocked, 8 failed\n"
         "  model        gemini-3-flash-preview\n"
         "  cost so far  $0.75\n"
-        "  submitted    2026-03-01 09:00 UTC\n"
-        "  ended        2026-03-01 12:05 UTC\n"
+        "  submitted    2026-03-01 04:00 EST\n"
+        "  ended        2026-03-01 07:05 EST\n"
         "  took         3 h 05 min\n"
         "  sidecar      /data/llm_sidecar\n"
         "  failed       8 (row 17: 503 UNAVAILABLE: try later)\n"

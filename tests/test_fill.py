@@ -347,5 +347,5 @@ def test_warnings_cards_and_errors_name_fill_where_it_cures(gateway: StandIn) ->
     run = frame().llm.submit(QUESTION, model=MODEL)
     assert 'a larger max_tokens= and if_exists="fill"' in repr(run)
     assert "fill" in run._repr_html_()
-    with pytest.raises(llm.errors.ColumnExistsError, match='if_exists="fill" asks only the rows'):
+    with pytest.raises(llm.errors.ColumnExistsError, match=r'if_exists="fill" \(sends only rows'):
         batch(old)

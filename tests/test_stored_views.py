@@ -108,11 +108,12 @@ def test_the_command_that_failures_name_fills_the_table(run: Run, stand_in: Stan
 
 
 # --- status -------------------------------------------------------------------------------------
+@pytest.mark.usefixtures("new_york")
 def test_status_has_six_columns_in_local_time(run: Run, stand_in: StandIn) -> None:
     spoilt(run, stand_in)
     lines = run("status", "out.llm", code=exits.NO_GOOD_ANSWER).stdout.splitlines()
-    assert re.split(r"\s{2,}", lines[1]) == [
-        "batch job", "state", "model", "answers", "submitted", "error"
+    assert re.split(r"\s{2,}", lines[1].replace("EDT", "EST")) == [
+        "batch job", "state", "model", "answers", "submitted EST", "error"
     ]  # fmt: skip
     job, found = stand_in.jobs[0], llm.open_sidecar("out.llm").jobs().iloc[0]
     assert lines[2].startswith(f"{job.id}  completed  ")
@@ -193,6 +194,22 @@ def test_the_page_is_one_file_with_card_plot_and_failures(
     assert stand_in.jobs[0].id in page.text
     assert stand_in.api_key not in text
     assert "currentColor" in text  # readable in light and dark
+
+
+@pytest.mark.usefixtures("new_york")
+def test_the_page_has_one_kind_of_time_and_names_the_cures(run: Run, stand_in: StandIn) -> None:
+    pytest.importorskip("matplotlib")
+    spoilt(run, stand_in)
+    run("status", "out.llm", "--html", "page.html", code=exits.NO_GOOD_ANSWER)
+    page = _Page()
+    page.feed(Path("page.html").read_text(encoding="utf-8"))
+    # The card (submitted, ended), the table of batch jobs, the foot; and the plot's title.
+    assert len(re.findall(r"\d\d-\d\d \d\d:\d\d E[SD]T", page.text)) == 4
+    assert re.search(r"over time \(E[SD]T\)", page.text)
+    assert "UTC" not in page.text
+    assert "nyu-llm-frames retry" in page.text
+    assert "--if-exists fill --max-tokens" in page.text
+    assert "refused: another prompt" in page.text
 
 
 def test_a_page_needs_no_matplotlib(

@@ -11,7 +11,7 @@ from html import escape
 from nyu_llm_frames._runs.summary import Summary
 from nyu_llm_frames._shared.cards import CARD_STYLE, facts_table
 from nyu_llm_frames._shared.progress import duration
-from nyu_llm_frames._shared.wording import count, dollars, printable
+from nyu_llm_frames._shared.wording import count, dollars, local_time, printable
 
 _REASON = 200
 
@@ -27,7 +27,7 @@ def _facts(summary: Summary) -> list[tuple[str, str]]:
     facts = [("model", summary.models), ("cost so far", cost)]
     times = summary.times()
     for name, at in times:
-        facts.append((name, f"{at:%Y-%m-%d %H:%M} UTC"))
+        facts.append((name, local_time(at)))
     if summary.active and times:
         facts.append(("waiting for", duration((summary.at - times[0][1]).total_seconds())))
     if len(times) == 2:

@@ -156,10 +156,11 @@ def batch_file(
 
     Excel files need ``pip install "nyu-llm-frames[excel]"``. A sheet is read into memory, with the
     values that Excel stored for its formulas, as ``pandas.read_excel`` reads it, except for what
-    pandas would change: numbers stored as text with leading zeros, and booleans beside empty cells; a note
-    names such columns. In an output, text never becomes a formula, line ends in a cell are ``\\n``,
-    and what does not fit is an error: more than 32,767 characters in a cell (the answers are kept,
-    for an output in parquet), or, before anything is sent, more than 1,048,575 rows.
+    pandas would change: numbers stored as text with leading zeros, and booleans beside empty cells;
+    a note names such columns. In an output, text never becomes a formula, line ends in a cell are
+    ``\\n``, and what does not fit is an error: more than 32,767 characters in a cell (the
+    answers are kept, for an output in parquet), or, before anything is sent, more than 1,048,575
+    rows.
 
     Examples
     --------

@@ -60,8 +60,9 @@ def _jobs(ax: Any, summary: Summary) -> None:
     """A line per batch job, from its submission to its end or to now."""
     import matplotlib.dates as dates
 
-    ax.set_title("Batch jobs over time (UTC)", fontsize=10)
     made = [job for job in summary.jobs if job.submitted_at is not None]
+    zone = summary.at.astimezone().tzinfo
+    ax.set_title(f"Batch jobs over time ({summary.at.astimezone():%Z})", fontsize=10)
     shown = made[-_SHOWN_JOBS:]
     for row, job in enumerate(shown):
         start = dates.date2num(job.submitted_at)
@@ -78,9 +79,9 @@ def _jobs(ax: Any, summary: Summary) -> None:
     ax.set_yticks([])
     ax.set_ylim(max(len(shown), _FEWEST) - 0.4, -0.6)
     ax.set_ylabel("job" if len(made) == len(shown) else f"the last {len(shown)} jobs", fontsize=8)
-    locator = dates.AutoDateLocator(maxticks=5)
+    locator = dates.AutoDateLocator(maxticks=5, tz=zone)
     ax.xaxis.set_major_locator(locator)
-    ax.xaxis.set_major_formatter(dates.ConciseDateFormatter(locator))
+    ax.xaxis.set_major_formatter(dates.ConciseDateFormatter(locator, tz=zone))
     low, high = ax.get_xlim()
     room = max(high - low, 1 / 86_400)  # days: at least a second, or no ticks are found
     ax.set_xlim(low, low + 1.6 * room)  # room for the labels behind the bars

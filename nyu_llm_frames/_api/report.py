@@ -13,11 +13,11 @@ from html import escape
 
 import nyu_llm_frames._api.plot as _plot
 from nyu_llm_frames._api.display import run_html
-from nyu_llm_frames._runs.stored_summary import FailureKind
+from nyu_llm_frames._runs.stored_summary import FailureKind, cures
 from nyu_llm_frames._runs.summary import Summary
 from nyu_llm_frames._shared.cards import CARD_STYLE
 from nyu_llm_frames._shared.pictures import INK
-from nyu_llm_frames._shared.wording import printable
+from nyu_llm_frames._shared.wording import local_time, printable
 from nyu_llm_frames._stages.batches.job import Job
 from nyu_llm_frames._stages.batches.polling import state_word
 from nyu_llm_frames.errors import ConfigurationError
@@ -65,11 +65,11 @@ def page(
         if drawing:
             parts.append(f'<div class="nlf"><div class="wide">{drawing}</div></div>')
         if kinds:
-            parts.append(_failures(kinds))
+            parts.append(_failures(kinds, summary.sidecar))
         if summary.jobs:
             parts.append(_jobs(summary.jobs))
-    at = sections[0][0].at.astimezone()
-    parts.append(f"<footer>{at:%Y-%m-%d %H:%M %Z}, nyu-llm-frames {escape(version)}</footer>")
+    at = local_time(sections[0][0].at)
+    parts.append(f"<footer>{escape(at)}, nyu-llm-frames {escape(version)}</footer>")
     body = "\n".join(parts)
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -99,12 +99,15 @@ def plot_svg(summary: Summary) -> str:
     return text.replace(INK, "currentColor")
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]], title: str) -> str:
+def _table(
+    header: Sequence[str], rows: Sequence[Sequence[str]], title: str, below: Sequence[str] = ()
+) -> str:
     head = "".join(f"<th>{escape(name)}</th>" for name in header)
     body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows)
+    lines = "".join(f"<li>{escape(printable(line))}</li>" for line in below)
     return (
         f'<div class="nlf"><h4>{escape(title)}</h4><div class="wide"><table class="all">'
-        f"<tr>{head}</tr>{body}</table></div></div>"
+        f"<tr>{head}</tr>{body}</table></div>{lines and f'<ul>{lines}</ul>'}</div>"
     )
 
 
@@ -113,19 +116,24 @@ def _cell(text: str) -> str:
     return f"<td{kind}>{escape(printable(text))}</td>"
 
 
-def _failures(kinds: Sequence[FailureKind]) -> str:
+def _failures(kinds: Sequence[FailureKind], sidecar: str) -> str:
     rows = [
         [f"{kind.requests:,}", kind.status, kind.error, kind.prompt or "(prompts are not kept)"]
         for kind in kinds
     ]
-    return _table(["requests", "status", "reason", "such as"], rows, "Without a good answer")
+    return _table(
+        ["requests", "status", "reason", "example"],
+        rows,
+        "Without a good answer",
+        cures(kinds, sidecar),
+    )
 
 
 def _jobs(jobs: Sequence[Job]) -> str:
     rows = []
     for job in jobs:
         at = job.submitted_at
-        submitted = "" if at is None else f"{at.astimezone():%Y-%m-%d %H:%M}"
+        submitted = "" if at is None else local_time(at)
         state = job.outcome or state_word(job)
         answers = f"{job.answers or 0:,} of {job.requests:,}"
         rows.append([job.batch_id or "not submitted", state, answers, submitted])

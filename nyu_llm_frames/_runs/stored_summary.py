@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +19,7 @@ from nyu_llm_frames._runs.estimating import PRICED_BY, answer_costs
 from nyu_llm_frames._runs.stored_answers import StoredAnswers
 from nyu_llm_frames._runs.summary import Summary, summarize
 from nyu_llm_frames._sidecar.stored import StoredRequests
-from nyu_llm_frames._stages.answers.answer import NO_FAILURE, TOKENS
+from nyu_llm_frames._stages.answers.answer import NO_FAILURE, RETRYABLE, TOKENS
 from nyu_llm_frames._tables.columns import shown_error
 
 _EXCERPT = 200
@@ -72,6 +73,29 @@ def failure_kinds(stored: StoredAnswers) -> list[FailureKind]:
                 stored.sidecar, jobs, among=pa.array([kind.custom_id for kind in new])
             ))  # fmt: skip
     return sorted(kinds.values(), key=lambda kind: -kind.requests)
+
+
+def cures(kinds: Sequence[FailureKind], sidecar: str) -> list[str]:
+    """Return what may fix these failures, in the words of the command line."""
+    statuses = {kind.status for kind in kinds}
+    lines = []
+    if again := statuses & RETRYABLE:
+        words = ", ".join(sorted(again))
+        lines.append(f"{words}: one more attempt may help: nyu-llm-frames retry {sidecar}")
+    if "truncated" in statuses:
+        lines.append(
+            "truncated: batch OUTPUT --out FILLED --if-exists fill --max-tokens MORE sends only "
+            'these rows; in Python if_exists="fill", max_tokens=...'
+        )
+    if "invalid" in statuses:
+        lines.append(
+            "invalid: loosen the schema or clarify the template, with --if-exists fill for only "
+            "these rows"
+        )
+    if refused := statuses & {"blocked", "refused"}:
+        words = ", ".join(sorted(refused))
+        lines.append(f"{words}: another prompt, or leave these rows out; the same one fails again")
+    return lines
 
 
 def _add_prompts(stored: StoredAnswers, kinds: list[FailureKind], requests: StoredRequests) -> None:

@@ -1,11 +1,12 @@
-"""Wording of counts, amounts and sentences.
+"""Wording of counts, amounts, times and sentences.
 
-Comes in: counts and texts, untrusted ones too. Goes out: text as people write it.
+Comes in: counts, times and texts, untrusted ones too. Goes out: text as people write it.
 """
 
 from __future__ import annotations
 
 import math
+from datetime import datetime
 
 
 def count(n: int, noun: str) -> str:
@@ -21,6 +22,11 @@ def dollars(amount: float) -> str:
         return f"${amount:,.2f}"
     digits = min(8, 1 - math.floor(math.log10(amount)))
     return f"${amount:.{digits}f}"
+
+
+def local_time(at: datetime) -> str:
+    """Write a time in this machine's zone, with the zone's name: ``2026-03-01 04:00 EST``."""
+    return f"{at.astimezone():%Y-%m-%d %H:%M %Z}"
 
 
 def printable(text: str) -> str:

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from nyu_llm_frames._runs.stored_answers import StoredAnswers, Totals
 
 
+_REST = "--all lists every request; the rows are in the output, beside its _error"
+
+
 def totals_record(totals: Totals) -> dict[str, Any]:
     """Return totals for JSON."""
     return {"counts": totals.counts, "usage": totals.usage, "cost_usd": totals.cost}
@@ -128,6 +131,7 @@ def _jobs(stored: StoredAnswers) -> pd.DataFrame:
     from nyu_llm_frames._stages.batches.polling import state_word
 
     who = [stored.sidecar.who_ran(job.run) for job in stored.jobs()]
+    submitted = f"submitted {stored.clock.now().astimezone():%Z}"
     rows = []
     for job in stored.jobs():
         at = job.submitted_at
@@ -137,7 +141,7 @@ def _jobs(stored: StoredAnswers) -> pd.DataFrame:
                 "state": job.outcome or state_word(job),
                 "model": job.model,
                 "answers": f"{job.answers or 0:,}/{job.requests:,}",
-                "submitted": "" if at is None else f"{at.astimezone():%b %d %H:%M}",
+                submitted: "" if at is None else f"{at.astimezone():%b %d %H:%M}",
                 "error": job.error or "",
             }
         )
@@ -173,7 +177,7 @@ def failures(sidecar: Path, run: str | None, all_: bool, prompts: bool, json_: b
     The exit code is 3 if there are any.
     """
     from nyu_llm_frames._runs.stored_answers import StoredAnswers
-    from nyu_llm_frames._runs.stored_summary import failure_kinds
+    from nyu_llm_frames._runs.stored_summary import cures, failure_kinds
 
     stored = StoredAnswers(sidecar, run=run)
     none = "no failures so far, and batch jobs are not over" if stored.pending else "no failures"
@@ -192,7 +196,7 @@ def failures(sidecar: Path, run: str | None, all_: bool, prompts: bool, json_: b
         else:
             for kind in kinds:
                 _print_kind(kind, prompts)
-            click.echo("\n".join(_cures(kinds, sidecar)) if kinds else none)
+            click.echo("\n".join([*cures(kinds, str(sidecar)), _REST]) if kinds else none)
     if some:
         raise click.exceptions.Exit(exits.NO_GOOD_ANSWER)
 
@@ -201,27 +205,6 @@ def _print_kind(kind: Any, prompts: bool) -> None:
     click.echo(f"{kind.requests:,} {show.colored(kind.status)}: {printable(kind.error)}")
     text = kind.body if prompts else kind.prompt
     click.echo(f"    {kind.custom_id}  {printable(text or '(prompts are not kept)')}\n")
-
-
-def _cures(kinds: Sequence[Any], sidecar: Path) -> list[str]:
-    from nyu_llm_frames._stages.answers.answer import RETRYABLE
-
-    statuses = {kind.status for kind in kinds}
-    lines = []
-    if statuses & RETRYABLE:
-        words = ", ".join(sorted(statuses & RETRYABLE))
-        lines.append(f"{words}: one more attempt may help: nyu-llm-frames retry {sidecar}")
-    if "truncated" in statuses:
-        lines.append(
-            "truncated: batch OUTPUT --out FILLED --if-exists fill --max-tokens MORE sends only "
-            'these rows; in Python if_exists="fill", max_tokens=...'
-        )
-    if "invalid" in statuses:
-        lines.append(
-            "invalid: loosen the schema or clarify the template, with --if-exists fill for only "
-            "these rows"
-        )
-    return [*lines, "--all lists every request; the rows are in the output, beside its _error"]
 
 
 COMMANDS = (status, failures)

@@ -57,7 +57,7 @@ class _Group(click.Group):
                     warnings.simplefilter("always", kind)
                 return super().invoke(ctx)
         except LLMFramesError as error:
-            show.note(click.style("Error: ", fg="red", bold=True) + str(error))
+            show.note(click.style("Error: ", fg="red", bold=True) + show.in_options(str(error)))
             if isinstance(error, UncertainSubmissionError):
                 show.note(
                     "On the command line: nyu-llm-frames resolve SIDECAR --adopt BATCH_ID, or "
@@ -72,7 +72,7 @@ class _Group(click.Group):
 
 
 def _warn(message: Warning | str, *args: Any, **more: Any) -> None:
-    show.note(click.style("Warning: ", fg="yellow", bold=True) + str(message))
+    show.note(click.style("Warning: ", fg="yellow", bold=True) + show.in_options(str(message)))
 
 
 @click.group(

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -31,6 +33,20 @@ COLORS = {
 }
 _CELL, _NARROWEST = 60, 8
 
+OPTIONS = (
+    "system", "schema", "images", "output", "prefix", "if_exists", "missing", "max_tokens",
+    "temperature", "top_p", "seed", "stop", "thinking", "sidecar", "timeout", "retries",
+    "max_cost", "base_url", "provider", "bucket", "sep", "sheet",
+)  # fmt: skip
+"""Arguments that are options of `batch` under the same name."""
+# An argument in a sentence: after a blank or a parenthesis, with a simple value or none.
+_ARGUMENT = re.compile(
+    rf"""(?<![^\s(])({"|".join(OPTIONS)})="""
+    r"""("[^"\s\\]*"|'[^'\s\\]*'|\$?\d(?:[\d.,]*\d)?)?(?=[.,:;)]?(?:\s|$))"""
+)
+# Python stays Python: a call with its arguments. Text of a user does, too: the lines of a template.
+_CALL, _SOURCE = re.compile(r"\w\([^()]*\)"), re.compile(r"\s*\d+ \| ")
+
 
 class Report(View):
     """The progress hook of the command line: lines and the moving line, on standard error."""
@@ -42,6 +58,8 @@ class Report(View):
         if progress.phase in ("interrupted", "done"):
             return  # reported once, by the commands, in the words of a command line
         with contextlib.redirect_stdout(sys.stderr):
+            if progress.phase == "note":
+                progress = replace(progress, message=in_options(progress.message))
             self._display(progress)
 
     def pause(self, seconds: float, sleep: Callable[[float], None]) -> None:
@@ -49,6 +67,36 @@ class Report(View):
 
     def close(self) -> None:
         self._display.close()
+
+
+def in_options(text: str) -> str:
+    """Put a message for Python into the words of a command line.
+
+    Examples
+    --------
+    >>> in_options('Use if_exists="fill" with a larger max_tokens=.')
+    'Use --if-exists fill with a larger --max-tokens.'
+    """
+    return "\n".join(
+        line if _SOURCE.match(line) else _line_in_options(line) for line in text.split("\n")
+    )
+
+
+def _line_in_options(line: str) -> str:
+    line = re.sub(
+        r"\bdf\.llm\.(batch|trial|preview|estimate)\(\.\.\.\)", r"nyu-llm-frames \1", line
+    )
+    calls = [found.span() for found in _CALL.finditer(line)]
+
+    def option(found: re.Match[str]) -> str:
+        if any(start < found.start() < end for start, end in calls):
+            return found[0]
+        value = found[2] or ""
+        plain = value.strip("\"'").replace(",", "")
+        value = plain if re.fullmatch(r"[$\w.-]*", plain) else value
+        return f"--{found[1].replace('_', '-')}{value and ' '}{value}"
+
+    return _ARGUMENT.sub(option, line)
 
 
 def note(text: str) -> None:

@@ -89,7 +89,7 @@ def batch(
         rows = f"{count(result.rows, 'row')}: {show.counts(result.counts)}"
         click.echo(f"{result.output}: {rows}; cost {cost}")
     if result.trouble and not json_ and current().progress is False:  # else it was reported already
-        show.note(result.trouble)
+        show.note(show.in_options(result.trouble))
     raise click.exceptions.Exit(exits.of_statuses(result.counts, result.trouble))
 
 

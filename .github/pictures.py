@@ -8,6 +8,7 @@ Needs `pip install -e ".[local,plot]"` and Chromium. Writes `.github/*.svg` and 
 from __future__ import annotations
 
 import json
+import math
 import os
 import pty
 import re
@@ -24,12 +25,12 @@ import nyu_llm_frames as llm
 HERE = Path(__file__).parent
 COMMAND = (
     "nyu-llm-frames batch offenses.csv --out answered.csv --schema drug.json \\\n"
-    '    --prompt "Which drug is the offense about? Reply with JSON. {{ offense }}" \\\n'
-    "    --model gemini-3-flash-preview --max-tokens 32"
+    '  --prompt "Which drug is the offense about? Reply with JSON. {{ offense }}" \\\n'
+    "  --model gemini-3-flash-preview --gateway local"
 )
 TEMPLATE = "Which drug is the offense about? Reply with JSON.\n{{ offense }}"
 DRUGS = ["cocaine", "heroin", "marijuana", "methamphetamine"]
-COLUMNS = 86
+COLUMNS = 80
 THEMES = {
     "light": {"back": "#ffffff", "ink": "#1f2328", "dim": "#59636e", "line": "#d1d9e0"},
     "dark": {"back": "#0d1117", "ink": "#e6edf3", "dim": "#9198a1", "line": "#3d444d"},
@@ -37,17 +38,21 @@ THEMES = {
 
 
 def typed(command: str, folder: Path, until: str = "") -> list[str]:
-    """Type a command in a terminal; press Ctrl-C when the text `until` is seen."""
+    """Run a command in a terminal; press Ctrl-C two seconds after the text `until` appears.
+
+    The moving line is shown as it was at that moment: the terminal clears it afterwards.
+    """
     master, slave = pty.openpty()
     environment = {**os.environ, "COLUMNS": str(COLUMNS), "TERM": "dumb"}
     process = subprocess.Popen(
-        ["bash", "-c", f"stty cols {COLUMNS} rows 30; exec {command} --gateway local"],
+        ["bash", "-c", f"stty cols {COLUMNS} rows 30; exec {command}"],
         cwd=folder, stdin=slave, stdout=slave, stderr=slave, env=environment,
         start_new_session=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     os.close(slave)
-    shown = ""
+    shown, before = "", []
+    pressed = math.inf
     while process.poll() is None or select.select([master], [], [], 0.2)[0]:
         if select.select([master], [], [], 0.2)[0]:
             try:
@@ -55,11 +60,15 @@ def typed(command: str, folder: Path, until: str = "") -> list[str]:
             except OSError:
                 break
         if until and until in shown:
-            until = ""
-            time.sleep(2)
+            until, pressed = "", time.monotonic() + 2
+        if time.monotonic() > pressed:
+            pressed, before = math.inf, on_screen(shown)
             process.send_signal(signal.SIGINT)
     os.close(master)
-    return on_screen(shown)
+    lines = on_screen(shown)
+    if before:
+        lines.insert(len(before) - 1, f"{before[-1]}^C")
+    return lines
 
 
 def on_screen(text: str) -> list[str]:
@@ -78,7 +87,7 @@ def terminal(folder: Path) -> list[tuple[str, str]]:
     out = []
     for until in ("Ctrl-C is safe", ""):
         out += [
-            ("typed", f"{'$ ' if i == 0 else '  '}{line}")
+            ("typed", f"{'$ ' if i == 0 else '> '}{line}")
             for i, line in enumerate(COMMAND.split("\n"))
         ]
         out += [
@@ -86,9 +95,9 @@ def terminal(folder: Path) -> list[tuple[str, str]]:
             for line in typed(COMMAND, folder, until)
         ]
     shown = subprocess.run(
-        ["head", "-4", "answered.csv"], cwd=folder, capture_output=True, text=True
+        ["head", "-3", "answered.csv"], cwd=folder, capture_output=True, text=True
     )
-    out.append(("typed", "$ head -4 answered.csv"))
+    out.append(("typed", "$ head -3 answered.csv"))
     return out + [("shown", line) for line in shown.stdout.splitlines()]
 
 

@@ -154,7 +154,7 @@ def test_larger_tables_find_their_answers_at_every_door_and_pay_at_the_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     notebook = execute("05_larger", tmp_path, monkeypatch)
-    ids = cell_with(notebook, "llm.preview(door")
+    ids = cell_with(notebook, "llm.preview(kind")
     assert {ids.count(i) for i in re.findall(r"r-[0-9a-f]{10}", ids)} == {2 * 5}  # text and HTML
     paid = cell_with(notebook, "coded = frame.llm.batch")
     assert "36 to pay" in paid

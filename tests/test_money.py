@@ -527,7 +527,7 @@ def test_a_run_tells_its_cost_in_short_lines_before_its_upload(
     assert re.fullmatch(
         r"cost: about \$\S+, at most \$\S+ \(thinking and answer: up to 20 tokens\)", cost
     )
-    assert re.fullmatch(r"a trial of 30 rows \(about \$\S+\) will tell", cure)
+    assert re.fullmatch(r"a trial of 5 rows \(about \$\S+\) will narrow this", cure)
     assert max(map(len, told[line : line + 3])) < 80
     assert line + 2 < next(i for i, text in enumerate(told) if "uploading" in text)
 
@@ -551,7 +551,7 @@ def test_a_printed_estimate_begins_with_the_cost_and_says_nothing_twice(
         assert found._repr_html_().count(escape(line)) == 1
 
 
-@pytest.mark.parametrize(("rows", "cure"), [(5, None), (20, "a trial of 5 rows"), (31, "of 30")])
+@pytest.mark.parametrize(("rows", "cure"), [(5, None), (20, "a trial of 5 rows"), (91, "of 30")])
 def test_a_trial_is_suggested_where_it_is_a_part_of_the_table(rows: int, cure: str | None) -> None:
     frame = pd.DataFrame({"x": range(rows)})
     lines = frame.llm.estimate("Say {{ x }}", model=MODEL).cost_lines()[1:]

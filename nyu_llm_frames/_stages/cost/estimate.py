@@ -119,7 +119,7 @@ class Estimate:
         if not self.unsure:
             return [f"{likely}, probably no more than {dollars(usd.high)}"]
         out = [f"{likely}, at most {dollars(usd.high)} ({self.unsure})"]
-        if self.to_pay > FEW:
+        if self.to_pay > 3 * FEW:  # paid live: of a small table it would cost more than the rest
             rows, effect = FEW, "will tell"
         elif self.to_pay > 2 * _FIRST and not self.answered:
             rows, effect = _FIRST, "will narrow this"

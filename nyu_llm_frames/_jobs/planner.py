@@ -144,7 +144,7 @@ class Planner:
     def plan(self, *, again: bool = False) -> int:
         """Decide under the lock what to send, and write it down; return how many are under way.
 
-        With `again` also requests that have been tried often enough.
+        With `again` also requests that are out of retries.
         """
         if not len(self.requests):
             return 0

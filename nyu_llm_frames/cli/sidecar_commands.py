@@ -95,7 +95,7 @@ def collect(out: Path | None, prompts: bool, json_: bool, **given: Any) -> None:
 @options.gateway
 @options.as_json
 def retry(json_: bool, **given: Any) -> None:
-    """Send failed, empty, missing and damaged requests again, even with no attempts left."""
+    """Send failed, empty, missing and damaged requests again, even if out of retries."""
     stored = _open(given)
     under_way = stored.retry()
     show.note(f"{count(under_way, 'request')} under way")

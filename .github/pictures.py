@@ -66,6 +66,9 @@ def typed(command: str, folder: Path, until: str = "") -> list[str]:
             process.send_signal(signal.SIGINT)
     os.close(master)
     lines = on_screen(shown)
+    expected = 130 if before else 0
+    if process.wait() != expected:
+        raise SystemExit("\n".join([*lines, f"exit code {process.returncode}, not {expected}"]))
     if before:
         lines.insert(len(before) - 1, f"{before[-1]}^C")
     return lines

@@ -233,7 +233,7 @@ def test_an_uncertain_submit_without_a_list_asks_its_user(
 ) -> None:
     gateway.script.add("list", status=500, times=-1)
     gateway.script.add("create", "lose")
-    with pytest.raises(UncertainSubmissionError) as caught:
+    with pytest.raises(UncertainSubmissionError, match="list could not be read") as caught:
         ask(timeout=7200)
     assert len(gateway.jobs) == 1
     caught.value.run.resolve(adopt=gateway.jobs[0].id)

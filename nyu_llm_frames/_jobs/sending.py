@@ -206,11 +206,8 @@ def settle(ctx: Context, job: Job) -> Job:
             "right (base_url=, PORTKEY_BASE_URL)? The same call submits these rows again."
         )
     if _jobs.undecidable(after):
-        raise _uncertain(
-            ctx,
-            after,
-            "No job list could be read that reaches back far enough to show that it was not made.",
-        )
+        lacks = "could not be read" if listed is None else "does not reach back far enough"
+        raise _uncertain(ctx, after, f"The job list {lacks} to show that it was not made.")
     return after
 
 

@@ -206,7 +206,7 @@ def test_weights_make_the_sample_stand_for_all_rows() -> None:
     assert found.loc["accuracy", "method"] == "bootstrap"
     evaluated = sample.llm.evaluate("code", "label", resamples=5)
     assert evaluated.classes["support"].sum() == pytest.approx(800)
-    assert evaluated.confusion.sum(axis=None) == pytest.approx(800)
+    assert evaluated.confusion.to_numpy().sum() == pytest.approx(800)
 
 
 def test_one_probability_for_all_is_no_weight() -> None:

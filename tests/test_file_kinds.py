@@ -376,16 +376,17 @@ def test_feather_keeps_types_labels_index_and_nullability(tmp_path: Path, gatewa
         answered(tmp_path / "in.arrow", tmp_path / "out.feather", output="key")
 
 
-INTERVALS = pd.cut(pd.Series([1.0, 5.0]), 2)
-PERIODS = pd.Categorical(pd.period_range("2024-01", periods=2, freq="M"))
+CHOICES = {"intervals": pd.cut(pd.Series([1.0, 5.0]), 2)}
+if hasattr(pa, "decimal32"):  # earlier releases convert no such choices
+    CHOICES["periods"] = pd.Categorical(pd.period_range("2024-01", periods=2, freq="M"))
 
 
 @pytest.mark.parametrize("name", ["in.feather", "in.arrows"])
-@pytest.mark.parametrize("choices", [INTERVALS, PERIODS], ids=["intervals", "periods"])
+@pytest.mark.parametrize("kind", CHOICES)
 def test_choices_that_arrow_cannot_read_again_are_refused(
-    tmp_path: Path, gateway: StandIn, choices: Any, name: str
+    tmp_path: Path, gateway: StandIn, kind: str, name: str
 ) -> None:
-    table = pa.Table.from_pandas(pd.DataFrame({"n": [1, 2], "x": choices}))
+    table = pa.Table.from_pandas(pd.DataFrame({"n": [1, 2], "x": CHOICES[kind]}))
     maker = pa.ipc.new_stream if name.endswith("s") else pa.ipc.new_file
     with maker(str(tmp_path / name), table.schema) as writer:
         writer.write_table(table)

@@ -114,19 +114,27 @@ def _check_cells(field: pa.Field, output: Path, suffix: str) -> None:
         )
 
 
+# Choices that pyarrow cannot write, as only rows of them show, or writes as numbers without a word.
+_LOST_CHOICES = {
+    ".parquet": (
+        *(pa.types.is_duration, pa.types.is_nested),
+        *(pa.types.is_string_view, pa.types.is_binary_view),
+    ),
+    ".feather": (pa.types.is_float16,),
+}
+
+
 def _check_type(field: pa.Field, output: Path, is_feather: bool) -> None:
-    """Raise if pyarrow cannot write a type: it fails at a row without a value, too."""
-    kind, field = field.type, field.with_nullable(True)
+    """Raise if pyarrow cannot write a type; it is asked with a table without rows."""
+    kind, lost = field.type, _LOST_CHOICES[".feather" if is_feather else ".parquet"]
+    can_write = not (pa.types.is_dictionary(kind) and any(is_(kind.value_type) for is_ in lost))
     schema = pa.schema([field])
-    try:
-        with _typed_writer(io.BytesIO(), schema, is_feather) as writer:
-            writer.write_table(pa.Table.from_arrays([pa.nulls(1, kind)], schema=schema))
-    except (pa.ArrowException, NotImplementedError):
-        can_write = False
-    else:
-        # pyarrow writes such choices as numbers without a word.
-        is_lost = pa.types.is_float16 if is_feather else pa.types.is_duration
-        can_write = not (pa.types.is_dictionary(kind) and is_lost(kind.value_type))
+    if can_write:
+        try:
+            with _typed_writer(io.BytesIO(), schema, is_feather) as writer:
+                writer.write_table(schema.empty_table())
+        except (pa.ArrowException, NotImplementedError):
+            can_write = False
     if not can_write:
         raise ConfigurationError(
             f"{output}: a {'Feather' if is_feather else 'parquet'} file cannot hold the column "

@@ -67,10 +67,12 @@ def test_the_same_data_makes_the_same_requests(tmp_path: Path, kind: str, name: 
 PANDAS_CHOICES = {
     "intervals": pd.cut(pd.Series([1.0, 5.0, None, 9.0]), 3),
     "intervals of times": pd.Categorical(pd.interval_range(pd.Timestamp("2024"), periods=4)),
-    "periods": pd.Categorical(pd.period_range("2024-01", periods=4, freq="M")),
     "times": pd.Categorical(pd.to_datetime(["2024-01-01", None, "2200-01-01", "1700-01-01"])),
     "lists": pd.Categorical([(1, 2), None, (3,), (4, 5)]),
 }
+if hasattr(pa, "decimal32"):  # earlier releases convert no such choices
+    PERIODS = pd.Categorical(pd.period_range("2024-01", periods=4, freq="M"))
+    PANDAS_CHOICES["periods"] = PERIODS
 
 
 @pytest.mark.parametrize("choices", PANDAS_CHOICES)
@@ -97,7 +99,7 @@ def test_an_index_of_intervals_prints_the_same_from_arrow() -> None:
 @pytest.mark.parametrize("kind", [pa.float32(), pa.string(), pa.string_view(), pa.date32()])
 def test_runs_of_equal_values_print_like_the_values(kind: pa.DataType) -> None:
     values = pa.array(KINDS["float32"][0][:1] if kind == pa.float32() else [None], kind)
-    runs = pa.RunEndEncodedArray.from_arrays(pa.array([2], pa.int32()), values)
+    runs = pa.RunEndEncodedArray.from_arrays([2], values)
     shown = llm.preview(pa.table({"x": runs, "n": [1, 2]}), TEMPLATE + "{{ n }}")
     plain = pa.concat_arrays([values, values])
     expected = llm.preview(pa.table({"x": plain, "n": [1, 2]}), TEMPLATE + "{{ n }}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from itertools import pairwise, permutations
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +161,18 @@ def test_floats_and_whole_numbers_that_floats_can_hold_are_numbers() -> None:
         for cell in cells:
             guess.look([cell], parsed([[cell]])[0])
         assert (guess.kind, guess.is_damaged) == ("float", False)
+
+
+@pytest.mark.parametrize("order", list(permutations(["1.5", "2.5", "9007199254740993", ""])))
+@pytest.mark.parametrize("size", [1, 2, 3, 4])
+def test_what_pandas_would_damage_is_seen_in_whichever_pieces_it_comes(
+    order: tuple[str, ...], size: int
+) -> None:
+    guess = Guess()
+    for start in range(0, len(order), size):
+        part = order[start : start + size]
+        guess.look(part, parsed([part])[0])
+    assert (guess.is_damaged, guess.kind) == (True, "text")
 
 
 # --- a header ---------------------------------------------------------------------------------

@@ -136,6 +136,18 @@ def test_several_sidecars_have_a_total_and_the_code_of_all(run: Run, stand_in: S
     assert found["total"]["cost_usd"] == one["cost_usd"]
 
 
+def test_a_sidecar_and_the_link_beside_a_filled_output_count_once(
+    run: Run, stand_in: StandIn
+) -> None:
+    run(*batch())
+    run("batch", "out.csv", *batch("--if-exists", "fill", out="b.csv")[2:])
+    assert Path("b.llm").is_symlink()
+    alone = json.loads(run("status", "out.llm", "--json").stdout)
+    for sidecars in (["b.llm"], ["out.llm", "b.llm"], ["b.llm", "out.llm"]):
+        found = json.loads(run("status", *sidecars, "--json").stdout)
+        assert found | {"sidecar": ""} == alone | {"sidecar": ""}
+
+
 def test_a_month_is_that_of_the_submit(run: Run, stand_in: StandIn) -> None:
     run(*batch())
     at = llm.open_sidecar("out.llm").jobs().iloc[0]["submitted_at"].to_pydatetime().astimezone()

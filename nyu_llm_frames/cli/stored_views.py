@@ -83,8 +83,11 @@ def status(
 
     if month is not None and not (len(month) == 7 and month[4] == "-"):
         raise click.UsageError(f"--month takes a month such as 2026-11, not {month!r}.")
-    paths = sidecars or (Path("llm_sidecar"),)
-    every = [StoredAnswers(path, run=run, month=month) for path in paths]
+    # Beside an output that was filled stands a link to the sidecar of its input.
+    paths: dict[Path, Path] = {}
+    for path in sidecars or (Path("llm_sidecar"),):
+        paths.setdefault(path.resolve(), path)
+    every = [StoredAnswers(path, run=run, month=month) for path in paths.values()]
     totals = [stored.totals() for stored in every]
     whole = _sum(totals)
     if html is not None:

@@ -69,15 +69,18 @@ def test_ids_with_one_key_are_not_mistaken_for_each_other(
 FILES = st.lists(st.lists(IDS, max_size=6, unique=True), min_size=1, max_size=5)
 
 
-@pytest.mark.parametrize("keys_at_once", [1, 5, 8_000_000])
+@pytest.mark.parametrize(("keys_at_once", "compared"), [(1, 1), (5, 2), (10**7, 3), (10**7, 999)])
 @settings(suppress_health_check=list(HealthCheck), max_examples=25)
 @given(files=FILES)
 def test_a_job_sees_every_file_with_one_of_its_ids(
-    files: list[list[str]], keys_at_once: int, tmp_path_factory: pytest.TempPathFactory
+    files: list[list[str]],
+    keys_at_once: int,
+    compared: int,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     folder: Path = tmp_path_factory.mktemp("sidecar")
     sidecar = LargeSidecar(folder / "s", SystemClock())
-    sidecar.keys_at_once = keys_at_once
+    sidecar.keys_at_once, sidecar.keys_compared = keys_at_once, compared
     for number, ids in enumerate(files):
         carry(sidecar, f"job{number}", ids, ids[::2])
     for chosen in itertools.combinations(range(len(files)), min(2, len(files))):

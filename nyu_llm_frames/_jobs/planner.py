@@ -237,9 +237,7 @@ class Planner:
                 continue
             if job.batch_id is None or job.failed_empty:
                 continue
-            if job.unread and (
-                again or job.rereads or name in self.tracker.waited_for or not self._can_read()
-            ):
+            if job.unread and (again or name in self.tracker.waited_for or not self._can_read()):
                 continue  # it was read for long enough, and nothing is paid again silently
             nothing = job.answers == 0 and job.outcome != "completed"
             if job.complete and (

@@ -21,8 +21,6 @@ from nyu_llm_frames._sidecar.folder import IDS, Sidecar
 from nyu_llm_frames._sidecar.id_lookup import KEY_BITS, Ints, Keys, keys
 from nyu_llm_frames._stages.batches.job import Job
 
-_BLOCK = 1 << 16  # keys that stay in the processor's cache
-
 PREFIX = 1 << 24
 """Where only the band of an id matters, its first six hex digits are compared."""
 
@@ -39,9 +37,12 @@ class LargeSidecar(Sidecar):
     ----------
     keys_at_once : int
         How many ids are held while that is looked up, 8 bytes each.
+    keys_compared : int
+        How many of them are compared at once: they stay in the processor's cache.
     """
 
     keys_at_once = 8_000_000
+    keys_compared = 1 << 16
 
     def __init__(self, folder: Path, clock: Clock, *, create: bool | None = True) -> None:
         super().__init__(folder, clock, create=create)
@@ -110,20 +111,20 @@ class LargeSidecar(Sidecar):
                     prefix = found >> np.uint64(KEY_BITS - 24)
                     found = found[(prefix >= low) & (prefix < high)]
                 numbered.append(found >> np.uint64(bits) << np.uint64(bits) | np.uint64(number))
-            for one, other in _neighbors(np.concatenate(numbered), bits):
+            for one, other in _neighbors(np.concatenate(numbered), bits, self.keys_compared):
                 links.setdefault(files[one], set()).add(files[other])
                 links.setdefault(files[other], set()).add(files[one])
         return links
 
 
-def _neighbors(numbered: Keys, bits: int) -> set[tuple[int, int]]:
+def _neighbors(numbered: Keys, bits: int, at_once: int) -> set[tuple[int, int]]:
     """Return the pairs of files that share an id; the last bits of a key are its file."""
     numbered.sort()
     found: set[tuple[int, int]] = set()
     limit, size = np.uint64(1 << bits), np.uint64(bits)
     last = limit - np.uint64(1)
-    for start in range(0, len(numbered) - 1, _BLOCK):
-        block = numbered[start : start + _BLOCK + 1]
+    for start in range(0, len(numbered) - 1, at_once):
+        block = numbered[start : start + at_once + 1]
         apart, at = 1, start + np.flatnonzero((block[1:] ^ block[:-1]) < limit)
         while len(at):  # over ids that are in more and more files
             every = (numbered[at] & last) << size | (numbered[at + apart] & last)

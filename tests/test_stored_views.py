@@ -73,6 +73,10 @@ def test_failures_are_told_by_reason_with_one_prompt_and_the_cure(
     assert "body" not in found[0]
     every = run("failures", "out.llm", "--all", code=exits.NO_GOOD_ANSWER).stdout
     assert len(every.splitlines()) == 1 + 5
+    whole = run("failures", "out.llm", "--all", "--prompts", "--json", code=exits.NO_GOOD_ANSWER)
+    prompts = {one["status"]: one["body"] for one in json.loads(whole.stdout)}
+    assert "Say e" in prompts["failed"]
+    assert "Say c" in prompts["truncated"]
     assert len(re.findall(r"^r-[0-9a-f]{32} ", every, re.MULTILINE)) == 5  # ids are never cut
     every = run("failures", "out.llm", "--all", "--json", code=exits.NO_GOOD_ANSWER).stdout
     assert len(json.loads(every)) == 5

@@ -212,6 +212,15 @@ def test_a_refused_request_is_shown_and_left_to_the_batch(
     assert [len(job.requests) for job in gateway.jobs] == [26]
 
 
+def test_rates_are_of_all_that_was_sent_the_failed_too(
+    gateway: StandIn, frame: pd.DataFrame
+) -> None:
+    gateway.script.add("chat", "lose")
+    gateway.script.add("chat", status=400, body="json", times=1, after=1)
+    told = trial(frame).attrs["trial"]
+    assert (told["refused_rate"], told["failed_rate"], told["truncated_rate"]) == (0.2, 0.2, 0)
+
+
 @pytest.mark.parametrize(
     ("status", "kind", "way_out"),
     [

@@ -95,10 +95,10 @@ def test_many_rows_of_every_dtype_keep_their_answers(gateway: StandIn) -> None:
 
 
 # --- an output that is larger than the memory it may take -------------------------------------
-OUTPUT_BYTES = 120_000_000
+OUTPUT_BYTES = 240_000_000
 REQUESTS = 12_000
 ANSWER_BYTES = OUTPUT_BYTES // REQUESTS + 400
-ALLOWED_BYTES = 95_000_000
+ALLOWED_BYTES = 160_000_000  # 40 to 110 MB were seen, whatever the output's size: allocators differ
 
 
 NOISE = random.Random(1).randbytes(1_000_000).hex()

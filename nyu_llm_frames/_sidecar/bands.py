@@ -77,26 +77,29 @@ class LargeSidecar(Sidecar):
 
     def linked_to(self, groups: Iterable[Sequence[str]]) -> Iterator[SidecarSlice]:
         """Yield the part for the ids of each group of jobs."""
-        every = frozenset([*self._request_files(), *_storage.parquet_files(self.answers_folder)])
+        answers = _storage.parquet_files(self.answers_folder)
+        requests = {name: self._requests(name) for name in self.jobs()}
+        # The answers of a job have no other ids than its requests; those of trials may have any.
+        source = {path: requests.get(_answer_store.name_of(path)[1], path) for path in answers}
+        every = frozenset([*requests.values(), *source.values()])
         if self._links[0] != every:
             self._links = every, self._find_links(sorted(every))
         links = self._links[1]
         for names in groups:
             own = {self._requests(name) for name in names}
+            near = own.union(*(links.get(path, ()) for path in own))
             # Files that were stored since can have any id.
-            part = self._without(every - own.union(*(links.get(path, ()) for path in own)))
+            far = (every - near).union(path for path in answers if source[path] not in near)
+            part = self._without(far)
             part.shares_ids = any(not own.isdisjoint(links.get(path, ())) for path in own)
             yield part
 
     def _without(self, files: frozenset[Path]) -> SidecarSlice:
         return SidecarSlice(self, lambda path: path not in files)
 
-    def _request_files(self) -> list[Path]:
-        return [self._requests(name) for name in self.jobs()]
-
     def _find_links(self, files: list[Path]) -> dict[Path, set[Path]]:
         """Find the files that share an id, by bands of keys with the number of their file."""
-        carried = 2 * sum(job.requests for job in self.jobs().values())  # and their answers
+        carried = sum(job.requests for job in self.jobs().values())
         bands = 1 + carried // self.keys_at_once
         bits = len(files).bit_length()
         links: dict[Path, set[Path]] = {}

@@ -48,11 +48,10 @@ class IdLookup:
         rows = np.argsort(wanted)  # in order, neighbors are found near each other
         at = np.searchsorted(self._keys, wanted[rows])
         near = at < len(self._keys)
-        rows, at = rows[near], self._order[at[near]]
-        same = pc.equal(ids.take(pa.array(rows)), self._among.take(pa.array(at)))
-        found = np.asarray(pc.fill_null(same, False), np.bool_)
         out = np.full(len(ids), -1)
-        out[rows[found]] = at[found]
+        out[rows[near]] = self._order[at[near]]
+        same = pc.equal(ids, self._among.take(pa.array(out, mask=out < 0)))
+        out[~np.asarray(pc.fill_null(same, False), np.bool_)] = -1
         return out
 
 

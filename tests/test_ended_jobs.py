@@ -126,6 +126,20 @@ def test_partial_output_is_kept_and_only_the_rest_is_sent(gateway: StandIn, term
     assert sent(gateway)[1:] == [["Say c", "Say d"]]
 
 
+@pytest.mark.parametrize("terminal", ["failed", "expired", "cancelled"])
+def test_partial_output_that_cannot_be_read_is_not_paid_again(
+    gateway: StandIn, terminal: str
+) -> None:
+    gateway.behaviour.terminal, gateway.behaviour.partial_pct = terminal, 50
+    gateway.script.add("content", status=500, times=-1)
+    gateway.script.add("output", status=500, times=-1)
+    assert ask(retries=0)["response_status"].tolist() == ["missing"] * 4
+    gateway.script.clear()
+    gateway.behaviour.terminal, gateway.behaviour.partial_pct = "completed", None
+    assert ask(retries=1)["response"].tolist() == RIGHT
+    assert sent(gateway)[1:] == [["Say c", "Say d"]]
+
+
 def test_cancel_tries_every_job(gateway: StandIn) -> None:
     gateway.behaviour.running_polls = -1
     with llm.set_options(max_requests_per_file=1):

@@ -367,11 +367,12 @@ def test_rows_that_are_counted_and_were_not_to_be_had_are_known(
     assert harvest.whole == (counted == 4)
 
 
-def test_a_job_that_failed_as_a_whole_answered_nothing() -> None:
-    job = msgspec.structs.replace(ended(6), output_file_id="file", outcome="failed")
+@pytest.mark.parametrize(("counted", "unread"), [(None, 0), (0, 0), (2, 2)])
+def test_a_job_that_failed_answered_what_it_counts(counted: int | None, unread: int) -> None:
+    job = msgspec.structs.replace(ended(counted), output_file_id="file", outcome="failed")
     harvest = OutputReader(set(OURS), set)
     harvest.read_once(job, WithStored(b"", b"", None, cut=False), Kept())
-    assert harvest.unread == 0
+    assert harvest.unread == unread
 
 
 def test_a_good_row_behind_a_cut_takes_the_place_of_a_failed_one() -> None:

@@ -227,9 +227,9 @@ class OutputReader:
 
     def _count_unread(self, readings: list[_Reading], job: Job) -> int:
         """Count the rows that are answered, as far as is known, but could not be read."""
-        if job.outcome == "failed" and not self.answers:
-            return 0  # it failed as a whole: nothing was answered
         if job.counted is None:
+            if job.outcome == "failed" and not self.answers:
+                return 0  # it failed as a whole: nothing was answered
             # The gateway does not count. An output that came to its end may be all there is.
             return 0 if any(r.ended and r.ours for r in readings) else self.unanswered
         found = self.answers + max(r.orphans for r in readings)

@@ -151,8 +151,9 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def failed_empty(self) -> bool:
-        """Whether it ended without any answer, and the user did not stop it."""
-        return self.step == "done" and self.outcome == "failed" and self.answers == 0
+        """Whether it failed without any answer, also by its own count."""
+        answered = self.answers + self.unread
+        return self.step == "done" and self.outcome == "failed" and answered == 0
 
 
 def _move(job: Job, step: Step, **changes: Any) -> Job:

@@ -410,6 +410,21 @@ def test_a_client_of_ones_own_keeps_the_time_too(
             made.list()
 
 
+class InPieces(io.BytesIO):
+    """A file that is larger than the memory that one has for it."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        if size is None or not 0 < size <= 1_000_000:
+            raise MemoryError
+        return super().read(size)
+
+
+def test_a_file_is_sent_in_pieces(stand_in: StandIn) -> None:
+    with opened(llm.Gateway(**stand_in.settings)) as made:
+        made.upload(InPieces(bytes(3_000_000)), "name", MODEL)
+    assert stand_in.uploads["name"] == bytes(3_000_000)
+
+
 CALLS: dict[str, Callable[[Any], Any]] = {
     "upload": lambda made: made.upload(io.BytesIO(b"{}"), "name", "model"),
     "list": lambda made: made.list(),

@@ -425,6 +425,15 @@ def test_uploads_are_repeated(status: int, stand_in: StandIn, sidecar: Path) -> 
     assert len(stand_in.uploads) == 1
 
 
+def test_an_upload_that_is_repeated_overwrites_nothing(stand_in: StandIn, sidecar: Path) -> None:
+    stand_in.script.add("upload", "lose", status=503, times=2)
+    ends_well(stand_in, sidecar, posts=1)
+    assert "".join(stand_in.uploads).isascii()
+    # The job writes its output to the folder of its input file.
+    folders = {name.rpartition("/")[0] for name in stand_in.uploads}
+    assert len(folders) == stand_in.count("upload") == 3
+
+
 @pytest.mark.parametrize("call", ["poll", "output"])
 @pytest.mark.parametrize("mode", ["respond", "reset"])
 def test_reads_are_repeated(call: str, mode: Any, stand_in: StandIn, sidecar: Path) -> None:

@@ -167,6 +167,13 @@ def test_a_finished_call_needs_neither_gateway_nor_key(either_gateway: Harness) 
 
 
 @pytest.mark.gateway
+def test_the_open_source_gateway_is_given_google_s_token(real_gateway: Harness) -> None:
+    google = llm.Gateway(**{**real_gateway.settings, **real_gateway.info()["oss"]})
+    out = QUESTIONS.llm.batch("{{ question }}", model=MODEL, gateway=google)
+    assert out["response"].tolist() == [expected_answer(text) for text in QUESTIONS["question"]]
+
+
+@pytest.mark.gateway
 def test_google_holds_what_the_page_would_have_stored(
     either_gateway: Harness, tmp_path: Path
 ) -> None:

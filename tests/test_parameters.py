@@ -125,6 +125,16 @@ def test_other_routes_take_what_their_servers_take() -> None:
         {"tools": ["search"]},
         {"modalities": "text"},
         {"response_format": "json"},
+        {"response_format": {}},
+        {"response_format": {"type": "text"}},
+        {"response_format": {"type": "json_schema"}},
+        {"response_format": {"type": "json_schema", "json_schema": {"schema": "x"}}},
+        {"response_format": {"json_schema": {"schema": {"type": "object"}}}},
+        {"logprobs": False},
+        {"tools": [{"type": "google_search"}]},
+        {"tools": [{"type": "function"}]},
+        {"tool_choice": "always"},
+        {"tool_choice": {"type": "function"}},
         {"labels": []},
         {"top_k": "5"},
         {"top_k": True},
@@ -155,6 +165,15 @@ def nested(levels: int) -> dict[str, Any]:
     return value
 
 
+STRING = {"type": "string"}
+LOOP = {"type": "object", "properties": {"a": {"$ref": "#/$defs/A"}}}
+
+
+def tool(parameters: Any) -> dict[str, Any]:
+    function = {"name": "f", "parameters": parameters}
+    return {"tools": [{"type": "function", "function": function}]}
+
+
 def schema(value: Any) -> dict[str, Any]:
     return {"response_format": {"type": "json_schema", "json_schema": {"schema": value}}}
 
@@ -165,7 +184,11 @@ def schema(value: Any) -> dict[str, Any]:
         ({"labels": {}}, "labels is an empty object"),
         ({"labels": {"cost center": "a"}}, "labels has the key 'cost center'"),
         ({"labels": {"1st": "a"}}, "labels has the key '1st'"),
-        ({"tools": [{"function": {"parameters": {}}}]}, r"tools\[0\].function.parameters is an"),
+        (tool({}), r"tools\[0\].function.parameters is an"),
+        (tool({"properties": {"a": {"$ref": "#/$defs/A"}}}), "has the key '\\$ref'"),
+        (schema({"$ref": "#/definitions/A", "definitions": {"A": STRING}}), "has the key '\\$ref'"),
+        (schema({"$ref": "#/$defs/A", "$defs": {"A": LOOP}}), "has the key '\\$ref'"),
+        (schema({"$ref": "#/$defs/A", "$defs": {"A": {"a-b": STRING}}}), "has the key 'a-b'"),
         (schema({"type": "object", "properties": {}}), "json_schema.properties is an empty"),
         (schema({"properties": {"a-b": {"type": "string"}}}), "has the key 'a-b'"),
         (schema(nested(13)), "deeper than 15"),

@@ -91,6 +91,32 @@ def test_every_parameter_reaches_the_model(real_gateway: Harness) -> None:
     }
 
 
+def test_tools_and_a_schema_with_definitions_reach_the_model(real_gateway: Harness) -> None:
+    text = {"type": "string"}
+    one = {"type": "object", "properties": {"a": {"$ref": "#/$defs/A"}}, "$defs": {"A": text}}
+    function = {"name": "f", "parameters": {"type": "object", "properties": {"a": text}}}
+    (request,) = arrived(
+        real_gateway,
+        ONE,
+        "{{ q }}",
+        model=FLASH,
+        params={
+            "tools": [{"type": "function", "function": function}],
+            "tool_choice": {"type": "function", "function": {"name": "f"}},
+            "logprobs": True,
+            "response_format": {"type": "json_schema", "json_schema": {"schema": one}},
+        },
+    )
+    assert request["tools"] == [{"functionDeclarations": [function]}]
+    called = {"mode": "ANY", "allowed_function_names": ["f"]}
+    assert request["tool_config"] == {"function_calling_config": called}
+    assert request["generationConfig"] == {
+        "responseLogprobs": True,
+        "responseMimeType": "application/json",
+        "responseSchema": {"type": "object", "properties": {"a": text}},
+    }
+
+
 def test_images_reach_the_model_with_their_types(real_gateway: Harness) -> None:
     Path("photo").write_bytes(PNG)
     inline = {"inlineData": {"mimeType": "image/png", "data": base64.b64encode(PNG).decode()}}

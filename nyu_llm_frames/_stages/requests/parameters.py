@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from difflib import get_close_matches
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -50,8 +51,10 @@ _EMBEDDED = frozenset(
     | {"tools", "tool_choice", "response_format", *LIMITS}
 )
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-# Keywords that the gateway resolves or removes before the importer sees a schema.
-_RESOLVED = frozenset({"$schema", "$defs", "$ref", "additionalProperties", "additional_properties"})
+# Keywords that the gateway removes before the importer sees a schema.
+_REMOVED = frozenset({"$schema", "additionalProperties", "additional_properties"})
+_DEFS = "#/$defs/"
+_TOOL_CHOICES = ("auto", "none", "required")
 _SEVERAL_ANSWERS = (
     "One request gives one answer: for several, repeat the rows and number the repetitions in "
     "the prompt."
@@ -134,6 +137,7 @@ def body_params(
         _refuse_dropped(fields, way)
     if way == "gemini":
         _check_kinds(fields)
+        _check_forms(fields)
         _check_bounds(extra, way, "params[{!r}]")
         check_given(extra, model, next((fields[k] for k in LIMITS[::-1] if k in fields), None))
         if len(fields.get("stop", ())) > MAX_STOPS:
@@ -254,28 +258,82 @@ def _check_kinds(fields: Mapping[str, Any]) -> None:
             raise RequestError(f"params[{key!r}] must be {names}{of}, not {value!r}.")
 
 
+def _check_forms(fields: Mapping[str, Any]) -> None:
+    """Refuse what the gateway drops, or leaves as an empty object, which fails the whole job."""
+    forms: dict[str, tuple[bool, str]] = {}
+    if (answer := fields.get("response_format")) is not None:
+        kind = answer.get("type")
+        fits = kind == "json_object" or (kind == "json_schema" and bool(_schema_in(answer)))
+        forms["response_format"] = (
+            fits,
+            (
+                '{"type": "json_schema", "json_schema": {...}}, which schema= makes, or '
+                '{"type": "json_object"}'
+            ),
+        )
+    if "logprobs" in fields:
+        forms["logprobs"] = fields["logprobs"], "True, or left out"
+    if "tools" in fields:
+        fits = all(_names_function(tool) for tool in fields["tools"])
+        forms["tools"] = fits, 'a list of {"type": "function", "function": {"name": ...}}'
+    if (choice := fields.get("tool_choice")) is not None:
+        forms["tool_choice"] = (
+            choice in _TOOL_CHOICES or _names_function(choice),
+            '"auto", "none", "required" or {"type": "function", "function": {"name": ...}}',
+        )
+    for key, (fits, form) in forms.items():
+        if not fits:
+            raise RequestError(f"params[{key!r}] must be {form}, not {fields[key]!r}.")
+
+
+def _schema_in(answer: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Return the schema of a response_format as the gateway finds it."""
+    inner = answer.get("json_schema")
+    schema = inner.get("schema", inner) if isinstance(inner, dict) else None
+    return schema if isinstance(schema, dict) else None
+
+
+def _names_function(value: Any) -> bool:
+    function = value.get("function") if isinstance(value, dict) else None
+    name = function.get("name") if isinstance(function, dict) else None
+    return isinstance(name, str) and value.get("type") == "function"
+
+
 # --- the importer of Vertex AI, where a request that breaks a rule fails the whole job -----------
 def _check_importable(fields: Mapping[str, Any]) -> None:
     """Refuse body fields that fail the import of the whole job: depth, empty objects, keys."""
     for key, value in fields.items():
         if key == "response_format":
-            # Only the schema is passed on, at its depth.
-            inner = value.get("json_schema")
-            if isinstance(inner, Mapping):
-                _walk(inner.get("schema", inner), "response_format.json_schema", 4, schema=True)
+            # Only the schema is passed on, at its depth, and without its definitions.
+            if schema := dict(_schema_in(value) or {}):
+                defs = schema.pop("$defs") if isinstance(schema.get("$defs"), dict) else {}
+                _walk(schema, "response_format.json_schema", 4, _REMOVED, defs)
             continue
-        _walk(value, key, 3, schema=key == "tools")
+        _walk(value, key, 3, _REMOVED if key == "tools" else frozenset())
 
 
-def _walk(value: Any, path: str, depth: int, *, schema: bool) -> None:
+def _walk(
+    value: Any,
+    path: str,
+    depth: int,
+    removed: frozenset[str],
+    defs: Mapping[str, Any] = MappingProxyType({}),
+) -> None:
+    """Check a value without its `removed` keys, and with `defs` in place of references to them."""
     if isinstance(value, list):
         for i, item in enumerate(value):
-            _walk(item, f"{path}[{i}]", depth, schema=schema)
+            _walk(item, f"{path}[{i}]", depth, removed, defs)
         return
     if not isinstance(value, Mapping):
         return
-    kept = {k: v for k, v in value.items() if not (schema and k in _RESOLVED)}
-    if not kept and "$ref" not in value:
+    before, _, name = str(value.get("$ref", "")).partition(_DEFS)
+    if not before and isinstance(defs.get(name), Mapping):
+        inlined = {**defs[name], **{k: v for k, v in value.items() if k != "$ref"}}
+        # One that refers to itself stays as it is.
+        _walk(inlined, path, depth, removed, {k: v for k, v in defs.items() if k != name})
+        return
+    kept = {k: v for k, v in value.items() if k not in removed}
+    if not kept:
         raise RequestError(
             f"{path} is an empty object, which makes the import of the whole job fail. Leave it "
             "out, or give it a field."
@@ -287,8 +345,9 @@ def _walk(value: Any, path: str, depth: int, *, schema: bool) -> None:
         )
     for key, inner in kept.items():
         if not _KEY.fullmatch(key):
+            cure = "Write out what it refers to." if key in ("$ref", "$defs") else "Rename it."
             raise RequestError(
                 f"{path} has the key {key!r}; the import of the whole job fails if a name has "
-                "characters other than A-Z, a-z, 0-9 and _, or begins with a digit. Rename it."
+                f"characters other than A-Z, a-z, 0-9 and _, or begins with a digit. {cure}"
             )
-        _walk(inner, f"{path}.{key}", depth + 1, schema=schema)
+        _walk(inner, f"{path}.{key}", depth + 1, removed, defs)

@@ -375,8 +375,7 @@ def test_a_refused_key_says_what_to_check(gateway: StandIn, status: int) -> None
 def test_a_wrong_bucket_is_said_in_the_providers_words(gateway: StandIn) -> None:
     wrong = llm.Gateway(**{**gateway.settings, "bucket": "another"})
     text = said(GatewayError, lambda: ask(gateway=wrong))
-    assert "404" in text
-    assert "The specified bucket does not exist" in text
+    assert "the gateway answered 404: NoSuchBucket The specified bucket does not exist" in text
     assert "Check the bucket (bucket=, NYU_LLM_BUCKET)" in text
     assert ask()["response"].notna().all()
 

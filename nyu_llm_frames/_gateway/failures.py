@@ -46,18 +46,21 @@ _VPN = (
 
 
 def _excerpt(body: bytes, limit: int = 300) -> str:
-    """Shorten a response body for a message: the text of an HTML page, the message of JSON."""
-    value = _wire.read_json(body)
-    if isinstance(value, dict):
-        for path in (("error", "message"), ("message",), ("data", "message"), ("error",)):
-            found: Any = value
-            for key in path:
-                found = found.get(key) if isinstance(found, dict) else None
-            if isinstance(found, str) and found:
-                return printable(found[:limit])
-    text = body[:4000].decode("utf-8", "replace")
-    text = re.sub(r"<[^>]*>", " ", text) if "<" in text else text
+    """Shorten a response body for a message: the message of JSON, the text of a page or of XML."""
+    text = _message(_wire.read_json(body)) or body.decode("utf-8", "replace")
+    text = text[:4000].lstrip()
+    text = re.sub(r"<[^>]*>", " ", text) if text.startswith("<") else text
     return " ".join(printable(text).split())[:limit]
+
+
+def _message(value: Any) -> str:
+    for path in (("error", "message"), ("message",), ("data", "message"), ("error",)):
+        found: Any = value
+        for key in path:
+            found = found.get(key) if isinstance(found, dict) else None
+        if isinstance(found, str) and found:
+            return found
+    return ""
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:

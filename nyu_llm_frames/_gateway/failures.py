@@ -33,10 +33,9 @@ if TYPE_CHECKING:
 _UNREADABLE = (ValueError, TypeError, AttributeError, LookupError, RecursionError, AssertionError)
 _RETRIED_STATUS = frozenset({408, 409, 425, 429})
 _NO_BUDGET = (
-    "Portkey reports that the budget is used up. This call submitted nothing; earlier jobs "
-    "continue. The budgets are in the Model Catalog at app.portkey.ai; for a "
-    f"larger one ask the person who runs your workspace, or {NYU_CONTACT}. Then the same call "
-    "resumes."
+    "Portkey reports that the budget is used up. The refused request made nothing; jobs that were "
+    "submitted continue. The budgets are in the Model Catalog at app.portkey.ai; for a larger one "
+    f"ask the person who runs your workspace, or {NYU_CONTACT}. Then the same call resumes."
 )
 _PROXY_PASSWORD = 407
 _VPN = (

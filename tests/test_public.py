@@ -118,6 +118,11 @@ def test_a_limit_may_be_a_whole_float() -> None:
         assert type(_options.current().max_bytes_per_file) is int
 
 
+def test_files_are_smaller_than_gateway_and_providers_take() -> None:
+    assert _options.current().max_bytes_per_file <= 100_000_000  # an upload has 300 seconds
+    assert _options.current().max_requests_per_file <= 50_000
+
+
 def test_options_come_back_after_an_error_in_the_block() -> None:
     before = _options.current()
     with pytest.raises(KeyError), llm.set_options(poll_interval_s=30):

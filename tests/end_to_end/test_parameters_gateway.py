@@ -102,15 +102,16 @@ def test_tools_and_a_schema_with_definitions_reach_the_model(real_gateway: Harne
         model=FLASH,
         params={
             "tools": [{"type": "function", "function": function}],
-            "tool_choice": {"type": "function", "function": {"name": "f"}},
+            "tool_choice": "none",
+            "modalities": ["text"],
             "logprobs": True,
             "response_format": {"type": "json_schema", "json_schema": {"schema": one}},
         },
     )
     assert request["tools"] == [{"functionDeclarations": [function]}]
-    called = {"mode": "ANY", "allowed_function_names": ["f"]}
-    assert request["tool_config"] == {"function_calling_config": called}
+    assert request["tool_config"] == {"function_calling_config": {"mode": "NONE"}}
     assert request["generationConfig"] == {
+        "responseModalities": ["TEXT"],
         "responseLogprobs": True,
         "responseMimeType": "application/json",
         "responseSchema": {"type": "object", "properties": {"a": text}},

@@ -54,7 +54,6 @@ _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # Keywords that the gateway removes before the importer sees a schema.
 _REMOVED = frozenset({"$schema", "additionalProperties", "additional_properties"})
 _DEFS = "#/$defs/"
-_TOOL_CHOICES = ("auto", "none", "required")
 _SEVERAL_ANSWERS = (
     "One request gives one answer: for several, repeat the rows and number the repetitions in "
     "the prompt."
@@ -259,44 +258,40 @@ def _check_kinds(fields: Mapping[str, Any]) -> None:
 
 
 def _check_forms(fields: Mapping[str, Any]) -> None:
-    """Refuse what the gateway drops, or leaves as an empty object, which fails the whole job."""
-    forms: dict[str, tuple[bool, str]] = {}
-    if (answer := fields.get("response_format")) is not None:
-        kind = answer.get("type")
-        fits = kind == "json_object" or (kind == "json_schema" and bool(_schema_in(answer)))
-        forms["response_format"] = (
-            fits,
-            (
-                '{"type": "json_schema", "json_schema": {...}}, which schema= makes, or '
-                '{"type": "json_object"}'
-            ),
-        )
-    if "logprobs" in fields:
-        forms["logprobs"] = fields["logprobs"], "True, or left out"
-    if "tools" in fields:
-        fits = all(_names_function(tool) for tool in fields["tools"])
-        forms["tools"] = fits, 'a list of {"type": "function", "function": {"name": ...}}'
-    if (choice := fields.get("tool_choice")) is not None:
-        forms["tool_choice"] = (
-            choice in _TOOL_CHOICES or _names_function(choice),
-            '"auto", "none", "required" or {"type": "function", "function": {"name": ...}}',
-        )
-    for key, (fits, form) in forms.items():
+    """Refuse what the gateway drops or leaves empty, and what gives an answer without text."""
+    answer, tools = fields.get("response_format"), fields.get("tools", [])
+    choice, modes = fields.get("tool_choice", "auto"), fields.get("modalities", ["text"])
+    kind = answer.get("type") if answer is not None else "json_object"
+    for key, fits, form in (
+        (
+            "response_format",
+            kind == "json_object" or (kind == "json_schema" and _schema_in(answer)),
+            '{"type": "json_schema", "json_schema": {...}}, which schema= makes, or '
+            '{"type": "json_object"}',
+        ),
+        ("logprobs", fields.get("logprobs", True), "True, or left out"),
+        (
+            "tools",
+            all(map(_is_function, tools)),
+            'a list of {"type": "function", "function": {"name": ...}}',
+        ),
+        ("tool_choice", choice in ("auto", "none"), '"auto" or "none", for an answer with text'),
+        ("modalities", "text" in map(str.casefold, modes), 'a list with "text", which is read'),
+    ):
         if not fits:
             raise RequestError(f"params[{key!r}] must be {form}, not {fields[key]!r}.")
 
 
-def _schema_in(answer: Mapping[str, Any]) -> Mapping[str, Any] | None:
+def _schema_in(answer: Any) -> Mapping[str, Any] | None:
     """Return the schema of a response_format as the gateway finds it."""
     inner = answer.get("json_schema")
     schema = inner.get("schema", inner) if isinstance(inner, dict) else None
     return schema if isinstance(schema, dict) else None
 
 
-def _names_function(value: Any) -> bool:
-    function = value.get("function") if isinstance(value, dict) else None
-    name = function.get("name") if isinstance(function, dict) else None
-    return isinstance(name, str) and value.get("type") == "function"
+def _is_function(tool: Mapping[str, Any]) -> bool:
+    function = tool.get("function")
+    return tool.get("type") == "function" and isinstance(function, dict) and "name" in function
 
 
 # --- the importer of Vertex AI, where a request that breaks a rule fails the whole job -----------

@@ -372,6 +372,18 @@ def test_a_refused_key_says_what_to_check(gateway: StandIn, status: int) -> None
     )
 
 
+@pytest.mark.parametrize("status", [408, 413, 504])
+def test_a_file_that_is_too_large_says_what_to_set(gateway: StandIn, status: int) -> None:
+    gateway.script.add("upload", status=status, times=-1)
+    error = GatewayError if status == 413 else RunTimeoutError
+    assert "set_options(max_bytes_per_file=...)" in said(error, lambda: ask(timeout=50))
+    gateway.script.clear()
+    with llm.set_options(max_bytes_per_file=300):
+        assert ask()["response"].notna().all()
+    assert len(gateway.uploads) > 1
+    assert max(map(len, gateway.uploads.values())) <= 300
+
+
 def test_a_wrong_bucket_is_said_in_the_providers_words(gateway: StandIn) -> None:
     wrong = llm.Gateway(**{**gateway.settings, "bucket": "another"})
     text = said(GatewayError, lambda: ask(gateway=wrong))

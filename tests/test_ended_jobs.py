@@ -384,6 +384,20 @@ def test_a_job_that_is_being_cancelled_is_left_in_peace(gateway: StandIn) -> Non
     assert gateway.count("cancel") == 1
 
 
+@pytest.mark.parametrize("ended", [True, False])
+def test_a_cancel_that_comes_twice_or_too_late_is_no_error(gateway: StandIn, ended: bool) -> None:
+    gateway.behaviour.running_polls = -1
+    run = submit()
+    if ended:
+        gateway.jobs[0].finish_now = True
+        gateway.jobs[0].advance()
+    for _ in range(2):
+        assert run.cancel() == [gateway.jobs[0].id]
+    run.wait()
+    assert run.counts() == ({"ok": 4} if ended else {"missing": 4})
+    assert len(gateway.jobs) == 1
+
+
 def test_a_cancel_that_was_not_heard_is_asked_for_again(gateway: StandIn) -> None:
     gateway.behaviour.running_polls = -1
     run = submit()

@@ -65,6 +65,19 @@ def test_codes_that_chose_the_prompt_do_not_judge_it() -> None:
         frame.assign(code=None).llm.evaluate("code", "response")
 
 
+def test_codes_of_one_coder_have_the_design_of_the_sample() -> None:
+    frame = coded().assign(code_use=["test"] * 100 + ["dev"] * 100, code_pi=[0.25, 0.5] * 100)
+    frame["code_unit"] = [f"u-{i // 2}" for i in range(len(frame))]
+    together = frame.llm.evaluate("code", "response").metrics
+    alone = frame.assign(code_a=frame["code"]).llm.evaluate("code_a", "response").metrics
+    assert alone.loc["accuracy", "n"] == 100
+    pd.testing.assert_frame_equal(alone, together)
+    own = frame.assign(code_a=frame["code"], code_a_pi=1.0).llm.evaluate("code_a", "response")
+    assert own.metrics.loc["accuracy", "n"] == 200
+    other = frame.rename(columns={"code_unit": "code_unit_price"}).assign(code_a=frame["code"])
+    assert other.llm.evaluate("code_a", "response").metrics.loc["accuracy", "n"] == 200
+
+
 # --- labels -----------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("codes", "answers"),
@@ -360,12 +373,14 @@ def test_codes_are_read_as_text_and_numbers_compare_as_numbers() -> None:
         ({"status": "nope"}, "no column 'nope' for status="),
         ({"predicted": []}, "names no column"),
         ({"predicted": "respons"}, "Did you mean 'response'"),
+        ({"predicted": "code"}, "'code', the column of hand codes itself"),
+        ({"truth": pd.Series(["a"])}, "Give the name of a column for truth=, not a Series"),
     ],
 )
 def test_an_argument_without_meaning_is_named(arguments: dict[str, Any], said: str) -> None:
-    given = {"predicted": "response", **arguments}
+    given = {"truth": "code", "predicted": "response", **arguments}
     with pytest.raises((ConfigurationError, MissingColumnError), match=said):
-        coded().llm.evaluate("code", **given)
+        coded().llm.evaluate(**given)
 
 
 def test_results_are_frozen_and_wide_levels_are_wider() -> None:

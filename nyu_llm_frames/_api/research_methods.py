@@ -201,7 +201,7 @@ class ResearchMethods(Generic[T]):
             Columns whose groups are evaluated, too.
         pi : str or float, optional
             Probability that a row is coded; everything is weighted by 1/pi. Default ``{truth}_pi``
-            when it exists. Where it differs between rows, counts are sums of weights, scaled to the
+            when it exists; for the codes of one coder, ``code_a``, that of ``code``. Where it differs between rows, counts are sums of weights, scaled to the
             number of coded rows, and ``comparison`` has no exact test.
         status : str, optional
             Column of statuses; default that of `predicted`, else ``{output}_status``.
@@ -209,7 +209,7 @@ class ResearchMethods(Generic[T]):
             The run's `output`, to find its details.
         use : {"test", "all"}
             Codes that count: "test" leaves out those used to choose the prompt
-            (``{truth}_use``).
+            (``{truth}_use``, found as `pi` is).
         resamples : int, default 1000
         level : float, default 0.95
         seed : int, default 0
@@ -226,6 +226,8 @@ class ResearchMethods(Generic[T]):
             A missing column.
         CodesError
             No coded row, labels that cannot match, an invalid probability.
+        ConfigurationError
+            An invalid argument, or `truth` among `predicted`.
 
         Examples
         --------
@@ -324,7 +326,7 @@ class ResearchMethods(Generic[T]):
             The column of hand codes for each of the model's columns: ``{"label": "code"}``.
         pi : str or float, optional
             Probability that a row is coded: a column, or one number for a simple random sample.
-            Default ``{code}_pi`` when it exists.
+            Default ``{code}_pi`` when it exists, as in `evaluate`.
         family : {"ols", "logit"}
         cluster : str or list of str, optional
             Columns that define correlated groups: the shown text, when rows share texts. None of

@@ -1,7 +1,8 @@
 """Read which rows have a hand code, with what probability they were drawn, and their units.
 
 Comes in: a frame and the name of its column of codes, with the columns that `from_codes` puts
-beside it: ``{truth}_pi``, ``_stratum``, ``_use``, ``_unit``. Goes out: a `Coding`.
+beside it: ``{truth}_pi``, ``_stratum``, ``_use``, ``_unit``. Codes of one coder, ``code_a``, have
+the design of ``code``. Goes out: a `Coding`.
 """
 
 from __future__ import annotations
@@ -63,18 +64,19 @@ def read_coding(
     Read the design of a column of codes.
 
     `pi` is a column or one probability for all rows, by default ``{truth}_pi``; "test" leaves out
-    rows with another ``{truth}_use``.
+    rows with another ``{truth}_use``. Beside codes of one coder, those of the design count.
     """
     if use not in ("test", "all"):
         raise ConfigurationError(f"use must be 'test' or 'all', not {use!r}.")
     values = column(frame, truth, "truth")
+    design = _design_of(frame, truth)
     coded = values.notna().to_numpy(dtype=bool)
-    probability = _probability(frame, truth, pi)
+    probability = _probability(frame, design, pi)
     drawn = coded.copy()
     if probability is not None and np.isnan(probability).any():
         drawn |= ~np.isnan(probability)
-    if f"{truth}_use" in frame.columns:
-        uses = column(frame, f"{truth}_use")
+    if f"{design}_use" in frame.columns:
+        uses = column(frame, f"{design}_use")
         drawn |= uses.notna().to_numpy(dtype=bool)
         if use == "test":
             here = (uses.astype(object) == "test").fillna(False).to_numpy(dtype=bool)
@@ -82,10 +84,20 @@ def read_coding(
     if probability is not None:
         _check_probabilities(frame, probability, drawn & coded)
     strata = np.zeros(len(frame), dtype=np.int64)
-    if f"{truth}_stratum" in frame.columns:
-        strata, _ = _groups(column(frame, f"{truth}_stratum"))
-    units = read_units(frame, f"{truth}_unit") if f"{truth}_unit" in frame.columns else None
+    if f"{design}_stratum" in frame.columns:
+        strata, _ = _groups(column(frame, f"{design}_stratum"))
+    units = read_units(frame, f"{design}_unit") if f"{design}_unit" in frame.columns else None
     return Coding(coded, drawn, probability, strata, units)
+
+
+def _design_of(frame: pd.DataFrame, truth: str) -> str:
+    """Return the name that the columns of a design begin with: "code" for "code_a", too."""
+    if any(f"{truth}_{detail}" in frame.columns for detail in ("pi", "use", "unit")):
+        return truth
+    unit = detail_column(frame, truth, "unit")
+    if unit is None or not _are_units(column(frame, unit)):
+        return truth
+    return unit.removesuffix("_unit")
 
 
 def read_units(frame: pd.DataFrame, name: str) -> Ints:
@@ -118,11 +130,11 @@ def detail_column(frame: pd.DataFrame, name: str, detail: str) -> str | None:
     return next((c for c in candidates if c in frame.columns), None)
 
 
-def _probability(frame: pd.DataFrame, truth: str, pi: str | float | None) -> Floats | None:
+def _probability(frame: pd.DataFrame, design: str, pi: str | float | None) -> Floats | None:
     if pi is None:
-        if f"{truth}_pi" not in frame.columns:
+        if f"{design}_pi" not in frame.columns:
             return None
-        pi = f"{truth}_pi"
+        pi = f"{design}_pi"
     if isinstance(pi, str):
         cells = column(frame, pi, "pi").astype(object)
         found = np.asarray(pd.to_numeric(cells, errors="coerce"), dtype=np.float64)

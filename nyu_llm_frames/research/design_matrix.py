@@ -105,7 +105,8 @@ def _formula(text: str) -> tuple[Any, Any]:
     except AttributeError:
         raise ConfigurationError(f"The formula {text!r} has no outcome: 'label ~ age'.") from None
     except Exception as e:
-        raise ConfigurationError(f"The formula {text!r} cannot be read: {e}") from e
+        why = next(iter(str(e).splitlines()), type(e).__name__)  # below it, escapes for terminals
+        raise ConfigurationError(f"The formula {text!r} cannot be read: {why}") from None
 
 
 # --- the columns of the formula ---------------------------------------------------------------

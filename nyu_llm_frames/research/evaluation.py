@@ -158,6 +158,8 @@ def evaluate(
     if not names:
         raise ConfigurationError("predicted names no column.")
     codes = column(frame, truth, "truth")
+    if truth in names:
+        raise ConfigurationError(f"predicted names {truth!r}, the column of hand codes itself.")
     answers = [column(frame, name, "predicted") for name in names]
     kind_ = kind_of([codes, *answers], kind)
     coding = read_coding(frame, truth, pi, use)

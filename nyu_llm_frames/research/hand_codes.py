@@ -178,7 +178,7 @@ def _texts(frame: Table, labels: Sequence[Hashable]) -> list[list[str | None]]:
         if times > 1:
             raise ConfigurationError(f"Several columns are called {label!r}; rename them.")
         if not times:
-            raise _no_column(frame, "There is", label)
+            raise _no_column(frame, "show= or by= names", label)
     try:
         return [
             [None if value is None else str(value) for value in values]

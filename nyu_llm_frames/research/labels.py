@@ -41,11 +41,14 @@ class Classes:
 
 def column(frame: pd.DataFrame, name: Hashable, argument: str = "") -> Column:
     """Return one column, or raise with the available ones."""
+    where = f" for {argument}=" if argument else ""
+    if not isinstance(name, str | int | float | tuple):
+        kind = type(name).__name__
+        raise ConfigurationError(f"Give the name of a column{where}, not a {kind}.")
     if name not in frame.columns:
         near = difflib.get_close_matches(str(name), [str(c) for c in frame.columns], 1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         shown = ", ".join(repr(c) for c in frame.columns[:20])
-        where = f" for {argument}=" if argument else ""
         raise MissingColumnError(
             f"There is no column {name!r}{where}.{hint} Columns: {shown}.",
             column=str(name),

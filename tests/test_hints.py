@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import logging
 import warnings
@@ -101,6 +102,43 @@ def test_a_series_and_groups_say_what_to_write() -> None:
     for some in (groups, groups["text"]):
         with pytest.raises(AttributeError, match=r"df\.llm\.batch\(\.\.\.\)"):
             some.llm.batch("{{ text }}", model=MODEL)
+
+
+@pytest.mark.parametrize(
+    ("library", "rows"),
+    [
+        ("polars", r'df\.group_by\("group"\)\.agg\(pl\.col\("text"\)\.str\.join\("\\n"\)\)'),
+        ("dask", r'df\.groupby\("group"\)\["text"\]\.apply\("\\n"\.join, meta='),
+    ],
+)
+def test_so_they_do_in_every_library(library: str, rows: str) -> None:
+    pytest.importorskip(library)
+    importlib.import_module(f"nyu_llm_frames.{library}")
+    if library == "polars":
+        frame: Any = importlib.import_module("polars").DataFrame({"text": ["a", "b"]})
+        groups = [frame.group_by("text"), frame.lazy().group_by("text")]
+    else:
+        frame = importlib.import_module("dask.dataframe").from_pandas(DF, npartitions=1)
+        groups = [frame.groupby("text"), frame.groupby("text")["text"]]
+    with pytest.raises(AttributeError, match=r"series\.to_frame\('text'\)\.llm\.batch"):
+        frame["text"].llm.batch("{{ text }}", model=MODEL)
+    for some in groups:
+        with pytest.raises(AttributeError, match=rows):
+            some.llm.batch("{{ text }}", model=MODEL)
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        (DF.groupby("text"), "aggregate the groups first"),
+        ([{"text": "a"}], r"pd\.DataFrame\("),
+        (DF["text"], r"series\.to_frame"),
+        ("in.csv", "batch_file"),
+    ],
+)
+def test_what_is_no_table_says_how_it_becomes_one(table: Any, said: str) -> None:
+    with pytest.raises(ConfigurationError, match=said):
+        llm.batch(table, "{{ text }}", model=MODEL)
 
 
 def test_a_label_or_a_column_called_llm_stays_reachable() -> None:

@@ -40,6 +40,35 @@ def _polars(name: str) -> list[Place]:
 PLACES: dict[str, Callable[[str], list[Place]]] = {"pandas": _pandas, "polars": _polars}
 """The places of each library; another adapter adds its own."""
 
+Hints = list[tuple[type, Any]]
+"""Classes that look like frames, and what says so under the accessor's name."""
+
+
+def _pandas_hints(name: str) -> Hints:
+    import pandas as pd
+
+    groups = GroupsHint(name, 'df.groupby("group")["text"].agg("\\n".join).reset_index()')
+    return [
+        (pd.Series, SeriesHint(name)),
+        (pd.api.typing.DataFrameGroupBy, groups),
+        (pd.api.typing.SeriesGroupBy, groups),
+    ]
+
+
+def _polars_hints(name: str) -> Hints:
+    import polars as pl
+
+    groups = GroupsHint(name, 'df.group_by("group").agg(pl.col("text").str.join("\\n"))')
+    return [
+        (pl.Series, SeriesHint(name, at_use=True)),
+        (type(pl.DataFrame({"x": []}).group_by("x")), groups),
+        (type(pl.LazyFrame().group_by("x")), groups),
+    ]
+
+
+HINTS: dict[str, Callable[[str], Hints]] = {"pandas": _pandas_hints, "polars": _polars_hints}
+"""The hints of each library; another adapter adds its own."""
+
 
 def register(name: str = "llm") -> None:
     """
@@ -88,48 +117,55 @@ def _add(library: str, name: str) -> None:
     for kind, methods, add in PLACES[library](name):
         if not hasattr(kind, name):
             add(methods)
-    if library == "pandas":
-        _add_hints(name)
-
-
-def _add_hints(name: str) -> None:
-    import pandas as pd
-
-    for kind, hint in (
-        (pd.Series, _SeriesHint(name)),
-        (pd.api.typing.DataFrameGroupBy, _GroupsHint(name)),
-        (pd.api.typing.SeriesGroupBy, _GroupsHint(name)),
-    ):
+    for kind, hint in HINTS[library](name):
         if name not in dir(kind):
             setattr(kind, name, hint)
 
 
-class _SeriesHint:
-    """``series.llm``: an error that says what to write; a label of that name stays reachable."""
+class SeriesHint:
+    """``series.llm``: an error that says what to write; a label of that name stays reachable.
 
-    def __init__(self, name: str) -> None:
+    `at_use`: any use of it is the error, since Polars replaces an error of the attribute itself.
+    """
+
+    def __init__(self, name: str, *, at_use: bool = False) -> None:
         self._name = name
+        self._at_use = at_use
 
     def __get__(self, series: Any, owner: type) -> Any:
         column = getattr(series, "name", None)
         column = column if isinstance(column, str) and column.isidentifier() else "x"
-        raise AttributeError(
+        error = AttributeError(
             f"{self._name} works on a DataFrame, whose columns the template names: "
             f'df.{self._name}.batch("... {{{{ {column} }}}}", model=...). For a Series alone: '
             f"series.to_frame({column!r}).{self._name}.batch(...)."
         )
+        if self._at_use and series is not None:
+            return _Raises(error)
+        raise error
 
 
-class _GroupsHint:
+class _Raises:
+    """Raises an error at any use."""
+
+    def __init__(self, error: AttributeError) -> None:
+        self._error = error
+
+    def __getattr__(self, verb: str) -> Any:
+        raise self._error
+
+
+class GroupsHint:
     """``df.groupby(...).llm``: any use of it is an error that says what to write."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, rows: str) -> None:
         self._name = name
+        self._rows = rows
 
     def __get__(self, groups: Any, owner: type) -> Any:
         if groups is None:
             raise AttributeError(self._name)
-        if self._name in groups.obj:
+        if self._name in getattr(getattr(groups, "obj", None), "columns", ()):
             return groups[self._name]
         return self
 
@@ -139,5 +175,5 @@ class _GroupsHint:
         raise AttributeError(
             f"{self._name} sends one prompt per row, so groups need no call of their own: "
             f"df.{self._name}.{verb}(...). For one prompt per group, make each group a row first: "
-            f'df.groupby("group")["text"].agg("\\n".join).reset_index().{self._name}.{verb}(...).'
+            f"{self._rows}.{self._name}.{verb}(...)."
         )

@@ -201,8 +201,9 @@ class ResearchMethods(Generic[T]):
             Columns whose groups are evaluated, too.
         pi : str or float, optional
             Probability that a row is coded; everything is weighted by 1/pi. Default ``{truth}_pi``
-            when it exists; for the codes of one coder, ``code_a``, that of ``code``. Where it differs between rows, counts are sums of weights, scaled to the
-            number of coded rows, and ``comparison`` has no exact test.
+            when it exists; for the codes of one coder, ``code_a``, that of ``code``. Where it
+            differs between rows, counts are sums of weights, scaled to the number of coded rows,
+            and ``comparison`` has no exact test.
         status : str, optional
             Column of statuses; default that of `predicted`, else ``{output}_status``.
         output : str, default "response"

@@ -100,8 +100,13 @@ def methods_of(table: Any) -> Any:
 def _instead(table: Any) -> str:
     if isinstance(table, str | os.PathLike):
         return " For files: llm.batch_file(input, output, template, model=...)."
-    if hasattr(table, "to_frame"):
+    kind = type(table).__name__
+    if kind == "Series":
         return ' For a Series alone: series.to_frame("x"), with {{ x }} in the template.'
+    if "GroupBy" in kind:
+        return " Each group is a prompt once it is a row: aggregate the groups first."
+    if isinstance(table, list | dict):
+        return " pandas makes one of it: pd.DataFrame(...)."
     return ""
 
 

@@ -114,7 +114,7 @@ except ImportError as e:
         f'Dask cannot be imported ({e}): pip install "nyu-llm-frames[dask]".'
     ) from None
 
-from nyu_llm_frames._api.register import PLACES, Place, claim
+from nyu_llm_frames._api.register import HINTS, PLACES, GroupsHint, Hints, Place, SeriesHint, claim
 from nyu_llm_frames._api.verbs import METHODS
 from nyu_llm_frames.dask.dask_methods import DaskMethods
 
@@ -125,6 +125,15 @@ def _places(name: str) -> list[Place]:
     return [(dask.dataframe.DataFrame, DaskMethods, register_dataframe_accessor(name))]
 
 
+def _hints(name: str) -> Hints:
+    from dask.dataframe.api import GroupBy
+
+    joined = '.apply("\\n".join, meta=("text", "object"))'
+    groups = GroupsHint(name, f'df.groupby("group")["text"]{joined}.reset_index()')
+    return [(dask.dataframe.Series, SeriesHint(name)), (GroupBy, groups)]
+
+
 METHODS["dask"] = DaskMethods
 PLACES["dask"] = _places
+HINTS["dask"] = _hints
 claim("dask")

@@ -457,6 +457,8 @@ def test_types_in_json_and_sheets(tmp_path: Path, gateway: StandIn) -> None:
             "money": [Decimal("1.10"), None],
             "kind": pd.Categorical(["x", None]),
             "tags": [["a"], None],
+            "few": [np.float32([0.1, 2]), None],
+            "nested": [{"a": [{"b": np.float32(0.1)}]}, None],
             "span": pd.to_timedelta(["1 days", None]),
             "large": [2**53, None],
         }
@@ -467,15 +469,19 @@ def test_types_in_json_and_sheets(tmp_path: Path, gateway: StandIn) -> None:
     told = json.loads(out[0])
     assert {name: told[name] for name in frame} == {
         "small": 0.1, "day": "2024-07-01", "at": "2024-07-01 12:30:15.250000", "money": "1.10",
-        "kind": "x", "tags": ["a"], "span": "1 days 00:00:00", "large": 2**53,
+        "kind": "x", "tags": ["a"], "few": [0.1, 2], "nested": {"a": [{"b": 0.1}]},
+        "span": "1 days 00:00:00", "large": 2**53,
     } | {"at": told["at"]}  # fmt: skip
     assert dt.datetime.fromisoformat(told["at"][:26]) == frame["at"][0]
     assert {json.loads(out[1])[name] for name in frame} == {None}
     after = pd.read_excel(answered(tmp_path / "in.parquet", tmp_path / "out.xlsx"), dtype=object)
     assert after.loc[0, list(frame)].tolist() == [
-        0.1, dt.datetime(2024, 7, 1), frame["at"][0], 1.1, "x", '["a"]', "1 days 00:00:00", 2**53
+        0.1, dt.datetime(2024, 7, 1), frame["at"][0], 1.1, "x", '["a"]', "[0.1, 2.0]",
+        '{"a": [{"b": 0.1}]}', "1 days 00:00:00", 2**53
     ]  # fmt: skip
     assert after.loc[1, list(frame)].isna().all()
+    told = pd.read_csv(answered(tmp_path / "in.parquet", tmp_path / "out.csv")).loc[0]
+    assert told[["few", "nested"]].tolist() == ["[0.1, 2.0]", '{"a": [{"b": 0.1}]}']
 
 
 # --- what an output cannot hold ---------------------------------------------------------------

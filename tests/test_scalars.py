@@ -56,6 +56,9 @@ UTC = dt.timezone.utc  # noqa: UP017
         ("", ""),
         (Decimal("1.10"), Decimal("1.10")),
         (dt.time(1, 2), dt.time(1, 2)),
+        (pa.MonthDayNano([0, 5, 3_600_000_000_000]), dt.timedelta(days=5, hours=1)),
+        (pa.MonthDayNano([-2, 5, 0]), "-2 months, 5 days, 0:00:00"),
+        ([pa.MonthDayNano([1, 0, 0])], ["1 month"]),
         (np.datetime64("2020-02-29"), dt.date(2020, 2, 29)),
         (
             np.datetime64("2020-02-29T01:02:03.000004005", "ns"),

@@ -39,16 +39,36 @@ def has_text(kind: pa.DataType, inside: bool = False) -> bool:
 def flat(column: pa.ChunkedArray, *, nested: bool = False) -> pa.ChunkedArray:
     """Turn types that only Arrow and pandas have into their values or text.
 
-    With `nested`, lists and structs stay; otherwise they become JSON text.
+    With `nested`, lists and structs stay; otherwise they become JSON text. Their short floats are
+    widened as in `as_written`.
     """
     column = decoded(column)
     kind = column.type
     if isinstance(kind, pa.BaseExtensionType) or pa.types.is_duration(kind):
         texts = [None if pd.isna(v) else str(v) for v in column.to_pandas()]
         return pa.chunked_array([texts], pa.string())
+    texts = _with_floats(kind, pa.string())
+    if pa.types.is_nested(kind) and texts != kind:
+        column = column.cast(texts).cast(_with_floats(kind, pa.float64()))
     if pa.types.is_nested(kind) and not nested:
         return pa.chunked_array([[cell_text(v) for v in column.to_pylist()]], pa.string())
     return column
+
+
+def _with_floats(kind: pa.DataType, to: pa.DataType) -> pa.DataType:
+    """Return a type with another one in place of its 32-bit floats."""
+    is_ = pa.types
+    if is_.is_float32(kind):
+        return to
+    inner = [kind.field(i) for i in range(kind.num_fields)]
+    inner = [field.with_type(_with_floats(field.type, to)) for field in inner]
+    if is_.is_struct(kind):
+        return pa.struct(inner)
+    if is_.is_fixed_size_list(kind):
+        return pa.list_(inner[0], kind.list_size)
+    if is_.is_list(kind):
+        return pa.list_(inner[0])
+    return pa.large_list(inner[0]) if is_.is_large_list(kind) else kind
 
 
 def as_written(column: pa.ChunkedArray) -> pa.ChunkedArray:

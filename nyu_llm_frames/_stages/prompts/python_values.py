@@ -8,11 +8,14 @@ what comes out of here, and a request's id depends on it, so equal cells must co
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
 from decimal import Decimal
 from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any, TypeAlias
 
 import numpy as np
+
+from nyu_llm_frames._shared.wording import count
 
 Convert: TypeAlias = Callable[[Any], object]
 
@@ -59,6 +62,8 @@ def _converter(kind: type[Any]) -> Convert | None:
     """What to do with values of a type; None when they stay as they are."""
     if kind in _KNOWN:
         return _KNOWN[kind]
+    if kind.__name__ == "MonthDayNano":  # pyarrow's, which is a tuple
+        return _from_interval
     for base, convert in _KINDS:
         if issubclass(kind, base):
             return convert
@@ -156,6 +161,14 @@ def _from_numpy_time(value: Any) -> object:
         if unit in ("ns", "ps", "fs", "as"):
             found = value.astype(f"{value.dtype.kind}8[us]").item()
     return str(value) if isinstance(found, int) else found
+
+
+def _from_interval(value: Any) -> object:
+    """Months have no fixed length, so with them it is text: ``2 months, 5 days, 0:00:00``."""
+    rest = timedelta(value.days, microseconds=value.nanoseconds // 1000)
+    if not value.months:
+        return rest
+    return f"{count(value.months, 'month')}, {rest}" if rest else count(value.months, "month")
 
 
 def _from_array(value: Any) -> object:

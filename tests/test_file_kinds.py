@@ -12,6 +12,7 @@ import datetime as dt
 import gzip
 import io
 import json
+import zipfile
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
@@ -697,6 +698,55 @@ def test_a_sheet_is_chosen_by_name_or_number(tmp_path: Path) -> None:
 def test_other_books_are_named_with_the_line_of_pandas(tmp_path: Path, suffix: str) -> None:
     with pytest.raises(ConfigurationError, match=r"pd\.read_excel\(.*survey"):
         answered(BOOKS / f"survey{suffix}", tmp_path / "out.csv")
+
+
+DOCUMENT = "Save it as PDF"
+NO_TABLES: dict[str, tuple[bytes | tuple[str, ...], str]] = {
+    "a.docx": (("word/document.xml",), f"a Word document. .*{DOCUMENT}"),
+    "a.pptx": (("ppt/presentation.xml",), f"a PowerPoint file. .*{DOCUMENT}"),
+    "a.numbers": (("Index/Document.iwa",), "Export it as CSV from Numbers"),
+    "a.xlsx": (("Index/Document.iwa",), "an Apple document, whatever its name says"),
+    "a.odt": (("content.xml", "mimetype"), DOCUMENT),
+    "a.doc": (
+        b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(9),
+        f"an old Word document. .*{DOCUMENT}",
+    ),
+    "a.pdf": (b"%PDF-1.7\n", r"a PDF. .*pd\.DataFrame\(\{'file': \['.*a\.pdf'\]\}\), .*images="),
+    "a.csv": (b"%PDF-1.7\n", "a PDF, whatever its name says"),
+    "a.png": (b"\x89PNG\r\n\x1a\n", 'a picture. .*images="file"'),
+    "a.db": (bytes(8) + b"DUCK" + bytes(9), r"duckdb\.connect\('.*a\.db'\)"),
+    "a.npy": (b"\x93NUMPY\x01\0", "with the program that made it"),
+    "a.txt": (b"a,b\n", r"pd\.read_csv\("),
+    "a.zip": (("a.csv",), 'compression="zip"'),
+}
+
+
+@pytest.mark.parametrize("name", NO_TABLES)
+def test_what_is_no_table_is_named_with_a_cure(tmp_path: Path, name: str) -> None:
+    content, said = NO_TABLES[name]
+    path = tmp_path / name
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        with zipfile.ZipFile(path, "w") as archive:
+            for inner in content:
+                archive.writestr(inner, "application/vnd.oasis.opendocument.text")
+    with pytest.raises(ConfigurationError, match=said) as caught:
+        open_source(path)
+    assert ("read_csv" in str(caught.value)) == (name in ("a.txt", "a.zip"))
+
+
+def test_what_is_no_file_of_a_table_says_what_to_give(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=rf"The folder {tmp_path} holds no data files"):
+        open_source(tmp_path)
+    with pytest.raises(ConfigurationError, match=r"several files: sorted\(glob\.glob\("):
+        open_source(tmp_path / "*.csv")
+    table: Any = pd.DataFrame({"x": [1]})
+    with pytest.raises(ConfigurationError, match=r"not a DataFrame: use df\.llm\.batch"):
+        llm.batch_file(table, tmp_path / "out.csv", "{{ x }}", model="m")
+    (tmp_path / "in.jsonl").write_text('{\n"x": 1\n}\n')
+    with pytest.raises(ConfigurationError, match=r"line 1: .* Each line must be one whole JSON"):
+        open_source(tmp_path / "in.jsonl").schema()
 
 
 def test_books_that_cannot_be_read_say_so(tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ def test_a_provider_without_a_model_is_refused(model: str) -> None:
 def test_other_families_are_refused_where_the_provider_is_vertex(model: str) -> None:
     model = f"{model}claude-3" if model.endswith("/") else model
     for name, gateway in ((model, llm.Gateway()), (f"@vertex-2/{model}", None)):
-        with pytest.raises(ConfigurationError, match="is no Gemini"):
+        with pytest.raises(ConfigurationError, match="is not a Gemini model"):
             FRAME.llm.preview("{{ q }}", model=name, gateway=gateway)
     FRAME.llm.preview("{{ q }}", model=f"@openai/{model}")
 

@@ -9,6 +9,7 @@ import importlib.util
 import inspect
 import json
 import pickle
+import re
 import subprocess
 import sys
 from decimal import Decimal
@@ -119,6 +120,19 @@ def test_dict_of_types_gives_the_promised_dtypes_in_declared_order() -> None:
         "category",
         "category",
     ]
+
+
+@pytest.mark.parametrize(
+    ("schema", "said"),
+    [
+        ({"a": "str"}, 'write str without quotation marks, in JSON {"type": "string"}'),
+        ({"a": "yes"}, "write its type, or ['yes', ...] for choices"),
+        (["yes", "no"], "is a list, without a name for its column"),
+    ],
+)
+def test_a_schema_that_is_nearly_one_says_what_to_write(schema: Any, said: str) -> None:
+    with pytest.raises(SchemaError, match=re.escape(said)):
+        compile_schema(schema)
 
 
 @pytest.mark.parametrize("schema", [Case, CaseData, CaseDict])
@@ -273,7 +287,7 @@ def test_json_schemas_are_recognised(schema: Any) -> None:
         ({"a": {1, 2}}, "$.a", "as a list"),
         ({"a": []}, "$.a", "[str]"),
         ({"a": [str, "x"]}, "$.a", "[str]"),
-        ({"a": "str"}, "$.a", "write its type"),
+        ({"a": "str"}, "$.a", "without quotation marks"),
         ({"a": None}, "$.a", "always null"),
         ({"a": [True, 1]}, "$.a", "use words"),
         ({"a b": str}, "$.a b", "alias"),

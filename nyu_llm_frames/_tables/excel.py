@@ -69,7 +69,7 @@ class ExcelSource:
                 known = isinstance(sheet, int) and sheet in range(len(names))
                 if sheet is not None and sheet not in names and (not known or sheet is True):
                     raise ConfigurationError(
-                        f"{path} has no sheet {sheet!r}, but {', '.join(map(repr, names))}."
+                        f"{path} has no sheet {sheet!r}. Its sheets: {', '.join(map(repr, names))}."
                     )
                 if sheet is None and len(names) > 1:
                     self._notes.append(

@@ -1,4 +1,4 @@
-"""Recognizes a file's format by its first bytes, and names the line that reads it.
+"""Recognizes a file's format by its first bytes, and says how it becomes a table.
 
 Comes in: the first bytes of a file. Goes out: its format; None where it is text.
 """
@@ -53,9 +53,21 @@ _FORMATS: tuple[tuple[bytes, str, str], ...] = (
     (rb"SQLite format 3\0", "an SQLite database", 'pd.read_sql("select ...", connection)'),
     (rb"Obj\x01", "an Avro file", _AVRO),
     (rb"RD[ABX][23]\n|X\n\0\0\0[\2\3]", "a file of R", _R),
+    (rb"(?s).{8}DUCK", "a DuckDB database", 'duckdb.connect({path}).table("...").df()'),
     (rb"(?i)\s*<(!doctype\s+html|html)[\s>]", "a web page", "pd.read_html({path})[0]"),
     (rb"(\xef\xbb\xbf)?<\?xml\s", "an XML file", "pd.read_xml({path})"),
 )
+_PAGES = (
+    "It is no table. A column of paths sends it along: pd.DataFrame({{'file': [{path}]}}), and "
+    'images="file" in df.llm.batch.'
+)
+_DOCUMENT = "It is no table. Save it as PDF, and send that with images=; or put its text in a CSV."
+_OTHERS: tuple[tuple[bytes, str, str], ...] = (
+    (rb"%PDF-", "a PDF", _PAGES),
+    (rb"(?s)\x89PNG\r|\xff\xd8\xff|GIF8|RIFF.{4}WEBP", "a picture", _PAGES),
+)
+_DOCUMENTS = {"word/": "a Word document", "ppt/": "a PowerPoint file"}
+_OLD_DOCUMENTS = {".doc": "an old Word document", ".ppt": "an old PowerPoint file"}
 _ARE_TEXT = ("a SAS transport file", "a web page", "an XML file")
 
 
@@ -67,29 +79,51 @@ def reader(path: Path, packed: str = "") -> str:
     return line.format(path=repr(str(path)), packed=more)
 
 
+def is_binary(head: bytes) -> bool:
+    """Whether the first bytes of a file are not text."""
+    return _BINARY.search(head) is not None
+
+
 def kind_of(path: Path, head: bytes) -> tuple[str, str] | None:
-    """Return a file's format and the line that reads it; None for text.
+    """Return a file's format and how it becomes a table; None for text.
 
     `head` holds its first `HEAD_BYTES`.
     """
-    is_binary = _BINARY.search(head) is not None
     if head.startswith(b"PK\3\4"):
         return _archive(path)
+    for magic, name, cure in _OTHERS:
+        if re.match(magic, head):
+            return name, cure.format(path=repr(str(path)))
     for magic, name, line in _FORMATS:
-        if (is_binary or name in _ARE_TEXT) and re.match(magic, head):
+        if (is_binary(head) or name in _ARE_TEXT) and re.match(magic, head):
+            if name == OLD_EXCEL and path.suffix.lower() in _OLD_DOCUMENTS:
+                return _OLD_DOCUMENTS[path.suffix.lower()], _DOCUMENT
             packed = _PACKED[name.split()[-1]] if not line else ""
-            return name, line.format(path=repr(str(path))) or reader(path, packed)
+            line = line.format(path=repr(str(path))) or reader(path, packed)
+            return name, _read_with(line)
     return None
+
+
+def _read_with(line: str) -> str:
+    return f"Read it with {line} and use df.llm.batch; or save it as CSV or parquet."
 
 
 def _archive(path: Path) -> tuple[str, str]:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except (zipfile.BadZipFile, OSError):
-        names = []
+            kind = archive.read("mimetype") if "mimetype" in names else b""
+    except (zipfile.BadZipFile, OSError, RuntimeError):
+        names, kind = [], b""
     if any(name.startswith("xl/") for name in names):
-        return EXCEL_FILE, f"pd.read_excel({str(path)!r})"
+        return EXCEL_FILE, _read_with(f"pd.read_excel({str(path)!r})")
+    for folder, document in _DOCUMENTS.items():
+        if any(name.startswith(folder) for name in names):
+            return document, _DOCUMENT
     if "content.xml" in names:
-        return "an OpenDocument file", f"pd.read_excel({str(path)!r})"
-    return "a zip archive", reader(path, "zip")
+        if kind and b"spreadsheet" not in kind:
+            return "an OpenDocument file", _DOCUMENT
+        return "an OpenDocument file", _read_with(f"pd.read_excel({str(path)!r})")
+    if any(name.startswith("Index/") and name.endswith(".iwa") for name in names):
+        return "an Apple document", "Export it as CSV from Numbers, as PDF from Pages."
+    return "a zip archive", _read_with(reader(path, "zip"))

@@ -151,18 +151,19 @@ def missing_value_error(
     column = next((label for label in counts if not isinstance(label, PlaceName)), "x")
     name = str(column) if str(column).isidentifier() else f"row[{column!r}]"
     shown = f"{', '.join(map(repr, rows[:3]))}{', …' if len(rows) > 3 else ''}"
+    shown = f"row {shown}" if len(rows) == 1 else f"rows {shown}"
     tests = f'{{% if {name} %}}…{{% endif %}} or {{{{ {name} | default("unknown") }}}}'
     skip = 'missing="skip" leaves these rows without an answer'
     if has_object:
         return MissingValueError(
-            f"Missing values in columns of a jinja2.Template: {places} (rows {shown}). Its text "
+            f"Missing values in columns of a jinja2.Template: {places} ({shown}). Its text "
             "is not kept, so their use is unknown. To fix it, pass its text as the template, in "
             f"which {tests} handle them, and {skip}; or fill or drop them first.",
             columns=counts,
             rows=rows[:3],
         )
     return MissingValueError(
-        f"Missing values in what the prompt prints or compares: {places} (rows {shown}). To fix "
+        f"Missing values in what the prompt prints or compares: {places} ({shown}). To fix "
         f"it: {skip}; test for them in the template, as in {tests}; or fill or drop them first.",
         columns=counts,
         rows=rows[:3],

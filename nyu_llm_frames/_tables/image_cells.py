@@ -107,8 +107,9 @@ def missing_image_error(
     """Say how many image cells are missing, where, and how to fix it."""
     labels = [shown_label(every[i]) for i in np.flatnonzero(missing)[:3]]
     places = ", ".join(f"{n:,} in column {label!r}" for label, n in counts.items())
+    rows = "row" if len(labels) == 1 else "rows"
     return MissingValueError(
-        f"Missing images: {places} (rows {', '.join(repr(x) for x in labels)}"
+        f"Missing images: {places} ({rows} {', '.join(repr(x) for x in labels)}"
         f'{", …" if missing.sum() > 3 else ""}). Ways out: missing="skip" leaves these rows '
         "without an answer; an empty list sends the text alone; or drop them first.",
         columns=counts,

@@ -103,7 +103,7 @@ def _objects(path: Path) -> Iterator[tuple[list[dict[str, Any]], list[bytes], fl
             if not isinstance(row, dict):
                 hint = f" Read it with pd.read_json({str(path)!r}) and use df.llm.batch."
                 raise ConfigurationError(
-                    f"{path}, line {number:,} is no JSON object but a "
+                    f"{path}, line {number:,} is not a JSON object but a "
                     f"{type(row).__name__}.{hint if isinstance(row, list) else ''}"
                 )
             rows.append(row)
@@ -126,7 +126,11 @@ def _unreadable(path: Path, number: int, line: bytes, error: Exception) -> Confi
             "which is no text. Write the file again without it, as with "
             'text.encode("utf-8", "ignore").decode().'
         )
-    return ConfigurationError(f"{path}, line {number:,}: {error}.")
+    text = str(error).removesuffix(".")
+    return ConfigurationError(
+        f"{path}, line {number:,}: {text}. Each line must be one whole JSON object; of other JSON, "
+        f"pd.read_json({str(path)!r}) may make a table for df.llm.batch."
+    )
 
 
 def _with_half_characters(line: bytes) -> Iterator[str]:

@@ -57,6 +57,6 @@ def open_rows(value: Any, first: int | None = None) -> tuple[Table, int]:
         table = pa.table(value)
     except (pa.ArrowException, TypeError) as e:
         raise ConfigurationError(
-            f"What the Arrow stream of a {type(value).__name__} gives is no table: {e}"
+            f"The Arrow stream of a {type(value).__name__} cannot be read as a table: {e}"
         ) from None
     return ArrowTable(table if first is None else table.slice(0, first)), table.num_rows

@@ -19,9 +19,11 @@ from nyu_llm_frames._tables.file_content import (
     HEAD_BYTES,
     MAGIC,
     PARQUET_FILE,
+    is_binary,
     kind_of,
     reader,
 )
+from nyu_llm_frames._tables.open_table import library
 from nyu_llm_frames._tables.table import Piece
 from nyu_llm_frames._tables.text_file import COMPRESSED, open_text, reading, text_suffix
 from nyu_llm_frames.errors import ConfigurationError
@@ -95,6 +97,8 @@ def open_source(path: Paths, *, sep: str | None = None, sheet: str | int | None 
     with reading(one):
         files = _files_of(one) if one.is_dir() else [one]
         kinds = {_kind(file, sep): file for file in files}
+        if one.is_dir() and not files:
+            raise ConfigurationError(f"The folder {one} holds no data files.")
         if not one.is_dir() or (len(kinds) == 1 and not kinds.keys() & {"parquet", ""}):
             return _open_files(files, sep, sheet)
         _check_kinds(list(kinds.values()))
@@ -104,6 +108,11 @@ def open_source(path: Paths, *, sep: str | None = None, sheet: str | int | None 
 
 
 def _local(path: Any) -> Path:
+    if library(path):
+        raise ConfigurationError(
+            f"The input must be a path, not a {type(path).__name__}: use df.llm.batch for it, or "
+            "llm.batch(table, ...)."
+        )
     return local_path(
         path,
         "The input",
@@ -158,7 +167,7 @@ def _check_kinds(files: Sequence[Path]) -> None:
 
 def _open_files(files: Sequence[Path], sep: str | None, sheet: str | int | None) -> Source:
     if not files:
-        raise ConfigurationError("The list of input files is empty.")
+        raise ConfigurationError("There are no input files: the list is empty.")
     for file in files:
         with reading(file):
             _check_file(file, _kind(file, sep))
@@ -167,7 +176,7 @@ def _open_files(files: Sequence[Path], sep: str | None, sheet: str | int | None)
     [(kind, file)] = kinds.items()
     for name, value, of in (("sep", sep, "CSV"), ("sheet", sheet, "Excel")):
         if value is not None and kind != of:
-            raise ConfigurationError(f"{name}= is for {of} files, and {file} is none.")
+            raise ConfigurationError(f"{name}= is for {of} files, and {file} is not one.")
     if kind == "Excel":
         from nyu_llm_frames._tables.excel import ExcelSource
 
@@ -193,7 +202,8 @@ def _open_files(files: Sequence[Path], sep: str | None, sheet: str | int | None)
 def _check_file(path: Path, kind: str) -> None:
     """Raise if a file is missing, or not what its name says."""
     if not path.exists():
-        raise ConfigurationError(f"There is no input file {path}.")
+        hint = f" For several files: sorted(glob.glob({str(path)!r}))." if "*" in path.name else ""
+        raise ConfigurationError(f"There is no input file {path}.{hint}")
     if path.is_dir():
         raise ConfigurationError(f"{path} is a folder, and a list is of files. Give it alone.")
     if path.name.startswith("~$"):
@@ -216,15 +226,15 @@ def _check_file(path: Path, kind: str) -> None:
     found = kind_of(path, head)
     if found is not None and found[0] != _CONTENT.get(kind):
         is_packed = is_text and found[0] == "compressed with gzip"
-        way = f", or called {path.name}.gz" if is_packed else ""
+        way = f" Or call it {path.name}.gz." if is_packed else ""
         whatever = ", whatever its name says" if kind else ""
-        raise ConfigurationError(
-            f"{path} is {found[0]}{whatever}. Read it with {found[1]} and use "
-            f"df.llm.batch; or save it as CSV or parquet{way}."
-        )
+        raise ConfigurationError(f"{path} is {found[0]}{whatever}. {found[1]}{way}")
     if not kind:
+        way = f"Read it with {reader(path)} and use df.llm.batch."
+        if is_binary(head):
+            way = "Save it as CSV or parquet with the program that made it."
         raise ConfigurationError(
             f"{path}: the input's name ends in one of {', '.join(INPUTS)} (text also in .gz or "
             ".zst), or it is a folder of such files; or sep= says what separates its columns. "
-            f"Read it with {reader(path)} and use df.llm.batch."
+            f"{way}"
         )

@@ -137,7 +137,9 @@ def not_utf_8(path: Path, line: int, text: bytes, e: UnicodeDecodeError) -> Conf
     """
     looks = "UTF-16" if text.startswith((b"\xff\xfe", b"\xfe\xff")) else "WINDOWS-1252"
     if looks != "UTF-16" and b"\0" in text:
-        return ConfigurationError(f"{path}, line {line:,} is no text: the file is of another kind.")
+        return ConfigurationError(
+            f"{path}, line {line:,} is not text: the file is of another kind."
+        )
     return ConfigurationError(
         f"{path}, line {line:,}: the byte 0x{e.object[e.start]:02x} is not UTF-8. Save the file as "
         f"UTF-8 (as it looks: iconv -f {looks} -t UTF-8); or read it with pandas (encoding=...) "

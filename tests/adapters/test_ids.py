@@ -125,7 +125,7 @@ def test_a_stream_that_is_no_table_is_refused() -> None:
         def __arrow_c_stream__(self, requested_schema: Any = None) -> Any:
             return pa.chunked_array([[1]]).__arrow_c_stream__(requested_schema)
 
-    with pytest.raises(ConfigurationError, match="stream of a Column gives is no table"):
+    with pytest.raises(ConfigurationError, match="stream of a Column cannot be read as a table"):
         llm.preview(Column(), "{{ x }}")
 
 

@@ -95,8 +95,9 @@ def missing_column(
     mark = next((m for m in _SEPARATORS if isinstance(only, str) and m in only), None)
     if mark:
         hints.append(
-            f"That is one column, with {mark!r} in its name: if it separates the columns of the "
-            f"file, read it with pandas.read_csv(..., sep={mark!r})."
+            f"That is one column, with {mark!r} in its name. If it separates the columns of the "
+            f"file, say so: sep={mark!r} in pandas.read_csv and in llm.batch_file, --sep {mark!r} "
+            "on the command line."
         )
     separator = "" if line else " "
     error = MissingColumnError(

@@ -56,8 +56,8 @@ def check_family(name: str, realm: str) -> None:
     """Refuse a model that returns no answer in any row, and is billed."""
     if is_vertex(realm) and _NO_GEMINI.search(name.casefold()):
         raise ConfigurationError(
-            f"model={name!r} is no Gemini, and {realm} answers batch jobs for Gemini alone: other "
-            "models and tuned endpoints come back as errors, embeddings come back empty, and all "
-            "of it is paid. Take a Gemini, or another provider that has batch inference, as "
-            'model="@provider/name".'
+            f"model={name!r} is not a Gemini model, and {realm} answers batch jobs for Gemini "
+            "alone: other models and tuned endpoints come back as errors, embeddings come back "
+            "empty, and you pay for all of it. Use a Gemini model (`nyu-llm-frames models` lists "
+            'them), or another provider that has batch inference: model="@provider/name".'
         )

@@ -14,6 +14,7 @@ from nyu_llm_frames._stages.schema.pydantic_types import Described, describe, ty
 from nyu_llm_frames.errors import SchemaError
 
 _JSON_TYPES = frozenset({"object", "array", "string", "integer", "number", "boolean", "null"})
+_TYPE_NAMES = {"str": "string", "int": "integer", "float": "number", "bool": "boolean"}
 _FORMS = (
     "pass a pydantic model, a dataclass, a TypedDict, a dict such as "
     '{"drug": str, "months": int | None, "kind": ["violent", "other"]}, or a JSON Schema'
@@ -44,6 +45,8 @@ def read_schema(schema: object) -> Described:
     name = getattr(schema, "__name__", None) or repr(schema)
     if hasattr(type(schema), "__pydantic_validator__") or dataclasses.is_dataclass(schema):
         raise SchemaError(f"schema= got an instance; pass the class {type(schema).__name__} itself")
+    if isinstance(schema, list | tuple):
+        raise SchemaError(f"schema={name} is a list, without a name for its column: {_FORMS}")
     raise SchemaError(f"schema={name} has no fields to become columns: {_FORMS}")
 
 
@@ -78,10 +81,11 @@ def _field_type(value: Any, path: str) -> Any:
     if (choices := _choices(value, path)) is not None:
         return Literal[tuple(choices)]
     if value is ... or isinstance(value, (str, int, float, bytes)):
-        raise wrong(
-            path,
-            f"{value!r} is a value, not a type; write its type, or [{value!r}, ...] for choices",
-        )
+        how = f"write its type, or [{value!r}, ...] for choices"
+        if value in _TYPE_NAMES:
+            in_json = f'{{"type": "{_TYPE_NAMES[value]}"}}'
+            how = f"write {value} without quotation marks, in JSON {in_json}"
+        raise wrong(path, f"{value!r} is a value, not a type; {how}")
     return value
 
 

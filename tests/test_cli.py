@@ -363,6 +363,17 @@ def test_a_key_never_goes_to_an_address_from_a_sidecar(
     assert len(stand_in.log) == asked
 
 
+def test_a_file_in_place_of_a_sidecar_is_told_where_its_sidecar_is(
+    run: Run, tmp_path: Path
+) -> None:
+    (tmp_path / "out.csv").touch()
+    told = run("status", str(tmp_path / "out.csv"), code=exits.USAGE).stderr
+    assert told.rstrip().endswith("out.csv is a file, not a folder.")
+    (tmp_path / "out.llm").mkdir()
+    told = run("status", str(tmp_path / "out.csv"), code=exits.USAGE).stderr
+    assert told.rstrip().endswith("the sidecar beside it is " + str(tmp_path / "out.llm") + ".")
+
+
 def test_a_folder_that_is_no_sidecar_is_named(run: Run) -> None:
     result = run("status", "nowhere", code=exits.ERROR)
     assert "nowhere" in result.stderr

@@ -86,6 +86,15 @@ def test_a_gateway_by_name_or_address(gateway: Any, told: str) -> None:
         assert "secret-word" not in str(caught.value)
 
 
+def test_a_misspelled_setting_is_answered_with_the_right_one() -> None:
+    with pytest.raises(ConfigurationError, match=r"no argument apikey=.* mean api_key=") as caught:
+        llm.Gateway(apikey="secret-word")
+    assert "secret-word" not in str(caught.value)
+    assert llm.Gateway(vertex_project_id="p", metadata={"_user": "me"})
+    with pytest.raises(ConfigurationError, match=r"Did you mean keep_prompts=\? Options: "):
+        llm.set_options(keep_prompt=False)
+
+
 def test_thinking_is_a_word() -> None:
     with pytest.raises(ConfigurationError, match='Write thinking="off"'):
         in_frames("{{ text }}", model=MODEL, thinking=False)

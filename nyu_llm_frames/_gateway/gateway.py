@@ -7,6 +7,7 @@ network, and that opens a connection when one is first needed.
 from __future__ import annotations
 
 from dataclasses import FrozenInstanceError
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -64,7 +65,8 @@ class Gateway:
     Raises
     ------
     ConfigurationError
-        For an invalid key or address, and for arguments that a client would ignore.
+        For an invalid key or address, a misspelled argument, and arguments that a client would
+        ignore.
 
     Examples
     --------
@@ -94,6 +96,9 @@ class Gateway:
         problem = problem_of(
             named | {k: v for k, v in portkey_options.items() if isinstance(v, str)}
         )
+        for name in () if problem else portkey_options:
+            if near := get_close_matches(name, named, 1, 0.8):
+                problem = f"Gateway has no argument {name}=. Did you mean {near[0]}=?"
         given = {name: value.strip() for name, value in named.items() if value and not problem}
         options = {k: v.strip() if isinstance(v, str) else v for k, v in portkey_options.items()}
         if client is not None and not problem:

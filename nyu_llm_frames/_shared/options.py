@@ -11,6 +11,7 @@ import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -188,8 +189,10 @@ class set_options:
             raise TypeError(f"Options are given by name: {known[0]}=..., {known[1]}=...")
         for name in options:
             if name not in known:
+                near = get_close_matches(name, known, 1)
+                hint = f" Did you mean {near[0]}=?" if near else ""
                 raise ConfigurationError(
-                    f"There is no option {name!r}. Options: {', '.join(known)}."
+                    f"There is no option {name!r}.{hint} Options: {', '.join(known)}."
                 )
         self._given = options
         _layers.add(options)

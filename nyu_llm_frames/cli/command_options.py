@@ -29,6 +29,12 @@ class _Path(click.Path):
             local_path(value, "The path")
         except ConfigurationError as e:
             self.fail(str(e), param, ctx)
+        if not self.file_okay and Path(value).is_file():
+            from nyu_llm_frames._tables.text_file import with_suffix
+
+            beside = with_suffix(Path(value), ".llm")
+            hint = f"; the sidecar beside it is {beside}" if beside.is_dir() else ""
+            self.fail(f"{value} is a file, not a folder{hint}.", param, ctx)
         return super().convert(value, param, ctx)
 
 

@@ -201,6 +201,12 @@ def test_shipped_outputs_come_from_one_run_from_the_top(name: str) -> None:
     assert not any(o["output_type"] == "error" for cell in cells for o in cell["outputs"])
 
 
+@pytest.mark.parametrize("name", sorted({*NAMES} - {"03_extract_offenses"}))  # it shows cut answers
+def test_a_limit_of_tokens_says_what_thinking_may_take(name: str) -> None:
+    source = "".join(joined(cell["source"]) for cell in code_cells(stored(name)))
+    assert "max_tokens" not in source or "thinking" in source
+
+
 @every_notebook
 def test_shipped_outputs_come_from_the_model(name: str) -> None:
     shown = "\n".join(map(text_of, code_cells(stored(name))))

@@ -28,6 +28,7 @@ from nyu_llm_frames._sidecar.lock import SidecarLock
 from nyu_llm_frames._stages.batches.wire import Busy
 from nyu_llm_frames.errors import (
     BatchJobFailedError,
+    ConfigurationError,
     GatewayError,
     GatewayUnavailableError,
     RunTimeoutError,
@@ -328,6 +329,13 @@ def test_a_hook_gets_frozen_records(gateway: StandIn) -> None:
     assert {p.phase for p in told} >= {"note", "uploading", "submitting", "waiting", "reading"}
     with pytest.raises(AttributeError):
         told[0].message = "changed"  # type: ignore[misc]
+
+
+def test_a_wait_of_no_number_of_seconds_is_named(gateway: StandIn, clock: FakeClock) -> None:
+    run: Any = submit()
+    for seconds in ("5m", -1, True):
+        with pytest.raises(ConfigurationError, match=f"timeout must be .* not {seconds!r}"):
+            run.wait(seconds)
 
 
 def test_an_interrupt_waits_for_nobody(gateway: StandIn, clock: FakeClock) -> None:

@@ -24,7 +24,11 @@ from nyu_llm_frames.errors import SidecarError
 
 
 class OpenSidecar:
-    """A sidecar, opened for reading. Made by `open_sidecar`."""
+    """A sidecar, opened for reading. Made by `open_sidecar`.
+
+    Its `status` and `failures` are commands: ``nyu-llm-frames failures PATH``. In Python,
+    ``answers()`` has the status and the error of every answer.
+    """
 
     def __init__(self, path: str | Path) -> None:
         self._sidecar = Sidecar(local_path(path, "The sidecar"), current_clock(), create=False)
@@ -79,10 +83,17 @@ class OpenSidecar:
         -------
         pathlib.Path
             The copy.
+
+        Raises
+        ------
+        SidecarError
+            When the folder exists, or a file of the sidecar is a link.
         """
         target = local_path(path, "The copy").absolute()
         if target.exists():
-            raise SidecarError(f"{target} already exists.", path=str(target))
+            raise SidecarError(
+                f"{target} already exists. Give the name of a new folder.", path=str(target)
+            )
         with self._sidecar.lock.held(), _storage.sidecar_errors(target):
             files = {name: _storage.parquet_files(self.path / name) for name in FOLDERS}
             for path in (*(self.path / name for name in files), *chain(*files.values())):

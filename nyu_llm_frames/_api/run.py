@@ -17,7 +17,13 @@ import pandas as pd
 from typing_extensions import TypeVar
 
 from nyu_llm_frames._runs.launch import CallExecution, opened
-from nyu_llm_frames._runs.prepare import PreparedCall, check_retries, template_text, versions
+from nyu_llm_frames._runs.prepare import (
+    PreparedCall,
+    check_retries,
+    check_timeout,
+    template_text,
+    versions,
+)
 from nyu_llm_frames._runs.result import Collected, jobs_frame
 from nyu_llm_frames._runs.summary import Summary, ending, models_of, summarize
 from nyu_llm_frames._shared.clock import current_clock
@@ -90,8 +96,10 @@ class Run(Generic[T]):
         Raises
         ------
         RunTimeoutError, UncertainSubmissionError, BatchJobFailedError, GatewayError
+        ConfigurationError
+            For a `timeout` that is not a number.
         """
-        self._execution.wait(timeout)
+        self._execution.wait(check_timeout(timeout))
         return self
 
     def retry(self) -> Run[T]:
@@ -104,6 +112,11 @@ class Run(Generic[T]):
         -------
         Run
             The run itself; ``wait()`` waits for it.
+
+        Raises
+        ------
+        UncertainSubmissionError, AuthenticationError, GatewayError, ConfigurationError
+            As `poll`; without a key or a bucket.
         """
         self._execution.retry()
         return self
@@ -115,6 +128,11 @@ class Run(Generic[T]):
         -------
         list of str
             Ids of the batch jobs that were requested to stop.
+
+        Raises
+        ------
+        AuthenticationError, GatewayError
+            The gateway refused, or was not reached.
         """
         return self._execution.cancel()
 
@@ -132,6 +150,11 @@ class Run(Generic[T]):
         -------
         Run
             The run itself.
+
+        Raises
+        ------
+        ConfigurationError
+            For both arguments or neither, or when no submission is uncertain.
         """
         self._execution.resolve(adopt, resubmit)
         return self

@@ -128,6 +128,11 @@ def check_endings(wait: object, timeout: object, on_error: object) -> float | No
     _one_of("on_error", on_error, ("keep", "raise"))
     if not isinstance(wait, bool):
         raise ConfigurationError(f"wait must be True or False, not {wait!r}.")
+    return check_timeout(timeout)
+
+
+def check_timeout(timeout: object) -> float | None:
+    """Check a number of seconds; None waits for as long as it takes."""
     check_number("timeout", timeout, 0, float("inf"))
     return None if timeout is None else float(timeout)  # type: ignore[arg-type]
 

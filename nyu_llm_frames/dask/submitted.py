@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from nyu_llm_frames._runs.prepare import check_timeout
 from nyu_llm_frames._runs.result import jobs_frame
 from nyu_llm_frames._runs.stored_run import StoredRun
 from nyu_llm_frames.dask.dask_run import DaskCall
@@ -45,7 +46,7 @@ class DaskRun:
 
     def wait(self, timeout: float | None = None) -> DaskRun:
         """Wait until every batch job is over; after `timeout` seconds the jobs continue."""
-        self._stored.wait(timeout)
+        self._stored.wait(check_timeout(timeout))
         return self
 
     def retry(self) -> DaskRun:

@@ -69,6 +69,20 @@ def test_a_file_read_with_the_wrong_separator_is_recognised(separator: str) -> N
     assert "read_csv" not in text
 
 
+def test_the_name_of_the_index_is_answered_with_index(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"n": [1, 2]}, index=pd.Index(["a", "b"], name="text"))
+    told = "'text' is the index, which {{ index }} prints."
+    text = said(MissingColumnError, lambda: frame.llm.preview("{{ text }}", model=MODEL))
+    assert text.endswith(f"Columns: 'n'. {told}")
+    frame.to_parquet(tmp_path / "in.parquet")
+    paths = tmp_path / "in.parquet", tmp_path / "out.parquet"
+    assert told in said(
+        MissingColumnError, lambda: llm.batch_file(*paths, "{{ text }}", model=MODEL)
+    )
+    text = said(MissingColumnError, lambda: frame.llm.preview("{{ zzz }}", model=MODEL))
+    assert "is the index" not in text
+
+
 TEMPLATES: dict[str, tuple[Any, type[LLMFramesError], str]] = {
     "misspelt column": (
         "Which drug?\nIn {{ ofense }}",
@@ -87,6 +101,16 @@ The template uses 'zzz', which is not a column (line 1).
   1 | {{ row['zzz'] }}
     |         ^^^
 Columns: 'offense', 'district', 'sentence', 'date of grant'.""",
+    ),
+    "a filter as a function": (
+        "{{ upper(offense) }}",
+        MissingColumnError,
+        """\
+The template uses 'upper', which is not a column (line 1).
+  1 | {{ upper(offense) }}
+    |    ^^^^^
+`upper` is a filter, written after its column: {{ x | upper }}. \
+Columns: 'sentence', 'offense', 'district', 'date of grant'.""",
     ),
     "a name of several words": (
         "{{ date of grant }}",

@@ -135,6 +135,7 @@ def test_a_file_says_what_a_frame_says(tmp_path: Path) -> None:
         ("Which drug?", r"all 2 rows: .* as \{\{ text \}\}\.$"),
         ("Which drug? {text}", r"as \{\{ text \}\}\. \{text\} is how Python's f-strings"),
         ("Which drug? { id of it }", r"as \{\{ row\['id of it'\] \}\}\. \{id of it\} is how"),
+        ("Which drug? {{ 0 }}", r"all 2 rows: .* as \{\{ text \}\}\.$"),
         ("prompts/drug.txt", r"given as pathlib\.Path\('prompts/drug\.txt'\), on the command"),
         ("there", r"given as pathlib\.Path\('there'\)"),
         ([{"role": "user", "content": "Which drug?"}], "all 2 rows"),

@@ -113,6 +113,11 @@ def test_other_families_are_refused_where_the_provider_is_vertex(model: str) -> 
     FRAME.llm.preview("{{ q }}", model=f"@openai/{model}")
 
 
+def test_a_name_as_people_say_it_is_answered_with_one_as_it_is_written() -> None:
+    with pytest.raises(ConfigurationError, match=r"has a space.*`nyu-llm-frames models` lists"):
+        FRAME.llm.preview("{{ q }}", model="Gemini 3 Flash", gateway=llm.Gateway())
+
+
 @pytest.mark.parametrize("model", ["gpt-4o", "@vertexai/gpt-4o", "publishers/google/models/x"])
 def test_the_embedded_gateway_takes_any_name_as_it_is(model: str, tmp_path: Path) -> None:
     for gateway in (

@@ -37,7 +37,7 @@ from nyu_llm_frames._tables.filling import Fill, choose
 from nyu_llm_frames._tables.frame import check_new_columns
 from nyu_llm_frames._tables.image_cells import image_columns
 from nyu_llm_frames._tables.table import Head, Table
-from nyu_llm_frames.errors import ConfigurationError, TemplateError
+from nyu_llm_frames.errors import ConfigurationError, MissingColumnError, TemplateError
 
 _COMPILING = threading.Lock()
 
@@ -221,7 +221,13 @@ def compile_call(table: Head, arguments: Arguments, *, check_columns: bool = Tru
         for earlier in (replace(new, details=False), new.with_details()):
             if earlier == new or there.issuperset(earlier.names):
                 ours |= set(earlier.names)
-    template = compile_template(_read(arguments.template), _read(arguments.system), columns, ours)
+    texts = _read(arguments.template), _read(arguments.system)
+    try:
+        template = compile_template(*texts, columns, ours)
+    except MissingColumnError as e:
+        if e.column in table.index_names:
+            e.args = (f"{e} {e.column!r} is the index, which {{{{ index }}}} prints.",)
+        raise
     realm = gateway.realm
     preflight.check_roles(template.roles, route(realm, arguments.model))
     params = body_params(

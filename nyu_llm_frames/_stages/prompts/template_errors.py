@@ -11,6 +11,7 @@ from difflib import SequenceMatcher
 
 import numpy as np
 from jinja2 import TemplateSyntaxError
+from jinja2.filters import FILTERS
 
 from nyu_llm_frames.errors import MissingColumnError, TemplateError
 
@@ -84,6 +85,8 @@ def missing_column(
         hints.append(f"Did you mean {' or '.join(map(_spelled, alike))}?")
     if name in _JINJA_GLOBALS:
         hints.append("Of Jinja's global functions, prompts have `range` only.")
+    if name in FILTERS:
+        hints.append(f"`{name}` is a filter, written after its column: {{{{ x | {name} }}}}.")
     shown = ", ".join(map(repr, available[:_SHOWN_COLUMNS]))
     more = len(available) - _SHOWN_COLUMNS
     hints.append(
@@ -126,7 +129,7 @@ def same_prompt(
         "and no images. A column goes in two braces, as {{ "
     )
     names = {str(label): label for label in columns if label not in ("row", "index", "")}
-    braced = [w.strip() for text in sources for w in re.findall(r"\{([^{}]+)\}", text)]
+    braced = [w.strip() for text in sources for w in re.findall(r"(?<!\{)\{([^{}]+)\}", text)]
     single = next((w for w in braced if w in names or w.isidentifier()), None)
     column = single if single in names else next(iter(names), "column")
     name = column if column.isidentifier() else f"row[{names[column]!r}]"

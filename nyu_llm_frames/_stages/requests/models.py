@@ -54,6 +54,11 @@ def split_name(model: str) -> tuple[str, str]:
 
 def check_family(name: str, realm: str) -> None:
     """Refuse a model that returns no answer in any row, and is billed."""
+    if is_vertex(realm) and re.search(r"\s", name):
+        raise ConfigurationError(
+            f"model={name!r} has a space, and no model's name has one: for example "
+            '"gemini-3-flash-preview". `nyu-llm-frames models` lists the names.'
+        )
     if is_vertex(realm) and _NO_GEMINI.search(name.casefold()):
         raise ConfigurationError(
             f"model={name!r} is not a Gemini model, and {realm} answers batch jobs for Gemini "

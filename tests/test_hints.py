@@ -111,6 +111,8 @@ def test_a_series_and_groups_say_what_to_write() -> None:
     for some in (groups, groups["text"]):
         with pytest.raises(AttributeError, match=r"df\.llm\.batch\(\.\.\.\)"):
             some.llm.batch("{{ text }}", model=MODEL)
+        with pytest.raises(AttributeError, match=r'df\.llm\.evaluate\(\.\.\., by="group"\)'):
+            some.llm.evaluate("text", "text")
 
 
 @pytest.mark.parametrize(
@@ -129,6 +131,8 @@ def test_so_they_do_in_every_library(library: str, rows: str) -> None:
     else:
         frame = importlib.import_module("dask.dataframe").from_pandas(DF, npartitions=1)
         groups = [frame.groupby("text"), frame.groupby("text")["text"]]
+        with pytest.raises(AttributeError, match=r"has no 'to_jsonl'\. It has preview, "):
+            frame.llm.to_jsonl("out.jsonl", "{{ text }}", model=MODEL)
     with pytest.raises(AttributeError, match=r"series\.to_frame\('text'\)\.llm\.batch"):
         frame["text"].llm.batch("{{ text }}", model=MODEL)
     for some in groups:

@@ -172,6 +172,10 @@ class GroupsHint:
     def __getattr__(self, verb: str) -> Any:
         if verb.startswith("_"):
             raise AttributeError(verb)
+        if verb in ("evaluate", "agreement"):
+            raise AttributeError(
+                f'{self._name}.{verb} takes groups as by=: df.{self._name}.{verb}(..., by="group").'
+            )
         raise AttributeError(
             f"{self._name} sends one prompt per row, so groups need no call of their own: "
             f"df.{self._name}.{verb}(...). For one prompt per group, make each group a row first: "

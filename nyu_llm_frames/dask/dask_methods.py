@@ -227,7 +227,8 @@ class DaskMethods:
                 f"ddf.llm has no {name}: hand codes and statistics need their rows in memory. "
                 f"Compute the coded sample first: ddf[columns].compute().llm.{name}(...)."
             )
-        raise AttributeError(f"ddf.llm has no {name!r}.")
+        methods = ", ".join(n for n in vars(DaskMethods) if not n.startswith("_"))
+        raise AttributeError(f"ddf.llm has no {name!r}. It has {methods}.")
 
     def __dir__(self) -> Sequence[str]:
         return ["batch", "estimate", "preview", "submit", "trial"]

@@ -432,7 +432,7 @@ def test_a_login_page_is_told_while_the_run_waits(gateway: StandIn, call: str) -
     with llm.set_options(progress=lambda p: told.append(p.message)):
         said(RunTimeoutError, lambda: ask(timeout=50))
     trouble = [message for message in told if "trouble: " in message]
-    assert re.search("not a gateway's|no batch object|no list", trouble[0])
+    assert re.search("not a gateway's|not a batch object|not a list", trouble[0])
 
 
 def test_a_dead_gateway_is_named_while_the_run_waits(gateway: StandIn) -> None:

@@ -291,6 +291,7 @@ def broken(**columns: Any) -> pd.DataFrame:
          "the outcome is 0 in every coded row"),
         (broken(), {"formula": "label ~ nope"}, "no column 'nope'"),
         (broken(), {"formula": "label ~ x +"}, "cannot be read"),
+        (broken(), {"formula": "label ~~ x"}, r"cannot be read: [^\n\x1b]+$"),
         (broken(), {"formula": "x"}, "has no outcome"),
         (broken(), {"formula": "y ~ x"}, "does not name"),
         (broken(), {"formula": "y ~ label", "family": "logit"}, "of a logit is 0 or 1"),

@@ -547,6 +547,8 @@ def test_a_frame_whose_texts_changed_is_told() -> None:
     df.iloc[at, 0] = "another text"
     with pytest.raises(CodesError, match=f"unit {units[at]}: no row of the frame has this text"):
         df.llm.from_codes("codes")
+    with pytest.raises(MissingColumnError, match="show= or by= names 'txt', which is not a column"):
+        frame().llm.to_code("others", "txt")
     with pytest.raises(MissingColumnError, match="'text', which is not a column"):
         frame().drop(columns="text").llm.from_codes("codes")
 

@@ -98,7 +98,7 @@ WRONG = [
     ("SSL_CERT_FILE", ".", "cannot be read (Is a directory"),
     ("SSL_CERT_FILE", "text.pem", "no certificates in PEM form"),
     ("SSL_CERT_FILE", "empty.pem", "no certificates in PEM form"),
-    ("SSL_CERT_DIR", "nowhere", "no folder"),
+    ("SSL_CERT_DIR", "nowhere", "not a folder"),
 ]
 
 

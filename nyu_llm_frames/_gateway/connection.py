@@ -344,7 +344,7 @@ class Connection:
         what = f"Polling batch job {batch_id}"
         batch = _wire.read_batch(self._get(what, _of_batch(batch_id)))
         if batch is None:
-            raise GatewayUnavailableError(f"{what}: what came back is no batch object.")
+            raise GatewayUnavailableError(f"{what}: the response is not a batch object.")
         return batch
 
     def list(self) -> _wire.JobList:
@@ -352,7 +352,7 @@ class Connection:
         what = "Reading the list of batch jobs"
         jobs = _wire.read_list(self._get(what, "/batches?limit=100"))
         if jobs is None:
-            raise GatewayUnavailableError(f"{what}: what came back is no list.")
+            raise GatewayUnavailableError(f"{what}: the response is not a list.")
         return jobs
 
     def cancel(self, batch_id: str) -> None:

@@ -208,7 +208,7 @@ def _trusted(encrypted: bool) -> tuple[ssl.SSLContext | None, str]:
     if folder:
         if not any(Path(one).is_dir() for one in folder.split(os.pathsep)):
             raise ConfigurationError(
-                f"SSL_CERT_DIR names {folder}, which is no folder: set it to a folder of "
+                f"SSL_CERT_DIR names {folder}, which is not a folder: set it to a folder of "
                 "certificates (as `openssl rehash` makes them), or unset it."
             )
         return _context(folder=folder), f"certificates of SSL_CERT_DIR={folder}"

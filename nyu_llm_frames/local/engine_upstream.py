@@ -122,7 +122,7 @@ def _completion(response: httpx.Response) -> Completion:
         return completion_from(data, provider="upstream", model=str(data.get("model") or ""))
     except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         start = response.text[:200]
-        raise RowError(502, f"the upstream's answer is no chat completion: {start!r}") from error
+        raise RowError(502, f"the upstream's answer is not a chat completion: {start!r}") from error
 
 
 def retry_after(value: str | None, now: float) -> float | None:

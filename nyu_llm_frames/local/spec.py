@@ -164,5 +164,5 @@ def _fingerprint(path: Path) -> str:
     except OSError as error:
         raise ConfigurationError(f"The model file {path} cannot be read: {error}") from error
     if magic != b"GGUF":
-        raise ConfigurationError(f"{path} is no GGUF file: give the path of a .gguf model.")
+        raise ConfigurationError(f"{path} is not a GGUF file: give the path of a .gguf model.")
     return digest.hexdigest()[:8]

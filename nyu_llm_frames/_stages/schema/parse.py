@@ -78,7 +78,7 @@ class _Parser:
         if schema is False or not isinstance(schema, Mapping):
             if schema is False:
                 raise wrong(path, "False admits no value; leave it out")
-            raise wrong(path, f"{schema!r} is no JSON Schema; write {{'type': ...}}")
+            raise wrong(path, f"{schema!r} is not a JSON Schema; write {{'type': ...}}")
         if REFUSED in schema:
             raise wrong(path, schema[REFUSED])
         out = {k: v for k, v in schema.items() if k not in ("$ref", "allOf", "const")}

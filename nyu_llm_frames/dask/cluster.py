@@ -24,17 +24,7 @@ _LOOK_S = 1.0
 
 
 class Cluster:
-    """What computes a frame.
-
-    Parameters
-    ----------
-    frame : dask.dataframe.DataFrame
-    clock : Clock
-    patience_s : float
-        How long there may be no worker.
-    tell : callable
-        Takes a line for a person.
-    """
+    """What computes a frame; for `patience_s` there may be no worker."""
 
     def __init__(
         self, frame: Any, clock: Clock, patience_s: float | None, tell: Callable[[str], None]
@@ -49,13 +39,6 @@ class Cluster:
         """Let every worker read the coordinator's token.
 
         Workers that come later read it before they write.
-
-        Raises
-        ------
-        SidecarError
-            Naming the host that does not see the folder.
-        ConfigurationError
-            This package is not installed there.
         """
         if self.client is None:
             return
@@ -74,15 +57,7 @@ class Cluster:
                 raise unshared(folder, host)
 
     def results(self, tasks: Sequence[Any]) -> list[Any]:
-        """Compute all tasks; the first error in their order is raised.
-
-        Raises
-        ------
-        WorkersLostError
-            There was no worker for too long, or the scheduler is gone.
-        PartitionError
-            A task killed one worker after the other.
-        """
+        """Compute all tasks; the first error in their order is raised."""
         if self.client is None:
             return list(dask.compute(*tasks))
         futures = self.client.compute(list(tasks), optimize_graph=False)

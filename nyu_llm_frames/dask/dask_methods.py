@@ -14,6 +14,7 @@ from typing_extensions import Unpack
 from nyu_llm_frames._api.research_methods import ResearchMethods
 from nyu_llm_frames._runs.arguments import Common, Template, collect_arguments, expand_signature
 from nyu_llm_frames._runs.prepare import (
+    check_count,
     check_endings,
     check_prompts_differ,
     check_retries,
@@ -55,8 +56,7 @@ class DaskMethods:
         pandas.DataFrame
             The rows' index, with ``custom_id`` and ``messages``.
         """
-        _check_n(n)
-        arguments = collect_arguments(template, model, common)
+        n, arguments = check_count(n), collect_arguments(template, model, common)
         call = DaskCall(self._frame, arguments, current_clock(), check_columns=False)
         rows = call.first_rows(n, used=True)
         check_prompts_differ(call.head, list(self._frame.columns), len(rows))
@@ -91,7 +91,7 @@ class DaskMethods:
             Those rows with the new columns. The projection in ``attrs["trial"]`` is of these rows;
             `estimate` is of all.
         """
-        _check_n(n)
+        n = check_count(n)
         if random_state is not None:
             raise ConfigurationError(
                 "A trial of a Dask frame takes its first rows; random_state= has no meaning here. "
@@ -232,8 +232,3 @@ class DaskMethods:
 
     def __dir__(self) -> Sequence[str]:
         return ["batch", "estimate", "preview", "submit", "trial"]
-
-
-def _check_n(n: object) -> None:
-    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-        raise ConfigurationError(f"n must be a whole number above 0, not {n!r}.")

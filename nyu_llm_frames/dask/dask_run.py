@@ -59,7 +59,6 @@ from nyu_llm_frames.errors import (
     PartialResultWarning,
 )
 
-_VALIDATED = 50_000
 _INDEX_NOTE = (
     "`index` is the label that a row has in its partition; where Dask counts each partition from "
     "0, rows of several partitions share labels"
@@ -67,17 +66,9 @@ _INDEX_NOTE = (
 
 
 class DaskCall:
-    """One call of ``ddf.llm``.
+    """One call of ``ddf.llm``; it ends after `timeout` seconds without a worker.
 
-    Parameters
-    ----------
-    frame : dask.dataframe.DataFrame
-    arguments : Arguments
-    clock : Clock
-    check_columns : bool
-        Whether new columns must have a place in the frame.
-    timeout : float, optional
-        Seconds without a worker after which it ends.
+    With `check_columns` new columns must have a place in the frame.
     """
 
     def __init__(
@@ -198,9 +189,10 @@ class DaskCall:
             warnings.warn(text, PartialResultWarning, stacklevel=users_level())
         return frame
 
-    def stored(self) -> StoredRun:
+    def stored(self, retries: int = 1, max_cost: float | None = None) -> StoredRun:
         """Return what is left to work with: the sidecar."""
-        return StoredRun(self.head.sidecar_path, gateway=self.head.gateway)
+        path, gateway = self.head.sidecar_path, self.head.gateway
+        return StoredRun(path, gateway=gateway, retries=retries, max_cost=max_cost)
 
     @contextmanager
     def _execution(
@@ -225,7 +217,7 @@ class DaskCall:
                         rows,
                         retries=retries,
                         max_cost=max_cost,
-                        carried=lambda: replace_retries(self.stored(), retries, max_cost),
+                        carried=lambda: self.stored(retries, max_cost),
                     ),
                     parts,
                 )
@@ -309,12 +301,6 @@ class DaskCall:
             enforce_metadata=False,
             align_dataframes=False,
         )
-
-
-def replace_retries(run: StoredRun, retries: int, max_cost: float | None) -> StoredRun:
-    """Return a run that goes on as the call would have."""
-    run.retries, run.max_cost = retries, max_cost
-    return run
 
 
 def _by_partition(frame: Any) -> list[Any]:

@@ -32,19 +32,11 @@ _VALIDATED = 50_000
 
 @dataclass(slots=True)
 class EndedCall:
-    """What a call came to.
-
-    Attributes
-    ----------
-    stored : StoredAnswersOf
-    counts : Counter of str
-        Rows per status.
-    examples : dict of str to (str, str)
-        For each kind of failure the label of a row, and the reason.
-    """
+    """What a call came to."""
 
     stored: StoredAnswersOf
-    counts: Counter[str] = field(default_factory=Counter)
+    counts: Counter[str] = field(default_factory=Counter)  # rows per status
+    # For each kind of failure the label of a row, and the reason.
     examples: dict[str, tuple[str, str]] = field(default_factory=dict)
 
 
@@ -120,7 +112,7 @@ def _count(
             best.files, best.rank[start:stop], best.file[start:stop],
             best.row[start:stop], best.stored,
         )  # fmt: skip
-        here = [(job, _within(at, start, stop)) for job, at in carried]
+        here = [(job, np.where((at >= start) & (at < stop), at - start, -1)) for job, at in carried]
         outcome = outcome_of(some, here, columns)
         if schema is not None:
             outcome = read_schema(outcome, schema)
@@ -134,7 +126,3 @@ def _count(
                 number = int(np.searchsorted(requests.starts, place, side="right")) - 1
                 label = tables[number]["label"][place - int(requests.starts[number])].as_py()
                 ended.examples[status] = (label, str(errors[int(mine[0])].as_py()))
-
-
-def _within(at: Ints, start: int, stop: int) -> Ints:
-    return np.where((at >= start) & (at < stop), at - start, -1)

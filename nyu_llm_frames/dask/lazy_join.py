@@ -33,22 +33,13 @@ from nyu_llm_frames.errors import ConfigurationError, PartitionChangedError, Sid
 
 @dataclass(frozen=True, slots=True)
 class StoredAnswersOf:
-    """Where the answers to a call were when it ended; the same for every partition.
+    """Where the answers to a call were when it ended; the same for every partition."""
 
-    Attributes
-    ----------
-    files : tuple of str
-        Names of the files of answers that hold a best one of this call, the oldest first.
-    own : mapping of tuple of int to tuple of int
-        By what the distinct ids of a partition amount to, those files that hold its answers.
-        Other sets of rows look into all of them.
-    jobs : tuple of Job
-        Jobs that carried requests without an answer, the oldest first.
-    """
-
-    files: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()  # of answers, that hold a best one of this call, the oldest first
+    # By what the distinct ids of a partition amount to, the files that hold its answers. Other sets
+    # of rows look into all of them.
     own: Mapping[Content, tuple[int, ...]] = field(default_factory=dict)
-    jobs: tuple[Job, ...] = ()
+    jobs: tuple[Job, ...] = ()  # that carried requests without an answer, the oldest first
 
     def __dask_tokenize__(self) -> str:
         text = repr((self.files, sorted(self.own.items()), self.jobs))
@@ -65,22 +56,8 @@ def join_answers(
 ) -> pd.DataFrame:
     """Return a partition with its new columns; of no rows, the columns with their types.
 
-    Parameters
-    ----------
-    frame : pandas.DataFrame
-    stored : StoredAnswersOf
-    call : WorkerCall
-    dtypes : mapping of Hashable to dtype, optional
-        Of columns that are filled: what was promised.
-    failures : bool
-        Whether to return the rows without a good answer alone, with ``status`` and ``error``.
-
-    Raises
-    ------
-    PartitionChangedError
-        Rows that were never sent.
-    SidecarError
-        The files of answers cannot be read here.
+    `dtypes` were promised of columns that are filled. With `failures` only the rows without a good
+    answer come back, with ``status`` and ``error``.
     """
     prepared = call.render(frame, with_schema=True)
     requests = prepared.requests
@@ -89,7 +66,8 @@ def join_answers(
     if chosen is not None:
         names = [stored.files[number] for number in chosen]
     try:
-        best = find_best(call.sidecar / "answers", requests.ids, _paths(call, names))
+        folder = call.sidecar / "answers"
+        best = find_best(folder, requests.ids, [folder / name for name in names])
         jobs = _jobs(best, requests.ids, stored, call.sidecar)
     except SidecarError as e:
         raise SidecarError(f"{e} (on {socket.gethostname()})", path=e.path) from None
@@ -104,10 +82,6 @@ def join_answers(
                 'if_exists="replace": nothing is paid again.'
             )
     return joined
-
-
-def _paths(call: WorkerCall, names: Sequence[str]) -> list[Path]:
-    return [call.sidecar / "answers" / name for name in names]
 
 
 def _jobs(

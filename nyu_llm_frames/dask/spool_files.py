@@ -43,30 +43,16 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True, slots=True)
 class SpooledPartition:
-    """What a worker tells of a partition that it rendered.
-
-    Attributes
-    ----------
-    number : int
-    rows, asked, kept, requests : int
-        All rows; those that are neither skipped nor kept; those that are kept, since they have a
-        good answer from before; distinct requests.
-    content : tuple of int
-        As `content_of` says it.
-    missing : MissingValueError or None
-        Then nothing was written.
-    sampled : dict of Hashable to tuple of int
-        Of columns that may have been turned into text: cells looked at, and literals among them.
-    """
+    """What a worker tells of a partition that it rendered."""
 
     number: int
-    rows: int
-    asked: int = 0
-    kept: int = 0
-    requests: int = 0
+    rows: int  # all of them
+    asked: int = 0  # those that are neither skipped nor kept
+    kept: int = 0  # those with a good answer from before
+    requests: int = 0  # distinct ones
     content: Content = (0, 0, 0)
-    missing: MissingValueError | None = None
-    sampled: Sampled = field(default_factory=dict)
+    missing: MissingValueError | None = None  # then nothing was written
+    sampled: Sampled = field(default_factory=dict)  # of columns that may have become text
 
 
 def content_of(digests: bytes) -> Content:
@@ -110,19 +96,8 @@ def spool_partition(
 ) -> SpooledPartition:
     """Render a partition and write its requests; done again, the same file takes its place.
 
-    Parameters
-    ----------
-    frame : pandas.DataFrame
-        The columns in use.
-    number : int
-        Of the partition.
-    call : WorkerCall
-    folder : Path
-        Of the run's spool.
-    token : str
-        What the coordinator wrote there.
-    suspected : sequence of Hashable
-        Columns of which cells are looked at.
+    `frame` has the columns in use, of which cells of the `suspected` ones are looked at; `token` is
+    what the coordinator wrote into the run's spool, `folder`.
     """
     host, found = read_token(folder)
     if found != token:

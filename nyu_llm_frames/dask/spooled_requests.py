@@ -41,24 +41,13 @@ ROWS_OF_A_BAND = 4_000_000
 class SpooledRequests(Requests):
     """Distinct requests of some partitions; messages are read when they are needed.
 
-    Attributes
-    ----------
-    codes : numpy.ndarray
-        Position in `ids` of each spooled request of these partitions.
-    paths : tuple of Path
-        Their files.
-    starts : numpy.ndarray
-        Where the requests of each file begin among all of these, shape (files + 1,).
-    places : numpy.ndarray
-        Of each distinct request the first place among all of these.
-    sizes : numpy.ndarray
-        Bytes of each distinct request's line.
+    `codes` are the positions in `ids` of all spooled requests of these partitions.
     """
 
-    paths: tuple[Path, ...] = ()
-    starts: Any = None
-    places: Any = None
-    sizes: Any = None
+    paths: tuple[Path, ...] = ()  # the partitions' files
+    starts: Any = None  # where each file's requests begin among all, shape (files + 1,)
+    places: Any = None  # of each distinct request the first place among all
+    sizes: Any = None  # bytes of each distinct request's line
 
     def some_fragments(self, positions: Ints) -> pa.ChunkedArray:
         places = self.places[positions]
@@ -85,15 +74,7 @@ class SpooledRequests(Requests):
 class SpooledParts:
     """All requests of a call, in parts that are loaded one after the other.
 
-    Parameters
-    ----------
-    call : PreparedCall
-        What all parts have in common.
-    folder : Path
-        Of the run's spool.
-    partitions : sequence of SpooledPartition
-        In their order; of all rows.
-    sidecar : Sidecar
+    `call` is what all parts have in common, and `folder` the run's spool.
     """
 
     def __init__(
@@ -129,14 +110,7 @@ class SpooledParts:
     def part(
         self, group: Sequence[SpooledPartition], repeated: dict[int, Mask] | None = None
     ) -> CallPart:
-        """Load the requests of some partitions.
-
-        Parameters
-        ----------
-        group : sequence of SpooledPartition
-        repeated : dict of int to numpy.ndarray, optional
-            Of the requests of a partition those that are left out.
-        """
+        """Load the requests of some partitions, by number without those that are `repeated`."""
         paths = tuple(spool_path(self.folder, p.number) for p in group)
         tables = [read_spooled(path, ["digest", "line_bytes"]) for path in paths]
         ids = pa.concat_arrays([ids_in(table) for table in tables] or [pa.array([], pa.string())])

@@ -12,7 +12,6 @@ import pandas as pd
 
 from nyu_llm_frames._runs.prepare import check_timeout
 from nyu_llm_frames._runs.result import jobs_frame
-from nyu_llm_frames._runs.stored_run import StoredRun
 from nyu_llm_frames.dask.dask_run import DaskCall
 from nyu_llm_frames.errors import NotPicklableError
 
@@ -25,13 +24,7 @@ class DaskRun:
     """
 
     def __init__(self, call: DaskCall, retries: int, max_cost: float | None) -> None:
-        self._call = call
-        self._stored = StoredRun(
-            call.head.sidecar_path,
-            gateway=call.head.gateway,
-            retries=retries,
-            max_cost=max_cost,
-        )
+        self._call, self._stored = call, call.stored(retries, max_cost)
 
     @property
     def sidecar(self) -> Path:

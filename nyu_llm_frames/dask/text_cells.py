@@ -8,7 +8,7 @@ at on the workers.
 from __future__ import annotations
 
 import ast
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
@@ -18,6 +18,7 @@ import pandas as pd
 from nyu_llm_frames.errors import ConfigurationError
 
 Sampled: TypeAlias = dict[Hashable, tuple[int, int]]
+"""For each column how many cells were looked at, and how many of them are literals."""
 
 _CHANGED = (list, tuple, dict, set, frozenset, bytes, bytearray, np.ndarray)
 _CELLS = 50
@@ -31,15 +32,7 @@ _OF_FILES = ("CSVFunctionWrapper",)
 def suspected_columns(frame: Any, used: Sequence[Hashable]) -> list[Hashable]:
     """Return the columns of which cells have to be looked at.
 
-    Parameters
-    ----------
-    frame : dask.dataframe.DataFrame
-    used : sequence of Hashable
-
-    Raises
-    ------
-    ConfigurationError
-        Where the expression still holds the frame that was given, and a column has such cells.
+    Where the expression still holds the frame that was given, such cells in it are an error.
     """
     texts = [name for name in used if isinstance(frame.dtypes[name], pd.StringDtype)]
     if not texts:
@@ -86,7 +79,7 @@ def _is_changed(cell: object) -> bool:
 
 
 def sample(frame: pd.DataFrame, columns: Sequence[Hashable]) -> Sampled:
-    """Look at some cells of a partition: how many there are, and how many are literals."""
+    """Look at some cells of a partition."""
     found: Sampled = {}
     for name in columns:
         cells = [cell for cell in frame[name].head(SAMPLED_ROWS) if isinstance(cell, str)][:_CELLS]
@@ -105,13 +98,8 @@ def _is_literal(text: str) -> bool:
     return isinstance(value, list | tuple | dict | set | bytes)
 
 
-def check_sampled(samples: Sequence[Mapping[Hashable, tuple[int, int]]]) -> None:
-    """Refuse columns of which every cell that was looked at is such a literal.
-
-    Raises
-    ------
-    ConfigurationError
-    """
+def check_sampled(samples: Sequence[Sampled]) -> None:
+    """Refuse columns of which every cell that was looked at is such a literal."""
     names = dict.fromkeys(name for found in samples for name in found)
     wrong = []
     for name in names:

@@ -32,31 +32,16 @@ class _Realm:
 
 @dataclass(frozen=True, slots=True)
 class WorkerCall:
-    """A compiled call, without anything that is nobody else's business.
+    """A compiled call, without anything that is nobody else's business."""
 
-    Attributes
-    ----------
-    template : PromptTemplate
-        Pickles as its text.
-    images : tuple of Hashable
-        Columns of images.
-    shape : BodyShape
-    realm : str
-        Who answers.
-    arguments : Arguments
-        Those that say how rows are rendered and columns are called; no gateway. The schema is as
-        it was given: what pydantic makes of it does not travel.
-    options : Options
-        Those that hold for rows.
-    sidecar : Path
-    """
-
-    template: PromptTemplate
+    template: PromptTemplate  # pickles as its text
     images: tuple[Hashable, ...]
     shape: BodyShape
     realm: str
+    # Those that say how rows are rendered and columns are called; no gateway. The schema is as it
+    # was given: what pydantic makes of it does not travel.
     arguments: Arguments
-    options: Options
+    options: Options  # those that hold for rows
     sidecar: Path
 
     @classmethod
@@ -82,13 +67,7 @@ class WorkerCall:
         return cls(call.template, call.images, shape, realm, arguments, options, path)
 
     def render(self, frame: pd.DataFrame, *, with_schema: bool = False) -> PreparedCall:
-        """Render the rows of a partition.
-
-        Raises
-        ------
-        LLMFramesError
-            As `prepare` says it of a frame.
-        """
+        """Render the rows of a partition; errors are those of `prepare` for a frame."""
         given = self.arguments
         needs_schema = with_schema or given.if_exists == "fill"
         schema = compiled_schema(given.schema) if needs_schema else None

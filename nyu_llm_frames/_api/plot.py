@@ -24,13 +24,7 @@ _BINS = 40
 
 
 def plot(summary: Summary) -> Any:
-    """Draw a run; return an array of Axes: jobs, answers, tokens and cost, where there are any.
-
-    Raises
-    ------
-    ConfigurationError
-        Without matplotlib.
-    """
+    """Draw a run; return an array of Axes: jobs, answers, tokens and cost, where there are any."""
     mpl, plt = import_pyplot("run.plot()")
     panels = [draw for draw, there in _PANELS if there(summary)] or [_nothing]
     wide = min(len(panels), 2)

@@ -44,17 +44,7 @@ footer,p.total{color:#9198a1}}
 def page(
     sections: Sequence[tuple[Summary, Sequence[FailureKind]]], *, total: str, version: str
 ) -> str:
-    """Return the page.
-
-    Parameters
-    ----------
-    sections : sequence of (Summary, sequence of FailureKind)
-        One for each sidecar.
-    total : str
-        A line for all of them; "" where there is only one.
-    version : str
-        Of the package.
-    """
+    """Return the page, with a section for each sidecar, and a line in `total` for several."""
     names = ", ".join(summary.name for summary, _ in sections)
     parts = [f"<h1>{escape(printable(names))}</h1>"]
     if total:

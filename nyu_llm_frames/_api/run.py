@@ -301,12 +301,7 @@ class Run(Generic[T]):
 
     # --- endings ----------------------------------------------------------------------------
     def _joined(self, on_error: str) -> T:
-        """Return the joined frame, and warn or raise when rows have no good answer.
-
-        Parameters
-        ----------
-        on_error : {"keep", "raise"}
-        """
+        """Return the joined frame, and warn or raise when rows have no good answer."""
         result = self._collected()
         if self._ctx.report.listens:
             message = ending(result.counts, result.cost)

@@ -79,13 +79,7 @@ class BatchArguments(SubmitArguments, total=False):
 
 
 def methods_of(table: Any) -> Any:
-    """Return the methods of a table of any kind.
-
-    Raises
-    ------
-    ConfigurationError
-        For anything that is not a table.
-    """
+    """Return the methods of a table of any kind."""
     kind = library(table)
     if not kind:
         raise ConfigurationError(

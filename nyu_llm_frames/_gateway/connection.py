@@ -91,31 +91,11 @@ def _passwords(url: str) -> list[str]:
 class Connection:
     """An open connection to the gateway.
 
-    Parameters
-    ----------
-    client : httpx.Client
-    base_url : str
-    headers : Secret of dict
-        Sent with every call that only reads, and with all others unless `client_headers` is given.
-    secrets : Secret of list of str
-        Credentials, which must appear nowhere.
-    private : Secret of list of str
-        Other values that must not appear in any message.
-    route : NetworkRoute, optional
-        How the client reaches the gateway; None for a user's own client.
-    restart : callable, optional
-        Restarts a dead embedded server and returns its base URL.
-    owned : bool, default True
-        Whether the client is ours to close.
-    client_headers : callable, optional
-        Returns the headers of calls that send something; loads Portkey's client for that.
-
-    Attributes
-    ----------
-    left_s : callable
-        Returns how many seconds a call may still take; None without a limit.
-    stored_refused : bool
-        Set by readers of outputs: this connection refuses stored files.
+    `secrets` are credentials, which must appear nowhere; `private` values must not appear in any
+    message. `client_headers` loads Portkey's client, and returns the headers of calls that send
+    something; without it they have the same `headers` as those that only read. There is no `route`
+    where the client is a user's own, which is not `owned`: not ours to close. `restart` starts a
+    dead embedded server again and returns its base URL.
     """
 
     def __init__(
@@ -139,10 +119,11 @@ class Connection:
         every = Secret([*hidden.value, *([] if private is None else private.value)])
         self._mask, self._data_mask = Mask(every.value), Mask(hidden.value, data=True)
         in_logs.hide(every.value)
-        self.stored_refused = False
+        self.stored_refused = False  # set by readers of outputs: it refuses stored files
         self._restart = restart
         self._owned = owned
         self._client_headers = client_headers
+        # How many seconds a call may still take; None without a limit.
         self.left_s: Callable[[], float | None] = lambda: None
 
     def close(self) -> None:
@@ -151,21 +132,9 @@ class Connection:
             self._client.close()
 
     def load_client(self) -> None:
-        """Let Portkey's client make the headers from now on: something will be sent.
-
-        Raises
-        ------
-        ConfigurationError
-            When it cannot be loaded.
-        """
-        make = self._client_headers
-        if make is not None:
-            self._headers = make()
-            self._client_headers = None
-
-    def clean(self, text: str) -> str:
-        """Mask every secret in a text."""
-        return self._mask.text(text)
+        """Let Portkey's client make the headers from now on: something will be sent."""
+        if self._client_headers is not None:
+            self._headers, self._client_headers = self._client_headers(), None
 
     def _translated(self, what: str, ways_out: Mapping[int, str] | None = None) -> Translated:
         """Turn all errors into ours."""
@@ -217,10 +186,7 @@ class Connection:
     ) -> tuple[int, bytes]:
         """Make a call with a small answer within some seconds; return status and answer.
 
-        Parameters
-        ----------
-        also : int
-            Another status that is not a refusal here.
+        `also` is another status that is not a refusal here.
         """
         end = time.monotonic() + seconds
         with self._open(method, path, end, seconds, headers, **body) as response:

@@ -91,17 +91,8 @@ class Translated:
     """A context manager that turns errors into ours.
 
     Not a generator: a traceback that shows local variables would show the response and its keys.
-
-    Parameters
-    ----------
-    what : str
-        What was being done; the message begins with it.
-    base_url : str
-    mask : Mask
-    ways_out : mapping of int to str, optional
-        How to fix an HTTP status.
-    route : NetworkRoute, optional
-        How the connection is made; None for a user's own client.
+    Messages begin with `what` was being done; `ways_out` say how to fix an HTTP status. A user's
+    own client has no `route`.
     """
 
     def __init__(

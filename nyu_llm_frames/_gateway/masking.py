@@ -75,15 +75,7 @@ def secrets_in(options: Mapping[str, Any]) -> list[str]:
 
 
 class Mask:
-    """Hides secrets.
-
-    Parameters
-    ----------
-    secrets : iterable of str
-        Those of fewer than four characters are ignored: they would be found everywhere.
-    data : bool
-        Whether data are masked, not messages: then the minimum is twelve characters.
-    """
+    """Hides secrets of four characters or more, in `data` of twelve: others are everywhere."""
 
     def __init__(self, secrets: Iterable[str], *, data: bool = False) -> None:
         shortest = _SHORTEST_IN_DATA if data else _SHORTEST

@@ -29,17 +29,10 @@ _UNREAD = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PIP_CERT")
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Proxy:
-    """A proxy. It may have a password, so it has no repr.
-
-    Attributes
-    ----------
-    url : str
-    variable : str
-        Where it is set.
-    """
+    """A proxy. It may have a password, so it has no repr."""
 
     url: str
-    variable: str
+    variable: str  # where it is set
 
     @property
     def scheme(self) -> str:
@@ -65,23 +58,12 @@ class Proxy:
 
 @dataclass(frozen=True, slots=True)
 class NetworkRoute:
-    """How one connection is made.
-
-    Attributes
-    ----------
-    proxy : Proxy or None
-    tls : ssl.SSLContext or None
-        None where nothing on the route is encrypted.
-    certificates : str
-        Description of the trusted certificates.
-    unread : str
-        A variable that names certificates for other programs only; "" if none is set.
-    """
+    """How one connection is made."""
 
     proxy: Proxy | None
-    tls: ssl.SSLContext | None
-    certificates: str
-    unread: str = ""
+    tls: ssl.SSLContext | None  # None where nothing on the route is encrypted
+    certificates: str  # those that are trusted, in words
+    unread: str = ""  # a variable that names certificates for other programs only
 
     def __str__(self) -> str:
         way = f"through the proxy {self.proxy.shown} ({self.proxy.variable})" if self.proxy else ""
@@ -101,13 +83,7 @@ def is_loopback(host: str) -> bool:
 
 
 def route(base_url: str) -> NetworkRoute:
-    """Decide how to reach an address.
-
-    Raises
-    ------
-    ConfigurationError
-        For a proxy or a file of certificates that cannot be used.
-    """
+    """Decide how to reach an address; settings that cannot be used are errors."""
     parts = urlsplit(base_url)
     proxy = None if is_loopback(parts.hostname or "") else _proxy_for(parts)
     encrypted = parts.scheme == "https" or (proxy is not None and proxy.scheme == "https")

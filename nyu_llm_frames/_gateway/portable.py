@@ -16,13 +16,7 @@ from nyu_llm_frames.errors import NotPicklableError
 
 
 def portable(state: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the state of a gateway without its secrets.
-
-    Raises
-    ------
-    NotPicklableError
-        For a client, or for an option that is an object.
-    """
+    """Return the state of a gateway without its secrets; a client or an object is refused."""
     options: dict[str, Any] = state["_portkey_options"]
     objects = [f"{name}=" for name, value in options.items() if not _is_plain(value)]
     if state["_client"] is not None:

@@ -12,13 +12,7 @@ from nyu_llm_frames.errors import ConfigurationError
 
 
 def resolve_model(gateway: Gateway | str | None, model: str) -> tuple[Gateway, str]:
-    """Return the gateway of a call, and the model's name as it is sent.
-
-    Raises
-    ------
-    ConfigurationError
-        For a provider in the name that is not the gateway's, and for a model that it cannot answer.
-    """
+    """Return the gateway of a call, and the model's name as it is sent."""
     found = resolve(gateway)
     if found.is_local:
         return found, model  # it takes any name

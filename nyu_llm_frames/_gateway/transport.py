@@ -123,12 +123,7 @@ class _Body(httpx.SyncByteStream):
 
 
 class Transport(httpx.BaseTransport):
-    """Sends requests along one route.
-
-    Parameters
-    ----------
-    route : NetworkRoute
-    """
+    """Sends requests along one route."""
 
     def __init__(self, route: NetworkRoute) -> None:
         self._deadline = _Deadline()

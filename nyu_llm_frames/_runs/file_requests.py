@@ -42,21 +42,15 @@ _SCHEMA = pa.schema(
 class RequestBands:
     """All requests of a file, by band.
 
-    Attributes
-    ----------
-    rows, asked : int
-        Rows that were read, and those that are sent: all, except with ``if_exists="fill"``.
-    sidecar : LargeSidecar or None
-        Each band gets the part that concerns it; None where there is no sidecar.
-    is_typed : bool
-        Whether an output is written whose columns have types.
+    Each band gets the part of the `sidecar` that concerns it, if there is one; `is_typed` says
+    whether an output is written whose columns have types.
     """
 
     def __init__(
         self, source: Source, arguments: Arguments, folder: Path, *, check_columns: bool = True
     ) -> None:
         self.source, self.arguments = source, arguments
-        self.rows = self.asked = 0
+        self.rows = self.asked = 0  # rows that were read, and those that are sent
         self.sidecar: LargeSidecar | None = None
         self.is_typed = False
         try:

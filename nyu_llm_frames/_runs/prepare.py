@@ -44,20 +44,10 @@ _COMPILING = threading.Lock()
 
 @dataclass(frozen=True, slots=True)
 class PreparedCall:
-    """A call that is checked and compiled, and the requests of some of its rows.
-
-    Attributes
-    ----------
-    table : Table
-        The rows that are rendered, with a place for their answers.
-    fill : Fill, optional
-        With ``if_exists="fill"``: the places of these rows in the whole table.
-    whole : Table, optional
-        With ``if_exists="fill"``: the whole table.
-    """
+    """A call that is checked and compiled, and the requests of some of its rows."""
 
     arguments: Arguments
-    table: Table
+    table: Table  # the rows that are rendered, with a place for their answers
     template: PromptTemplate
     images: tuple[Hashable, ...]
     schema: Schema | None
@@ -65,6 +55,7 @@ class PreparedCall:
     gateway: Gateway
     options: Options
     sidecar_path: Path
+    # With `if_exists="fill"`: the places of these rows in the whole table, and that table.
     fill: Fill | None = None
     whole: Table | None = None
 

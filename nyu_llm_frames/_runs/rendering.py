@@ -62,16 +62,9 @@ def rendered(
 
 
 def render(call: PreparedCall, pieces: Iterable[Piece], first: int = 0) -> Requests:
-    """Render every row.
+    """Render every row; a call with images takes one piece.
 
-    Parameters
-    ----------
-    call : PreparedCall
-        Compiled; its own requests stay as they are.
-    pieces : iterable of Piece
-        With the columns that it uses; one, where it has images.
-    first : int
-        Number of the first row, if rows have no other labels.
+    `first` is the number of the first row, if rows have no other labels.
     """
     labels: list[Sequence[Any]] = []
     if call.images:

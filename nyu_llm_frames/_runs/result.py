@@ -49,13 +49,8 @@ def outcome_of(
 ) -> Outcome:
     """Return the outcome of every distinct request, or why it has none.
 
-    Parameters
-    ----------
-    best : Best
-        Its best answer, if any; shape (m,).
-    jobs : iterable of tuple of (Job, numpy.ndarray)
-        Jobs that may carry them, the oldest first, and the positions of each job's requests among
-        these, -1 for others. Read only where answers are missing.
+    `jobs` may carry them, the oldest first, each with the positions of its requests among these, -1
+    for others. They are read only where answers are missing.
     """
     answers = gather(best, list(columns))
     status = _columns.objects(answers["status"])

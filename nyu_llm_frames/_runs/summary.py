@@ -38,41 +38,21 @@ _ADVICE: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """A run at one moment.
-
-    Attributes
-    ----------
-    name, sidecar, model : str
-    rows : int
-    counts : dict of str to int
-        Rows per status.
-    examples : dict of str to (str, str)
-        For each kind of failure a row's label and the reason.
-    jobs : tuple of Job
-    tokens : dict of str to numpy.ndarray
-        ``prompt``, ``output``, ``thinking``: one number per answered request that reported it.
-    costs : numpy.ndarray or None
-        US dollars per answered request; None where no price is known.
-    at : datetime
-        UTC.
-    answered_by : tuple of str
-        Names of the models that the answers report.
-    noun : str
-        What `rows` counts: rows of a call, or requests of a sidecar alone.
-    """
+    """A run at one moment."""
 
     name: str
     sidecar: str
     model: str
     rows: int
-    counts: dict[str, int]
-    examples: dict[str, tuple[str, str]]
+    counts: dict[str, int]  # rows per status
+    examples: dict[str, tuple[str, str]]  # per kind of failure a row's label and the reason
     jobs: tuple[Job, ...]
+    # Of prompt, output and thinking: one number per answered request that reported it.
     tokens: dict[str, Floats]
-    costs: Floats | None
+    costs: Floats | None  # US dollars per answered request; None where no price is known
     at: datetime
-    answered_by: tuple[str, ...] = ()
-    noun: str = "row"
+    answered_by: tuple[str, ...] = ()  # names of the models that the answers report
+    noun: str = "row"  # what `rows` counts: rows of a call, or requests of a sidecar alone
 
     @property
     def models(self) -> str:

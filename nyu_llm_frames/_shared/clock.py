@@ -105,12 +105,7 @@ def current_clock() -> Clock:
 
 @contextmanager
 def use_clock(clock: Clock) -> Iterator[None]:
-    """Use another clock for all calls that begin in this block, in every thread; for tests.
-
-    Parameters
-    ----------
-    clock : Clock
-    """
+    """Use another clock for all calls that begin in this block, in every thread; for tests."""
     before, _Current.clock = _Current.clock, clock
     try:
         yield

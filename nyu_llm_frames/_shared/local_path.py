@@ -30,20 +30,9 @@ def as_url(path: str | Path) -> str | None:
 
 
 def local_path(path: str | Path, what: str, instead: str = "Give a path on this machine.") -> Path:
-    """Return a path with the home folder in place of ``~``.
+    """Return a path with the home folder in place of ``~``, or raise if it is none, or a URL.
 
-    Parameters
-    ----------
-    path : str or Path
-    what : str
-        What the path is for, used in messages.
-    instead : str
-        What to do with a URL.
-
-    Raises
-    ------
-    ConfigurationError
-        When it is not a path, or is a URL.
+    Messages say `what` the path is for, and what to do `instead` of giving a URL.
     """
     if not isinstance(path, str | Path) or not str(path).strip() or "\0" in str(path):
         raise ConfigurationError(f"{what} must be a path, not {path!r}.")

@@ -107,21 +107,11 @@ _OVER = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class SlurmJob:
-    """A Slurm job, at one of its starts.
+    """A Slurm job, at one of its starts."""
 
-    Attributes
-    ----------
-    id : str
-        Stays the same when the job is requeued.
-    restarts : int
-        How often it was requeued.
-    cluster : str
-        Ids are unique within it.
-    """
-
-    id: str
-    restarts: int
-    cluster: str = ""
+    id: str  # stays the same when the job is requeued
+    restarts: int  # how often it was requeued
+    cluster: str = ""  # ids are unique within it
 
     def is_over(self) -> bool:
         """Whether the scheduler reports it as over; False where it cannot be queried."""

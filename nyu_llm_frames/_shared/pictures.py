@@ -18,13 +18,7 @@ STYLE = {
 
 
 def import_pyplot(method: str) -> tuple[Any, Any]:
-    """Return matplotlib and its pyplot.
-
-    Raises
-    ------
-    ConfigurationError
-        Without matplotlib.
-    """
+    """Return matplotlib and its pyplot, or say how to install it."""
     try:
         import matplotlib as mpl
         import matplotlib.pyplot as plt

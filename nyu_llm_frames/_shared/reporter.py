@@ -14,12 +14,7 @@ from nyu_llm_frames._shared.views import Display
 
 
 class Reporter:
-    """Sends records to the hook that the options name.
-
-    Parameters
-    ----------
-    progress : bool or callable
-    """
+    """Sends records to the hook that the options name."""
 
     def __init__(self, progress: bool | Callable[[Progress], None]) -> None:
         self._hook: Callable[[Progress], None] | None = None

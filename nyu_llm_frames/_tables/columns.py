@@ -37,30 +37,15 @@ DETAILS = ("status", "finish_reason", *TOKENS, "cost", "model", "custom_id")
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The outcome of every distinct request; all of length m.
+    """The outcome of every distinct request; all of length m."""
 
-    Attributes
-    ----------
-    answers : pyarrow.Table
-        ``text, error, finish_reason, prompt_tokens, completion_tokens, reasoning_tokens, model``.
-    status : numpy.ndarray of object
-        One of `STATUSES`.
-    reasons : list of str or None
-        Why there is no answer, if known; replaces a null error.
-    cost : pyarrow.Array
-        US dollars, null where no price is known.
-    fields : dict of str to pandas array, optional
-        With a schema: one typed array per field, NA where an answer is not valid.
-    recovered : int
-        Answers with JSON that was extracted from a code fence or from prose.
-    """
-
-    answers: pa.Table
-    status: Objects
-    reasons: Sequence[str | None]
-    cost: pa.Array
+    answers: pa.Table  # with the columns `SHOWN`
+    status: Objects  # each one of `STATUSES`
+    reasons: Sequence[str | None]  # why there is no answer, if known; replaces a null error
+    cost: pa.Array  # US dollars, null where no price is known
+    # With a schema: one typed array per field, NA where an answer is not valid.
     fields: Mapping[str, Any] | None = None
-    recovered: int = 0
+    recovered: int = 0  # answers with JSON that was extracted from a code fence or from prose
 
     def counts(self) -> dict[str, int]:
         """Return the number of requests per status."""
@@ -97,17 +82,17 @@ def spread(values: Column, codes: Codes) -> Column:
     return values.take(pa.array(codes, mask=codes < 0))
 
 
-def _from_arrow(dtype: Any, values: Column) -> Any:
-    """Make a pandas array of a nullable dtype, as pandas itself reads Arrow."""
-    return dtype.__from_arrow__(values)
-
-
 def objects(values: pa.ChunkedArray) -> Objects:
     """Return a few texts as Python strings; null as None."""
     encoded = values.combine_chunks().dictionary_encode()
     every = np.array([*encoded.dictionary.to_pylist(), None], dtype=object)
     texts: Objects = every[encoded.indices.fill_null(-1).to_numpy()]
     return texts
+
+
+def _from_arrow(dtype: Any, values: Column) -> Any:
+    """Make a pandas array of a nullable dtype, as pandas itself reads Arrow."""
+    return dtype.__from_arrow__(values)
 
 
 def text_column(values: Column) -> Any:
@@ -125,10 +110,6 @@ def answer_frame(answers: pa.Table) -> pd.DataFrame:
     """Return answers as a frame with one row each and the same columns."""
     frame: pd.DataFrame = answers.to_pandas(types_mapper=NULLABLE.get)
     return frame.assign(status=status_column(answers["status"].to_pylist()))
-
-
-def _integers(values: Column) -> Any:
-    return _from_arrow(pd.Int64Dtype(), values.cast(pa.int64()))
 
 
 def row_status(outcome: Outcome, codes: Codes) -> Objects:
@@ -204,10 +185,11 @@ class AnswerColumns:
         error = {self.error: text_column(spread(shown_error(outcome), codes))}
         more: dict[str, Any] = {}
         if self.details:
+            counts = {name: spread(answers[name], codes).cast(pa.int64()) for name in TOKENS}
             more = {
                 "status": status_column(row_status(outcome, codes).tolist()),
                 "finish_reason": text_column(spread(answers["finish_reason"], codes)),
-                **{name: _integers(spread(answers[name], codes)) for name in TOKENS},
+                **{name: _from_arrow(pd.Int64Dtype(), n) for name, n in counts.items()},
                 "cost": _from_arrow(pd.Float64Dtype(), spread(outcome.cost, codes)),
                 "model": text_column(spread(answers["model"], codes)),
                 "custom_id": text_column(spread(ids, codes)),

@@ -25,27 +25,15 @@ ROWS, BYTES = 10_000, 4 << 20
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Consecutive rows as plain Python values.
-
-    Attributes
-    ----------
-    rows : int
-    values : dict of label to list
-        The requested columns, as `python_values.to_python` gives them.
-    index : list or None
-        What `index` prints in a template, if the table has labels and they were requested;
-        otherwise the rows are numbered from 0.
-    read : float
-        Part of a file read so far, 0 to 1.
-    labels : sequence, optional
-        Labels of the rows, for messages; by default `index`, else the numbers.
-    """
+    """Consecutive rows as plain Python values."""
 
     rows: int
-    values: dict[Any, list[object]]
+    values: dict[Any, list[object]]  # requested columns, as `python_values.to_python` gives them
+    # What `index` prints in a template, if the table has labels and they were requested; otherwise
+    # the rows are numbered from 0.
     index: list[object] | None
-    read: float = 1.0
-    labels: Any = None
+    read: float = 1.0  # part of a file read so far, 0 to 1
+    labels: Any = None  # of the rows, for messages; by default `index`, else the numbers
 
     def take(self, rows: Ints, first: int) -> Piece:
         """Return some rows with their labels; the piece's first row has this number."""

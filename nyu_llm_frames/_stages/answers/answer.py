@@ -60,39 +60,21 @@ SHOWN = ("status", "text", "error", "finish_reason", *TOKENS, "model")
 
 
 class Answer(msgspec.Struct, frozen=True, gc=False):
-    """One answer to one request.
+    """One answer to one request."""
 
-    Attributes
-    ----------
-    custom_id : str
-        Id of the request, exactly as in the line.
-    status : Status
-        Outcome of the request.
-    text : str or None
-        The answer's text, always encodable as UTF-8; blank for `empty`. None for `blocked`,
-        `refused`, `failed`, `missing`, and for `truncated` when nothing was written.
-    error : str or None
-        One line of at most 500 characters; None for `ok`.
-    finish_reason : str or None
-        As the gateway spells it.
-    prompt_tokens, completion_tokens, reasoning_tokens, cached_tokens : int or None
-        Token counts; None where the line has no usage. `completion_tokens` leaves thinking out:
-        both it and `reasoning_tokens` are billed.
-    model : str or None
-        The model that answered, as the gateway names it.
-    raw : bytes
-        The line as received, without its newline, and without the request that the provider's own
-        rows echo.
-    """
-
-    custom_id: str
+    custom_id: str  # exactly as in the line
     status: Status
+    # Always encodable as UTF-8; blank for `empty`. None for `blocked`, `refused`, `failed`,
+    # `missing`, and for `truncated` when nothing was written.
     text: str | None
-    error: str | None
-    finish_reason: str | None
+    error: str | None  # one line of at most 500 characters; None for `ok`
+    finish_reason: str | None  # as the gateway spells it
+    # Counts are None where the line has no usage. Thinking is not in `completion_tokens`: both it
+    # and `reasoning_tokens` are billed.
     prompt_tokens: int | None
     completion_tokens: int | None
     reasoning_tokens: int | None
     cached_tokens: int | None
-    model: str | None
+    model: str | None  # that answered, as the gateway names it
+    # The line as received, without its newline, and the request that the provider's own rows echo.
     raw: bytes

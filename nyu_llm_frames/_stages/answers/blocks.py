@@ -18,19 +18,8 @@ class BlockSplitter:
     Split a stream of bytes into blocks of lines.
 
     A byte order mark at the start and blank lines are dropped; ``\r`` before a newline stays. A
-    line of more than `max_line_bytes` is dropped and counted, so that an endless line cannot fill
-    the memory.
-
-    Parameters
-    ----------
-    block_bytes : int, default 512 KiB
-        Blocks have at least as many bytes, but for the last.
-    max_line_bytes : int, default 64 MiB
-
-    Attributes
-    ----------
-    dropped : int
-        Number of lines dropped for their length.
+    line of more than `max_line_bytes` is dropped and counted (`dropped`), so that an endless line
+    cannot fill the memory. Blocks have at least `block_bytes`, but for the last.
     """
 
     def __init__(

@@ -24,24 +24,13 @@ _decode_parts = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 class Orphan(msgspec.Struct, frozen=True, gc=False):
-    """A line that belongs to no request.
+    """A line that belongs to no request."""
 
-    Attributes
-    ----------
-    reason : str
-        Why it cannot be matched to a request.
-    custom_id : str or None
-        The unusable id, as text, if there is one.
-    raw : bytes
-        As an answer keeps it.
-    is_row : bool
-        Whether it is the line of some request, and not a page, a torn line, or the gateway's own
-        note that it could read nothing.
-    """
-
-    reason: str
-    custom_id: str | None
-    raw: bytes
+    reason: str  # why it cannot be matched to one
+    custom_id: str | None  # the unusable id, as text, if there is one
+    raw: bytes  # as an answer keeps it
+    # Whether it is the line of some request, and not a page, a torn line, or the gateway's own note
+    # that it could read nothing.
     is_row: bool = False
 
 
@@ -54,18 +43,10 @@ class Parsed(msgspec.Struct, frozen=True):
 
 def parse_line(line: bytes) -> Answer | Orphan:
     r"""
-    Read one line of a batch output.
+    Read one line of a batch output, with or without its newline.
 
-    Parameters
-    ----------
-    line : bytes
-        With or without its newline.
-
-    Returns
-    -------
-    Answer or Orphan
-        An answer if the line is a JSON object with a non-empty string as `custom_id`, or in the
-        provider's form as `requestId`; whether the id belongs to a request is not known here.
+    It is an answer if it is a JSON object with a non-empty string as `custom_id`, or in the
+    provider's form as `requestId`; whether the id belongs to a request is not known here.
 
     Examples
     --------
@@ -83,18 +64,7 @@ def parse_line(line: bytes) -> Answer | Orphan:
 
 
 def parse_lines(lines: Iterable[bytes]) -> Parsed:
-    """
-    Read many lines; blank ones are skipped.
-
-    Parameters
-    ----------
-    lines : iterable of bytes
-
-    Returns
-    -------
-    Parsed
-        Every line that is not blank, once, as an answer or as an orphan.
-    """
+    """Read many lines, each once as an answer or as an orphan; blank ones are skipped."""
     parsed = Parsed([], [])
     for line in lines:
         if (usual := usual_answer(line.rstrip(b"\r\n"))) is not None:
@@ -109,20 +79,7 @@ def parse_lines(lines: Iterable[bytes]) -> Parsed:
 
 
 def parse_completion(custom_id: str, body: bytes) -> Answer:
-    """
-    Read the JSON body of a live chat completion by the rules of a batch row.
-
-    Parameters
-    ----------
-    custom_id : str
-        Id of the request that was sent.
-    body : bytes
-        The whole HTTP body of a 200 answer.
-
-    Returns
-    -------
-    Answer
-    """
+    """Read the whole body of a live chat completion (a 200 answer) by the rules of a batch row."""
     content = loads(body)
     if not isinstance(content, dict):
         return no_answer(custom_id, "failed", "the gateway's answer is not a JSON object", body)

@@ -48,23 +48,12 @@ _MAX_DEPTH, _MAX_ITEMS = 6, 4  # bounds the search in a hostile row
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Why a row has no answer.
+    """Why a row has no answer."""
 
-    Attributes
-    ----------
-    code : int or None
-        HTTP code, if one can be found.
-    label : str
-        Its name, as ``INVALID_ARGUMENT`` or ``Bad Request``.
-    message : str
-    block : str
-        Set when the prompt was blocked: the reason.
-    """
-
-    code: int | None = None
-    label: str = ""
+    code: int | None = None  # HTTP code, if one can be found
+    label: str = ""  # its name, as INVALID_ARGUMENT or "Bad Request"
     message: str = ""
-    block: str = ""
+    block: str = ""  # set when the prompt was blocked: the reason
 
     def or_code(self, code: int | None) -> Problem:
         """Return the same, with `code` if it has none."""
@@ -130,20 +119,9 @@ def http_code(value: Any) -> int | None:
 
 
 def find_problem(error: Any, depth: int = 0) -> Problem:
-    """
-    Find code, name and message in the error of a row.
+    """Find code, name and message in the value of an `error` key; empty if nothing is understood.
 
-    Parameters
-    ----------
-    error : object
-        The value of an `error` key, of any shape.
-    depth : int, default 0
-        How deep it was found in another error.
-
-    Returns
-    -------
-    Problem
-        Empty if nothing can be understood.
+    `depth` is how deep it was found in another error.
     """
     if depth > _MAX_DEPTH:
         return Problem()

@@ -234,13 +234,7 @@ def total(parts: Sequence[Estimate]) -> Estimate:
 
 # --- budgets --------------------------------------------------------------------------------
 def check_max_cost(max_cost: object, option: float | None) -> float | None:
-    """Return the limit in force: the argument, else the option.
-
-    Raises
-    ------
-    ConfigurationError
-        For what is no amount.
-    """
+    """Return the limit in force: the argument, else the option."""
     if max_cost is None:
         return option
     number = isinstance(max_cost, int | float) and not isinstance(max_cost, bool)
@@ -252,20 +246,10 @@ def check_max_cost(max_cost: object, option: float | None) -> float | None:
 def check_budget(
     estimate: Estimate, max_cost: float | None, *, live: bool = False, more: bool = False
 ) -> None:
-    """Refuse a run that may cost more than its limit, or whose price is not known.
+    """Refuse a run that may cost more than its limit in US dollars, or whose price is not known.
 
-    Parameters
-    ----------
-    max_cost
-        US dollars.
-    live
-        Whether requests are answered now, at the live rate.
-    more
-        Whether something was sent before, which this would be added to.
-
-    Raises
-    ------
-    BudgetError
+    With `live` requests are answered now, at the live rate; with `more` this would be added to
+    something that was sent before.
     """
     if max_cost is None or not estimate.to_pay:
         return

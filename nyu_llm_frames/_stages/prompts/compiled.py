@@ -68,15 +68,7 @@ class Rows:
 
 
 class Compiled:
-    """One message of a prompt, ready to render.
-
-    Attributes
-    ----------
-    text
-        Its source.
-    columns, uses_row, uses_index
-        What it uses; as in `Names`.
-    """
+    """One message of a prompt, ready to render; `text` is its source."""
 
     def __init__(
         self, source: str, columns: Sequence[Hashable], hidden_from_row: frozenset[Hashable]

@@ -44,10 +44,7 @@ def resolve(
 ) -> Names:
     """Find out what each name of a tree means, and rewrite its accesses to single cells of `row`.
 
-    Raises
-    ------
-    UnknownName
-        A name is neither a column nor set by the template.
+    `UnknownName` is raised for one that is neither a column nor set by the template.
     """
     prefix = _free_prefix(tree)
     variables: dict[Hashable, str] = {}

@@ -42,14 +42,8 @@ class Rendered:
 class PromptTemplate:
     """A prompt's messages, compiled.
 
-    Attributes
-    ----------
-    sources
-        The messages as given.
-    columns
-        Labels of the columns in use, in frame order.
-    uses_index
-        Whether a message prints or tests the row's label.
+    `sources` are the messages as given, and `columns` the labels of those in use, in frame order;
+    `uses_index` says whether a message prints or tests the row's label.
     """
 
     def __init__(
@@ -91,13 +85,7 @@ class PromptTemplate:
         labels: Sequence[Hashable] | None = None,
         first: int = 0,
     ) -> Rendered:
-        """Render all rows; the arguments are those of `Rows`, with at least `columns`.
-
-        Raises
-        ------
-        TemplateError
-            At one row; its `position` is counted from `first` in what was given here.
-        """
+        """Render all rows; the arguments are those of `Rows`, with at least `columns`."""
         rows = Rows(data, index, n, labels, first)
         missing: Holes = defaultdict(set)
         found, in_object = [], False
@@ -131,28 +119,10 @@ def compile_template(
 ) -> PromptTemplate:
     """Compile a prompt and find every name in it.
 
-    Parameters
-    ----------
-    template
-        Template text, a compiled template, or messages as ``{"role": ..., "content": ...}``.
-    system
-        Template of a system message, sent first.
-    columns
-        Column labels of the frame, in order.
-    hidden_from_row
-        Of these, the ones that `row` leaves out where the template names them nowhere.
+    It is template text, a compiled template, or messages as ``{"role": ..., "content": ...}``, with
+    the template of a system message, sent first. `columns` are the labels of the frame, in order,
+    of which `row` leaves out those that are `hidden_from_row` and that the template names nowhere.
 
-    Raises
-    ------
-    MissingColumnError
-        A name is no column.
-    TemplateError
-        The template does not parse.
-    ConfigurationError
-        What was given is no template, or a column in use exists twice.
-
-    Notes
-    -----
     A template's own line ends become ``\\n``; otherwise its text is kept as written, with its last
     newline. Cells are printed as ``str`` prints them.
 

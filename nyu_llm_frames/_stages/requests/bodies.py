@@ -51,10 +51,7 @@ Positions = np.ndarray[Any, np.dtype[np.int64]]
 def plain_numbers(value: Any, path: str = "params") -> Any:
     """Return a JSON value with whole floats as integers, so that 1 and 1.0 are one request.
 
-    Raises
-    ------
-    ConfigurationError
-        For what JSON cannot say, with its path.
+    What JSON cannot say is an error that names its path.
     """
     if value is None or isinstance(value, bool | int | str):
         return value

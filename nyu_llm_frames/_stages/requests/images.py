@@ -101,10 +101,7 @@ def row_sources(
 ) -> list[tuple[Piece, ...]]:
     """Read and check the image cells of all rows: one tuple per row, in the order of the columns.
 
-    Raises
-    ------
-    RequestError
-        For the first row with a problem, and how many rows have one.
+    An error names the first row with a problem, and how many rows have one.
     """
     if rules.way == "embedded":
         raise RequestError(

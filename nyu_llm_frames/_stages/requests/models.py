@@ -30,11 +30,6 @@ def bare_name(model: str) -> str:
 def split_name(model: str) -> tuple[str, str]:
     """Return the provider in a model's name, "" if there is none, and the name that is sent.
 
-    Raises
-    ------
-    ConfigurationError
-        For a provider without a model.
-
     Examples
     --------
     >>> split_name("@vertexai/gemini-3-flash-preview")

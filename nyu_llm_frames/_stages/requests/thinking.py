@@ -82,15 +82,7 @@ class Setting:
 
 
 def setting(thinking: object, model: str, route: ProviderRoute) -> Setting:
-    """Translate `thinking=`.
-
-    Raises
-    ------
-    ConfigurationError
-        It is neither one of the words nor a number of tokens.
-    RequestError
-        The model has no such setting.
-    """
+    """Translate `thinking=`, or refuse what is no setting, or none of the model's."""
     if thinking is None:
         return Setting()
     if isinstance(thinking, bool) or not (

@@ -48,13 +48,7 @@ _FORMAT_WORDS = {
 
 
 def parse(schema: Mapping[str, Any]) -> Node:
-    """Read a JSON Schema with an object at its root.
-
-    Raises
-    ------
-    SchemaError
-        For recursion, contradictions, values without a type, and a root that is no object.
-    """
+    """Read a JSON Schema with an object at its root."""
     refuse_recursion(schema)
     root = _Parser(schema).node(schema, "$")
     if root.kind != "object":

@@ -45,18 +45,15 @@ class Records:
     read: float
 
 
-class CsvSource:
+class CsvFile:
     """A CSV file in UTF-8 with a header line, of any separator.
 
     `levels` is the number of fields before the first column that are row labels: those by which the
     first record is longer than the header, as in pandas.
     """
 
-    index_names = ()
-
     def __init__(self, path: Path, delimiter: str) -> None:
         self.path, self.delimiter = path, delimiter
-        self.files = [path]
         self._guesses: dict[int, Guess] = {}
         with open_text(path) as file:
             self.has_mark = file.content.read(3) == b"\xef\xbb\xbf"
@@ -77,7 +74,7 @@ class CsvSource:
         at = [*range(levels), *self.places(columns)]
         self._look(at)
         for records in self.records():
-            values = [plain(cells, found) for _, cells, found in self._cells(records, at)]
+            values = [plain(cells, found) for cells, found in self._cells(records, at)]
             labels: list[object] | None = values[0] if levels else None
             if levels > 1:
                 labels = list(zip(*values[:levels], strict=True))
@@ -89,8 +86,7 @@ class CsvSource:
         self._look(range(self._width))
         return [self._guesses[i] for i in range(self._width)]
 
-    def schema(self, kinds: Sequence[Kind] | None = None) -> pa.Schema:
-        kinds = kinds or [guess.kind for guess in self.guesses()]
+    def schema(self, kinds: Sequence[Kind]) -> pa.Schema:
         levels = [f"__index_level_{i}__" for i in range(self.levels)]
         names, places = [*self.columns, *levels], self._labels_last()
         types = [arrow_type(kinds[i]) for i in places]
@@ -101,15 +97,16 @@ class CsvSource:
         frame.index.names = [None] * self.levels
         return schema.with_metadata(pa.Schema.from_pandas(frame).metadata)
 
-    def tables(self, kinds: Sequence[Kind] | None = None) -> Iterator[pa.Table]:
-        """Read all columns with their kinds, or with wider types."""
-        schema = self.schema(kinds)
-        at = self._labels_last()
+    def tables(self, kinds: Sequence[Kind]) -> Iterator[pa.Table]:
+        """Read all columns with these kinds, which may be wider than their own."""
+        schema, at = self.schema(kinds), self._labels_last()
+        wanted = [kinds[i] for i in at]
         for records in self.records():
-            arrays = []
-            for i, (kind, cells, found) in zip(at, self._cells(records, at), strict=True):
-                wanted = kinds[i] if kinds else kind
-                arrays.append(typed(cells, None if wanted == "text" else found, wanted))
+            columns = zip(wanted, self._cells(records, at), strict=True)
+            arrays = [
+                typed(cells, None if kind == "text" else found, kind)
+                for kind, (cells, found) in columns
+            ]
             yield pa.Table.from_arrays(arrays, schema=schema)
 
     def _labels_last(self) -> list[int]:
@@ -143,13 +140,9 @@ class CsvSource:
                 yield Records(fields, texts, 1.0)
 
     def kept_as_text(self, columns: Sequence[str]) -> list[str]:
-        """Return the columns that stay text although pandas would read numbers."""
         at = self.places(columns)
         self._look(at)
         return [c for c, i in zip(columns, at, strict=True) if self._guesses[i].is_damaged]
-
-    def notes(self, columns: Sequence[str]) -> list[str]:
-        return reading_notes(self.levels, self.kept_as_text(columns))
 
     def _look(self, places: Sequence[int]) -> None:
         """Find the kinds of columns from all their cells, never from a sample."""
@@ -169,14 +162,14 @@ class CsvSource:
 
     def _cells(
         self, records: Records, places: Sequence[int]
-    ) -> Iterator[tuple[Kind, list[str], pd.Series | None]]:
+    ) -> Iterator[tuple[list[str], pd.Series | None]]:
         """Yield the cells of columns, and pandas' values of those that are not text."""
         kinds = [self._guesses[i].kind for i in places]
         columns = [[row[i] for row in records.fields] for i in places]
         numbers = [(c, kind) for c, kind in zip(columns, kinds, strict=True) if kind != "text"]
         found = iter(parsed(*zip(*numbers, strict=True)) if numbers else ())
         for kind, cells in zip(kinds, columns, strict=True):
-            yield kind, cells, None if kind == "text" else next(found)
+            yield cells, None if kind == "text" else next(found)
 
     def _rows(self, file: TextFile) -> Iterator[tuple[list[str], str, int]]:
         """Yield each record's fields, text and first line; blank lines are skipped."""
@@ -236,15 +229,15 @@ class CsvSource:
         )
 
 
-class CsvFiles:
+class CsvSource:
     """CSV files with one header, each read by itself: `pandas.concat` over `pandas.read_csv`."""
 
     index_names = ()
 
-    def __init__(self, parts: Sequence[CsvSource]) -> None:
-        self._parts = parts
+    def __init__(self, files: Sequence[Path], delimiter: str) -> None:
+        self._parts = parts = [CsvFile(file, delimiter) for file in files]
         first = parts[0]
-        self.path, self.files = first.path, [part.path for part in parts]
+        self.path, self.files = first.path, files
         self.columns, self.levels = first.columns, first.levels
         self.delimiter, self.line_end = first.delimiter, first.line_end
         self.has_mark, self.header_text = first.has_mark, first.header_text
@@ -264,23 +257,29 @@ class CsvFiles:
             for piece in part.pieces(columns, index=index):
                 yield replace(piece, read=(number + piece.read) / len(self._parts))
 
-    def schema(self) -> pa.Schema:
+    def _kinds(self) -> list[Kind]:
         guesses = [part.guesses() for part in self._parts]
-        self._kinds = [common_kind(column) for column in zip(*guesses, strict=True)]
-        return self._parts[0].schema(self._kinds)
+        return [common_kind(column) for column in zip(*guesses, strict=True)]
+
+    def schema(self) -> pa.Schema:
+        return self._parts[0].schema(self._kinds())
 
     def tables(self) -> Iterator[pa.Table]:
-        self.schema()
+        kinds = self._kinds()
         for part in self._parts:
-            yield from part.tables(self._kinds)
+            yield from part.tables(kinds)
 
     def records(self) -> Iterator[Records]:
         for part in self._parts:
             yield from part.records()
 
-    def notes(self, columns: Sequence[str]) -> list[str]:
+    def kept_as_text(self, columns: Sequence[str]) -> list[str]:
+        """Return the columns that stay text although pandas would read numbers."""
         kept = [name for part in self._parts for name in part.kept_as_text(columns)]
-        return reading_notes(self.levels, list(dict.fromkeys(kept)))
+        return list(dict.fromkeys(kept))
+
+    def notes(self, columns: Sequence[str]) -> list[str]:
+        return reading_notes(self.levels, self.kept_as_text(columns))
 
 
 def column_names(header: Sequence[str]) -> tuple[str, ...]:

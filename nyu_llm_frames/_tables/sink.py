@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from nyu_llm_frames._shared.local_path import local_path
 from nyu_llm_frames._sidecar.storage import atomic_file
 from nyu_llm_frames._tables import pandas_metadata
-from nyu_llm_frames._tables.csv_text import CsvFiles, CsvSource
+from nyu_llm_frames._tables.csv_text import CsvSource
 from nyu_llm_frames._tables.excel_sheet import check_sheet, write_sheet
 from nyu_llm_frames._tables.frame_values import is_encoded
 from nyu_llm_frames._tables.join import NewColumns
@@ -68,7 +68,7 @@ def check_output(path: str | Path, source: Source) -> Path:
             check_sheet(source, output)
         elif suffix in JSON_LINES:
             check_numbers(source, output)
-    elif suffix not in TEXTS and not isinstance(source, CsvSource | CsvFiles | JsonLinesSource):
+    elif suffix not in TEXTS and not isinstance(source, CsvSource | JsonLinesSource):
         for field in source.schema():
             _check_type(field, output, suffix in _FEATHER)
     return output
@@ -91,7 +91,7 @@ def _is_copied(source: Source, suffix: str) -> bool:
     """Whether the text of records stays unchanged."""
     if suffix in JSON_LINES:
         return isinstance(source, JsonLinesSource)
-    return isinstance(source, CsvSource | CsvFiles)
+    return isinstance(source, CsvSource)
 
 
 def check_outside(path: Path, source: Source, what: str) -> None:
@@ -158,7 +158,7 @@ def write(source: Source, output: Path, new: NewColumns, check: Callable[[], Non
                 write_sheet(source, output, file, new.take, new.schema.names)
             elif suffix not in CSV_DELIMITERS:
                 _write_typed(source, file, new, suffix in _FEATHER)
-            elif isinstance(source, CsvSource | CsvFiles):
+            elif isinstance(source, CsvSource):
                 _copy_csv(source, file, new, CSV_DELIMITERS[suffix])
             else:
                 _write_csv(source, file, new, CSV_DELIMITERS[suffix])
@@ -208,9 +208,7 @@ class _FeatherWriter:
 
 
 # --- CSV --------------------------------------------------------------------------------------
-def _copy_csv(
-    source: CsvSource | CsvFiles, file: BinaryIO, new: NewColumns, delimiter: str
-) -> None:
+def _copy_csv(source: CsvSource, file: BinaryIO, new: NewColumns, delimiter: str) -> None:
     names = new.schema.names
     replaced = [name for name in names if name in source.columns]
     added = [name for name in names if name not in source.columns]

@@ -193,10 +193,9 @@ def _open_files(files: Sequence[Path], sep: str | None, sheet: str | int | None)
         from nyu_llm_frames._tables.json_lines import JsonLinesSource
 
         return JsonLinesSource(files)
-    from nyu_llm_frames._tables.csv_text import CsvFiles, CsvSource
+    from nyu_llm_frames._tables.csv_text import CsvSource
 
-    parts = [CsvSource(file, sep or ("," if kind == "CSV" else "\t")) for file in files]
-    return CsvFiles(parts) if len(parts) > 1 else parts[0]
+    return CsvSource(files, sep or ("," if kind == "CSV" else "\t"))
 
 
 def _check_file(path: Path, kind: str) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from nyu_llm_frames._shared.local_path import local_path
+from nyu_llm_frames._shared.stack import users_level
 from nyu_llm_frames._stages.prompts.template_errors import nearest
 from nyu_llm_frames._tables.frame import check_new_columns
 from nyu_llm_frames._tables.table import Table
@@ -119,8 +120,7 @@ def from_codes(frame: Table, folder: str | Path, *, output: str, settle: Settle)
         _warn(
             f"Coders differ on {len(disputed):,} of {coded:,} units; their {output!r} is NA. They "
             f"are side by side in {path / f'codes_{SETTLE}.xlsx'}: fill in its column 'code', "
-            "and call again.",
-            stacklevel=4,
+            "and call again."
         )
     new = {output: _codes(units, settled, task.labels)}
     for coder, codes in by_coder.items():
@@ -273,8 +273,7 @@ def _read(
     if gone:
         _warn(
             f"{folder} lacks {', '.join(gone)}: without the file, a coder's codes do not count. "
-            "Put it back, and call again.",
-            stacklevel=5,
+            "Put it back, and call again."
         )
     for coder, paths in there.items():
         for path in paths:
@@ -284,10 +283,7 @@ def _read(
             _check_same(path, codes, found[coder])
             found[coder].update(codes)
             if files.open_mark(path):
-                _warn(
-                    f"{path} is open in a spreadsheet program: what is not saved is not read.",
-                    stacklevel=5,
-                )
+                _warn(f"{path} is open in a spreadsheet program: what is not saved is not read.")
     decided = found.pop(SETTLE)
     return found, decided
 
@@ -389,5 +385,5 @@ def _write_rows(
         files.add_rows(path, rows, task.labels)
 
 
-def _warn(text: str, stacklevel: int) -> None:
-    warnings.warn(text, CodesWarning, stacklevel=stacklevel)
+def _warn(text: str) -> None:
+    warnings.warn(text, CodesWarning, stacklevel=users_level())

@@ -1,6 +1,6 @@
 """`run.plot()`: up to four plots of a run, those that have data to show.
 
-Comes in: a `Summary`. Goes out: Axes. matplotlib is imported here and only when needed.
+Comes in: a `Summary`. Goes out: Axes. matplotlib is imported only when needed.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from nyu_llm_frames._runs.summary import Summary
-from nyu_llm_frames._shared.pictures import STYLE, import_pyplot, ink
+from nyu_llm_frames._shared.pictures import ink, panels
 from nyu_llm_frames._shared.wording import count, dollars
 from nyu_llm_frames._stages.answers.answer import NO_FAILURE
 from nyu_llm_frames._stages.batches.polling import state_word
@@ -25,24 +25,13 @@ _BINS = 40
 
 def plot(summary: Summary) -> Any:
     """Draw a run; return an array of Axes: jobs, answers, tokens and cost, where there are any."""
-    mpl, plt = import_pyplot("run.plot()")
-    panels = [draw for draw, there in _PANELS if there(summary)] or [_nothing]
-    wide = min(len(panels), 2)
-    tall = -(-len(panels) // wide)
-    with mpl.rc_context(STYLE):
-        # constrained_layout keeps long status names and dates inside the figure
-        figure, grid = plt.subplots(
-            tall, wide, figsize=(5 * wide, 0.3 + 3 * tall), layout="constrained", squeeze=False
-        )
-        axes = grid.ravel()
-        title = f"{summary.models}: {count(summary.rows, summary.noun)}, {summary.state}"
-        figure.suptitle(title, fontsize=11)
-        for ax, draw in zip(axes, panels, strict=False):
+    drawn = [draw for draw, there in _PANELS if there(summary)] or [_nothing]
+    title = f"{summary.models}: {count(summary.rows, summary.noun)}, {summary.state}"
+    with panels("run.plot()", [(5.0, 3.0)] * len(drawn), 2, title) as axes:
+        for ax, draw in zip(axes, drawn, strict=True):
             draw(ax, summary)
             ink(ax)
-        for ax in axes[len(panels) :]:
-            ax.remove()
-    return axes[: len(panels)]
+    return axes
 
 
 def _nothing(ax: Any, summary: Summary) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from nyu_llm_frames._gateway.connection import Connection
 from nyu_llm_frames._gateway.masking import NO_SECRETS, Mask, Secret, secrets_in, strings
-from nyu_llm_frames._gateway.network import NetworkRoute, local_route
+from nyu_llm_frames._gateway.network import NetworkRoute
 from nyu_llm_frames.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -28,8 +28,12 @@ def connect(
     bucket: str,
     options: Secret[dict[str, Any]],
     route: NetworkRoute | None,
+    restart: Callable[[], str] | None = None,
 ) -> Connection:
-    """Open a gateway by its address; without a route, through the client in `options`."""
+    """Open a gateway by its address; without a route, through the client in `options`.
+
+    `restart` brings the embedded gateway back and returns its address.
+    """
     from nyu_llm_frames._gateway import transport
 
     if route is not None:
@@ -51,26 +55,8 @@ def connect(
         secrets=Secret([key.value, *secrets_in(options.value)]),
         private=Secret(strings([v for k, v in options.value.items() if k not in NO_SECRETS])),
         route=route,
-        owned=route is not None,
-    )
-
-
-def connect_embedded(key: Secret[str], base_url: str, restart: Callable[[], str]) -> Connection:
-    """Open the embedded gateway; `restart` brings it back and returns its address."""
-    from nyu_llm_frames._gateway import transport
-
-    way = local_route()
-    http = transport.client(way)
-    return Connection(
-        http,
-        base_url,
-        plain_headers(key, "local", "local"),
-        secrets=Secret([key.value]),
-        route=way,
         restart=restart,
-        client_headers=lambda: _headers(
-            _portkey(key, Secret(base_url), "local", "local", Secret({}), http)
-        ),
+        owned=route is not None,
     )
 
 

@@ -171,19 +171,21 @@ class Translated:
 
     def _no_answer(self, error: Exception) -> LLMFramesError:
         """Say who did not answer, and what to check."""
+        import ssl
+
         import httpx
 
         detail = printable(self._mask.text(str(error)))[:200]
-        untrusted = _untrusted(error)
-        if untrusted is not None:
-            return ConfigurationError(self._about_certificate(untrusted))
+        tls_error = _tls_error(error)
+        if isinstance(tls_error, ssl.SSLCertVerificationError):
+            return ConfigurationError(self._about_certificate(tls_error))
         proxy, refused = self._proxy, isinstance(error, httpx.ProxyError)
         unreachable = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
         if proxy is not None and refused and detail.startswith(f"{_PROXY_PASSWORD} "):
             return self._wants_password(proxy)
         reason = f"({type(error).__name__}: {detail})"
         text = f"{self._what}: no answer from {self._base_url} {reason}."
-        if proxy is not None and unreachable and _tls_error(error) is None:
+        if proxy is not None and unreachable and tls_error is None:
             text = (
                 f"{self._what}: no answer from the proxy {proxy.shown}, which {proxy.variable} "
                 f"names {reason}. Is it right, and is it running? NO_PROXY={self._host} bypasses "
@@ -238,10 +240,3 @@ def _tls_error(error: BaseException) -> ssl.SSLError | None:
     import ssl
 
     return next((e for e in _causes(error) if isinstance(e, ssl.SSLError)), None)
-
-
-def _untrusted(error: BaseException) -> ssl.SSLCertVerificationError | None:
-    import ssl
-
-    found = _tls_error(error)
-    return found if isinstance(found, ssl.SSLCertVerificationError) else None

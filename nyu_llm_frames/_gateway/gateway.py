@@ -301,9 +301,13 @@ class Gateway:
 
             options = self._local
             server = ensure_server(**options)
-            return clients.connect_embedded(
+            return clients.connect(
                 Secret(server.api_key),
-                server.base_url,
+                Secret(server.base_url),
+                "local",
+                "local",
+                Secret({}),
+                self.route,
                 restart=lambda: ensure_server(**options).base_url,
             )
         if self._client is not None:

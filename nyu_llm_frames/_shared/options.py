@@ -61,13 +61,8 @@ class Options:
 
     def __post_init__(self) -> None:
         for name in (
-            "max_cost",
-            "poll_interval_s",
-            "max_poll_interval_s",
-            "submit_settle_s",
-            "output_settle_s",
-            "max_requests_per_file",
-            "max_bytes_per_file",
+            *("max_cost", "poll_interval_s", "max_poll_interval_s", "submit_settle_s"),
+            *("output_settle_s", "max_requests_per_file", "max_bytes_per_file"),
         ):
             value = getattr(self, name)
             if value is None and name == "max_cost":
@@ -83,22 +78,22 @@ class Options:
             self.gateway is None or self.gateway == "local" or hasattr(self.gateway, "connect")
         ):
             raise ConfigurationError(no_gateway(self.gateway))
-        if not (self.sidecar is None or isinstance(self.sidecar, str | Path)):
-            raise ConfigurationError(f"sidecar must be the path of a folder, not {self.sidecar!r}.")
+        for name, fits, what in (
+            ("sidecar", self.sidecar is None or isinstance(self.sidecar, str | Path),
+             "the path of a folder"),
+            ("progress", isinstance(self.progress, bool) or callable(self.progress),
+             "True, False or a callable that takes a record"),
+            ("keep_prompts", isinstance(self.keep_prompts, bool), "a bool"),
+            ("shared", isinstance(self.shared, bool), "a bool"),
+        ):  # fmt: skip
+            if not fits:
+                raise ConfigurationError(f"{name} must be {what}, not {getattr(self, name)!r}.")
         if self.images_root is not None:
             root = self.images_root
             if not (isinstance(root, str | Path) and Path(root).expanduser().is_dir()):
                 raise ConfigurationError(f"images_root must be a folder that exists, not {root!r}.")
             # Against the working directory of now, not of a later call.
             object.__setattr__(self, "images_root", Path(root).expanduser().absolute())
-        if not (isinstance(self.progress, bool) or callable(self.progress)):
-            raise ConfigurationError(
-                f"progress must be True, False or a callable that takes a record, "
-                f"not {self.progress!r}."
-            )
-        for name in ("keep_prompts", "shared"):
-            if not isinstance(getattr(self, name), bool):
-                raise ConfigurationError(f"{name} must be a bool, not {getattr(self, name)!r}.")
 
 
 class _Layers:

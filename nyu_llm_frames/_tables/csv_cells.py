@@ -28,7 +28,7 @@ MISSING = frozenset(
     {"", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND"}
     | {"1.#QNAN", "<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null"}
 )
-_TYPES: dict[Kind, pa.DataType] = {
+TYPES: dict[Kind, pa.DataType] = {
     "int": pa.int64(),
     "uint": pa.uint64(),
     "float": pa.float64(),
@@ -77,13 +77,9 @@ class Guess:
             return "float"
         if not self._is_whole:
             return "text"
-        if self._is_signed:
+        if self._low >= -(2**63) and self._high < 2**63:
             return "int"
         return "uint" if self._low >= 0 else "text"
-
-    @property
-    def _is_signed(self) -> bool:
-        return self._low >= -(2**63) and self._high < 2**63
 
     @property
     def is_empty(self) -> bool:
@@ -181,9 +177,5 @@ def plain(cells: Cells, found: pd.Series | None) -> list[object]:
 
 def typed(cells: Cells, found: pd.Series | None, kind: Kind) -> pa.Array:
     if found is None or kind == "bool":
-        return pa.array(plain(cells, found), _TYPES[kind])
-    return pa.array(found, from_pandas=True).cast(_TYPES[kind])
-
-
-def arrow_type(kind: Kind) -> pa.DataType:
-    return _TYPES[kind]
+        return pa.array(plain(cells, found), TYPES[kind])
+    return pa.array(found, from_pandas=True).cast(TYPES[kind])

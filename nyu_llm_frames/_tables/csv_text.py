@@ -18,15 +18,7 @@ import pandas as pd
 import pyarrow as pa
 
 from nyu_llm_frames._shared.wording import count
-from nyu_llm_frames._tables.csv_cells import (
-    Guess,
-    Kind,
-    arrow_type,
-    common_kind,
-    parsed,
-    plain,
-    typed,
-)
+from nyu_llm_frames._tables.csv_cells import TYPES, Guess, Kind, common_kind, parsed, plain, typed
 from nyu_llm_frames._tables.table import BYTES, ROWS, Piece
 from nyu_llm_frames._tables.text_file import TextFile, not_utf_8, open_text, other_delimiter
 from nyu_llm_frames.errors import ConfigurationError
@@ -89,7 +81,7 @@ class CsvFile:
     def schema(self, kinds: Sequence[Kind]) -> pa.Schema:
         levels = [f"__index_level_{i}__" for i in range(self.levels)]
         names, places = [*self.columns, *levels], self._labels_last()
-        types = [arrow_type(kinds[i]) for i in places]
+        types = [TYPES[kinds[i]] for i in places]
         schema = pa.schema(zip(names, types, strict=True))
         if not levels:
             return schema

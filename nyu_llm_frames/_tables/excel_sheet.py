@@ -29,13 +29,18 @@ _DIGITS = 15
 _NOT_IN_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 
 
+def too_long(text: str) -> int:
+    """Return the length of a text that no cell holds whole, as Excel counts it; else 0."""
+    units = len(text)
+    if units > LONGEST_TEXT // 2:  # characters beyond 16 bits count twice
+        units += sum(char > "\uffff" for char in text)
+    return units if units > LONGEST_TEXT else 0
+
+
 def _unfit(value: Any) -> str:
     """Say why a cell cannot hold a value; "" if it can."""
     if isinstance(value, str):
-        units = len(value)
-        if units > LONGEST_TEXT // 2:  # Excel counts characters beyond 16 bits twice
-            units += sum(char > "\uffff" for char in value)
-        if units > LONGEST_TEXT:
+        if units := too_long(value):
             return f"a cell holds {LONGEST_TEXT:,} characters, and the text has {units:,}"
         found = _NOT_IN_XML.search(value)
         return f"no cell holds the character {found[0]!r}" if found else ""

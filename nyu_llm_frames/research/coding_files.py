@@ -19,18 +19,17 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from nyu_llm_frames._sidecar.storage import atomic_path
+from nyu_llm_frames._tables.excel_sheet import MOST_ROWS
 from nyu_llm_frames.errors import CodesError, ConfigurationError, SidecarError
 from nyu_llm_frames.research.cell_damage import csv_text, plain_text, storable
 from nyu_llm_frames.research.coding_sheet import CODE, NOTE, UNIT, Sheet, sheet_of
 
 SUFFIXES = (".xlsx", ".csv")
 OTHER_SUFFIXES = (".ods", ".xls", ".xlsm", ".xlsb", ".numbers", ".tsv", ".txt")
-CELL_CHARACTERS = 32_767
 Labels: TypeAlias = Sequence[str] | None
 Lines: TypeAlias = Sequence[Mapping[str, str]]
 """Rows of a file: texts by column."""
 _SHEET, _LABELS = "codes", "labels"
-_LAST_ROW = 1_048_576
 _LIST_CHARACTERS = 255
 _WIDTHS = {UNIT: 12, CODE: 18, NOTE: 32}
 _SHOWN_WIDTH = 60
@@ -56,12 +55,6 @@ def check_extra() -> None:
             'Hand codes in .xlsx files need pip install "nyu-llm-frames[research]"; or choose '
             'format="csv".'
         ) from None
-
-
-def too_long(text: str) -> bool:
-    """Whether Excel would cut a cell; it counts UTF-16 units."""
-    long = len(text) > CELL_CHARACTERS // 2
-    return long and len(text.encode("utf-16-le", "surrogatepass")) // 2 > CELL_CHARACTERS
 
 
 def open_mark(path: Path) -> Path | None:
@@ -199,7 +192,7 @@ def _new_xlsx(draft: Path, header: Sequence[str], rows: Lines, labels: Labels) -
             place = header.index(CODE)
             source = list(labels) if listed else f"={_label_cells(labels)}"
             options = {"validate": "list", "source": source}
-            sheet.data_validation(1, place, _LAST_ROW - 1, place, options)
+            sheet.data_validation(1, place, MOST_ROWS - 1, place, options)
     draft.write_bytes(made.getvalue())
 
 
@@ -280,7 +273,7 @@ def _longer_xlsx(path: Path, draft: Path, rows: Lines, labels: Labels) -> None:
                 cell.data_type = "s"  # also of a text that begins with "="
     if labels is not None:
         letter = sheet.cell(1, places[CODE]).column_letter
-        area = f"{letter}2:{letter}{_LAST_ROW}"
+        area = f"{letter}2:{letter}{MOST_ROWS}"
         formula = f'"{",".join(labels)}"'
         if not _listed(labels):
             formula = _label_cells(labels)

@@ -18,6 +18,7 @@ import pandas as pd
 from nyu_llm_frames._shared.local_path import local_path
 from nyu_llm_frames._shared.stack import users_level
 from nyu_llm_frames._stages.prompts.template_errors import nearest
+from nyu_llm_frames._tables.excel_sheet import LONGEST_TEXT, too_long
 from nyu_llm_frames._tables.frame import check_new_columns
 from nyu_llm_frames._tables.table import Table
 from nyu_llm_frames.errors import (
@@ -228,11 +229,11 @@ def _codes(units: Sequence[str], codes: Mapping[str, str], labels: Sequence[str]
 def _check_lengths(frame: Table, units: Sequence[str], design: Design, cells: Cells) -> None:
     for unit in design.units["unit"]:
         for name, text in zip(design.task.show, cells.get(unit, ()), strict=False):
-            if text is not None and files.too_long(text):
+            if text is not None and too_long(text):
                 row = frame.label(list(units).index(unit))
                 raise CodesError(
                     f"The text in {name!r}, row {row!r} (unit {unit}), has {len(text):,} "
-                    f"characters, and Excel cuts a cell after {files.CELL_CHARACTERS:,}. Choose "
+                    f"characters, and Excel cuts a cell after {LONGEST_TEXT:,}. Choose "
                     'format="csv" and a program that shows it whole, or code shorter texts: a '
                     "column of their beginnings, or chunks.",
                     unit=unit,

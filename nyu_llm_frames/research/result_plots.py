@@ -6,13 +6,12 @@ Comes in: tables of results. Goes out: an array of Axes. matplotlib is imported 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from nyu_llm_frames._shared.pictures import INK, STYLE, import_pyplot, ink
+from nyu_llm_frames._shared.pictures import INK, ink, panels
 from nyu_llm_frames._shared.wording import count
 from nyu_llm_frames.research.arithmetic import Floats
 from nyu_llm_frames.research.result_cards import number, percent
@@ -28,32 +27,6 @@ _SMALL = 8
 
 
 # --- parts of pictures ------------------------------------------------------------------------
-@contextmanager
-def _panels(
-    method: str, sizes: Sequence[tuple[float, float]], columns: int, title: str
-) -> Iterator[Any]:
-    """Give the Axes of a figure of panels in rows."""
-    mpl, plt = import_pyplot(method)
-    rows = -(-len(sizes) // columns)
-    widths = [max(w for w, _ in sizes[c::columns]) for c in range(min(columns, len(sizes)))]
-    heights = [max(h for _, h in sizes[r * columns : (r + 1) * columns]) for r in range(rows)]
-    with mpl.rc_context(STYLE):
-        figure, grid = plt.subplots(
-            rows,
-            len(widths),
-            figsize=(sum(widths), sum(heights) + 0.5),
-            width_ratios=widths,
-            height_ratios=heights,
-            layout="constrained",
-            squeeze=False,
-        )
-        figure.suptitle(title, fontsize=11)
-        axes = grid.ravel()
-        for ax in axes[len(sizes) :]:
-            ax.remove()
-        yield axes[: len(sizes)]
-
-
 def _interval(ax: Any, y: float, low: float, value: float, high: float, color: str) -> None:
     """Draw an estimate with its interval."""
     if np.isnan(value):
@@ -128,11 +101,11 @@ def plot_correction(table: pd.DataFrame, title: str, level: float, unit: str, sh
     shown = table.iloc[:_MOST_TERMS]
     if len(shown) < len(table):
         title += f", the first {len(shown)} of {len(table)} terms"
-    panels = [shown] if shares else [shown.iloc[[i]] for i in range(len(shown))]
-    columns = 2 if len(panels) in (2, 4) else min(len(panels), 3)
+    parts = [shown] if shares else [shown.iloc[[i]] for i in range(len(shown))]
+    columns = 2 if len(parts) in (2, 4) else min(len(parts), 3)
     size = (7.0, 0.45 + 0.72 * len(shown)) if shares else (4.2, 1.7)
-    with _panels("Correction.plot()", [size] * len(panels), columns, title) as axes:
-        for ax, terms in zip(axes, panels, strict=True):
+    with panels("Correction.plot()", [size] * len(parts), columns, title) as axes:
+        for ax, terms in zip(axes, parts, strict=True):
             _draw_estimates(ax, terms, shares)
             ax.set_xlabel(f"{unit}, {percent(level)} intervals", fontsize=_SMALL)
             _grid(ax)
@@ -195,7 +168,7 @@ def plot_evaluation(
         names = list(dict.fromkeys(metrics.index.get_level_values(1)))
         height = 0.6 + 0.4 * metrics.index.get_level_values(0).nunique()
         sizes = [(4.0, height)] * len(names)
-        with _panels(method, sizes, min(3, len(names)), title) as axes:
+        with panels(method, sizes, min(3, len(names)), title) as axes:
             for ax, name in zip(axes, names, strict=True):
                 _draw_rows(ax, metrics.xs(name, level=1))
                 ax.set_title(name, fontsize=10)
@@ -209,7 +182,7 @@ def plot_evaluation(
     else:
         sizes = [(5.5, 0.4 + 0.4 * len(metrics))]
         sizes += [(5.5, of_classes[1])] if k else []
-    with _panels(method, sizes, 2, title) as axes:
+    with panels(method, sizes, 2, title) as axes:
         if len(confusion):
             _draw_confusion(axes[0], confusion)
         else:
@@ -294,7 +267,7 @@ def plot_agreement(
     if 2 < k <= 12:
         sizes.append((max(3.0, 0.6 * k + 1.2), max(2.2, 0.5 * k + 0.8)))
     title = f"Agreement of {count(k, 'column')} in {count(len(rows), 'row')}"
-    with _panels("Agreement.plot()", sizes, 3, title) as axes:
+    with panels("Agreement.plot()", sizes, 3, title) as axes:
         _draw_metrics(axes[0], metrics, level)
         _draw_majorities(axes[1], rows[rows["answered"] > 1], k == 2)
         if len(sizes) > 2:

@@ -108,8 +108,9 @@ def file_in_address(file_id: str) -> str | None:
     return urllib.parse.quote(plain, safe="")
 
 
-def batch_from(value: object) -> Batch | None:
+def read_batch(body: bytes) -> Batch | None:
     """Read a batch object; None when it is not one (an HTML page, foreign JSON)."""
+    value = read_json(body)
     if not isinstance(value, dict) or value.get("object") != "batch":
         return None
     batch_id, status = _text(value.get("id")), _text(value.get("status"))
@@ -136,10 +137,6 @@ def read_json(body: bytes) -> Any:
         return json.loads(body)
     except (ValueError, RecursionError):
         return None
-
-
-def read_batch(body: bytes) -> Batch | None:
-    return batch_from(read_json(body))
 
 
 @dataclass(frozen=True, slots=True)

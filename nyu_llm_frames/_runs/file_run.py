@@ -76,19 +76,17 @@ class FileRun:
     def answer(self, wait: bool, timeout: float | None) -> None:
         """Render, estimate, plan, and wait or take one step."""
         head = self._head
-        for line in first_lines(head):
-            self._tell(line)
+        self._report.note(*first_lines(head))
         several = not self.source.path.is_dir() and len(self.source.files) > 1
         more = f" and {len(self.source.files) - 1:,} more" if several else ""
-        self._tell(f"reading {self.source.path}{more}")
+        self._report.note(f"reading {self.source.path}{more}")
         self._read = fingerprint(self.source)
         self.bands.is_typed = sink.joins_types(self.source, self.output)
         with sidecar_errors(self._folder):
             self.bands.fill()
         self._check_unchanged()
         used = self.source.columns if sink.is_typed(self.output) else self.bands.used
-        for note in self.source.notes(used):
-            self._tell(note)
+        self._report.note(*self.source.notes(used))
         self.sidecar = self.bands.sidecar = LargeSidecar(head.sidecar_path, self._clock)
         ctx = Context(
             self.sidecar, head.gateway, head.options, self._clock, self._report, requests=0
@@ -112,9 +110,6 @@ class FileRun:
                 "Every answer is kept: make the same call again. It reads the file again and pays "
                 "only for new rows."
             )
-
-    def _tell(self, message: str) -> None:
-        self._report(Progress("note", message))
 
     # --- the end ----------------------------------------------------------------------------
     def write(self) -> tuple[dict[str, int], dict[str, tuple[str, str]]]:
@@ -213,5 +208,4 @@ def estimate_file(
 
 
 def _tell_notes(bands: RequestBands) -> None:
-    for note in bands.source.notes(bands.used):
-        Reporter(bands.head.options.progress)(Progress("note", note))
+    Reporter(bands.head.options.progress).note(*bands.source.notes(bands.used))

@@ -36,6 +36,11 @@ class Reporter:
         if self._hook is not None:
             self._hook(progress)
 
+    def note(self, *lines: str) -> None:
+        """Send lines that stay."""
+        for line in lines:
+            self(Progress("note", line))
+
     @property
     def listens(self) -> bool:
         """Whether a hook or a log receives reports."""

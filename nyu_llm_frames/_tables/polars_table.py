@@ -15,7 +15,6 @@ import polars as pl
 import pyarrow as pa
 
 from nyu_llm_frames._shared.options import current
-from nyu_llm_frames._shared.progress import Progress
 from nyu_llm_frames._shared.reporter import Reporter
 from nyu_llm_frames._stages.requests.bodies import ROWS_AT_ONCE
 from nyu_llm_frames._tables.arrow_columns import arrow_columns
@@ -133,5 +132,5 @@ def collected(query: pl.LazyFrame, first: int | None) -> pl.DataFrame:
     """Run a query now, and report it; or as much of it as its first rows need."""
     if first is not None:
         return query.head(first).collect()
-    Reporter(current().progress)(Progress("note", "collecting the LazyFrame now"))
+    Reporter(current().progress).note("collecting the LazyFrame now")
     return query.collect()

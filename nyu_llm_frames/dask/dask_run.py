@@ -90,11 +90,8 @@ class DaskCall:
             )
         self.work = WorkerCall.of(self.head)
         self._report = Reporter(self.head.options.progress)
-        self._cluster = Cluster(frame, clock, timeout, self._tell)
+        self._cluster = Cluster(frame, clock, timeout, self._report.note)
         self._timeout = timeout
-
-    def _tell(self, message: str) -> None:
-        self._report(Progress("note", message))
 
     @property
     def used(self) -> list[Any]:
@@ -112,7 +109,7 @@ class DaskCall:
     def _suspected(self) -> list[Any]:
         """Note what `index` is here; return the columns whose cells may be others than given."""
         if self.head.template.uses_index:
-            self._tell(_INDEX_NOTE)
+            self._report.note(_INDEX_NOTE)
         return suspected_columns(self.frame, self.used)
 
     # --- looking ----------------------------------------------------------------------------
@@ -199,8 +196,7 @@ class DaskCall:
         self, retries: int, max_cost: float | None
     ) -> Iterator[tuple[CallExecution, SpooledParts]]:
         head = self.head
-        for line in first_lines(head):
-            self._tell(line)
+        self._report.note(*first_lines(head))
         try:
             sidecar = LargeSidecar(head.sidecar_path, self._clock)
             with self._spooled() as (folder, partitions):
@@ -259,7 +255,7 @@ class DaskCall:
         spool = dask.delayed(spool_partition, pure=False)
         with named_bytes(self.frame):
             tasks = _by_partition(self.frame[self.used])
-            self._tell(f"rendering {count(len(tasks), 'partition')}")
+            self._report.note(f"rendering {count(len(tasks), 'partition')}")
             found: list[SpooledPartition] = self._cluster.results(
                 [
                     spool(task, number, call, folder, token, suspected)

@@ -44,20 +44,8 @@ def ensure_server(
 
     The server ends some seconds after the last process that called this has ended, however it
     ended. Jobs that are not over stay in the store and go on when the server is next started.
-
-    Parameters
-    ----------
-    data, model, upstream, answers
-        As in `Gateway.local`.
-    **server_options
-        The fields of `Options`.
-
-    Raises
-    ------
-    ConfigurationError
-        The extra or the weights are missing, or the running server has other options.
-    GatewayUnavailableError
-        The server did not start; the message holds the end of its log.
+    Arguments are those of `Gateway.local`; options are the fields of `Options`, and others than
+    those of a running server are refused.
     """
     spec, options = _described(model, upstream, answers, server_options)
     folder = paths.store_folder(data, spec)
@@ -94,14 +82,8 @@ def serve(
     """
     Run the server in this process until Ctrl-C; prints its address and key.
 
-    Parameters
-    ----------
-    port : int
-        0 for the last port, or any free one.
-    api_key : str, optional
-        A key to use instead of the store's random one.
-    until_unused : bool
-        End some seconds after the last process that called `ensure_server` has ended.
+    The port 0 is the last one, or any free one; the key is by default the store's random one. With
+    `until_unused` it ends some seconds after the last process that called `ensure_server`.
     """
     spec, options = _described(model, upstream, answers, server_options)
     _check_needs(spec, options)

@@ -41,13 +41,8 @@ def ensure_weights(
     Return the path of the default model, and download it first if it is missing.
 
     Source and destination of a download are printed to standard error, so that results can be
-    piped; the user's cache folder is the default. `run` is for tests.
-
-    Raises
-    ------
-    ConfigurationError
-        No network, or a file with the wrong hash: names the missing file and how to get it by
-        hand.
+    piped; the user's cache folder is the default. Without a network, or with the wrong hash, the
+    error names the missing file and how to get it by hand. `run` is for tests.
     """
     say = say or partial(print, file=sys.stderr)
     place = (folder or user_folder("cache") / "models") / GGUF

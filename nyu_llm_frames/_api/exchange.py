@@ -7,7 +7,6 @@ given to ``vllm run-batch``; answers in the sidecar; a tidy frame.
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from nyu_llm_frames._runs.prepare import PreparedCall
 from nyu_llm_frames._runs.result import Collected
 from nyu_llm_frames._shared.clock import current_clock
 from nyu_llm_frames._shared.local_path import local_path
-from nyu_llm_frames._shared.stack import users_level
+from nyu_llm_frames._shared.stack import warn_user
 from nyu_llm_frames._shared.wording import count
 from nyu_llm_frames._sidecar.answer_store import SCHEMA
 from nyu_llm_frames._sidecar.storage import atomic_file
@@ -178,7 +177,7 @@ def from_jsonl(call: PreparedCall, given: Sequence[str | Path]) -> Any:
     result = Collected.now(*execution.one_part())
     trouble = result.trouble
     if trouble:
-        warnings.warn(trouble, PartialResultWarning, stacklevel=users_level())
+        warn_user(trouble, PartialResultWarning)
     return result.frame
 
 

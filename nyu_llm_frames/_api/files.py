@@ -6,7 +6,6 @@ Comes in: paths and the arguments of ``df.llm.batch``. Goes out: an output file 
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
@@ -21,7 +20,7 @@ from nyu_llm_frames._runs.prepare import check_endings, check_retries, sidecar_p
 from nyu_llm_frames._runs.summary import failures_text
 from nyu_llm_frames._shared import options as _options
 from nyu_llm_frames._shared.clock import current_clock
-from nyu_llm_frames._shared.stack import users_level
+from nyu_llm_frames._shared.stack import warn_user
 from nyu_llm_frames._shared.wording import count
 from nyu_llm_frames._sidecar.folder import is_sidecar
 from nyu_llm_frames._stages.cost.estimate import check_max_cost
@@ -204,5 +203,5 @@ def batch_file(
     if text and on_error == "raise":
         raise PartialResultError(text, run=run.stored(), counts=result.counts)
     if text and (result.changed or options.progress is not False):  # once is enough for cron
-        warnings.warn(text, PartialResultWarning, stacklevel=users_level())
+        warn_user(text, PartialResultWarning)
     return result

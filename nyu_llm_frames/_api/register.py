@@ -7,12 +7,11 @@ groups.
 from __future__ import annotations
 
 import sys
-import warnings
 from collections.abc import Callable
 from typing import Any
 
 from nyu_llm_frames._api.accessor import FrameMethods, TableMethods
-from nyu_llm_frames._shared.stack import users_level
+from nyu_llm_frames._shared.stack import warn_user
 from nyu_llm_frames.errors import ConfigurationError
 
 Place = tuple[Any, Any, Callable[[Any], Any]]
@@ -96,10 +95,9 @@ def register(name: str = "llm") -> None:
 def claim(library: str) -> None:
     """Register ``df.llm`` on one library, or warn where it is another package's."""
     if _taken(library, "llm"):
-        warnings.warn(
+        warn_user(
             f"df.llm of {library} belongs to another package here; choose another name: "
-            'nyu_llm_frames.register("batches")',
-            stacklevel=users_level(),
+            'nyu_llm_frames.register("batches")'
         )
     else:
         _add(library, "llm")

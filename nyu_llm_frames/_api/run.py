@@ -7,7 +7,6 @@ is read from the sidecar, so a new kernel sees the same.
 from __future__ import annotations
 
 import json
-import warnings
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -28,7 +27,7 @@ from nyu_llm_frames._runs.result import Collected, jobs_frame
 from nyu_llm_frames._runs.summary import Summary, ending, models_of, summarize
 from nyu_llm_frames._shared.clock import current_clock
 from nyu_llm_frames._shared.progress import Progress
-from nyu_llm_frames._shared.stack import users_level
+from nyu_llm_frames._shared.stack import warn_user
 from nyu_llm_frames._sidecar.answer_store import Best
 from nyu_llm_frames._stages.answers.answer import TOKENS
 from nyu_llm_frames._stages.batches.job import Job
@@ -310,7 +309,7 @@ class Run(Generic[T]):
         if trouble and on_error == "raise":
             raise PartialResultError(trouble, run=self, frame=result.frame, counts=result.counts)
         if trouble:
-            warnings.warn(trouble, PartialResultWarning, stacklevel=users_level())
+            warn_user(trouble, PartialResultWarning)
         out: T = result.frame
         return out
 

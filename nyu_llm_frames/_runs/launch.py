@@ -7,7 +7,6 @@ planned jobs, and the run's record in the sidecar.
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
@@ -17,7 +16,7 @@ from nyu_llm_frames._runs.execution import Execution
 from nyu_llm_frames._runs.prepare import PreparedCall, template_text, versions
 from nyu_llm_frames._shared.clock import Clock
 from nyu_llm_frames._shared.reporter import Reporter
-from nyu_llm_frames._shared.stack import users_level
+from nyu_llm_frames._shared.stack import warn_user
 from nyu_llm_frames._shared.wording import count
 from nyu_llm_frames._sidecar.folder import RunRecord, Sidecar, is_sidecar, new_name
 from nyu_llm_frames._stages.batches.job import Job
@@ -174,7 +173,7 @@ def tell_of_cut_answers(ctx: Context, call: PreparedCall) -> None:
     if text is None:
         return
     if call.options.progress is False:
-        warnings.warn(text, TruncationWarning, stacklevel=users_level())
+        warn_user(text, TruncationWarning)
     else:
         ctx.notify("note", text)
 

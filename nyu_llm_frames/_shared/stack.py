@@ -1,19 +1,19 @@
-"""Points a warning at the user's line, however deep in the package it is raised.
+"""Warns at the user's line, however deep in the package.
 
-Comes in: the stack. Goes out: the `stacklevel` of `warnings.warn`.
+Comes in: a text. Goes out: a warning that names the first line outside the package.
 """
 
 from __future__ import annotations
 
 import sys
+import warnings
 from pathlib import Path
 
 _PACKAGE = str(Path(__file__).parents[1])
 
 
-def users_level() -> int:
-    """Return the `stacklevel` at which a warning names the first line outside the package."""
-    frame, level = sys._getframe(1), 1
+def warn_user(text: str, kind: type[Warning] = UserWarning) -> None:
+    frame, level = sys._getframe(), 1
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
         frame, level = frame.f_back, level + 1
-    return level
+    warnings.warn(text, kind, stacklevel=level)

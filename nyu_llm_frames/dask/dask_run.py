@@ -8,7 +8,6 @@ that pays runs inside a Dask task.
 from __future__ import annotations
 
 import shutil
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -27,7 +26,7 @@ from nyu_llm_frames._runs.summary import ending, failures_text
 from nyu_llm_frames._shared.clock import Clock
 from nyu_llm_frames._shared.progress import Progress
 from nyu_llm_frames._shared.reporter import Reporter
-from nyu_llm_frames._shared.stack import users_level
+from nyu_llm_frames._shared.stack import warn_user
 from nyu_llm_frames._shared.wording import count
 from nyu_llm_frames._sidecar.bands import LargeSidecar
 from nyu_llm_frames._sidecar.folder import SPOOL, new_name
@@ -183,7 +182,7 @@ class DaskCall:
                 text, run=self.stored(), frame=frame, counts=dict(ended.counts)
             )
         if text:
-            warnings.warn(text, PartialResultWarning, stacklevel=users_level())
+            warn_user(text, PartialResultWarning)
         return frame
 
     def stored(self, retries: int = 1, max_cost: float | None = None) -> StoredRun:

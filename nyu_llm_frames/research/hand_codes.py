@@ -6,7 +6,6 @@ as new columns. The pure modules of this folder make the decisions.
 
 from __future__ import annotations
 
-import warnings
 from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from nyu_llm_frames._shared.local_path import local_path
-from nyu_llm_frames._shared.stack import users_level
+from nyu_llm_frames._shared.stack import warn_user
 from nyu_llm_frames._stages.prompts.template_errors import nearest
 from nyu_llm_frames._tables.excel_sheet import LONGEST_TEXT, too_long
 from nyu_llm_frames._tables.frame import check_new_columns
@@ -118,10 +117,11 @@ def from_codes(frame: Table, folder: str | Path, *, output: str, settle: Settle)
     if disputed:
         _write_settle(path, task, cells, by_coder, disputed)
         coded = len({unit for codes in by_coder.values() for unit in codes})
-        _warn(
+        warn_user(
             f"Coders differ on {len(disputed):,} of {coded:,} units; their {output!r} is NA. They "
             f"are side by side in {path / f'codes_{SETTLE}.xlsx'}: fill in its column 'code', "
-            "and call again."
+            "and call again.",
+            CodesWarning,
         )
     new = {output: _codes(units, settled, task.labels)}
     for coder, codes in by_coder.items():
@@ -272,9 +272,10 @@ def _read(
     there = _coders_files(folder, task.coders)
     gone = [f"codes_{coder}.*" for coder in task.coders if coder not in there]
     if gone:
-        _warn(
+        warn_user(
             f"{folder} lacks {', '.join(gone)}: without the file, a coder's codes do not count. "
-            "Put it back, and call again."
+            "Put it back, and call again.",
+            CodesWarning,
         )
     for coder, paths in there.items():
         for path in paths:
@@ -284,7 +285,10 @@ def _read(
             _check_same(path, codes, found[coder])
             found[coder].update(codes)
             if files.open_mark(path):
-                _warn(f"{path} is open in a spreadsheet program: what is not saved is not read.")
+                warn_user(
+                    f"{path} is open in a spreadsheet program: what is not saved is not read.",
+                    CodesWarning,
+                )
     decided = found.pop(SETTLE)
     return found, decided
 
@@ -384,7 +388,3 @@ def _write_rows(
         files.write_sheet(path, header, rows, task.labels)
     elif rows:
         files.add_rows(path, rows, task.labels)
-
-
-def _warn(text: str) -> None:
-    warnings.warn(text, CodesWarning, stacklevel=users_level())

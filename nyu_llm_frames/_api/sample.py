@@ -48,9 +48,6 @@ def sample(name: Name = "offenses") -> pd.DataFrame:
     if name not in get_args(Name):
         raise ConfigurationError(f'The samples are "offenses" and "speeches", not {name!r}.')
     file = {"offenses": "commutations_sample.csv", "speeches": "speeches_sample.csv"}[name]
-    with (
-        resources.files("nyu_llm_frames")
-        .joinpath("_api", "data", file)
-        .open(encoding="utf-8") as lines
-    ):
+    place = resources.files("nyu_llm_frames").joinpath("_api", "data", file)
+    with place.open(encoding="utf-8") as lines:
         return pd.read_csv(lines)

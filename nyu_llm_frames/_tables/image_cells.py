@@ -10,7 +10,8 @@ import io
 import os
 import stat
 import sys
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -125,45 +126,38 @@ def look(path: str, root: PurePath | None = None) -> tuple[int, bytes]:
     url = as_url(path)
     if url is not None:
         raise RequestError(f"{url!r} is a URL, which a Path changes: give it as text.")
-    full = Path(path)
-    try:
-        full = _allowed(full, root)
+    with _allowed(path, root) as full:
         # Not `open` first: it waits forever at a pipe.
         if not stat.S_ISREG(full.stat().st_mode):
             raise RequestError(f"{path!r} is not a file.")
         with full.open("rb") as file:
             return os.fstat(file.fileno()).st_size, file.read(HEAD_BYTES)
-    except (OSError, ValueError, RuntimeError) as e:
-        raise _unreadable(path, full, e) from None
 
 
 def read(path: str, root: PurePath | None = None) -> bytes:
     """Return a file's bytes; otherwise as `look`."""
+    with _allowed(path, root) as full:
+        return full.read_bytes()
+
+
+@contextmanager
+def _allowed(path: str, root: PurePath | None) -> Iterator[Path]:
+    """Give a file that may be read, and say why it cannot be."""
     full = Path(path)
     try:
-        return _allowed(full, root).read_bytes()
-    except (OSError, ValueError, RuntimeError) as e:
-        raise _unreadable(path, full, e) from None
-
-
-def _allowed(path: Path, root: PurePath | None) -> Path:
-    full = path.expanduser()
-    if root is None:
-        return full
-    folder = Path(root).expanduser().resolve()
-    found = full.resolve()
-    if not found.is_relative_to(folder):
-        raise RequestError(
-            f"the file {str(path)!r} is outside images_root={str(root)!r}, so it is not read."
-        )
-    return found
-
-
-def _unreadable(path: str, full: Path, error: Exception) -> RequestError:
-    if isinstance(error, RequestError):
-        return error
-    if isinstance(error, FileNotFoundError):
+        full = full.expanduser()
+        if root is not None:
+            full = full.resolve()
+            if not full.is_relative_to(Path(root).expanduser().resolve()):
+                raise RequestError(
+                    f"the file {path!r} is outside images_root={str(root)!r}, so it is not read."
+                )
+        yield full
+    except RequestError:
+        raise
+    except FileNotFoundError:
         where = "" if full.is_absolute() else f" in {Path.cwd()}"
-        return RequestError(f"the file {path!r} does not exist{where}.")
-    reason = getattr(error, "strerror", None) or str(error)
-    return RequestError(f"the file {path!r} cannot be read: {reason}.")
+        raise RequestError(f"the file {path!r} does not exist{where}.") from None
+    except (OSError, ValueError, RuntimeError) as e:
+        reason = getattr(e, "strerror", None) or str(e)
+        raise RequestError(f"the file {path!r} cannot be read: {reason}.") from None

@@ -73,11 +73,11 @@ def estimate_requests(
     sidecar: Sidecar | None,
     *,
     realm: str,
-    template: str | None,
-    rows: int,
-    retries: int,
-    again: bool | None,
     at: datetime,
+    template: str | None = None,
+    rows: int = 0,
+    retries: int = 0,
+    again: bool | None = False,
 ) -> Estimate:
     """Estimate what the next upload would pay; `again` as for `to_pay`.
 

@@ -136,17 +136,7 @@ class Execution(ABC, Generic[P]):
         sidecar = self.ctx.sidecar
         job, others = sidecar.job(name), sidecar.request_ids(name).filter(pa.array(~ours))
         stored = StoredRequests(sidecar, [job], among=others)
-        return estimate_requests(
-            stored,
-            unknown_states(len(stored)),
-            None,
-            realm=job.realm,
-            template=None,
-            rows=0,
-            retries=0,
-            again=False,
-            at=at,
-        )
+        return estimate_requests(stored, unknown_states(len(stored)), None, realm=job.realm, at=at)
 
     # --- planning ---------------------------------------------------------------------------
     def plan(self, *, again: bool = False) -> int:

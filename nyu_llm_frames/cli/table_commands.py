@@ -48,16 +48,7 @@ Send truncated rows again, with a larger limit:
 @options.sidecar_option
 @options.gateway
 @options.as_json
-def batch(
-    out: Path,
-    no_wait: bool,
-    timeout: float | None,
-    retries: int,
-    max_cost: float | None,
-    on_error: Any,
-    json_: bool,
-    **given: Any,
-) -> None:
+def batch(out: Path, no_wait: bool, json_: bool, **given: Any) -> None:
     """Answer a prompt for every row of INPUT: a file, a folder, or several files of one kind.
 
     CSV, TSV and JSONL (also .gz and .zst), parquet, Feather, Excel.
@@ -71,17 +62,8 @@ def batch(
     with warnings.catch_warnings():
         if json_:
             warnings.simplefilter("ignore", PartialResultWarning)
-        result = batch_file(
-            path,
-            out,
-            wait=not no_wait,
-            timeout=timeout,
-            retries=retries,
-            max_cost=max_cost,
-            on_error=on_error,
-            **reading,
-            **arguments,
-        )
+        # What is left of the options has the same names there.
+        result = batch_file(path, out, wait=not no_wait, **given, **reading, **arguments)
     if json_:
         show.as_json(asdict(result))
     elif result.changed or current().progress is not False:  # with -q only what is new: for cron

@@ -32,7 +32,6 @@ from nyu_llm_frames.errors import SidecarError
 FOLDERS = ("jobs", "requests", "answers", "runs")
 SPOOL = "spool"
 """Files that Dask's workers write during a call."""
-DEFAULT_NAME = "llm_sidecar"
 
 _README = """\
 This folder belongs to nyu_llm_frames. It remembers which batch jobs were submitted for a

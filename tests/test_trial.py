@@ -160,7 +160,7 @@ def test_two_trials_at_once_ask_each_row_once(gateway: StandIn) -> None:
     right = [answer(q) for q in frame["q"]]
     assert [out["response"].tolist() for out in found] == [right, right]
     assert len(gateway.chats) == 6
-    assert sorted(out.attrs["trial"]["asked"] for out in found) == [0, 6]
+    assert sorted(out.attrs["trial"]["sent"] for out in found) == [0, 6]
 
 
 def test_a_call_that_failed_before_anything_was_made_keeps_no_row_from_the_trial(
@@ -312,7 +312,7 @@ def test_the_report_tells_tokens_rates_and_cost(gateway: StandIn, frame: pd.Data
     gateway.behaviour.row = rows.pick(lambda _, body: rows.truncated, rows.good)
     out = trial(frame, n=10, details=True)
     told = out.attrs["trial"]
-    assert (told["rows"], told["asked"], told["to_pay"]) == (10, 10, 20)
+    assert (told["rows"], told["sent"], told["to_pay"]) == (10, 10, 20)
     assert told["truncated_rate"] == 1.0
     assert told["prompt_tokens"] == out["response_prompt_tokens"].sum()
     assert told["usd_trial"] == pytest.approx(out["response_cost"].sum())

@@ -149,7 +149,7 @@ def from_jsonl(call: PreparedCall, given: Sequence[str | Path]) -> Any:
                         strange[found.custom_id] = 1
                         continue
                     ours += 1
-                    answer = _judged(found, call, i)
+                    answer = _flagged(found, call, i)
                     if RANK[answer.status] > rank[i]:
                         rank[i] = RANK[answer.status]
                         better.append(answer)
@@ -181,7 +181,7 @@ def from_jsonl(call: PreparedCall, given: Sequence[str | Path]) -> Any:
     return result.frame
 
 
-def _judged(answer: Answer, call: PreparedCall, place: int) -> Answer:
+def _flagged(answer: Answer, call: PreparedCall, place: int) -> Answer:
     """Flag a text with damaged characters that its prompt does not have."""
     if has_replacement(answer.text) and not reads_as_replacement(
         call.requests.fragments[place].as_py()

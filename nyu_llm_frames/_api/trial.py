@@ -61,29 +61,31 @@ def trial(frame: Any, arguments: Arguments, *, n: int, random_state: Any, clock:
     _, planner = execution.one_part()
     planner.take_back()  # plans of a call that failed before it made anything block no row
     states = planner.states()
-    wanted = np.flatnonzero(states.open)
-    asking = LiveRequests(execution.name, part.requests, ctx)
+    unanswered = np.flatnonzero(states.open)
+    live = LiveRequests(execution.name, part.requests, ctx)
     started = clock.monotonic()
-    if len(wanted):
+    if len(unanswered):
         upper, *_ = execution.estimate(again=True)
         check_budget(upper, part.options.max_cost, live=True)
         with one_trial(ctx.sidecar.path, lambda text: ctx.notify("note", text)):
             states = planner.states()  # another trial may have sent them meanwhile
-            wanted = np.flatnonzero(states.open)
+            unanswered = np.flatnonzero(states.open)
             started = clock.monotonic()
-            if len(wanted):
-                _ask(part, execution, asking, wanted)
+            if len(unanswered):
+                _send(part, execution, live, unanswered)
     seconds = clock.monotonic() - started
     collected = Collected.now(part, planner)
-    collected.outcome = with_unstored(collected.outcome, asking.unstored)
+    collected.outcome = with_unstored(collected.outcome, live.unstored)
     out = collected.frame
-    report = _report(ctx, part, whole, collected.outcome.status, wanted, states, seconds)
+    report = _report(ctx, part, whole, collected.outcome.status, unanswered, states, seconds)
     for line in report.lines():
         ctx.notify("note", line)
     return drawn.with_record(out, "trial", report.record())
 
 
-def _ask(part: PreparedCall, execution: CallExecution, asking: LiveRequests, wanted: Ints) -> None:
+def _send(
+    part: PreparedCall, execution: CallExecution, live: LiveRequests, unanswered: Ints
+) -> None:
     ctx = execution.ctx
     ctx.connect()
     tell_unknown_model(ctx, part)
@@ -92,7 +94,7 @@ def _ask(part: PreparedCall, execution: CallExecution, asking: LiveRequests, wan
     with ctx.locked():
         ctx.sidecar.save_run(record)
     try:
-        asking.ask(wanted)
+        live.send(unanswered)
     finally:
         ctx.report.close()
 
@@ -111,7 +113,7 @@ def _report(
     part: PreparedCall,
     whole: PreparedCall,
     status: Objects,
-    wanted: Ints,
+    unanswered: Ints,
     states: RequestStates,
     seconds: float,
 ) -> Trial:
@@ -127,7 +129,7 @@ def _report(
     now = so_far = rest = None
     if price is not None:
         paid = np.nan_to_num(np.asarray(answer_costs(best, realm, model)[0].to_pandas(), float))
-        now = float(paid[wanted].sum())
+        now = float(paid[unanswered].sum())
         every = ctx.sidecar.best_answers(whole.requests.ids)
         costs = np.asarray(answer_costs(every, realm, model)[0].to_pandas(), float)
         so_far = float(np.nansum(costs))
@@ -145,7 +147,7 @@ def _report(
     return Trial(
         rows=len(part.table),
         requests=len(part.requests),
-        asked=len(wanted),
+        sent=len(unanswered),
         already_answered=int(states.final.sum()),
         under_way=int(states.carried.sum()),
         prompt_tokens=int(prompt.sum()),

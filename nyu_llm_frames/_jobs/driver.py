@@ -18,7 +18,7 @@ from nyu_llm_frames._jobs.side_by_side import attempt, side_by_side
 from nyu_llm_frames._jobs.tracker import JobTracker, driven
 from nyu_llm_frames._shared.wording import count, sentence
 from nyu_llm_frames._stages.batches import job as _jobs
-from nyu_llm_frames._stages.batches import polling as pace
+from nyu_llm_frames._stages.batches import polling
 from nyu_llm_frames._stages.batches.job import Job
 from nyu_llm_frames._stages.batches.wire import JobList
 from nyu_llm_frames.errors import (
@@ -277,19 +277,19 @@ class Driver(threading.local):
             if not moved:
                 self._pause(active)
             elif self.ctx.left_s() == 0:
-                raise pace.timed_out(active, self.trouble)
+                raise polling.timed_out(active, self.trouble)
 
     def _pause(self, active: list[Job]) -> None:
         ctx, deadline = self.ctx, self.ctx.deadline
         now = ctx.clock.monotonic()
         self._since = now if self._since is None else self._since
         jitter = ctx.clock.jitter(0.9, 1.1)
-        pause = pace.pause_s(ctx.options, self._idle - 1, active, self.trouble, jitter)
+        pause = polling.pause_s(ctx.options, self._idle - 1, active, self.trouble, jitter)
         if deadline is not None and now + pause >= deadline:
             ctx.clock.sleep(max(0.0, deadline - now))
-            raise pace.timed_out(active, self.trouble)
+            raise polling.timed_out(active, self.trouble)
         ctx.report(
-            pace.status_line(
+            polling.status_line(
                 active,
                 ctx.requests,
                 waited_s=now - self._since,
@@ -394,4 +394,4 @@ def _others_go_on(job: Job, e: LLMFramesError) -> bool:
     """Whether other jobs continue after this error of one; otherwise the call ends."""
     if isinstance(e, AuthenticationError) or not isinstance(e, GatewayError):
         return False
-    return isinstance(e, GatewayUnavailableError) or job.action in ("poll", "harvest")
+    return isinstance(e, GatewayUnavailableError) or job.action in ("poll", "read")

@@ -53,7 +53,7 @@ class LiveRequests:
         self._fresh: list[Answer] = []
         self.unstored: dict[int, Answer] = {}
 
-    def ask(self, wanted: Ints) -> None:
+    def send(self, positions: Ints) -> None:
         """Send the requests at these positions.
 
         Raises
@@ -62,20 +62,20 @@ class LiveRequests:
             Earlier answers are stored.
         """
         connection = self._ctx.connect()
-        ids = self._requests.ids.take(wanted).to_pylist()
-        bodies = self._requests.bodies(wanted).to_pylist()
+        ids = self._requests.ids.take(positions).to_pylist()
+        bodies = self._requests.bodies(positions).to_pylist()
         stored_at = self._ctx.clock.monotonic()
         done = 0
         pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="nyu-llm-trial")
         try:
             open_ = {
                 pool.submit(self._keep, connection, place, custom_id, body.encode("ascii"))
-                for place, custom_id, body in zip(wanted.tolist(), ids, bodies, strict=True)
+                for place, custom_id, body in zip(positions.tolist(), ids, bodies, strict=True)
             }
             while open_:
                 finished, open_ = wait(open_, timeout=_SLICE_S, return_when=FIRST_COMPLETED)
                 done += len(finished)
-                self._tell(done, len(wanted))
+                self._tell(done, len(positions))
                 for future in finished:
                     future.result()
                 now = self._ctx.clock.monotonic()

@@ -289,7 +289,7 @@ class OutputReader:
                     if known < _RANK["damaged"]:
                         self.suspects.setdefault(answer.custom_id, answer)
                     continue
-                answer = self._judged(answer)  # damaged before it was stored
+                answer = self._flagged(answer)  # damaged before it was stored
             rank = _RANK[answer.status]
             if rank >= _RANK["truncated"] and self.suspects:
                 self.suspects.pop(answer.custom_id, None)
@@ -300,7 +300,7 @@ class OutputReader:
                 out.append(answer)
         return out
 
-    def _judged(self, answer: Answer) -> Answer:
+    def _flagged(self, answer: Answer) -> Answer:
         """Flag a text with U+FFFD, unless its prompt has it too."""
         if self._is_innocent(answer.custom_id):
             return answer
@@ -313,7 +313,7 @@ class OutputReader:
 
     def finish(self, sink: Sink) -> None:
         """Write what could not be repaired."""
-        out = [self._judged(answer) for answer in self.suspects.values()]
+        out = [self._flagged(answer) for answer in self.suspects.values()]
         for answer in out:
             place = self.places[answer.custom_id]
             self.rank[place] = max(self.rank[place], RANK[answer.status])

@@ -54,68 +54,68 @@ class JobReader:
 
     def __init__(self, ctx: Context) -> None:
         self._ctx = ctx
-        self._harvests: dict[str, OutputReader] = {}
+        self._readers: dict[str, OutputReader] = {}
 
     def read(self, job: Job) -> Job:
         """Read the output once, and store its answers."""
         ctx = self._ctx
-        harvest = self._harvests.get(job.name)
-        if harvest is None:
-            harvest = OutputReader(
+        output = self._readers.get(job.name)
+        if output is None:
+            output = OutputReader(
                 ctx.sidecar.request_ids(job.name).to_pylist(),
                 lambda: ctx.sidecar.prompts_with_replacement(job.name),
             )
-            self._harvests[job.name] = harvest
-        if harvest.looks == 0:
+            self._readers[job.name] = output
+        if output.looks == 0:
             ctx.notify("reading", f"batch job {job.batch_id} {job.status}: reading its output")
         writer = ctx.sidecar.answer_writer(job.name)
         try:
-            enough = harvest.read_once(job, ctx.connection, writer)
+            enough = output.read_once(job, ctx.connection, writer)
             # Given up before, after all readings: one more is enough where it shows nothing new.
-            as_before = 0 < job.unread <= harvest.unread
+            as_before = 0 < job.unread <= output.unread
             over = enough or as_before or self._settled(job)
             if over:
-                self._look_for_mends(harvest, job, writer)
-                harvest.read_further_files(job, ctx.connection, writer)
-                harvest.finish(writer)
+                self._look_for_mends(output, job, writer)
+                output.read_further_files(job, ctx.connection, writer)
+                output.finish(writer)
             with ctx.locked():
                 fresh = ctx.sidecar.job(job.name)
                 if fresh.step != "ended":
                     # Another process finished it first; this reading is not stored.
-                    del self._harvests[job.name]
+                    del self._readers[job.name]
                     return fresh
                 writer.commit()
                 if not over:
                     return fresh
                 after = ctx.save(
-                    _jobs.harvested(
+                    _jobs.output_read(
                         fresh,
-                        answers=harvest.answers,
-                        orphans=harvest.orphans,
-                        duplicates=harvest.duplicates,
-                        unread=harvest.unread,
-                        complete=harvest.whole,
+                        answers=output.answers,
+                        orphans=output.orphans,
+                        duplicates=output.duplicates,
+                        unread=output.unread,
+                        complete=output.whole,
                         at=ctx.clock.now(),
                     )
                 )
         except BaseException:
             # This reading may not be stored: the next one starts anew.
-            self._harvests.pop(job.name, None)
+            self._readers.pop(job.name, None)
             raise
         finally:
             writer.discard()
-        del self._harvests[job.name]
+        del self._readers[job.name]
         if not ctx.options.keep_prompts:
             with ctx.locked():
                 ctx.sidecar.drop_bodies(after.name)
-        ctx.notify("reading", _told(after))
+        ctx.notify("reading", _result_text(after))
         return after
 
-    def _look_for_mends(self, harvest: OutputReader, job: Job, writer: AnswerWriter) -> None:
+    def _look_for_mends(self, output: OutputReader, job: Job, writer: AnswerWriter) -> None:
         """Read on where a text is damaged: a call of one step reads the output only now."""
-        while harvest.may_repair:
+        while output.may_repair:
             try:
-                harvest.read_once(job, self._ctx.connection, writer)
+                output.read_once(job, self._ctx.connection, writer)
             except GatewayError:
                 break  # what was read before is kept
 
@@ -131,7 +131,7 @@ class JobReader:
         return False
 
 
-def _told(job: Job) -> str:
+def _result_text(job: Job) -> str:
     missing = job.requests - job.answers
     text = f"batch job {job.batch_id} {job.status}: {count(job.answers, 'answer')}"
     if missing:

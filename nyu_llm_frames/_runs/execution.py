@@ -128,10 +128,14 @@ class Execution(ABC, Generic[P]):
         own = total(list(self.of_each(look)))
         return [
             own,
-            *(self._along(name, at, ours) for name, ours in shared.items() if not ours.all()),
+            *(
+                self._estimate_shared(name, at, ours)
+                for name, ours in shared.items()
+                if not ours.all()
+            ),
         ]
 
-    def _along(self, name: str, at: datetime, ours: Mask) -> Estimate:
+    def _estimate_shared(self, name: str, at: datetime, ours: Mask) -> Estimate:
         """Estimate those requests of a job that are not of this run."""
         sidecar = self.ctx.sidecar
         job, others = sidecar.job(name), sidecar.request_ids(name).filter(pa.array(~ours))
@@ -158,7 +162,7 @@ class Execution(ABC, Generic[P]):
             check_budget(total(self.estimate()), self._max_cost, more=True)
         return self.plan_parts()
 
-    def survey(self) -> None:
+    def read_states(self) -> None:
         """Read the state of every request, and so which jobs concern the run."""
         for _ in self.of_each(lambda _, planner: planner.states()):
             pass
@@ -188,7 +192,7 @@ class Execution(ABC, Generic[P]):
     def poll(self, *, at_once: bool = False) -> None:
         """Advance every batch job by one step; report failed ones `at_once`, or at the end."""
         with self._driver.driving(polls=True) as driver:
-            self.survey()
+            self.read_states()
             if self.lost_its_plan():
                 self.plan_more()
             driver.step()
@@ -197,7 +201,7 @@ class Execution(ABC, Generic[P]):
     def wait(self, timeout: float | None = None) -> None:
         """Wait until every request has an answer, or has no attempts left."""
         with self._driver.driving(timeout) as driver:
-            self.survey()
+            self.read_states()
             driver.until_over(self.plan_more)
             driver.raise_failed()
 

@@ -50,7 +50,7 @@ class RequestBands:
         self, source: Source, arguments: Arguments, folder: Path, *, check_columns: bool = True
     ) -> None:
         self.source, self.arguments = source, arguments
-        self.rows = self.asked = 0  # rows that were read, and those that are sent
+        self.rows = self.requested = 0  # rows that were read, and those that are sent
         self.sidecar: LargeSidecar | None = None
         self.is_typed = False
         try:
@@ -93,7 +93,7 @@ class RequestBands:
             except MissingValueError as e:
                 missing.append(e)
                 continue
-            self.asked += chosen.rows
+            self.requested += chosen.rows
             if fill is not None and self.is_typed:
                 filling.check_cells(fill, self.head.new_columns, first=first)
             if missing:

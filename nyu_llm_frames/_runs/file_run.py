@@ -95,7 +95,7 @@ class FileRun:
             head,
             ctx,
             self.bands,
-            self.bands.asked,
+            self.bands.requested,
             retries=self._retries,
             max_cost=self._max_cost,
             carried=self.stored,
@@ -142,8 +142,8 @@ class FileRun:
             sink.write(self.source, self.output, columns, self._check_unchanged)
         finally:
             columns.close()
-        counts["skipped"] = self.bands.asked - sum(counts.values())
-        counts["ok"] += self.bands.rows - self.bands.asked
+        counts["skipped"] = self.bands.requested - sum(counts.values())
+        counts["ok"] += self.bands.rows - self.bands.requested
         counts = +counts
         self._report(Progress("done", ending(counts, self.cost)))
         return dict(counts), examples
@@ -204,7 +204,7 @@ def estimate_file(
         path = bands.head.sidecar_path
         bands.sidecar = LargeSidecar(path, clock, create=None)
         ctx = looked_at(bands.head, clock, bands.sidecar)
-        return CallExecution(bands.head, ctx, bands, bands.asked, retries=retries).estimate()[0]
+        return CallExecution(bands.head, ctx, bands, bands.requested, retries=retries).estimate()[0]
 
 
 def _tell_notes(bands: RequestBands) -> None:

@@ -162,7 +162,7 @@ def failures_text(
     )
 
 
-def _told(answers: pa.Table, name: str) -> Floats:
+def _reported(answers: pa.Table, name: str) -> Floats:
     values = np.asarray(answers[name].to_pandas(), dtype=np.float64)
     return np.asarray(values[~np.isnan(values)])
 
@@ -187,9 +187,9 @@ def summarize(
     noun: str = "row",
 ) -> Summary:
     tokens = {
-        "prompt": _told(answers, "prompt_tokens"),
-        "output": _told(answers, "completion_tokens"),
-        "thinking": _told(answers, "reasoning_tokens"),
+        "prompt": _reported(answers, "prompt_tokens"),
+        "output": _reported(answers, "completion_tokens"),
+        "thinking": _reported(answers, "reasoning_tokens"),
     }
     usd = None
     if costs is not None:

@@ -291,7 +291,7 @@ def reading(path: Path, expected: pa.Schema | None = None) -> Iterator[pq.Parque
             raise damaged(path, e) from None
         except FileNotFoundError:
             raise SidecarDamagedError(
-                f"{path} is missing. {_way_out(path)}".strip(), path=str(path)
+                f"{path} is missing. {_remedy(path)}".strip(), path=str(path)
             ) from None
         except OSError as e:
             if e.errno is None:  # pyarrow reports damage as an OSError without a number
@@ -310,11 +310,11 @@ def damaged(path: Path, reason: object) -> SidecarDamagedError:
     """Return the error that names a file, what is wrong with it, and how to fix it."""
     text = " ".join(printable(str(reason).replace(str(path), "it")).split())[:120]
     return SidecarDamagedError(
-        f"{path} is damaged ({text}). {_way_out(path)}".strip(), path=str(path)
+        f"{path} is damaged ({text}). {_remedy(path)}".strip(), path=str(path)
     )
 
 
-def _way_out(path: Path) -> str:
+def _remedy(path: Path) -> str:
     return _REBUILD.get(path.parent.name, "").format(name=path.name)
 
 

@@ -111,7 +111,7 @@ def missing_image_error(
     rows = "row" if len(labels) == 1 else "rows"
     return MissingValueError(
         f"Missing images: {places} ({rows} {', '.join(repr(x) for x in labels)}"
-        f'{", …" if missing.sum() > 3 else ""}). Ways out: missing="skip" leaves these rows '
+        f'{", …" if missing.sum() > 3 else ""}). To fix it: missing="skip" leaves these rows '
         "without an answer; an empty list sends the text alone; or drop them first.",
         columns=counts,
         rows=labels,

@@ -109,7 +109,7 @@ class DaskMethods:
         self, template: Template, *, model: str, retries: int = 1, **common: Unpack[Common]
     ) -> Estimate:
         """
-        Tell what the batch would send and cost: every partition is rendered once.
+        Estimate what the batch would send and cost: every partition is rendered once.
 
         Parameters
         ----------

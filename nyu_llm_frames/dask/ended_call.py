@@ -65,7 +65,7 @@ def end_of(execution: CallExecution, parts: SpooledParts) -> EndedCall:
             files |= dict.fromkeys(own[partition.content], 0)
         _count(ended, part, best, carried, group, parts.folder)
     kept = sum(p.kept for p in parts.partitions)
-    skipped = sum(p.rows - p.asked - p.kept for p in parts.partitions)
+    skipped = sum(p.rows - p.requested - p.kept for p in parts.partitions)
     ended.counts += Counter(ok=kept, skipped=skipped)
     ordered = sorted(files)
     numbers = {name: number for number, name in enumerate(ordered)}

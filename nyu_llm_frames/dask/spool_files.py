@@ -47,7 +47,7 @@ class SpooledPartition:
 
     number: int
     rows: int  # all of them
-    asked: int = 0  # those that are neither skipped nor kept
+    requested: int = 0  # those that are neither skipped nor kept
     kept: int = 0  # those with a good answer from before
     requests: int = 0  # distinct ones
     content: Content = (0, 0, 0)
@@ -115,7 +115,7 @@ def spool_partition(
     return SpooledPartition(
         number,
         len(frame),
-        asked=int((requests.codes >= 0).sum()),
+        requested=int((requests.codes >= 0).sum()),
         kept=prepared.kept,
         requests=len(requests),
         content=content_of(digests),
@@ -127,16 +127,16 @@ def _write(
     path: Path, requests: Requests, digests: bytes, label: Callable[[int], Hashable]
 ) -> None:
     m = len(requests)
-    asked = np.flatnonzero(requests.codes >= 0)
+    requested = np.flatnonzero(requests.codes >= 0)
     first = np.empty(m, np.int64)
-    first[requests.codes[asked][::-1]] = asked[::-1]
+    first[requests.codes[requested][::-1]] = requested[::-1]
     labels = [repr(label(row)) for row in first.tolist()]
     ids = pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), m, [None, pa.py_buffer(digests)])
     table = pa.Table.from_arrays(
         [
             ids,
             pa.array(requests.line_bytes(), pa.int64()),
-            pa.array(np.bincount(requests.codes[asked], minlength=m), pa.int64()),
+            pa.array(np.bincount(requests.codes[requested], minlength=m), pa.int64()),
             pa.array(labels, pa.large_string()),
             requests.fragments,
         ],

@@ -83,7 +83,7 @@ class WorkerCall:
     def __dask_tokenize__(self) -> str:
         """Name all that decides what comes out of a partition, the same in every process."""
         given = self.arguments
-        told: list[Any] = [
+        decides: list[Any] = [
             self.realm,
             self.shape.canonical,
             [[message.role, message.source] for message in self.template.sources],
@@ -91,4 +91,4 @@ class WorkerCall:
             [given.output, given.prefix, given.if_exists, given.details, given.missing],
             str(self.sidecar),
         ]
-        return blake2b(encode(told).encode(), digest_size=16).hexdigest()
+        return blake2b(encode(decides).encode(), digest_size=16).hexdigest()

@@ -103,7 +103,7 @@ class Worker:
             path = self._store.path(job.blob)
             if fresh.status == "validating":
                 with path.open("rb") as file:
-                    total, good, problems = _survey(read_lines(file))
+                    total, good, problems = _check_lines(read_lines(file))
                 if not good:
                     self._end(job.id, "failed", _no_good_line(total, problems))
                     return
@@ -178,7 +178,7 @@ class Worker:
         log.info("Job %s: %s", job, status)
 
 
-def _survey(lines: Iterator[Line]) -> tuple[int, int, list[Line]]:
+def _check_lines(lines: Iterator[Line]) -> tuple[int, int, list[Line]]:
     total = good = 0
     problems: list[Line] = []
     for line in lines:

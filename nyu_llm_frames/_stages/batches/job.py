@@ -25,7 +25,7 @@ import msgspec
 from nyu_llm_frames._stages.batches.wire import Batch, JobList
 
 Step = Literal["planned", "uploaded", "creating", "live", "ended", "done", "rejected", "withdrawn"]
-Action = Literal["upload", "submit", "settle", "poll", "harvest", "nothing"]
+Action = Literal["upload", "submit", "settle", "poll", "read", "nothing"]
 Outcome = Literal["", "completed", "failed", "expired", "cancelled"]
 
 SUCCESSORS: Mapping[Step, frozenset[Step]] = {
@@ -44,7 +44,7 @@ ACTIONS: Mapping[Step, Action] = {
     "uploaded": "submit",
     "creating": "settle",
     "live": "poll",
-    "ended": "harvest",
+    "ended": "read",
     "done": "nothing",
     "rejected": "nothing",
     "withdrawn": "nothing",
@@ -307,7 +307,7 @@ def polled(job: Job, batch: Batch, at: datetime) -> Job:
     return _move(job, "ended", outcome=batch.state, ended_at=at, **clock, **facts)
 
 
-def harvested(
+def output_read(
     job: Job,
     *,
     answers: int,

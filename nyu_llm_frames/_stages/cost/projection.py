@@ -21,7 +21,7 @@ class Trial:
 
     rows: int
     requests: int
-    asked: int  # sent now
+    sent: int  # now
     already_answered: int
     under_way: int  # in a batch job and therefore not sent
     prompt_tokens: int
@@ -43,7 +43,7 @@ class Trial:
         return asdict(self)
 
     def lines(self) -> list[str]:
-        head = f"trial: {count(self.rows, 'row')}, {self.asked:,} sent in {self.seconds:.1f} s"
+        head = f"trial: {count(self.rows, 'row')}, {self.sent:,} sent in {self.seconds:.1f} s"
         if self.already_answered:
             head += f", {self.already_answered:,} answered before"
         if self.under_way:

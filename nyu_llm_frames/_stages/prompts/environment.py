@@ -13,7 +13,7 @@ from jinja2.runtime import Context, Undefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.tests import TESTS
 
-from nyu_llm_frames._stages.prompts.missing import Missing, tell
+from nyu_llm_frames._stages.prompts.missing import Missing, mark_used
 from nyu_llm_frames._stages.prompts.python_values import PlaceName
 
 # Filters of our own: no template can spell a name with a blank.
@@ -43,7 +43,7 @@ class PromptEnvironment(ImmutableSandboxedEnvironment):
         name = getattr(__obj, "__name__", "")
         if isinstance(__obj, BuiltinMethodType) and name != "get":
             for value in (*args, *kwargs.values()):
-                tell(value)  # Python's own methods would refuse it by its type
+                mark_used(value)  # Python's own methods would refuse it by its type
         found = super().call(__context, __obj, *args, **kwargs)
         return _found(found, None, args[0] if name == "get" and args else name)
 
@@ -75,7 +75,7 @@ def is_in(value: object, container: Any) -> bool:
     if isinstance(value, Missing):
         if isinstance(container, _OF_CELLS) and any(item is None for item in container):
             return True  # `x in [none, ""]`
-        tell(value)
+        mark_used(value)
         return False
     if isinstance(container, list | tuple):
         known = [item for item in container if not isinstance(item, Missing)]
@@ -96,7 +96,7 @@ def _compared(name: str) -> Any:
     jinjas: Any = TESTS[name]
 
     def test(value: object) -> Any:
-        tell(value)
+        mark_used(value)
         return jinjas(value)
 
     return test
@@ -127,7 +127,7 @@ def printable(value: object) -> object:
 def _as_json(value: object) -> None:
     if not isinstance(value, Missing):
         raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
-    tell(value)
+    mark_used(value)
 
 
 OUR_FILTERS: dict[str, Any] = {"default": _default, "d": _default, "items": _items}

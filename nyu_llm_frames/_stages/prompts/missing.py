@@ -40,13 +40,13 @@ def missing_values() -> Iterator[list[Hashable]]:
 
 
 def _reads(result: Callable[[Missing], Any]) -> Any:
-    """Make a method that tells of the missing value, and goes on with something empty.
+    """Make a method that records the use of the missing value and goes on with something empty.
 
     It does not raise: the row is given up anyway, and so all of its missing values are counted.
     """
 
     def method(self: Missing, *args: object, **kwargs: object) -> Any:
-        tell(self)
+        mark_used(self)
         return result(self)
 
     return method
@@ -75,7 +75,7 @@ class Missing(Undefined):
 
     def __eq__(self, other: object) -> bool:
         if other is not None:
-            tell(self)
+            mark_used(self)
         return other is None
 
     def __ne__(self, other: object) -> bool:
@@ -93,7 +93,7 @@ class Missing(Undefined):
     __mod__ = __rmod__ = __pow__ = __rpow__ = _reads(lambda self: self)
 
 
-def tell(value: object) -> None:
+def mark_used(value: object) -> None:
     """Report that a value was printed or compared, if it is missing."""
     used = _USED.get()
     if used is not None and isinstance(value, Missing):

@@ -110,7 +110,7 @@ The template uses 'upper', which is not a column (line 1).
   1 | {{ upper(offense) }}
     |    ^^^^^
 `upper` is a filter, written after its column: {{ x | upper }}. \
-Columns: 'sentence', 'offense', 'district', 'date of grant'.""",
+Columns: 'date of grant', 'offense', 'district', 'sentence'.""",
     ),
     "a name of several words": (
         "{{ date of grant }}",

@@ -383,6 +383,15 @@ def test_an_argument_without_meaning_is_named(arguments: dict[str, Any], said: s
         coded().llm.evaluate(**given)
 
 
+@pytest.mark.parametrize("label", [np.int64(2020), pd.Timestamp("2020-01-01"), True])
+def test_a_column_may_have_any_label(label: Any) -> None:
+    frame = coded().rename(columns={"code": label})
+    found = frame.llm.evaluate(label, "response", resamples=20)
+    pd.testing.assert_frame_equal(
+        found.metrics, coded().llm.evaluate("code", "response", resamples=20).metrics
+    )
+
+
 def test_results_are_frozen_and_wide_levels_are_wider() -> None:
     frame = coded()
     found = frame.llm.evaluate("code", "response")

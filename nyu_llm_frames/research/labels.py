@@ -42,7 +42,7 @@ class Classes:
 def column(frame: pd.DataFrame, name: Hashable, argument: str = "") -> Column:
     """Return one column, or raise with the available ones."""
     where = f" for {argument}=" if argument else ""
-    if not isinstance(name, str | int | float | tuple):
+    if not isinstance(name, Hashable):
         kind = type(name).__name__
         raise ConfigurationError(f"Give the name of a column{where}, not a {kind}.")
     if name not in frame.columns:

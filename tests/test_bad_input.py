@@ -71,9 +71,14 @@ def test_a_file_read_with_the_wrong_separator_is_recognised(separator: str) -> N
 
 def test_the_name_of_the_index_is_answered_with_index(tmp_path: Path) -> None:
     frame = pd.DataFrame({"n": [1, 2]}, index=pd.Index(["a", "b"], name="text"))
-    told = "'text' is the index, which {{ index }} prints."
+    told = (
+        "'text' is the index or a level of it: {{ index }} prints all of it, and df.reset_index() "
+        "makes columns of it."
+    )
     text = said(MissingColumnError, lambda: frame.llm.preview("{{ text }}", model=MODEL))
     assert text.endswith(f"Columns: 'n'. {told}")
+    levels = frame.set_index([frame.index, pd.Index([1, 2], name="wave")])
+    assert told in said(MissingColumnError, lambda: levels.llm.preview("{{ text }}", model=MODEL))
     frame.to_parquet(tmp_path / "in.parquet")
     paths = tmp_path / "in.parquet", tmp_path / "out.parquet"
     assert told in said(

@@ -147,6 +147,11 @@ def test_values_on_which_the_gateway_stumbles_are_refused(wrong: dict[str, Any])
         fields(params=wrong)
 
 
+def test_an_answer_in_text_is_had_without_a_response_format() -> None:
+    with pytest.raises(RequestError, match="or left out for text"):
+        fields(params={"response_format": {"type": "text"}})
+
+
 def test_too_many_stops_are_refused() -> None:
     assert len(fields(stop=list("abcde"))["stop"]) == 5
     with pytest.raises(RequestError, match="6 strings"):

@@ -217,7 +217,10 @@ def compile_call(table: Head, arguments: Arguments, *, check_columns: bool = Tru
         template = compile_template(*texts, columns, ours)
     except MissingColumnError as e:
         if e.column in table.index_names:
-            e.args = (f"{e} {e.column!r} is the index, which {{{{ index }}}} prints.",)
+            e.args = (
+                f"{e} {e.column!r} is the index or a level of it: {{{{ index }}}} prints all of "
+                "it, and df.reset_index() makes columns of it.",
+            )
         raise
     realm = gateway.realm
     preflight.check_roles(template.roles, route(realm, arguments.model))

@@ -267,7 +267,7 @@ def _check_forms(fields: Mapping[str, Any]) -> None:
             "response_format",
             kind == "json_object" or (kind == "json_schema" and _schema_in(answer)),
             '{"type": "json_schema", "json_schema": {...}}, which schema= makes, or '
-            '{"type": "json_object"}',
+            '{"type": "json_object"}, or left out for text',
         ),
         ("logprobs", fields.get("logprobs", True), "True, or left out"),
         (

@@ -736,6 +736,11 @@ def test_what_is_no_table_is_named_with_a_cure(tmp_path: Path, name: str) -> Non
     assert ("read_csv" in str(caught.value)) == (name in ("a.txt", "a.zip"))
 
 
+def test_a_header_that_begins_as_a_picture_is_a_header(tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_text("GIF8,x\n1,2\n")
+    assert open_source(tmp_path / "in.csv").columns == ("GIF8", "x")
+
+
 def test_what_is_no_file_of_a_table_says_what_to_give(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=rf"The folder {tmp_path} holds no data files"):
         open_source(tmp_path)

@@ -64,7 +64,7 @@ _PAGES = (
 _DOCUMENT = "It is no table. Save it as PDF, and send that with images=; or put its text in a CSV."
 _OTHERS: tuple[tuple[bytes, str, str], ...] = (
     (rb"%PDF-", "a PDF", _PAGES),
-    (rb"(?s)\x89PNG\r|\xff\xd8\xff|GIF8|RIFF.{4}WEBP", "a picture", _PAGES),
+    (rb"(?s)\x89PNG\r|\xff\xd8\xff|GIF8[79]a|RIFF.{4}WEBP", "a picture", _PAGES),
 )
 _DOCUMENTS = {"word/": "a Word document", "ppt/": "a PowerPoint file"}
 _OLD_DOCUMENTS = {".doc": "an old Word document", ".ppt": "an old PowerPoint file"}

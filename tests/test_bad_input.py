@@ -69,6 +69,13 @@ def test_a_file_read_with_the_wrong_separator_is_recognised(separator: str) -> N
     assert "read_csv" not in text
 
 
+@pytest.mark.parametrize("template", ["{{ title }}", "{{ row['title'] }} {{ n.title() }}"])
+def test_a_column_that_is_called_as_a_filter_is_missing_as_any_other(template: str) -> None:
+    frame = pd.DataFrame({"n": ["a", "b"]})
+    text = said(MissingColumnError, lambda: frame.llm.preview(template, model=MODEL))
+    assert "filter" not in text
+
+
 def test_the_name_of_the_index_is_answered_with_index(tmp_path: Path) -> None:
     frame = pd.DataFrame({"n": [1, 2]}, index=pd.Index(["a", "b"], name="text"))
     told = (

@@ -85,7 +85,7 @@ def missing_column(
         hints.append(f"Did you mean {' or '.join(map(_spelled, alike))}?")
     if name in _JINJA_GLOBALS:
         hints.append("Of Jinja's global functions, prompts have `range` only.")
-    if name in FILTERS:
+    if name in FILTERS and re.search(rf"(?<![\w.]){name}\s*\(", source):
         hints.append(f"`{name}` is a filter, written after its column: {{{{ x | {name} }}}}.")
     shown = ", ".join(map(repr, available[:_SHOWN_COLUMNS]))
     more = len(available) - _SHOWN_COLUMNS

@@ -72,6 +72,12 @@ def test_counts_are_numbers_strings_or_nothing(counts: object, counted: int | No
     assert batch(request_counts=counts).counted == counted
 
 
+@pytest.mark.parametrize(("completed", "counted"), [(None, None), (0, 0), ("2", 2)])
+def test_a_failed_job_counts_its_good_rows_alone(completed: object, counted: int | None) -> None:
+    counts = {"total": 4, "completed": completed, "failed": 4}
+    assert batch(status="failed", request_counts=counts).counted == counted
+
+
 @pytest.mark.parametrize(
     ("errors", "told"),
     [

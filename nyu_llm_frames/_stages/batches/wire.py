@@ -40,7 +40,9 @@ class Batch:
     state: BatchState  # the same; an unknown status counts as still running, and is shown
     input_file_id: str
     output_file_id: str
-    counted: int | None  # rows that are finished, good and bad; None where it does not say
+    # Rows that are finished, good and bad; None where it does not say. Of a failed job the good
+    # ones alone: one that failed as a whole counts rows as failed that nothing was answered to.
+    counted: int | None
     error: str | None
     total: int = 0  # rows of the job, 0 until they are counted
 
@@ -119,10 +121,13 @@ def read_batch(body: bytes) -> Batch | None:
     counts = value.get("request_counts")
     counts = counts if isinstance(counts, dict) else {}
     good, bad = _count(counts.get("completed")), _count(counts.get("failed"))
+    state = _STATES.get(status, "unknown")
+    if state == "failed":
+        bad = None
     return Batch(
         id=batch_id,
         status=status,
-        state=_STATES.get(status, "unknown"),
+        state=state,
         input_file_id=_text(value.get("input_file_id")),
         output_file_id=_text(value.get("output_file_id")),
         counted=None if good is None and bad is None else (good or 0) + (bad or 0),

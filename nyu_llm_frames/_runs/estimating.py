@@ -269,7 +269,7 @@ def answer_costs(
     prompt, output = np.nan_to_num(prompt), np.nan_to_num(written) + np.nan_to_num(thought)
     out = np.full(m, np.nan)
     unpriced = False
-    for number in np.unique(best.file[best.file >= 0]).tolist():
+    for number in np.flatnonzero(np.bincount(best.file[best.file >= 0])).tolist():
         chosen = np.flatnonzero((best.file == number) & reported)
         if not len(chosen):
             continue

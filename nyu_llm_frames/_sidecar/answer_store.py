@@ -214,14 +214,13 @@ def find_best(folder: Path, ids: pa.Array, among: Sequence[Path] | None = None) 
             continue
         stored += len(rows)
         at, ranks = at[rows], _ranks(path, table["status"])[rows]
-        # Highest rank first, then the earliest: the first of each id is its best in this file.
-        order = np.lexsort((rows, -ranks))
-        _, firsts = np.unique(at[order], return_index=True)
-        chosen = order[firsts]
-        chosen = chosen[ranks[chosen] > rank[at[chosen]]]
-        rank[at[chosen]] = ranks[chosen]
-        file[at[chosen]] = number
-        row[at[chosen]] = rows[chosen]
+        chosen = np.flatnonzero(ranks > rank[at])
+        if np.bincount(at[chosen]).max(initial=0) > 1:
+            # An id came twice: its highest rank is first, and of equal ones the earliest.
+            chosen = chosen[np.argsort(-ranks[chosen], kind="stable")]
+            chosen = chosen[np.unique(at[chosen], return_index=True)[1]]
+        at = at[chosen]
+        rank[at], file[at], row[at] = ranks[chosen], number, rows[chosen]
     return Best(files, rank, file, row, stored)
 
 

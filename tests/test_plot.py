@@ -17,8 +17,6 @@ from nyu_llm_frames._api.run import Run
 from nyu_llm_frames.errors import ConfigurationError
 
 MODEL = "gemini-3-flash-preview"
-# An older matplotlib calls a newer pyparsing by its old names.
-pytestmark = pytest.mark.filterwarnings(r"ignore:'\w+' (deprecated|argument):DeprecationWarning")
 
 
 @pytest.fixture(autouse=True)

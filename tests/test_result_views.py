@@ -12,9 +12,6 @@ import pytest
 
 from nyu_llm_frames.errors import ConfigurationError
 
-# An older matplotlib calls a newer pyparsing by its old names.
-pytestmark = pytest.mark.filterwarnings(r"ignore:'\w+' (deprecated|argument):DeprecationWarning")
-
 EVIL = "<script>alert(1)</script>"
 
 

@@ -44,10 +44,14 @@ def carry(sidecar: LargeSidecar, name: str, ids: list[str], stored: list[str]) -
     sidecar.save_job(
         Job(name=name, run="r", owner="", realm="@v", model="m", requests=len(ids), file_bytes=1)
     )
-    if stored:
-        writer = sidecar.answer_writer(name)
-        writer.write([Answer(i, "ok", "text", None, None, 1, 1, 0, 0, "m", b"{}") for i in stored])
-        writer.commit()
+    store(sidecar, name, stored)
+
+
+def store(sidecar: LargeSidecar, source: str, ids: list[str]) -> None:
+    """Write answers of a job, a trial or an import."""
+    writer = sidecar.answer_writer(source)
+    writer.write([Answer(i, "ok", "text", None, None, 1, 1, 0, 0, "m", b"{}") for i in ids])
+    writer.commit()
 
 
 ALIKE = st.builds(  # the first half is the key
@@ -71,9 +75,10 @@ FILES = st.lists(st.lists(IDS, max_size=6, unique=True), min_size=1, max_size=5)
 
 @pytest.mark.parametrize(("keys_at_once", "compared"), [(1, 1), (5, 2), (10**7, 3), (10**7, 999)])
 @settings(suppress_health_check=list(HealthCheck), max_examples=25)
-@given(files=FILES)
+@given(files=FILES, of_no_job=st.lists(IDS, max_size=6, unique=True))
 def test_a_job_sees_every_file_with_one_of_its_ids(
     files: list[list[str]],
+    of_no_job: list[str],
     keys_at_once: int,
     compared: int,
     tmp_path_factory: pytest.TempPathFactory,
@@ -83,6 +88,8 @@ def test_a_job_sees_every_file_with_one_of_its_ids(
     sidecar.keys_at_once, sidecar.keys_compared = keys_at_once, compared
     for number, ids in enumerate(files):
         carry(sidecar, f"job{number}", ids, ids[::2])
+    store(sidecar, "trial-1", of_no_job[::2])
+    store(sidecar, "import-1", of_no_job[1::2])
     for chosen in itertools.combinations(range(len(files)), min(2, len(files))):
         (seen,) = sidecar.linked_to([[f"job{number}" for number in chosen]])
         own = {i for number in chosen for i in files[number]}

@@ -21,7 +21,7 @@ class Trial:
 
     rows: int
     requests: int
-    sent: int  # now
+    sent: int  # by this trial
     already_answered: int
     under_way: int  # in a batch job and therefore not sent
     prompt_tokens: int

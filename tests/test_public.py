@@ -305,6 +305,7 @@ def test_a_sidecar_shows_jobs_answers_and_runs(gateway: StandIn) -> None:
     assert "raw" not in answers
     assert set(answers["custom_id"]) == set(out["response_custom_id"])
     assert sorted(answers["status"]) == ["ok", "ok", "ok", "refused"]
+    assert len(sidecar.failures()) == 0  # the best answer of each request counts
     raw = sidecar.answers(raw=True)["raw"]
     assert all(isinstance(line, bytes) and line.startswith(b"{") for line in raw)
 
@@ -316,10 +317,23 @@ def test_a_sidecar_shows_jobs_answers_and_runs(gateway: StandIn) -> None:
     assert "llm_sidecar" in repr(sidecar)
 
 
+def test_a_sidecar_shows_what_has_no_good_answer(gateway: StandIn) -> None:
+    gateway.behaviour.row = rows.pick({"c": rows.blocked})
+    with pytest.warns(PartialResultWarning):
+        out = DF.llm.batch("{{ x }}", model=MODEL, details=True)
+    sidecar = llm.open_sidecar("llm_sidecar")
+    (failure,) = sidecar.failures(prompts=True).to_dict("records")
+    assert failure["custom_id"] == out["response_custom_id"].iloc[2]
+    assert failure["status"] == "blocked"
+    assert failure["error"] == out["response_error"].iloc[2]
+    assert '"content":"c"' in failure["body"]
+    assert "body" not in sidecar.failures()
+
+
 def test_an_empty_sidecar_shows_empty_frames(gateway: StandIn) -> None:
     DF.iloc[:0].llm.batch("{{ x }}", model=MODEL)
     sidecar = llm.open_sidecar("llm_sidecar")
-    assert len(sidecar.jobs()) == len(sidecar.answers()) == 0
+    assert len(sidecar.jobs()) == len(sidecar.answers()) == len(sidecar.failures()) == 0
     assert "batch_id" in sidecar.jobs()
     assert "text" in sidecar.answers()
 
@@ -344,7 +358,7 @@ def test_a_folder_that_is_no_sidecar_is_left_alone(gateway: StandIn, tmp_path: P
         llm.open_sidecar(folder)
     with pytest.raises(SidecarError, match="holds other files"):
         DF.llm.batch("{{ x }}", model=MODEL, sidecar=folder)
-    with pytest.raises(SidecarError, match="There is no sidecar"):
+    with pytest.raises(SidecarError, match=r"There is no sidecar .*llm_sidecar"):
         llm.open_sidecar(tmp_path / "nowhere")
     assert [p.name for p in folder.iterdir()] == ["chapter1.txt"]
     assert not (tmp_path / "nowhere").exists()

@@ -1,6 +1,6 @@
 """`open_sidecar`: read a sidecar, a run's folder, without a frame.
 
-Comes in: the path of a sidecar. Goes out: frames of its jobs, answers and runs, and a copy.
+Comes in: the path of a sidecar. Goes out: frames of its jobs, answers, failures and runs; a copy.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import pandas as pd
 import pyarrow as pa
 
 from nyu_llm_frames._runs.result import jobs_frame
+from nyu_llm_frames._runs.stored_answers import StoredAnswers
 from nyu_llm_frames._shared.clock import current_clock
 from nyu_llm_frames._shared.local_path import local_path
 from nyu_llm_frames._sidecar import storage as _storage
@@ -24,11 +25,7 @@ from nyu_llm_frames.errors import SidecarError
 
 
 class OpenSidecar:
-    """A sidecar, opened for reading. Made by `open_sidecar`.
-
-    Its `status` and `failures` are commands: ``nyu-llm-frames failures PATH``. In Python,
-    ``answers()`` has the status and the error of every answer.
-    """
+    """A sidecar, opened for reading. Made by `open_sidecar`."""
 
     def __init__(self, path: str | Path) -> None:
         self._sidecar = Sidecar(local_path(path, "The sidecar"), current_clock(), create=False)
@@ -69,6 +66,19 @@ class OpenSidecar:
         table = pa.concat_tables(tables) if tables else schema.empty_table()
         frame: pd.DataFrame = table.to_pandas(types_mapper=NULLABLE.get)
         return frame
+
+    def failures(self, prompts: bool = False) -> pd.DataFrame:
+        """
+        Return the requests without a good answer, one row each, with ``status`` and ``error``.
+
+        Pending ones are not failures. ``nyu-llm-frames failures PATH`` groups them by reason.
+
+        Parameters
+        ----------
+        prompts : bool, default False
+            Whether to add the column ``body``: the request, as JSON; NA where prompts are not kept.
+        """
+        return StoredAnswers(self.path).failures(prompts=prompts)
 
     def export(self, path: str | Path) -> Path:
         """
@@ -128,7 +138,8 @@ def open_sidecar(path: str | Path) -> OpenSidecar:
     Returns
     -------
     OpenSidecar
-        With ``.jobs()``, ``.answers(raw=False)``, ``.runs()`` and ``.export(path)``.
+        With ``.jobs()``, ``.answers(raw=False)``, ``.failures(prompts=False)``, ``.runs()`` and
+        ``.export(path)``.
 
     Raises
     ------

@@ -147,7 +147,12 @@ class Sidecar:
                 path=str(path),
             )
         if not create and not path.exists():
-            raise SidecarError(f"There is no sidecar {path}.", path=str(path))
+            raise SidecarError(
+                f"There is no sidecar {path}. A call makes one: where sidecar= says, else "
+                "llm_sidecar in the folder that it ran in; for a file <output>.llm beside its "
+                "output.",
+                path=str(path),
+            )
         if not create:
             raise SidecarError(f"{path} is no sidecar: it has no jobs folder.", path=str(path))
         shared = _options.current().shared

@@ -94,6 +94,7 @@ assert_type(run.provenance(), dict[str, Any])
 sidecar = llm.open_sidecar("llm_sidecar")
 assert_type(sidecar.jobs(), pd.DataFrame)
 assert_type(sidecar.answers(raw=True), pd.DataFrame)
+assert_type(sidecar.failures(prompts=True), pd.DataFrame)
 assert_type(sidecar.runs(), pd.DataFrame)
 assert_type(sidecar.export(Path("copy")), Path)
 with llm.set_options(gateway=gateway, sidecar="here", progress=False, poll_interval_s=5):

@@ -90,6 +90,19 @@ def test_failures_without_kept_prompts_say_so(run: Run, stand_in: StandIn) -> No
     assert "Say" not in shown
 
 
+def test_failures_say_that_only_the_output_knows_what_fits_a_schema(
+    run: Run, stand_in: StandIn
+) -> None:
+    stand_in.behaviour.row = rows.says("not JSON")
+    Path("schema.json").write_text('{"kind": ["a", "b"]}')
+    run(*batch("--schema", "schema.json"), code=exits.NO_GOOD_ANSWER)
+    found = run("failures", "out.llm")
+    assert found.stdout == "no failures\n"
+    assert "do not fit the schema are in the output alone" in found.stderr
+    run(*batch(out="plain.csv"))
+    assert run("failures", "plain.llm").stderr == ""
+
+
 def test_the_command_that_failures_name_fills_the_table(run: Run, stand_in: StandIn) -> None:
     spoilt(run, stand_in)
     stand_in.behaviour.row = rows.good

@@ -71,7 +71,8 @@ class OpenSidecar:
         """
         Return the requests without a good answer, one row each, with ``status`` and ``error``.
 
-        Pending ones are not failures. ``nyu-llm-frames failures PATH`` groups them by reason.
+        Pending ones are not failures, and answers are not held to a schema here: those that do not
+        fit it are in the output. ``nyu-llm-frames failures PATH`` groups these by reason.
 
         Parameters
         ----------

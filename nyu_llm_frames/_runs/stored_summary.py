@@ -87,11 +87,6 @@ def cures(kinds: Sequence[FailureKind], sidecar: str) -> list[str]:
             "truncated: batch OUTPUT --out FILLED --if-exists fill --max-tokens MORE sends only "
             'these rows; in Python if_exists="fill", max_tokens=...'
         )
-    if "invalid" in statuses:
-        lines.append(
-            "invalid: loosen the schema or clarify the template, with --if-exists fill for only "
-            "these rows"
-        )
     if refused := statuses & {"blocked", "refused"}:
         words = ", ".join(sorted(refused))
         lines.append(f"{words}: another prompt, or leave these rows out; the same one fails again")

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 
 _REST = "--all lists every request; the rows are in the output, beside its _error"
+_NOT_HELD = (
+    "answers that do not fit the schema are in the output alone, with the reason in its _error"
+)
 
 
 def totals_record(totals: Totals) -> dict[str, Any]:
@@ -177,7 +180,8 @@ def _write_page(path: Path, every: Sequence[StoredAnswers], whole: Totals) -> No
 def failures(sidecar: Path, run: str | None, all_: bool, prompts: bool, json_: bool) -> None:
     """Show why requests have no good answer, with a prompt for each reason, and what may help.
 
-    The exit code is 3 if there are any.
+    The exit code is 3 if there are any. Answers are not held to a schema here: those that do not
+    fit it have the reason in the output.
     """
     from nyu_llm_frames._runs.stored_answers import StoredAnswers
     from nyu_llm_frames._runs.stored_summary import cures, failure_kinds
@@ -200,6 +204,8 @@ def failures(sidecar: Path, run: str | None, all_: bool, prompts: bool, json_: b
             for kind in kinds:
                 _print_kind(kind, prompts)
             click.echo("\n".join([*cures(kinds, str(sidecar)), _REST]) if kinds else none)
+    if any(record.schema for record in stored.sidecar.runs() if run in (None, record.name)):
+        show.note(_NOT_HELD)
     if some:
         raise click.exceptions.Exit(exits.NO_GOOD_ANSWER)
 

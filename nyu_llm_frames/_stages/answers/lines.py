@@ -67,9 +67,7 @@ def parse_lines(lines: Iterable[bytes]) -> Parsed:
     """Read many lines, each once as an answer or as an orphan; blank ones are skipped."""
     parsed = Parsed([], [])
     for line in lines:
-        if (usual := usual_answer(line.rstrip(b"\r\n"))) is not None:
-            parsed.answers.append(usual)
-        elif line and not line.isspace():
+        if line and not line.isspace():
             one = parse_line(line)
             if isinstance(one, Answer):
                 parsed.answers.append(one)

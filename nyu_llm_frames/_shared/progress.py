@@ -77,18 +77,3 @@ def duration(seconds: float) -> str:
     if minutes < 90:
         return f"{minutes} min"
     return f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-class View:
-    """A hook with a moving display."""
-
-    def __call__(self, progress: Progress) -> None:
-        """Show a record."""
-        raise NotImplementedError
-
-    def pause(self, seconds: float, sleep: Callable[[float], None]) -> None:
-        """Sleep, and show that time passes."""
-        sleep(seconds)
-
-    def close(self) -> None:
-        """End the moving display."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from nyu_llm_frames._shared.progress import MOVING, Progress, View, logger
+from nyu_llm_frames._shared.progress import MOVING, Progress, logger
 from nyu_llm_frames._shared.views import Display
 
 
@@ -22,7 +22,7 @@ class Reporter:
             self._hook = Display()
         elif callable(progress):
             self._hook = progress
-        self._view = self._hook if isinstance(self._hook, View) else None
+        self._view = self._hook if isinstance(self._hook, Display) else None
         self._troubled = False
 
     def __call__(self, progress: Progress) -> None:

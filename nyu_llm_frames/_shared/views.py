@@ -14,13 +14,13 @@ from html import escape
 from typing import Any
 
 from nyu_llm_frames._shared.cards import CARD_STYLE
-from nyu_llm_frames._shared.progress import MOVING, Progress, View, duration, logger
+from nyu_llm_frames._shared.progress import MOVING, Progress, duration, logger
 
 HINT = "waiting; Ctrl-C is safe: batch jobs continue, and the same call resumes"
 TICK_S = 1.0
 
 
-class Display(View):
+class Display:
     """The default hook; what it shows depends on where it runs."""
 
     def __init__(self) -> None:
@@ -46,6 +46,7 @@ class Display(View):
             self._view.line(text)
 
     def pause(self, seconds: float, sleep: Callable[[float], None]) -> None:
+        """Sleep, and show that time passes."""
         passed = 0.0
         if self._view is not None and self._view.ticks and self._last is not None:
             while seconds - passed > TICK_S:
@@ -55,6 +56,7 @@ class Display(View):
         sleep(seconds - passed)
 
     def close(self) -> None:
+        """End the moving display."""
         if self._view is not None:
             self._view.close()
 

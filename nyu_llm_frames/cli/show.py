@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nyu_llm_frames._shared.progress import Progress, View
+from nyu_llm_frames._shared.progress import Progress
 from nyu_llm_frames._shared.views import Display
 from nyu_llm_frames._shared.wording import printable
 
@@ -48,11 +48,8 @@ _ARGUMENT = re.compile(
 _CALL, _SOURCE = re.compile(r"\w\([^()]*\)"), re.compile(r"\s*\d+ \| ")
 
 
-class Report(View):
+class Report(Display):
     """The progress hook of the command line: lines and the moving line, on standard error."""
-
-    def __init__(self) -> None:
-        self._display = Display()
 
     def __call__(self, progress: Progress) -> None:
         if progress.phase in ("interrupted", "done"):
@@ -60,13 +57,7 @@ class Report(View):
         with contextlib.redirect_stdout(sys.stderr):
             if progress.phase == "note":
                 progress = replace(progress, message=in_options(progress.message))
-            self._display(progress)
-
-    def pause(self, seconds: float, sleep: Callable[[float], None]) -> None:
-        self._display.pause(seconds, sleep)
-
-    def close(self) -> None:
-        self._display.close()
+            super().__call__(progress)
 
 
 def in_options(text: str) -> str:

@@ -50,9 +50,9 @@ def _message(message: dict[str, Any]) -> str:
 def preview(call: PreparedCall) -> Any:
     """Return ``custom_id`` and ``messages`` of every row of a call."""
     requests = call.requests
-    arguments = call.codes >= 0
-    given = iter(requests.messages(call.codes[arguments]))
-    messages = [next(given) if one else None for one in arguments.tolist()]
+    sent = call.codes >= 0
+    given = iter(requests.messages(call.codes[sent]))
+    messages = [next(given) if one else None for one in sent.tolist()]
     ids = _columns.text_column(_columns.spread(requests.ids, call.codes))
     shown = pd.Series(messages, dtype=object).array
     out = call.table.beside_labels({"custom_id": ids, "messages": shown})

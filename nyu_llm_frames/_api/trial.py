@@ -80,7 +80,8 @@ def trial(frame: Any, arguments: Arguments, *, n: int, random_state: Any, clock:
     report = _report(ctx, part, whole, collected.outcome.status, unanswered, states, seconds)
     for line in report.lines():
         ctx.notify("note", line)
-    return drawn.with_record(out, "trial", report.record())
+    # Plain values: ``attrs`` of a frame go into parquet files as JSON.
+    return drawn.with_record(out, "trial", dataclasses.asdict(report))
 
 
 def _send(

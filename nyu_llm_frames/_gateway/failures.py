@@ -44,12 +44,12 @@ _VPN = (
 )
 
 
-def _excerpt(body: bytes, limit: int = 300) -> str:
+def _excerpt(body: bytes) -> str:
     """Shorten a response body for a message: the message of JSON, the text of a page or of XML."""
     text = _message(_wire.read_json(body)) or body.decode("utf-8", "replace")
     text = text[:4000].lstrip()
     text = re.sub(r"<[^>]*>", " ", text) if text.startswith("<") else text
-    return " ".join(printable(text).split())[:limit]
+    return " ".join(printable(text).split())[:300]
 
 
 def _message(value: Any) -> str:

@@ -107,7 +107,7 @@ class OutputReader:
     expected : iterable of str
         Distinct ids that the job carries.
     places : dict of str to int
-    The same, numbered from 0.
+        The same, numbered from 0.
     rank : bytearray
         Rank of the best answer written, by the id's place; 0 without one.
     suspects : dict of str to Answer

@@ -20,9 +20,7 @@ def poll(ctx: Context, job: Job) -> Job:
     assert job.batch_id
     try:
         batch = ctx.connection.retrieve(job.batch_id)
-    except AuthenticationError:
-        raise
-    except GatewayUnavailableError:
+    except (AuthenticationError, GatewayUnavailableError):
         raise
     except GatewayError as e:
         raise GatewayError(

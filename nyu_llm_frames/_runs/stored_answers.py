@@ -157,11 +157,13 @@ class StoredAnswers:
         """
         return pd.concat(self.iter_answers(prompts=prompts), ignore_index=True)
 
-    def iter_answers(self, *, prompts: bool = False) -> Iterator[pd.DataFrame]:
-        """Yield the same in parts that fit into memory; at least one, which may be empty."""
-        yield from self._frames(prompts)
+    def iter_answers(
+        self, *, prompts: bool = False, failed: bool = False
+    ) -> Iterator[pd.DataFrame]:
+        """Yield the same in parts that fit into memory; at least one, which may be empty.
 
-    def _frames(self, prompts: bool, *, failed: bool = False) -> Iterator[pd.DataFrame]:
+        With `failed` only those that are not good.
+        """
         none = True
         for jobs in self.groups().values():
             for part in self.parts(jobs):
@@ -173,7 +175,7 @@ class StoredAnswers:
 
     def failures(self, *, prompts: bool = False) -> pd.DataFrame:
         """Return the requests without a good answer; pending ones are not failures."""
-        return pd.concat(self._frames(prompts, failed=True), ignore_index=True)
+        return pd.concat(self.iter_answers(prompts=prompts, failed=True), ignore_index=True)
 
     def counts(self) -> dict[str, int]:
         """Return the number of distinct requests per status."""

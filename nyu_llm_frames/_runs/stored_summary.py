@@ -69,9 +69,8 @@ def failure_kinds(stored: StoredAnswers) -> list[FailureKind]:
                     new.append(kinds[key])
                 kinds[key].requests += 1
         if new and stored.keeps_prompts(jobs):
-            _add_prompts(stored, new, StoredRequests(
-                stored.sidecar, jobs, among=pa.array([kind.custom_id for kind in new])
-            ))  # fmt: skip
+            ids = pa.array([kind.custom_id for kind in new])
+            _add_prompts(new, StoredRequests(stored.sidecar, jobs, among=ids))
     return sorted(kinds.values(), key=lambda kind: -kind.requests)
 
 
@@ -93,7 +92,7 @@ def cures(kinds: Sequence[FailureKind], sidecar: str) -> list[str]:
     return lines
 
 
-def _add_prompts(stored: StoredAnswers, kinds: list[FailureKind], requests: StoredRequests) -> None:
+def _add_prompts(kinds: list[FailureKind], requests: StoredRequests) -> None:
     bodies = requests.bodies(np.arange(len(requests))).to_pylist()
     found = dict(zip(requests.ids.to_pylist(), bodies, strict=True))
     for kind in kinds:

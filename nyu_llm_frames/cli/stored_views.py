@@ -104,7 +104,8 @@ def status(
             click.echo(str(stored.sidecar.path))
             show.frame(_jobs(stored), json_=False, empty="no batch jobs", whole=["batch job"])
             print_totals(some)
-            click.echo("" if len(every) > 1 else None, nl=len(every) > 1)
+            if len(every) > 1:
+                click.echo()
         if len(every) > 1:
             click.echo(f"total of {count(len(every), 'sidecar')}")
             print_totals(whole)

@@ -45,9 +45,7 @@ def refusal(status: int, message: str) -> JSONResponse:
     )
 
 
-def guarded(
-    app: ASGIApp, *, key: str, users: Users, ending: Callable[[], bool] = lambda: False
-) -> ASGIApp:
+def guarded(app: ASGIApp, *, key: str, users: Users, ending: Callable[[], bool]) -> ASGIApp:
     """Admit callers with the key, count calls, and answer ``/hold`` until its caller is gone."""
     secret = key.encode()
 

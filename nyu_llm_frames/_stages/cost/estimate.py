@@ -161,10 +161,6 @@ class Estimate:
         return f'{CARD_STYLE}\n<div class="nlf">{body}</div>'
 
 
-def dollars_range(usd: Range) -> str:
-    return f"{dollars(usd.low)} to {dollars(usd.high)}"
-
-
 def _shown(usd: Range) -> str:
     return f"about {dollars(usd.expected)}, at most {dollars(usd.high)}"
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
 from nyu_llm_frames._shared.wording import count, dollars
-from nyu_llm_frames._stages.cost.estimate import Range, dollars_range
+from nyu_llm_frames._stages.cost.estimate import Range
 from nyu_llm_frames._stages.cost.prices import Floats
 
 # Student's t at 97.5%, for 1 to 10 degrees of freedom.
@@ -38,10 +37,6 @@ class Trial:
     usd_total_low: float | None
     usd_total_high: float | None
 
-    def record(self) -> dict[str, Any]:
-        """Return plain values: ``attrs`` of a frame go into parquet files as JSON."""
-        return asdict(self)
-
     def lines(self) -> list[str]:
         head = f"trial: {count(self.rows, 'row')}, {self.sent:,} sent in {self.seconds:.1f} s"
         if self.already_answered:
@@ -57,7 +52,7 @@ class Trial:
             cost = "cost: unknown, no price for this model"
         else:
             low, high = self.usd_total_low or 0.0, self.usd_total_high or 0.0
-            ends = f" ({dollars_range(Range(low, self.usd_total, high))})" if low < high else ""
+            ends = f" ({dollars(low)} to {dollars(high)})" if low < high else ""
             cost = (
                 f"cost: {dollars(self.usd_trial)} now; projected total {dollars(self.usd_total)}"
                 f"{ends} with {count(self.to_pay, 'request')} to come as batch"

@@ -14,7 +14,6 @@ from typing import Literal
 logger = logging.getLogger("nyu_llm_frames")
 
 Phase = Literal[
-    "planned",
     "uploading",
     "submitting",
     "settling",

@@ -98,8 +98,8 @@ def check_outside(path: Path, source: Source, what: str) -> None:
     """Raise if a path is in a folder that is read as the input."""
     if source.path.is_dir() and path.resolve().is_relative_to(source.path.resolve()):
         raise ConfigurationError(
-            f"The {what} {path} is in the input folder, where every parquet file is read. "
-            "Choose another place for it."
+            f"The {what} {path} is in the input folder, where every file is read. Choose another "
+            "place for it."
         )
 
 

@@ -207,7 +207,7 @@ def take_data(given: dict[str, Any]) -> tuple[Path | list[Path], dict[str, Any]]
     return paths[0] if len(paths) == 1 else paths, reading
 
 
-def take_asked(given: dict[str, Any]) -> dict[str, Any]:
+def take_arguments(given: dict[str, Any]) -> dict[str, Any]:
     """Turn the options of a prompt into the arguments of a call; takes them out of `given`."""
     text, file = given.pop("prompt"), given.pop("template")
     if (text is None) == (file is None):

@@ -58,7 +58,7 @@ def batch(out: Path, no_wait: bool, json_: bool, **given: Any) -> None:
     from nyu_llm_frames import batch_file
 
     path, reading = options.take_data(given)
-    arguments = options.take_asked(given)
+    arguments = options.take_arguments(given)
     with warnings.catch_warnings():
         if json_:
             warnings.simplefilter("ignore", PartialResultWarning)
@@ -87,7 +87,7 @@ def preview(n: int, json_: bool, **given: Any) -> None:
     from nyu_llm_frames._runs.file_run import head
 
     path, reading = options.take_data(given)
-    arguments = options.take_asked(given)
+    arguments = options.take_arguments(given)
     table = head(path, Arguments(**arguments), n, **reading)
     found = FrameMethods(table).preview(n=n, **arguments)
     if json_:
@@ -128,7 +128,7 @@ def trial(n: int, random_state: int | None, json_: bool, **given: Any) -> None:
 
     path, reading = options.take_data(given)
     options.take_out(given, path, required=True)
-    arguments = options.take_asked(given)
+    arguments = options.take_arguments(given)
     table = head(path, Arguments(**arguments), max(n, _DRAWN_FROM), check_columns=True, **reading)
     found = FrameMethods(table).trial(n=n, random_state=random_state, **arguments)
     show.frame(found, json_=json_, empty="no rows")
@@ -153,7 +153,7 @@ def estimate(retries: int, json_: bool, **given: Any) -> None:
 
     path, reading = options.take_data(given)
     options.take_out(given, path)
-    found = estimate_file(path, Arguments(**options.take_asked(given)), retries, **reading)
+    found = estimate_file(path, Arguments(**options.take_arguments(given)), retries, **reading)
     if json_:
         show.as_json(asdict(found))
     else:

@@ -33,7 +33,7 @@ class DaskRun:
 
     # --- going on ---------------------------------------------------------------------------
     def poll(self) -> DaskRun:
-        """Advance every batch job by one step: upload, submit, ask or read. Never waits."""
+        """Advance every batch job by one step: upload, submit, poll or read. Never waits."""
         self._stored.poll()
         return self
 

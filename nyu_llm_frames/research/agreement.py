@@ -161,7 +161,7 @@ def _names(frame: pd.DataFrame, columns: Sequence[str] | None, output: str) -> l
         if len(names) < 2:
             raise ConfigurationError(
                 f"There are no columns {output}_1, {output}_2, ...: name the columns to compare, "
-                "or the output= of a run with samples=."
+                "or with output= what their names begin with."
             )
         return names
     names = list(columns)

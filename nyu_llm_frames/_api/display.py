@@ -11,14 +11,13 @@ from html import escape
 from nyu_llm_frames._runs.summary import Summary
 from nyu_llm_frames._shared.cards import CARD_STYLE, facts_table
 from nyu_llm_frames._shared.progress import duration
-from nyu_llm_frames._shared.wording import count, dollars, local_time, printable
+from nyu_llm_frames._shared.wording import count, dollars, local_time, printable, shortened
 
 _REASON = 200
 
 
 def _short(text: str) -> str:
-    line = " ".join(printable(text).split())
-    return line if len(line) <= _REASON else f"{line[: _REASON - 1]}…"
+    return shortened(" ".join(printable(text).split()), _REASON)
 
 
 def _facts(summary: Summary) -> list[tuple[str, str]]:

@@ -18,6 +18,7 @@ import pyarrow as pa
 from nyu_llm_frames._runs.estimating import PRICED_BY, answer_costs
 from nyu_llm_frames._runs.stored_answers import StoredAnswers
 from nyu_llm_frames._runs.summary import Summary, summarize
+from nyu_llm_frames._shared.wording import shortened
 from nyu_llm_frames._sidecar.stored import StoredRequests
 from nyu_llm_frames._stages.answers.answer import NO_FAILURE, RETRYABLE, TOKENS
 from nyu_llm_frames._tables.columns import shown_error
@@ -105,8 +106,7 @@ def excerpt(body: str) -> str:
     content = json.loads(body)["messages"][-1]["content"]
     if not isinstance(content, str):
         content = " ".join(part.get("text") or f"[{part['type']}]" for part in content)
-    line = " ".join(content.split())
-    return line if len(line) <= _EXCERPT else f"{line[: _EXCERPT - 1]}…"
+    return shortened(" ".join(content.split()), _EXCERPT)
 
 
 def summary_of(stored: StoredAnswers) -> Summary:

@@ -15,6 +15,7 @@ from typing import Any
 
 from nyu_llm_frames._shared.cards import CARD_STYLE
 from nyu_llm_frames._shared.progress import MOVING, Progress, duration, logger
+from nyu_llm_frames._shared.wording import shortened
 
 HINT = "waiting; Ctrl-C is safe: batch jobs continue, and the same call resumes"
 TICK_S = 1.0
@@ -206,5 +207,4 @@ def fitting(message: str, columns: int | None) -> str:
     parts = message.split(" · ")
     while len(parts) > 1 and len(" · ".join(parts)) >= columns:
         parts.pop()
-    text = " · ".join(parts)
-    return text if len(text) < columns else f"{text[: columns - 2]}…"
+    return shortened(" · ".join(parts), columns - 1)

@@ -47,3 +47,8 @@ def printable(text: str) -> str:
 def sentence(text: str) -> str:
     """End a text with a period, unless it already ends like a sentence."""
     return text if text.endswith((".", "!", "?", "…")) else f"{text}."
+
+
+def shortened(text: str, most: int) -> str:
+    """Cut a text to so many characters, of which the last then says that it goes on."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"

@@ -19,7 +19,7 @@ import click
 
 from nyu_llm_frames._shared.progress import Progress
 from nyu_llm_frames._shared.views import Display
-from nyu_llm_frames._shared.wording import printable
+from nyu_llm_frames._shared.wording import printable, shortened
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -163,7 +163,7 @@ def _fit(widths: list[int], room: int, whole: list[bool]) -> list[int]:
 
 def _line(words: list[str], widths: list[int], style: Callable[[str], str] = str) -> str:
     pairs = zip(words, widths, strict=True)
-    cut = [(w if len(w) <= n else w[: n - 1] + "…", n) for w, n in pairs]
+    cut = [(shortened(w, n), n) for w, n in pairs]
     return "  ".join(style(w) + " " * (n - len(w)) for w, n in cut).rstrip()
 
 

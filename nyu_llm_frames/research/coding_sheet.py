@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+from nyu_llm_frames._shared.wording import shortened
 from nyu_llm_frames._stages.prompts.template_errors import nearest
 from nyu_llm_frames.errors import CodesError
 from nyu_llm_frames.research.cell_damage import label_of, plain_text, same_cell
@@ -180,4 +181,4 @@ def settle(
 
 
 def _short(text: str) -> str:
-    return repr(text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…")
+    return repr(shortened(text, _SHOWN))

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from nyu_llm_frames._shared.pictures import INK, ink, panels
-from nyu_llm_frames._shared.wording import count
+from nyu_llm_frames._shared.wording import count, shortened
 from nyu_llm_frames.research.arithmetic import Floats
 from nyu_llm_frames.research.result_cards import number, percent
 
@@ -23,6 +23,7 @@ _WITH_UNITS = ["bias", "MAE", "RMSE"]
 _MOST_TERMS = 12
 _MOST_CLASSES = 30
 _MOST_NUMBERS = 15  # classes up to which each cell has its number
+_MOST_CHARACTERS = 14  # of a class beside its row or column
 _SMALL = 8
 
 
@@ -47,13 +48,8 @@ def _bounds(
 
 def _names(ax: Any, names: Sequence[Any]) -> None:
     """Write names on the left, the first on top."""
-    ax.set_yticks(range(len(names)), [_shortened(n, 28) for n in names], fontsize=9)
+    ax.set_yticks(range(len(names)), [shortened(str(n), 28) for n in names], fontsize=9)
     ax.set_ylim(len(names) - 0.4, -0.6)
-
-
-def _shortened(name: Any, most: int = 14) -> str:
-    text = str(name)
-    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def _legend(ax: Any, colors: Mapping[str, str]) -> None:
@@ -204,12 +200,12 @@ def _draw_confusion(ax: Any, table: pd.DataFrame) -> None:
     digits = 0 if (values == np.round(values)).all() else 1
     texts = {(i, j): f"{values[i, j]:,.{digits}f}" for i, j in np.argwhere(values > 0)}
     _cells(ax, colors, share, texts if k <= _MOST_NUMBERS else {}, least=0.06)
-    short = [_shortened(c) for c in table.columns]
+    short = [shortened(str(c), _MOST_CHARACTERS) for c in table.columns]
     turn = 90 if k > 8 else 30 if max(map(len, short)) > 6 else 0
     ax.set_xticks(
         range(k + 1), short, fontsize=9, rotation=turn, ha="right" if turn == 30 else "center"
     )
-    ax.set_yticks(range(k), [_shortened(c) for c in table.index], fontsize=9)
+    ax.set_yticks(range(k), [shortened(str(c), _MOST_CHARACTERS) for c in table.index], fontsize=9)
     ax.set_xticks(np.arange(k + 2) - 0.5, minor=True)
     ax.set_yticks(np.arange(k + 1) - 0.5, minor=True)
     ax.grid(which="minor", color=INK, alpha=0.25, lw=0.6)

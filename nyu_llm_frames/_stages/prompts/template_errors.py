@@ -13,6 +13,7 @@ import numpy as np
 from jinja2 import TemplateSyntaxError
 from jinja2.filters import FILTERS
 
+from nyu_llm_frames._shared.wording import shortened
 from nyu_llm_frames.errors import MissingColumnError, TemplateError
 
 _SHOWN_COLUMNS = 10
@@ -54,8 +55,7 @@ def excerpt(source: str, line: int, token: str | None = None) -> str:
     if start > _SHOWN_WIDTH // 2:
         cut = start - _SHOWN_WIDTH // 2
         text, start = "…" + text[cut + 1 :], start - cut
-    if len(text) > _SHOWN_WIDTH:
-        text = text[: _SHOWN_WIDTH - 1] + "…"
+    text = shortened(text, _SHOWN_WIDTH)
     shown = f"\n  {line} | {text}"
     if not found:
         return shown
@@ -206,9 +206,7 @@ def row_failure(
 
     `position` counts in `labels`; its first row has the position `first` for the user.
     """
-    reason = str(error).strip()
-    if len(reason) > _SHOWN_REASON:
-        reason = reason[: _SHOWN_REASON - 1] + "…"
+    reason = shortened(str(error).strip(), _SHOWN_REASON)
     label = None if labels is None else labels[position]
     if isinstance(label, np.generic):
         label = label.item()  # or it would read `np.int64(5)`

@@ -14,6 +14,7 @@ from pathlib import PurePath
 from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 
+from nyu_llm_frames._shared.wording import shortened
 from nyu_llm_frames.errors import RequestError
 
 HEAD_BYTES = 1024
@@ -188,7 +189,7 @@ def _check_url(url: str) -> None:
 
 def shown_url(url: str) -> str:
     """Return a URL for a message, cut where it is long."""
-    return repr(url if len(url) <= 200 else url[:199] + "…")
+    return repr(shortened(url, 200))
 
 
 def _link(url: str) -> Link:

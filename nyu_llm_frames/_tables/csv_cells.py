@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from nyu_llm_frames._tables.frame_values import series_to_python
+from nyu_llm_frames._tables.table import EXACT
 
 Kind = Literal["int", "uint", "float", "bool", "text"]
 Cells = Sequence[str]
@@ -35,8 +36,6 @@ TYPES: dict[Kind, pa.DataType] = {
     "bool": pa.bool_(),
     "text": pa.string(),
 }
-_EXACT = 2**53
-"""Above this a float cannot hold every whole number."""
 _ALTERED = r"^\s*(\+[0-9.]|[+-]?0[0-9])"
 _LONG = r"[0-9]{16}"
 _BELOW_ZERO = r"^\s*-"
@@ -89,7 +88,7 @@ class Guess:
     @property
     def is_exact(self) -> bool:
         """Whether floats can hold every whole number so far."""
-        return self._low >= -_EXACT and self._high <= _EXACT
+        return self._low >= -EXACT and self._high <= EXACT
 
     @property
     def is_damaged(self) -> bool:
@@ -121,7 +120,7 @@ class Guess:
             )
         elif kind != "f" and not self._are_numbers(texts):
             return
-        elif kind != "f" or not self._is_float or found.abs().max() >= _EXACT:
+        elif kind != "f" or not self._is_float or found.abs().max() >= EXACT:
             self._look_at_numbers(texts)
         self._is_altered |= pc.any(pc.match_substring_regex(texts, _ALTERED)).as_py()
         if self._low == 0 and pc.any(pc.match_substring_regex(texts, _BELOW_ZERO)).as_py():

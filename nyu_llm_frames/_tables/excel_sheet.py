@@ -19,12 +19,12 @@ from nyu_llm_frames._tables.excel import ExcelSource, check_openpyxl
 from nyu_llm_frames._tables.frame_values import arrow_to_python
 from nyu_llm_frames._tables.output_cells import as_written, flat, new_rows
 from nyu_llm_frames._tables.source import Source
+from nyu_llm_frames._tables.table import EXACT
 from nyu_llm_frames.errors import ConfigurationError
 
 MOST_ROWS, MOST_COLUMNS = 1_048_576, 16_384
 """Including the header; https://support.microsoft.com/office, "Excel specifications and limits"."""
 LONGEST_TEXT = 32_767
-_EXACT = 2**53
 _DIGITS = 15
 _NOT_IN_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 
@@ -46,7 +46,7 @@ def _unfit(value: Any) -> str:
         return f"no cell holds the character {found[0]!r}" if found else ""
     if isinstance(value, bool) or value is None:
         return ""
-    if isinstance(value, int) and abs(value) > _EXACT:
+    if isinstance(value, int) and abs(value) > EXACT:
         return f"a cell holds whole numbers up to 2**53, not {value}"
     if isinstance(value, float) and math.isinf(value):
         return "no cell holds infinity"

@@ -17,11 +17,10 @@ import msgspec
 import pyarrow as pa
 
 from nyu_llm_frames._stages.prompts.python_values import to_python
-from nyu_llm_frames._tables.table import BYTES, ROWS, Piece
+from nyu_llm_frames._tables.table import BYTES, EXACT, ROWS, Piece
 from nyu_llm_frames._tables.text_file import not_utf_8, open_text
 from nyu_llm_frames.errors import ConfigurationError
 
-_LARGEST_WHOLE_FLOAT = 2**53
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _decode = msgspec.json.Decoder().decode
 
@@ -55,7 +54,7 @@ class JsonLinesSource:
                 for name, known in types.items():
                     values = [row.get(name) for row in rows]
                     types[name] = _joined(known, values)
-                    if any(type(v) is int and abs(v) > _LARGEST_WHOLE_FLOAT for v in values):
+                    if any(type(v) is int and abs(v) > EXACT for v in values):
                         large.add(name)
             for name, kind in types.items():
                 no_float = name in large and pa.types.is_floating(kind)

@@ -22,6 +22,9 @@ Ints = np.ndarray[Any, np.dtype[np.int64]]
 ROWS, BYTES = 10_000, 4 << 20
 """Maximum rows and bytes of a piece of a file, whichever comes first."""
 
+EXACT = 2**53
+"""Above this a float cannot hold every whole number."""
+
 
 @dataclass(frozen=True, slots=True)
 class Piece:

@@ -17,11 +17,10 @@ from typing_extensions import Unpack
 from nyu_llm_frames._runs.arguments import Common, Template, collect_arguments, expand_signature
 from nyu_llm_frames._runs.file_run import FileRun
 from nyu_llm_frames._runs.prepare import check_endings, check_retries, sidecar_path
-from nyu_llm_frames._runs.summary import failures_text
+from nyu_llm_frames._runs.summary import failures_text, rows_text
 from nyu_llm_frames._shared import options as _options
 from nyu_llm_frames._shared.clock import current_clock
 from nyu_llm_frames._shared.stack import warn_user
-from nyu_llm_frames._shared.wording import count
 from nyu_llm_frames._sidecar.folder import is_sidecar
 from nyu_llm_frames._stages.cost.estimate import check_max_cost
 from nyu_llm_frames._tables.sink import check_output, check_outside
@@ -59,10 +58,7 @@ class FileResult:
     changed: bool = True
 
     def __repr__(self) -> str:
-        text = ", ".join(f"{n:,} {s}" for s, n in sorted(self.counts.items(), key=lambda x: -x[1]))
-        return (
-            f"<{self.output}: {count(self.rows, 'row')} ({text or 'none'}); sidecar {self.sidecar}>"
-        )
+        return f"<{self.output}: {rows_text(self.counts)}; sidecar {self.sidecar}>"
 
 
 def beside_output(output: Path, input_path: Path, if_exists: str) -> Path:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlsplit
 
+from nyu_llm_frames._gateway.checks import without_password
 from nyu_llm_frames._gateway.masking import secrets_in
 from nyu_llm_frames.errors import NotPicklableError
 
@@ -28,9 +28,9 @@ def portable(state: Mapping[str, Any]) -> dict[str, Any]:
         )
     given = {name: value for name, value in state["_given"].items() if name != "api_key"}
     left = [name for name, value in options.items() if _is_secret(name, value)]
-    url = urlsplit(given.get("base_url", ""))
-    if "@" in url.netloc:
-        given["base_url"] = url._replace(netloc=url.netloc.rpartition("@")[2]).geturl()
+    url = given.get("base_url", "")
+    if url != (bare := without_password(url)):
+        given["base_url"] = bare
         left.append("base_url")
     kept = {name: value for name, value in options.items() if name not in left}
     left_behind = (*state["_left_behind"], *left)

@@ -128,9 +128,13 @@ class Summary:
 def ending(counts: Mapping[str, int], cost: float | None) -> str:
     """Return one line on how a call ended, from rows per status, and what its answers cost."""
     word = "so far" if counts.get("pending") else "done"
+    return f"{word}: {rows_text(counts)}; cost {'unknown' if cost is None else dollars(cost)}"
+
+
+def rows_text(counts: Mapping[str, int]) -> str:
+    """Write the rows of each status, the most first: ``3 rows (2 ok, 1 failed)``."""
     shown = ", ".join(f"{n:,} {s}" for s, n in sorted(counts.items(), key=lambda x: -x[1]) if n)
-    price = "unknown" if cost is None else dollars(cost)
-    return f"{word}: {count(sum(counts.values()), 'row')} ({shown or 'none'}); cost {price}"
+    return f"{count(sum(counts.values()), 'row')} ({shown or 'none'})"
 
 
 def cure(statuses: Iterable[str]) -> str:

@@ -6,6 +6,7 @@ Comes in: counts, times and texts, untrusted ones too. Goes out: text as people 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from datetime import datetime
 
 
@@ -52,3 +53,8 @@ def sentence(text: str) -> str:
 def shortened(text: str, most: int) -> str:
     """Cut a text to so many characters, of which the last then says that it goes on."""
     return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def first_names(names: Sequence[str]) -> str:
+    """List names as Python writes them, at most 20: ``'a', 'b'``."""
+    return ", ".join(map(repr, names[:20])) + (", ..." if len(names) > 20 else "")

@@ -17,7 +17,7 @@ from pathlib import Path
 import pandas as pd
 import pyarrow as pa
 
-from nyu_llm_frames._shared.wording import count
+from nyu_llm_frames._shared.wording import count, first_names
 from nyu_llm_frames._tables.csv_cells import TYPES, Guess, Kind, common_kind, parsed, plain, typed
 from nyu_llm_frames._tables.table import BYTES, ROWS, Piece
 from nyu_llm_frames._tables.text_file import TextFile, not_utf_8, open_text, other_delimiter
@@ -293,7 +293,7 @@ def reading_notes(levels: int, kept: Sequence[str]) -> list[str]:
             "read as the row's label, as in pandas.read_csv"
         )
     if kept:
-        names = ", ".join(map(repr, kept[:20])) + (", ..." if len(kept) > 20 else "")
+        names = first_names(kept)
         notes.append(
             "kept as text, as pandas.read_csv would change what is written (zeros or a + in front, "
             "whole numbers of more than 15 digits beside fractions or missing values): "

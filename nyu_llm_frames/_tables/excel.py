@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
+from nyu_llm_frames._shared.wording import first_names
 from nyu_llm_frames._tables.arrow_rows import without_duplicates
 from nyu_llm_frames._tables.csv_cells import MISSING, Guess, parsed
 from nyu_llm_frames._tables.frame_values import series_to_python
@@ -112,7 +113,7 @@ class ExcelSource:
         kept = [name for name in columns if name in self._kept]
         if not kept:
             return self._notes
-        names = ", ".join(map(repr, kept[:20])) + (", ..." if len(kept) > 20 else "")
+        names = first_names(kept)
         return [
             *self._notes,
             "kept as is, since pandas.read_excel would change it (text with zeros or a + in "

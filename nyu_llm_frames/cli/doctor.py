@@ -251,9 +251,9 @@ def _send(
 
 def _ways_to_read(gateway: Gateway, sidecar: Path) -> str:
     """Read the output of a finished job both ways, and report how the gateway sends each."""
-    from nyu_llm_frames._runs.stored_run import StoredRun
+    from nyu_llm_frames._runs.stored_answers import StoredAnswers
 
-    jobs = [job for job in StoredRun(sidecar).jobs() if job.batch_id and job.has_output_file]
+    jobs = [job for job in StoredAnswers(sidecar).jobs() if job.batch_id and job.has_output_file]
     if not jobs:
         return "no output is left to read"
     batch_id, file_id = str(jobs[-1].batch_id), str(jobs[-1].output_file_id)

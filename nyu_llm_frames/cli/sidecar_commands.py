@@ -165,10 +165,10 @@ def export(sidecar: Path, path: Path, prompts: bool) -> None:
     PATH is a new folder, or a file that ends in .csv, .parquet or .jsonl: one line per distinct
     request with its best answer.
     """
-    from nyu_llm_frames._runs.stored_run import StoredRun
+    from nyu_llm_frames._runs.stored_answers import StoredAnswers
 
     if path.suffix in _WRITERS:
-        _write(StoredRun(sidecar).iter_answers(prompts=prompts), path)
+        _write(StoredAnswers(sidecar).iter_answers(prompts=prompts), path)
     elif path.suffix in _OTHER_TABLES:
         raise click.UsageError(f"{path}: a table ends in {', '.join(_WRITERS)}; else it is a copy.")
     else:

@@ -113,11 +113,11 @@ class TemplateError(LLMFramesError, ValueError):
 
 
 class MissingColumnError(TemplateError, KeyError):
-    """A template uses a name that no column has.
+    """A template or an argument uses a name that no column has.
 
     Attributes
     ----------
-    column : str
+    column : Hashable
         The missing name.
     available : tuple of Hashable
         The existing columns, the nearest first.

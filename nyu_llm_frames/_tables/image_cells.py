@@ -19,13 +19,12 @@ import numpy as np
 
 from nyu_llm_frames._shared.local_path import as_url
 from nyu_llm_frames._stages.prompts.python_values import unwrapped
-from nyu_llm_frames._stages.prompts.template_errors import nearest
+from nyu_llm_frames._stages.prompts.template_errors import no_column
 from nyu_llm_frames._stages.requests.media import HEAD_BYTES, holds_nothing
 from nyu_llm_frames._stages.requests.preflight import shown_label
 from nyu_llm_frames._tables.table import Mask
 from nyu_llm_frames.errors import (
     ConfigurationError,
-    MissingColumnError,
     MissingValueError,
     RequestError,
 )
@@ -48,14 +47,8 @@ def image_columns(columns: Sequence[Hashable], images: object) -> tuple[Hashable
                 f"{type(label).__name__}. Put the images into a column first."
             )
         if label not in known:
-            ranked = [name for _, name in nearest(label, dict.fromkeys(known))]
-            shown = ", ".join(map(repr, ranked[:10])) + (", …" if len(ranked) > 10 else "")
-            raise MissingColumnError(
-                f"images= names {label!r}, which is not a column. Columns: {shown or 'none'}. "
-                "Files, URLs and bytes go into a column.",
-                column=label,
-                available=ranked,
-            )
+            text = f"images= names {label!r}, which is not a column."
+            raise no_column(f"{text} Files, URLs and bytes go into one.", label, known)
         if known.count(label) > 1 or labels.count(label) > 1:
             raise ConfigurationError(f"images= finds the column {label!r} more than once.")
     return tuple(labels)

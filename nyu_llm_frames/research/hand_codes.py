@@ -16,7 +16,7 @@ import pandas as pd
 
 from nyu_llm_frames._shared.local_path import local_path
 from nyu_llm_frames._shared.stack import warn_user
-from nyu_llm_frames._stages.prompts.template_errors import nearest
+from nyu_llm_frames._stages.prompts.template_errors import no_column
 from nyu_llm_frames._tables.excel_sheet import LONGEST_TEXT, too_long
 from nyu_llm_frames._tables.frame import check_new_columns
 from nyu_llm_frames._tables.table import Table
@@ -25,7 +25,6 @@ from nyu_llm_frames.errors import (
     CodesWarning,
     ColumnExistsError,
     ConfigurationError,
-    MissingColumnError,
 )
 from nyu_llm_frames.research import coding_design as designs
 from nyu_llm_frames.research import coding_files as files
@@ -106,7 +105,8 @@ def from_codes(frame: Table, folder: str | Path, *, output: str, settle: Settle)
     columns = {str(label): label for label in frame.columns}
     missing = [name for name in task.show if name not in columns]
     if missing:
-        raise _no_column(frame, "The coders were shown", missing[0])
+        text = f"The coders were shown {missing[0]!r}, which is not a column."
+        raise no_column(text, missing[0], frame.columns)
     _check_new(frame, output, task)
 
     texts = _texts(frame, [columns[name] for name in task.show])
@@ -179,7 +179,8 @@ def _texts(frame: Table, labels: Sequence[Hashable]) -> list[list[str | None]]:
         if times > 1:
             raise ConfigurationError(f"Several columns are called {label!r}; rename them.")
         if not times:
-            raise _no_column(frame, "show= or by= names", label)
+            text = f"show= or by= names {label!r}, which is not a column."
+            raise no_column(text, label, frame.columns)
     try:
         return [
             [None if value is None else str(value) for value in values]
@@ -187,16 +188,6 @@ def _texts(frame: Table, labels: Sequence[Hashable]) -> list[list[str | None]]:
         ]
     except TypeError as e:
         raise ConfigurationError(f"A cell cannot be shown: {e}.") from None
-
-
-def _no_column(frame: Table, what: str, name: Hashable) -> MissingColumnError:
-    available = [label for _, label in nearest(name, frame.columns)]
-    listed = ", ".join(map(repr, available[:12]))
-    return MissingColumnError(
-        f"{what} {name!r}, which is not a column. Columns: {listed}.",
-        column=name,
-        available=available,
-    )
 
 
 def _values(frame: Table, labels: Sequence[Hashable]) -> list[list[object]]:

@@ -5,7 +5,6 @@ Comes in: columns. Goes out: the classes in their order, and for each column the
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,8 @@ import pandas as pd
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
 from nyu_llm_frames._stages.prompts.python_values import to_python
-from nyu_llm_frames.errors import CodesError, ConfigurationError, MissingColumnError
+from nyu_llm_frames._stages.prompts.template_errors import no_column
+from nyu_llm_frames.errors import CodesError, ConfigurationError
 from nyu_llm_frames.research.arithmetic import Floats, Ints
 
 Column: TypeAlias = "pd.Series[Any]"
@@ -46,14 +46,7 @@ def column(frame: pd.DataFrame, name: Hashable, argument: str = "") -> Column:
         kind = type(name).__name__
         raise ConfigurationError(f"Give the name of a column{where}, not a {kind}.")
     if name not in frame.columns:
-        near = difflib.get_close_matches(str(name), [str(c) for c in frame.columns], 1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        shown = ", ".join(repr(c) for c in frame.columns[:20])
-        raise MissingColumnError(
-            f"There is no column {name!r}{where}.{hint} Columns: {shown}.",
-            column=str(name),
-            available=tuple(frame.columns),
-        )
+        raise no_column(f"There is no column {name!r}{where}.", name, frame.columns)
     found = frame[name]
     if isinstance(found, pd.DataFrame):
         raise ConfigurationError(f"There are {found.shape[1]} columns {name!r}; rename them.")

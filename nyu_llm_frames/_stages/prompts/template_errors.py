@@ -87,13 +87,7 @@ def missing_column(
         hints.append("Of Jinja's global functions, prompts have `range` only.")
     if name in FILTERS and re.search(rf"(?<![\w.]){name}\s*\(", source):
         hints.append(f"`{name}` is a filter, written after its column: {{{{ x | {name} }}}}.")
-    shown = ", ".join(map(repr, available[:_SHOWN_COLUMNS]))
-    more = len(available) - _SHOWN_COLUMNS
-    hints.append(
-        f"Columns: {shown}{f', and {more} more' if more > 0 else ''}."
-        if available
-        else "There are no columns."
-    )
+    hints.append(_listed(available))
     only = available[0] if len(available) == 1 else None
     mark = next((m for m in _SEPARATORS if isinstance(only, str) and m in only), None)
     if mark:
@@ -108,6 +102,25 @@ def missing_column(
     )
     error.line = line or None
     return error
+
+
+def no_column(text: str, name: Hashable, columns: Iterable[Hashable]) -> MissingColumnError:
+    """Return the error for an argument that names no column: `text`, then what there is."""
+    ranked = nearest(name, dict.fromkeys(columns))
+    available = [label for _, label in ranked]
+    alike = [repr(label) for score, label in ranked[:3] if score >= _ALIKE]
+    hint = f"Did you mean {' or '.join(alike)}? " if alike else ""
+    return MissingColumnError(
+        f"{text} {hint}{_listed(available)}", column=name, available=available
+    )
+
+
+def _listed(available: Sequence[Hashable]) -> str:
+    if not available:
+        return "There are no columns."
+    shown = ", ".join(map(repr, available[:_SHOWN_COLUMNS]))
+    more = len(available) - _SHOWN_COLUMNS
+    return f"Columns: {shown}{f', and {more} more' if more > 0 else ''}."
 
 
 def _spelled(label: Hashable) -> str:

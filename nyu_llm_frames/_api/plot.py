@@ -49,7 +49,7 @@ def _jobs(ax: Any, summary: Summary) -> None:
     shown = made[-_SHOWN_JOBS:]
     for row, job in enumerate(shown):
         start = dates.date2num(job.submitted_at)
-        end = dates.date2num(job.ended_at or (job.done_at if job.done_at else summary.at))
+        end = dates.date2num(job.ended_at or job.done_at or summary.at)
         color = _WAIT if job.carries else _OK if job.outcome == "completed" else _BAD
         ax.barh(row, max(end - start, 1e-9), left=start, color=color, height=0.6)
         word = job.outcome or state_word(job)

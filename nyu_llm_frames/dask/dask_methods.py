@@ -227,8 +227,7 @@ class DaskMethods:
                 f"ddf.llm has no {name}: hand codes and statistics need their rows in memory. "
                 f"Compute the coded sample first: ddf[columns].compute().llm.{name}(...)."
             )
-        methods = ", ".join(n for n in vars(DaskMethods) if not n.startswith("_"))
-        raise AttributeError(f"ddf.llm has no {name!r}. It has {methods}.")
+        raise AttributeError(f"ddf.llm has no {name!r}. It has {', '.join(self.__dir__())}.")
 
     def __dir__(self) -> Sequence[str]:
-        return ["batch", "estimate", "preview", "submit", "trial"]
+        return [name for name in vars(DaskMethods) if not name.startswith("_")]

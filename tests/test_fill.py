@@ -21,7 +21,12 @@ from support.stand_in import StandIn, answer
 import nyu_llm_frames as llm
 from nyu_llm_frames._tables.columns import AnswerColumns
 from nyu_llm_frames._tables.filling import Fill, choose
-from nyu_llm_frames.errors import BudgetError, ConfigurationError, PartialResultWarning
+from nyu_llm_frames.errors import (
+    BudgetError,
+    ColumnExistsError,
+    ConfigurationError,
+    PartialResultWarning,
+)
 
 MODEL = "gemini-3-flash-preview"
 QUESTION = "Say {{ x }}"
@@ -310,6 +315,33 @@ def test_a_file_goes_on_in_the_sidecar_of_its_input(gateway: StandIn, tmp_path: 
     assert result.sidecar == tmp_path / "a.llm"
     assert result.counts == {"ok": 2}
     assert len(gateway.jobs) == 1
+
+
+def test_a_file_whose_columns_are_replaced_costs_nothing(gateway: StandIn, tmp_path: Path) -> None:
+    """As the error that proposes it says, also in an output of another name."""
+    first, second, third = (tmp_path / name for name in ("a.csv", "b.csv", "c.csv"))
+    frame().to_csv(tmp_path / "in.csv", index=False)
+    llm.batch_file(tmp_path / "in.csv", first, QUESTION, model=MODEL)
+    with pytest.raises(ColumnExistsError, match=r'if_exists="replace" \(costs nothing\)'):
+        llm.batch_file(first, second, QUESTION, model=MODEL)
+    for earlier, output in pairwise((first, second, third)):
+        result = llm.batch_file(earlier, output, QUESTION, model=MODEL, if_exists="replace")
+        assert result.sidecar == tmp_path / "a.llm"
+        assert output.read_text() == first.read_text()
+    assert len(gateway.jobs) == 1
+
+
+def test_an_output_with_a_sidecar_of_its_own_keeps_it_when_columns_are_replaced(
+    gateway: StandIn, tmp_path: Path
+) -> None:
+    frame().to_csv(tmp_path / "in.csv", index=False)
+    given: dict[str, Any] = {"model": MODEL, "if_exists": "replace"}
+    llm.batch_file(tmp_path / "in.csv", tmp_path / "out.csv", QUESTION, **given)
+    batch(frame(), sidecar=tmp_path / "in.llm", temperature=0)
+    jobs = len(gateway.jobs)
+    result = llm.batch_file(tmp_path / "in.csv", tmp_path / "out.csv", QUESTION, **given)
+    assert result.sidecar == tmp_path / "out.llm"
+    assert len(gateway.jobs) == jobs
 
 
 def test_a_filled_file_that_is_filled_again_pays_for_nothing_twice(

@@ -62,14 +62,15 @@ class FileResult:
 
 
 def beside_output(output: Path, input_path: Path, if_exists: str) -> Path:
-    """Return the sidecar of a call that gives none: beside the output.
+    """Return the sidecar of a call that gives none: beside the output, as a rule.
 
-    With ``if_exists="fill"`` the input is an earlier call's output, and its sidecar knows the rows
-    that are still pending. A link beside the filled output points to it.
+    With ``if_exists="fill"`` or ``"replace"`` the input may be an earlier call's output: then the
+    sidecar beside it holds the answers that would be paid for again, and, for a fill, the rows that
+    are still pending. A link beside the new output points to it.
     """
-    earlier = with_suffix(input_path.absolute(), ".llm")
-    is_there = if_exists == "fill" and is_sidecar(earlier)
-    chosen = earlier if is_there else with_suffix(output, ".llm")
+    beside, earlier = (with_suffix(p.absolute(), ".llm") for p in (output, input_path))
+    known = {"fill": (earlier, beside), "replace": (beside, earlier)}.get(if_exists, ())
+    chosen = next(filter(is_sidecar, known), beside)
     return chosen.resolve() if chosen.is_symlink() else chosen
 
 
@@ -116,10 +117,10 @@ def batch_file(
         order, then the new ones.
     template, model, wait, timeout, retries, max_cost, on_error, **common
         See ``df.llm.batch``; ``output=`` is the name of the new column. ``sidecar`` is
-        ``<stem of the output>.llm`` beside the output by default; with ``if_exists="fill"`` it is
-        the input's, if that has one, and a link to it stands beside the output. ``index`` in a
-        template is the row's number from 0, or the index that pandas wrote into a parquet or
-        Feather file.
+        ``<stem of the output>.llm`` beside the output by default; with ``if_exists="fill"`` or
+        ``"replace"`` it is the input's, if that has one, and a link to it stands beside the output.
+        ``index`` in a template is the row's number from 0, or the index that pandas wrote into a
+        parquet or Feather file.
     sep : str, optional
         The character that separates the columns of a CSV file, whatever its name ends in; by
         default a comma, or a tab in ``.tsv`` and ``.tab``.

@@ -109,3 +109,9 @@ def test_warnings_errors_and_advice_name_options(run: Run, stand_in: StandIn) ->
     found = run("batch", "out.csv", *ask, "--out", "again.csv", code=exits.USAGE)
     assert "use --if-exists replace (costs nothing) or --if-exists fill" in found.stderr
     assert "another name with --output or --prefix" in found.stderr
+    found = run("estimate", "in.csv", "--prompt", "New {{ text }}", "--model", MODEL)
+    assert "set --max-tokens or run a trial" in found.stdout
+    limited = ("--prompt", "New {{ text }}", "--model", MODEL, "--max-cost", "0.0001")
+    found = run("batch", "in.csv", *limited, "--out", "limited.csv", code=exits.TOO_EXPENSIVE)
+    assert "set --max-tokens, run nyu-llm-frames trial so" in found.stderr
+    assert "set --retries 0, or raise --max-cost." in found.stderr

@@ -134,7 +134,9 @@ def trial(n: int, random_state: int | None, json_: bool, **given: Any) -> None:
     show.frame(found, json_=json_, empty="no rows")
     if len(table) >= _DRAWN_FROM and not json_:
         whole = estimate_file(path, Arguments(**arguments), retries=0, **reading)
-        click.echo("\n".join([f"the whole file: {whole.line()}", *whole.cost_lines()]))
+        click.echo(
+            show.in_options("\n".join([f"the whole file: {whole.line()}", *whole.cost_lines()]))
+        )
     if found[f"{arguments['output']}_error"].notna().any():
         raise click.exceptions.Exit(exits.NO_GOOD_ANSWER)
 
@@ -157,7 +159,7 @@ def estimate(retries: int, json_: bool, **given: Any) -> None:
     if json_:
         show.as_json(asdict(found))
     else:
-        click.echo(repr(found))
+        click.echo(show.in_options(repr(found)))
 
 
 COMMANDS = (batch, preview, trial, estimate)

@@ -269,7 +269,7 @@ def check_budget(
         f"requests{times}, {estimate.prompt_tokens.high:,.0f} prompt tokens ({basis['prompt']}) "
         f"and {estimate.output_tokens.high:,.0f} output tokens ({basis['output']}); price: "
         f"{basis['price']}. To fix it, set max_tokens=, run df.llm.trial(...) so that real answers "
-        "show their length, send fewer rows, set retries=0, or raise max_cost.",
+        "show their length, send fewer rows, set retries=0, or raise max_cost=.",
         max_cost=max_cost,
         upper=upper,
     )

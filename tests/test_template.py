@@ -429,6 +429,9 @@ def test_a_column_in_use_must_be_there_once() -> None:
     [
         ("\n{{ 6 // x }}", "ZeroDivisionError"),
         ("\n{{ x.nope if not x else '' }}", "UndefinedError"),
+        ("\n{{ [x.nope] if not x else '' }}", "UndefinedError.*'nope'"),
+        ("\n{{ [{'k': x}] | map(attribute='nope') | list if not x }}", "UndefinedError.*'nope'"),
+        ("\n{{ {'k': x.nope} | tojson if not x }}", "UndefinedError.*'nope'"),
         ("\n{{ range(10 ** 9) if not x }}", "OverflowError"),
         (
             "\n{% macro m(n) %}{% if not x %}{{ m(n) }}{% endif %}{% endmacro %}{{ m(1) }}",
@@ -805,6 +808,7 @@ def test_template_object_keeps_its_environment() -> None:
         "{{ l.append(9) }}",
         "{{ l|random }}",
         "{{ nothing }}",
+        "{{ [a.nope, b] }}",
     ],
 )
 def test_a_template_object_says_what_its_source_says(source: str) -> None:

@@ -22,6 +22,13 @@ PRINTABLE = "printable text"
 _OF_CELLS = (list, dict, tuple)  # their missing values are marked before
 
 
+class Absent(StrictUndefined):
+    """A field that is not there, which Python would print as "Undefined" inside of a list."""
+
+    __slots__ = ()
+    __repr__ = StrictUndefined.__str__
+
+
 class PromptEnvironment(ImmutableSandboxedEnvironment):
     """Jinja's sandbox, in which a None that comes out of an object is a missing value."""
 
@@ -125,9 +132,9 @@ def printable(value: object) -> object:
 
 
 def _as_json(value: object) -> None:
-    if not isinstance(value, Missing):
+    if not isinstance(value, Missing | StrictUndefined):
         raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
-    mark_used(value)
+    str(value)  # a missing value reports its use, and an absent field raises
 
 
 OUR_FILTERS: dict[str, Any] = {"default": _default, "d": _default, "items": _items}
@@ -159,9 +166,7 @@ def prepare_environment(environment: Any) -> None:
 
 
 def _environment() -> PromptEnvironment:
-    environment = PromptEnvironment(
-        undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True
-    )
+    environment = PromptEnvironment(undefined=Absent, autoescape=False, keep_trailing_newline=True)
     environment.globals = {"range": environment.globals["range"]}
     prepare_environment(environment)
     environment.filters.update({ROW_TEXT: str, PRINTABLE: printable})

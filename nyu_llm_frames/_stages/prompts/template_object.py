@@ -160,7 +160,8 @@ def _sandbox(theirs: Environment) -> PromptEnvironment:
     # Other loaded templates are compiled again, in the sandbox.
     ours.cache, ours.bytecode_cache = create_cache(50), None
     ours.context_class = type("_Context", (_Guarded, theirs.context_class), {})
-    ours.undefined = type("_Unknown", (_Unknown, theirs.undefined), {})
+    printed = {"__repr__": theirs.undefined.__str__}  # inside of a list as elsewhere
+    ours.undefined = type("_Unknown", (_Unknown, theirs.undefined), printed)
     return ours
 
 

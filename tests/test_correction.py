@@ -170,8 +170,9 @@ def test_categories_give_the_share_of_each_class() -> None:
     assert found.table["corrected"]["estimate"].sum() == pytest.approx(1)
 
 
-@pytest.mark.parametrize("as_words", [True, False])
-def test_a_missing_answer_is_a_class_of_its_own(as_words: bool) -> None:
+@pytest.mark.parametrize("labels", ["words", "numbers", "bools"])
+def test_a_missing_answer_is_a_class_of_its_own(labels: str) -> None:
+    as_words = labels == "words"
     frame = posts(coded=800)
     rng = np.random.default_rng(1)
     # The model refuses where the truth is 1: to drop these rows would make 1 rare.
@@ -179,6 +180,8 @@ def test_a_missing_answer_is_a_class_of_its_own(as_words: bool) -> None:
     frame["label"] = frame["label"].astype(float).mask(refused)
     if as_words:
         frame = words(frame)
+    elif labels == "bools":  # objects, as pandas holds True, False and None
+        frame["label"] = frame["label"].map({1.0: True, 0.0: False}).astype(object)
     found = frame.llm.correct("label ~ 1", truth=TRUTH)
     true = float(frame["true"].mean())
     row = found.table.loc["pos" if as_words else "Intercept", "corrected"]

@@ -142,7 +142,8 @@ def _add_numbers(columns: _Columns, answers: Column, codes: Column, covariate: b
     if missing.any():
         # An outcome of 0 and 1: without an answer it is not of class 1.
         middle = len(answered) // 2
-        given[missing] = 0.0 if two or not len(answered) else np.sort(answered)[middle]
+        filler = 0.0 if two or not len(answered) else np.sort(answered)[middle]
+        given = np.where(missing, filler, given)
         if covariate or not two:
             columns.usable &= ~missing
     columns.add(name, given, known)

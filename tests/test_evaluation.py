@@ -222,6 +222,23 @@ def test_weights_make_the_sample_stand_for_all_rows() -> None:
     assert evaluated.confusion.to_numpy().sum() == pytest.approx(800)
 
 
+def test_a_class_without_an_error_has_wilsons_interval_in_sets_and_strata_too() -> None:
+    low = 0.838875  # of 20 out of 20, where the bootstrap says [1, 1]
+    sets = pd.DataFrame({"code": [["a"], ["a", "b"]] * 10, "response": [["a"], ["a", "b"]] * 10})
+    found = sets.llm.evaluate("code", "response", resamples=20).classes.loc["a"]
+    assert found[["precision_low", "recall_low"]].tolist() == pytest.approx([low, low], abs=1e-6)
+    # Strata of the model's labels: weights differ, but not among the rows of one precision.
+    frame = pd.DataFrame({"code": ["a"] * 20 + ["a", "b"] * 10})
+    frame["response"] = ["a"] * 20 + ["b"] * 20
+    frame["code_pi"] = [0.1] * 20 + [0.5] * 20
+    frame["code_stratum"] = frame["response"]
+    found = frame.llm.evaluate("code", "response", resamples=20)
+    row = found.classes.loc["a"]
+    assert row[["precision_low", "precision_high"]].tolist() == pytest.approx([low, 1], abs=1e-6)
+    assert row["recall"] == pytest.approx(200 / 220)
+    assert found.metrics.loc["accuracy", "method"] == "bootstrap"
+
+
 def test_one_probability_for_all_is_no_weight() -> None:
     frame = coded()
     plain = frame.llm.evaluate("code", "response")

@@ -74,6 +74,23 @@ def class_statistics(right: Floats, truth: Floats, answers: Floats) -> dict[Any,
     }
 
 
+def class_proportions(
+    name: str, classes: Ints, weights: Floats, right: Any, level: float
+) -> dict[Any, Row]:
+    """
+    Return Wilson's interval for each class whose rows have one weight, from the class of each row.
+
+    Where the model's labels are the strata, weights differ, but not among the rows of a precision.
+    """
+    k = len(right)
+    low, high = np.full(k, np.inf), np.full(k, -np.inf)
+    np.minimum.at(low, classes, weights)
+    np.maximum.at(high, classes, weights)
+    n = np.bincount(classes, minlength=k)
+    even = np.flatnonzero(low == high).tolist()
+    return {(name, i): wilson_row(right[i], n[i], level) for i in even}
+
+
 def label_statistics(table: Floats, ordinal: bool) -> dict[Any, Floats]:
     """
     Return all statistics of tables with a last column of rows without an answer.
@@ -126,13 +143,14 @@ def score_labels(classes: Classes, ordinal: bool, rows: Rows, draw: Bootstrap) -
     found = bootstrap_rows(sample, statistics, answered, draw)
     found["accuracy"] = replace(found["accuracy"], n=n)
     plain = not rows.weighted and rows.units is None
+    right = np.diagonal(counted[:, :-1])
     if plain:
-        right = np.diagonal(counted[:, :-1])
         found["accuracy"] = wilson_row(right.sum(), n, draw.level)
         found["accuracy_answered"] = wilson_row(right.sum(), answered, draw.level)
-        for i in range(k):
-            found["precision", i] = wilson_row(right[i], counted[:, i].sum(), draw.level)
-            found["recall", i] = wilson_row(right[i], counted[i, :-1].sum(), draw.level)
+    if rows.units is None:
+        seen = answers >= 0
+        for name, own in (("precision", answers[seen]), ("recall", truth[seen])):
+            found |= class_proportions(name, own, rows.weight[seen], right, draw.level)
     metrics = {name: row for name, row in found.items() if isinstance(name, str)}
     _explain(metrics, counted, plain)
     whole = bool((table == np.round(table)).all()) and table.sum() == n

@@ -1,7 +1,7 @@
 """Compute statistics with their intervals: Wilson's, or percentiles of resamples.
 
-Wilson's interval for proportions without weights, since the bootstrap of 20 correct out of 20
-gives [1, 1]; the percentile bootstrap within strata for all others.
+Wilson's interval for proportions of rows with one weight, since the bootstrap of 20 correct out of
+20 gives [1, 1]; the percentile bootstrap within strata for all others.
 
 Comes in: counts, or a sample. Goes out: a `Row` for each statistic, and their table.
 """

@@ -16,7 +16,11 @@ from nyu_llm_frames.research.agreement_statistics import (
     mean_distance,
 )
 from nyu_llm_frames.research.arithmetic import Floats, known_mean, ratio
-from nyu_llm_frames.research.confusion_metrics import class_statistics, class_table
+from nyu_llm_frames.research.confusion_metrics import (
+    class_proportions,
+    class_statistics,
+    class_table,
+)
 from nyu_llm_frames.research.intervals import Bootstrap, Scores, bootstrap_rows, wilson_row
 from nyu_llm_frames.research.resampling import Rows, of_rows
 
@@ -43,6 +47,11 @@ def score_sets(
     found = bootstrap_rows(sample, statistics, len(x), draw)
     if not rows.weighted and rows.units is None:
         found["exact"] = wilson_row(float((x == y).all(1).sum()), len(x), draw.level)
+    if rows.units is None:
+        right = (x * y).sum(0)
+        for name, own in (("precision", y), ("recall", x)):
+            place, label = np.nonzero(own)
+            found |= class_proportions(name, label, rows.weight[place], right, draw.level)
     metrics = {name: found[name] for name in SET_METRICS}
     for name, row in metrics.items():
         if np.isnan(row.estimate):

@@ -225,7 +225,7 @@ class DaskMethods:
         if name in vars(ResearchMethods) and not name.startswith("_"):
             raise AttributeError(
                 f"ddf.llm has no {name}: hand codes and statistics need their rows in memory. "
-                f"Compute the coded sample first: ddf[columns].compute().llm.{name}(...)."
+                f"Compute the columns that they need first: ddf[columns].compute().llm.{name}(...)."
             )
         raise AttributeError(f"ddf.llm has no {name!r}. It has {', '.join(self.__dir__())}.")
 

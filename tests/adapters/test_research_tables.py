@@ -134,11 +134,12 @@ def test_cells_that_arrow_lacks_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["to_code", "from_codes", "evaluate", "agreement", "correct"])
-def test_dask_says_to_compute_the_coded_sample_first(name: str) -> None:
+def test_dask_says_to_compute_the_columns_first(name: str) -> None:
     dd = pytest.importorskip("dask.dataframe")
     import nyu_llm_frames.dask  # noqa: F401
 
     frame = dd.from_pandas(pd.DataFrame({"text": ["a"]}), npartitions=1)
-    with pytest.raises(AttributeError, match=rf"Compute the coded sample first: .*\.{name}\("):
+    # All rows: a correction of the coded ones alone is wrong.
+    with pytest.raises(AttributeError, match=rf"Compute the columns .* first: .*\.{name}\("):
         getattr(frame.llm, name)
     assert not hasattr(frame.llm, "answer")

@@ -132,6 +132,25 @@ def test_few_codes_of_a_class_are_a_warning_in_table_and_repr() -> None:
     assert "fewer than 10 coded cases" in found._repr_html_()
 
 
+@pytest.mark.parametrize("units", [False, True])
+def test_codes_that_stand_for_other_rows_are_a_warning_in_table_and_repr(units: bool) -> None:
+    frame = posts(4000, 300)
+    if units:  # one text that a third of the rows have is one unit: the sample need not have it
+        frame["code_unit"] = "u-" + frame.index.astype(str)
+        many = frame.loc[frame["code"].isna()].iloc[[0] * 2000]
+        frame = pd.concat([frame, many], ignore_index=True)
+    assert (frame.llm.correct("label ~ 1", truth=TRUTH).table["note"] == "").all()
+    some = frame[frame["x"] > 0].llm.correct("label ~ 1", truth=TRUTH)
+    assert not any("stand for" in note for note in some.notes)
+    what = "texts" if units else "rows"
+    said = f"the 300 coded {what} stand for 4,000, and the frame has"
+    coded = frame[frame["code"].notna()].llm.correct("label ~ 1", truth=TRUTH)
+    assert coded.table["note", ""].str.contains(f"{said} 300: all rows").all()
+    assert f"{said} 300" in repr(coded)
+    wrong = frame.llm.correct("label ~ 1", truth=TRUTH, pi=0.5)
+    assert "stand for 600, and the frame has 4,000" in repr(wrong)
+
+
 # --- labels -----------------------------------------------------------------------------------
 def test_words_and_numbers_say_the_same() -> None:
     frame = posts()
@@ -301,6 +320,7 @@ def broken(**columns: Any) -> pd.DataFrame:
         (broken(label=["a", "b", "c", "d"] * 1000), {"formula": "label ~ x"}, "must hold|has"),
         (broken(), {"truth": {}}, "truth must be a dict"),
         (broken(), {"truth": {"label": "nope"}}, "no column 'nope'"),
+        (broken(), {"truth": {"label": "label"}}, "'label', the model's column, as its own code"),
         (broken(), {"family": "probit"}, "family must be"),
         (broken(), {"tune": "no"}, "tune must be"),
         (broken(), {"cluster": "nope"}, "no column 'nope' for cluster="),

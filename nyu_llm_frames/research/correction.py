@@ -186,12 +186,16 @@ def correct(
         notes.append(f"{about_few}: intervals are too narrow; code more")
     if not tuned and tune == "auto":
         notes.append(f"lambda is 1, since not every class has {ENOUGH} coded cases")
+    about_rows = _about_rows(coding)
+    if about_rows:
+        notes.append(about_rows)
     if n_clusters < _FEW_CLUSTERS:
         notes.append(f"{n_clusters} clusters: too few for these standard errors")
     terms = list(design.outcomes) if design.shares else list(design.terms)
     table, fixed, drawn = _table(terms, solutions, level)
     warned = {label for _, label in few} if design.shares else terms
-    table["note", ""] = [about_few if term in warned else "" for term in terms]
+    own = (about_few if term in warned else "" for term in terms)
+    table["note", ""] = ["; ".join(filter(None, (note, about_rows))) for note in own]
     return Correction(
         table=table,
         formula=formula,
@@ -247,6 +251,8 @@ def _sample(
     every = []
     for name, code in truth.items():
         column(frame, name, "formula")
+        if code == name:
+            raise ConfigurationError(f"truth= gives {name!r}, the model's column, as its own code.")
         every.append(read_coding(frame, code, pi))
     first = every[0]
     for other in every[1:]:
@@ -280,6 +286,25 @@ def _sample(
             row=row,
         )
     return Coding(coded, drawn, first.pi, first.strata, first.units), first.pi
+
+
+def _about_rows(coding: Coding) -> str:
+    """Say where the coded rows stand for others than those of the frame, as when it has no more."""
+    assert coding.pi is not None
+    first: Any = slice(None)
+    if coding.units is not None:
+        first = np.unique(coding.units, return_index=True)[1]
+    coded = coding.coded[first]
+    pi = coding.pi[first][coded]
+    n, stand_for = len(coded), float((1 / pi).sum())
+    by_chance = 4 * float(np.sqrt(((1 - pi) / pi**2).sum()))
+    if abs(stand_for - n) <= by_chance + n / 100:
+        return ""
+    what = "rows" if coding.units is None else "texts"
+    return (
+        f"by pi, the {len(pi):,} coded {what} stand for {stand_for:,.0f}, and the frame has {n:,}: "
+        "all rows that the sample was drawn from are needed, with the pi of that draw"
+    )
 
 
 def _clusters(

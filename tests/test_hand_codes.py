@@ -553,6 +553,19 @@ def test_a_frame_whose_texts_changed_is_told() -> None:
         frame().drop(columns="text").llm.from_codes("codes")
 
 
+def test_a_frame_with_more_or_fewer_texts_than_the_sample_was_drawn_from_is_a_warning() -> None:
+    design = make("codes", n=6, use="dev")
+    make("codes")
+    drawn = frame()["text"].isin(frame().llm.from_codes("codes").dropna(subset="code_pi")["text"])
+    assert drawn.sum() == 12 + len(design)
+    more = pd.concat([frame(), frame(63).iloc[60:]])
+    for df, n in ((more, 63), (frame()[drawn], 18)):
+        with pytest.warns(CodesWarning, match=f"drawn from 60 texts, and the frame has {n}") as e:
+            out = df.llm.from_codes("codes")
+        assert e[0].filename == __file__
+        assert out["code_pi"].notna().sum() == 18
+
+
 def test_a_damaged_column_can_be_deleted() -> None:
     make("codes")
     path = Path("codes/codes_a.csv")

@@ -169,6 +169,12 @@ def merged(earlier: Design | None, drawn: pd.DataFrame, task: Task, folder: Path
     return Design(units, msgspec.structs.replace(task, coders=coders))
 
 
+def population(design: Design) -> int:
+    """Return how many units the frame had at the draw, that of the test sample if there is one."""
+    strata = design.units.drop_duplicates(["use", "stratum"]).groupby("use")["N_h"].sum()
+    return int(strata.get("test", strata.iloc[0]))
+
+
 def _error(text: str, **where: str) -> CodesError:
     return CodesError(text, file=DESIGN, **where)
 

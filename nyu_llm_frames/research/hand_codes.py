@@ -123,6 +123,14 @@ def from_codes(frame: Table, folder: str | Path, *, output: str, settle: Settle)
             "and call again.",
             CodesWarning,
         )
+    n, drawn_from = len(set(units)), designs.population(design)
+    if n != drawn_from:
+        warn_user(
+            f"The sample was drawn from {drawn_from:,} texts, and the frame has {n:,}. The "
+            "probabilities are those of the former: for estimates with pi, give the frame that was "
+            "given to to_code, and leave out rows afterward.",
+            CodesWarning,
+        )
     new = {output: _codes(units, settled, task.labels)}
     for coder, codes in by_coder.items():
         new[f"{output}_{coder}"] = _codes(units, codes, task.labels)

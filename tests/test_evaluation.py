@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -407,6 +409,27 @@ def test_a_column_may_have_any_label(label: Any) -> None:
     pd.testing.assert_frame_equal(
         found.metrics, coded().llm.evaluate("code", "response", resamples=20).metrics
     )
+
+
+@pytest.mark.parametrize("arrow", [False, True])
+def test_decimals_are_numbers(arrow: bool) -> None:
+    cells = [Decimal("1.00"), Decimal("2.0"), Decimal("3"), None]
+    column = pd.Series(cells, dtype=pd.ArrowDtype(pa.decimal128(5, 2)) if arrow else object)
+    frame = pd.DataFrame({"code": column, "whole": [1, 2, 3, 3], "text": list("1233")})
+    for name in ("whole", "text"):
+        found = frame.llm.evaluate("code", name, resamples=20)
+        assert found.metrics.loc["accuracy", ["estimate", "n"]].tolist() == [1.0, 3]
+    assert frame.llm.agreement(["code", "whole"], resamples=20).rows["flips"].tolist() == [0] * 4
+
+
+def test_an_infinite_number_is_named() -> None:
+    frame = pd.DataFrame({"code": [1.5, 2.5, np.inf], "response": [1.0, 2.5, 3.0]})
+    for call in (
+        lambda: frame.llm.evaluate("code", "response"),
+        lambda: frame.llm.agreement(["code", "response"]),
+    ):
+        with pytest.raises(CodesError, match="'code' is infinite in 1 row"):
+            call()
 
 
 def test_results_are_frozen_and_wide_levels_are_wider() -> None:

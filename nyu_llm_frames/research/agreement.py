@@ -30,10 +30,10 @@ from nyu_llm_frames.research.labels import (
     Column,
     as_numbers,
     as_sets,
-    column,
     encode,
     kind_of,
     used_labels,
+    values_of,
 )
 from nyu_llm_frames.research.resampling import Sample, Statistics, of_units, shared_units
 
@@ -117,7 +117,7 @@ def agreement(
     """Measure how far columns agree; see ``df.llm.agreement``."""
     draw = Bootstrap(resamples, level, seed)
     names = _names(frame, columns, output)
-    values = [column(frame, name, "columns") for name in names]
+    values = [values_of(frame, name, "columns") for name in names]
     kind_ = "ratio" if kind == "ratio" else kind_of(values, kind)
     codes, labels, order = _codes(values, kind_)
     if not (codes >= 0).any():

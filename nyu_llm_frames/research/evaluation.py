@@ -29,6 +29,7 @@ from nyu_llm_frames.research.labels import (
     column,
     encode,
     kind_of,
+    values_of,
 )
 from nyu_llm_frames.research.rating_metrics import RATING_METRICS, score_ratings
 from nyu_llm_frames.research.resampling import Rows
@@ -157,10 +158,10 @@ def evaluate(
     names = [predicted] if isinstance(predicted, str) else list(predicted)
     if not names:
         raise ConfigurationError("predicted names no column.")
-    codes = column(frame, truth, "truth")
+    codes = values_of(frame, truth, "truth")
     if truth in names:
         raise ConfigurationError(f"predicted names {truth!r}, the column of hand codes itself.")
-    answers = [column(frame, name, "predicted") for name in names]
+    answers = [values_of(frame, name, "predicted") for name in names]
     kind_ = kind_of([codes, *answers], kind)
     coding = read_coding(frame, truth, pi, use)
     coded = coding.coded

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from numbers import Number
 from typing import Any, Literal, TypeAlias
 
@@ -15,6 +16,7 @@ import numpy as np
 import pandas as pd
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
+from nyu_llm_frames._shared.wording import count
 from nyu_llm_frames._stages.prompts.python_values import to_python
 from nyu_llm_frames._stages.prompts.template_errors import no_column
 from nyu_llm_frames.errors import CodesError, ConfigurationError
@@ -51,6 +53,16 @@ def column(frame: pd.DataFrame, name: Hashable, argument: str = "") -> Column:
     if isinstance(found, pd.DataFrame):
         raise ConfigurationError(f"There are {found.shape[1]} columns {name!r}; rename them.")
     return found
+
+
+def values_of(frame: pd.DataFrame, name: Hashable, argument: str) -> Column:
+    """Return one column of labels or numbers; decimals, as databases have them, as floats."""
+    found = column(frame, name, argument)
+    decimals = isinstance(found.dtype, pd.ArrowDtype) and "decimal" in str(found.dtype)
+    if found.dtype == object:
+        known = found.dropna()
+        decimals = len(known) > 0 and all(isinstance(v, Decimal) for v in known)
+    return found.astype(np.float64) if decimals else found
 
 
 def texts(values: Any) -> list[str]:
@@ -177,7 +189,7 @@ def kind_of(columns: Sequence[Column], kind: str) -> Kind:
     numbers = [is_numeric_dtype(v.dtype) and not is_bool_dtype(v.dtype) for v in columns]
     if any(numbers):  # hand codes are read as text: "3.5" beside a column of numbers is one
         try:
-            every = np.concatenate([as_numbers(v) for v in columns])
+            every = np.concatenate([_floats(v) for v in columns])
         except CodesError:
             return "nominal"
         every = every[~np.isnan(every)]
@@ -189,6 +201,17 @@ def kind_of(columns: Sequence[Column], kind: str) -> Kind:
 
 def as_numbers(values: Column) -> Floats:
     """Return a column as floats, NaN where a cell is missing; refuse a cell that is no number."""
+    found = _floats(values)
+    endless = int(np.isinf(found).sum())
+    if endless:
+        raise CodesError(
+            f"Column {values.name!r} is infinite in {count(endless, 'row')}: no mean takes that. "
+            "Make these cells missing."
+        )
+    return found
+
+
+def _floats(values: Column) -> Floats:
     if is_numeric_dtype(values.dtype):
         return values.to_numpy(dtype=np.float64, na_value=np.nan)
     try:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from nyu_llm_frames.errors import (
@@ -149,6 +151,28 @@ def test_codes_that_stand_for_other_rows_are_a_warning_in_table_and_repr(units: 
     assert f"{said} 300" in repr(coded)
     wrong = frame.llm.correct("label ~ 1", truth=TRUTH, pi=0.5)
     assert "stand for 600, and the frame has 4,000" in repr(wrong)
+
+
+def test_a_formula_may_use_what_learns_from_the_data() -> None:
+    frame = posts().rename(columns={"x": "the x"})
+    own = (frame["the x"] - frame["the x"].mean()) / frame["the x"].std()
+    formulas = ("label ~ scale(`the x`) + group", "label ~ own + group")
+    one, two = (frame.assign(own=own).llm.correct(f, truth=TRUTH).table for f in formulas)
+    np.testing.assert_allclose(one["corrected"], two["corrected"], rtol=1e-6)
+    curve = posts().llm.correct("label ~ poly(x, 2) + bs(y, df=3)", truth=TRUTH).table
+    assert len(curve) == 6
+
+
+@pytest.mark.parametrize("arrow", [False, True])
+def test_decimals_are_numbers_in_a_formula(arrow: bool) -> None:
+    frame = posts()
+    steps = (frame["x"] * 2).round() / 2
+    decimals = steps.map(lambda v: Decimal(str(v))).astype(object)
+    if arrow:
+        decimals = decimals.astype(pd.ArrowDtype(pa.decimal128(5, 2)))
+    one = frame.assign(x=steps).llm.correct("y ~ label + x", truth=TRUTH).table
+    two = frame.assign(x=decimals).llm.correct("y ~ label + x", truth=TRUTH).table
+    pd.testing.assert_frame_equal(one, two)
 
 
 # --- labels -----------------------------------------------------------------------------------
@@ -315,6 +339,14 @@ def broken(**columns: Any) -> pd.DataFrame:
         (broken(), {"formula": "label ~ x +"}, "cannot be read"),
         (broken(), {"formula": "label ~~ x"}, r"cannot be read: [^\n\x1b]+$"),
         (broken(), {"formula": "x"}, "has no outcome"),
+        (broken(), {"formula": "y ~ label | x"}, "has several parts"),
+        (broken(), {"formula": "y | x ~ label"}, "has several parts"),
+        (broken(), {"formula": "label ~ 0"}, "has no term"),
+        (broken(z=lambda f: f.index % 5), {"formula": "y ~ label + log(z)"},
+         r"'log\(z\)' is missing or infinite in 800 rows"),
+        (broken(y=lambda f: f["y"].mask(f.index == 1, np.inf)), {"formula": "y ~ label"},
+         "'y' is missing or infinite in 1 row"),
+        (broken(), {"formula": "log(x) ~ label"}, r"'log\(x\)' is missing or infinite"),
         (broken(), {"formula": "y ~ x"}, "does not name"),
         (broken(), {"formula": "y ~ label", "family": "logit"}, "of a logit is 0 or 1"),
         (broken(label=["a", "b", "c", "d"] * 1000), {"formula": "label ~ x"}, "must hold|has"),

@@ -6,6 +6,8 @@ Comes in: a frame, a formula and the column of codes for each of the model's col
 
 from __future__ import annotations
 
+import ast
+import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,8 +21,9 @@ from nyu_llm_frames._shared.wording import count
 from nyu_llm_frames.errors import CodesError, ConfigurationError, MissingValueError
 from nyu_llm_frames.research.arithmetic import Bools, Floats
 from nyu_llm_frames.research.coding import MISSING
-from nyu_llm_frames.research.labels import UNANSWERED, Column, as_numbers, column, encode
+from nyu_llm_frames.research.labels import UNANSWERED, Column, as_numbers, encode, values_of
 
+_QUOTED = re.compile("`([^`]*)`")  # a name that is none in Python
 Outcomes: TypeAlias = dict[str, tuple[Floats, Floats]]
 """The model's (N) and the human's (n) values of one outcome, or for shares of each class."""
 
@@ -59,7 +62,7 @@ def build(
 ) -> Design:
     """Make the matrices of a formula."""
     lhs, rhs = _formula(text)
-    left, right = ({str(v) for v in side.required_variables} for side in (lhs, rhs))
+    left, right = (_variables(side, frame) for side in (lhs, rhs))
     for name in truth:
         if name not in left | right:
             raise ConfigurationError(
@@ -71,12 +74,12 @@ def build(
         np.ones(len(frame), dtype=bool),
     )
     for name in sorted(left | right):
-        values = column(frame, name, "formula")
+        values = values_of(frame, name, "formula")
         if name not in truth:
             own = _covariate(values)
             columns.add(name, own, own[coded])
             continue
-        codes = column(frame, truth[name], "truth")[coded]
+        codes = values_of(frame, truth[name], "truth")[coded]
         left_out = int(values.isna().sum())
         if left_out:
             columns.notes.append(f"{count(left_out, 'row')} without an answer in {name}")
@@ -101,12 +104,35 @@ def _formula(text: str) -> tuple[Any, Any]:
 
     try:
         formula = Formula(text)
-        return formula.lhs, formula.rhs
+        lhs, rhs = formula.lhs, formula.rhs
     except AttributeError:
         raise ConfigurationError(f"The formula {text!r} has no outcome: 'label ~ age'.") from None
     except Exception as e:
         why = next(iter(str(e).splitlines()), type(e).__name__)  # below it, escapes for terminals
         raise ConfigurationError(f"The formula {text!r} cannot be read: {why}") from None
+    if isinstance(lhs, tuple) or isinstance(rhs, tuple):
+        raise ConfigurationError(f"The formula {text!r} has several parts; write it without |.")
+    if not len(rhs):
+        raise ConfigurationError(f"The formula {text!r} has no term: a mean is 'label ~ 1'.")
+    return lhs, rhs
+
+
+def _variables(side: Any, frame: pd.DataFrame) -> set[str]:
+    """Return the columns that one side of a formula names.
+
+    formulaic's own list lacks those in calls that learn from the data, as ``scale(age)``.
+    """
+    found = {str(v) for v in side.required_variables}
+    for factor in (factor for term in side for factor in term.factors):
+        if factor.eval_method == factor.EvalMethod.PYTHON:
+            try:
+                tree = ast.parse(_QUOTED.sub("_", factor.expr))
+            except SyntaxError:
+                continue
+            named = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+            named.update(_QUOTED.findall(factor.expr))
+            found.update(named.intersection(frame.columns))
+    return found
 
 
 # --- the columns of the formula ---------------------------------------------------------------
@@ -240,7 +266,8 @@ def _matrices(side: Any, columns: _Columns, text: str) -> tuple[tuple[str, ...],
     from formulaic.errors import DataMismatchWarning
 
     try:
-        with warnings.catch_warnings():  # a code that is no answer would become a row of zeros
+        # What has no value is named below; a code that is no answer would become a row of zeros.
+        with np.errstate(all="ignore"), warnings.catch_warnings():
             warnings.simplefilter("error", DataMismatchWarning)
             first = side.get_model_matrix(columns.model, output="numpy", na_action="ignore")
             spec = first.model_spec
@@ -253,9 +280,16 @@ def _matrices(side: Any, columns: _Columns, text: str) -> tuple[tuple[str, ...],
     except Exception as e:
         raise ConfigurationError(f"The formula {text!r} cannot be evaluated: {e}") from e
     model, human = (np.asarray(m, dtype=np.float64) for m in (first, second))
-    same = len(model) == len(columns.model) and len(human) == len(columns.human)
-    if not same or np.isnan(model).any():
+    names = tuple(map(str, spec.column_names))
+    if len(model) != len(columns.model) or len(human) != len(columns.human):
+        raise ConfigurationError(f"The formula {text!r} leaves out rows.")
+    bad = ~np.isfinite(model)
+    if not bad.any():
+        bad = ~np.isfinite(human)
+    if bad.any():
+        at = int(np.argmax(bad.any(axis=0)))
         raise ConfigurationError(
-            f"The formula {text!r} gives missing values, as the logarithm of a negative number."
+            f"In the formula {text!r}, {names[at]!r} is missing or infinite in "
+            f"{count(int(bad[:, at].sum()), 'row')}, as the logarithm of 0 is."
         )
-    return tuple(map(str, spec.column_names)), model, human
+    return names, model, human

@@ -340,6 +340,17 @@ def test_the_normal_limit_says_what_resampling_says() -> None:
     np.testing.assert_allclose(*widths, rtol=0.2)
 
 
+def test_a_table_of_very_many_labels_is_drawn_cell_by_cell() -> None:
+    # As a matrix, what each cell adds to all 160,400 of the table would take 30 GB.
+    codes, answers = np.random.default_rng(3).integers(0, 400, (2, 30_000)).astype(str)
+    frame = pd.DataFrame({"code": np.char.add("c", codes), "response": np.char.add("c", answers)})
+    assert len(frame.drop_duplicates()) > MOST_PATTERNS
+    found = frame.llm.evaluate("code", "response", resamples=20).metrics.loc["kappa"]
+    assert found["method"] == "bootstrap"
+    assert found["low"] < found["estimate"] < found["high"]
+    assert found["high"] - found["low"] == pytest.approx(2 * 1.96 * 0.000288, rel=0.5)
+
+
 def test_spearmans_influence_gives_the_width_of_ranking_anew() -> None:
     rng = np.random.default_rng(3)
     x = rng.normal(size=1500).round(1)

@@ -19,7 +19,7 @@ import pandas as pd
 
 from nyu_llm_frames.errors import ConfigurationError
 from nyu_llm_frames.research.arithmetic import Floats
-from nyu_llm_frames.research.resampling import MOST_PATTERNS, Sample, Statistics, distributions
+from nyu_llm_frames.research.resampling import Sample, Statistics, distributions
 
 FEW = 10
 """With fewer coded cases, the statistics of a class are unreliable."""
@@ -135,7 +135,7 @@ def bootstrap_rows(
 ) -> dict[Any, Row]:
     """Return each statistic of n rows with its percentile interval."""
     drawn = distributions(sample, statistics, draw.resamples, draw.seed)
-    method = "bootstrap" if len(sample.counts) <= MOST_PATTERNS else "normal limit"
+    method = "normal limit" if sample.normal else "bootstrap"
     return {
         name: percentile_row(float(values[0]), drawn[name], n, draw.level, method)
         for name, values in statistics(sample.sums()[None]).items()

@@ -25,6 +25,7 @@ MOST_PATTERNS = 20_000
 """Distinct contributions up to which they are drawn one by one."""
 _CHUNK = 4_000_000  # numbers held at once
 _DENSE = 4_000_000
+_MOST_DENSE = 20_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,18 @@ class Sample:
         m = len(self.counts)
         flat = np.bincount(self.pattern * self.size + self.cell, self.value, m * self.size)
         return np.asarray(flat, dtype=np.float64).reshape(m, self.size)
+
+    @property
+    def normal(self) -> bool:
+        """
+        Whether sums are drawn from their normal limit.
+
+        That needs all contributions as a matrix. Those of a table of very many labels are nearly
+        all 0, and are drawn one by one.
+        """
+        m = len(self.counts)
+        full = len(self.cell) == m * self.size
+        return m > MOST_PATTERNS and (full or m * self.size <= _MOST_DENSE)
 
     def sums(self) -> Floats:
         """Return the sums of what was observed; length q."""
@@ -171,7 +184,7 @@ def drawn_counts(sample: Sample, resamples: int, seed: int) -> Iterator[Floats]:
 def resampled(sample: Sample, resamples: int, seed: int) -> Iterator[Floats]:
     """Yield resampled sums, some resamples x q at a time."""
     m = len(sample.counts)
-    if m > MOST_PATTERNS:
+    if sample.normal:
         yield from _normal(sample, resamples, seed)
         return
     dense = sample.dense if m * sample.size <= _DENSE else None

@@ -170,7 +170,7 @@ class Planner:
     def wanted(self, states: RequestStates, *, again: bool) -> _planning.Mask:
         """Requests to send, or to look for once more in the output of an ended job."""
         send = _planning.to_send(states, self.retries, again=again)
-        return send | _planning.to_reread(states, self.retries)
+        return send | _planning.to_reread(states)
 
     def take_back(self) -> None:
         """Withdraw jobs that were never made and that no process drives: their rows go now."""

@@ -144,9 +144,10 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
         text = f"batch job {self.batch_id} {self.outcome} without an answer to this request{reason}"
         if not self.unread:
             return text
+        look = "" if self.rereads else "the same call reads it once more, and "
         return (
-            f"{text}; the job counts {self.unread:,} more answers than its output holds: the same "
-            "call reads it once more, and only a retry pays again"
+            f"{text}; the job counts {self.unread:,} more answers than its output holds: {look}"
+            "only a retry pays again"
         )
 
     @property

@@ -65,10 +65,9 @@ def to_send(states: RequestStates, retries: int, *, again: bool = False) -> Mask
     return np.asarray(states.open & ~states.excluded & (states.attempts < 1 + retries))
 
 
-def to_reread(states: RequestStates, retries: int) -> Mask:
-    """Return the requests that may be answered in an output worth reading again."""
-    lacking = states.unread & ~states.reread & ~states.carried & ~states.excluded
-    return np.asarray(lacking & (states.attempts < 1 + retries))
+def to_reread(states: RequestStates) -> Mask:
+    """Return the requests that may be answered in an output worth reading again, at no cost."""
+    return np.asarray(states.unread & ~states.reread & ~states.carried & ~states.excluded)
 
 
 def split(sizes: Ints, max_requests: int, max_bytes: int) -> list[tuple[int, int]]:

@@ -10,7 +10,7 @@ import pytest
 from support import rows
 from support.clock import FakeClock
 from support.four_rows import DF, MODEL, RIGHT, ask, sent, submit
-from support.stand_in import StandIn, answer
+from support.stand_in import StandIn, answer, outage
 
 import nyu_llm_frames as llm
 from nyu_llm_frames._runs.stored_run import StoredRun
@@ -213,6 +213,22 @@ def test_without_a_key_a_short_output_is_shown_as_it_was_stored(
         pd.testing.assert_frame_equal(ask(retries=0), out)
     b.short_reads = gateway.jobs[0].behaviour.short_reads = 0
     assert ask()["response"].tolist() == RIGHT  # with a key it is looked for
+
+
+def test_without_a_network_a_short_output_is_shown_as_it_was_stored(
+    gateway: StandIn, clock: FakeClock
+) -> None:
+    b = gateway.behaviour
+    b.short, b.short_reads, b.content_fails = "rows", 1000, -1
+    out = ask()
+    waited = sum(clock.slept)
+    with outage(gateway):
+        for _ in range(2):
+            pd.testing.assert_frame_equal(ask(), out)
+    assert sum(clock.slept) - waited < 20
+    b.short_reads = gateway.jobs[0].behaviour.short_reads = 0
+    assert ask()["response"].tolist() == RIGHT
+    assert len(gateway.jobs) == 1
 
 
 def test_a_sidecar_alone_pays_again_for_what_no_file_holds_by_retry_alone(

@@ -227,6 +227,9 @@ class Driver(threading.local):
                 self.changed |= after.step != job.step
                 self.tracker.ended(after)
                 return after.step != job.step
+            case GatewayUnavailableError() if job.unread and self._idle and not after.connected:
+                # A finished call is shown without a network, too.
+                return self._took(job, reading.leave_unread(self.ctx, job, after))
             case GatewayUnavailableError():
                 self._note_trouble(after)
                 if not after.connected:

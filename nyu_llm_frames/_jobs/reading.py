@@ -47,6 +47,21 @@ def poll(ctx: Context, job: Job) -> Job:
     return after
 
 
+def leave_unread(ctx: Context, job: Job, e: GatewayUnavailableError) -> Job:
+    """Leave a short output as it was given up before, where no gateway can be reached."""
+    with ctx.locked():
+        fresh = ctx.sidecar.job(job.name)
+        if fresh.step != "ended":
+            return fresh
+        after = ctx.save(_jobs.not_reread(fresh))
+    ctx.notify(
+        "note",
+        f"batch job {job.batch_id} counts {count(job.unread, 'answer')} more than its output held, "
+        f"and it cannot be read again now: {e} What is stored is shown; the same call tries again.",
+    )
+    return after
+
+
 class JobReader:
     """Reads outputs, and remembers what it has read between two readings of one."""
 

@@ -338,3 +338,8 @@ def output_read(
 def reopened(job: Job) -> Job:
     """Rows were missing when reading ended: read the output again before paying again."""
     return _move(job, "ended", rereads=job.rereads + (job.unread > 0))
+
+
+def not_reread(job: Job) -> Job:
+    """The short output could not be read again: as before it was reopened."""
+    return _move(job, "done", rereads=job.rereads - 1)

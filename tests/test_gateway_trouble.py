@@ -63,6 +63,16 @@ def test_a_foreign_answer_with_200_is_no_answer(gateway: StandIn, call: str, bod
     assert len(gateway.jobs) == 1
 
 
+@pytest.mark.parametrize("call", ["list", "poll", "output"])
+def test_a_page_in_place_of_an_answer_is_quoted(
+    gateway: StandIn, clock: FakeClock, call: str
+) -> None:
+    gateway.behaviour.content_fails = -1
+    gateway.script.add(call, status=200, body="html", times=-1)
+    with pytest.raises(RunTimeoutError, match=r"the response is not an? .*: 200 Gateway Time-out"):
+        ask(timeout=600)
+
+
 @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
 @pytest.mark.parametrize("call", ["upload", "list", "create", "poll", "output"])
 def test_trouble_that_passes_is_waited_out(gateway: StandIn, call: str, status: int) -> None:

@@ -117,7 +117,7 @@ def test_a_better_row_behind_a_cut_is_looked_for(gateway: StandIn, clock: FakeCl
     assert len(gateway.jobs) == 1
 
 
-@pytest.mark.parametrize("status", [302, 400, 404, 409, 425, 429, 502, 507, 520, 524])
+@pytest.mark.parametrize("status", [200, 302, 400, 404, 409, 425, 429, 502, 507, 520, 524])
 def test_an_output_that_cannot_be_had_for_long_is_not_paid_again(
     gateway: StandIn, clock: FakeClock, status: int
 ) -> None:

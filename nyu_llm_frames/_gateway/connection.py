@@ -233,8 +233,12 @@ class Connection:
                         f"{what}: it came as {kind}.", status_code=response.status_code
                     )
                 check_encoding(response)
+                nothing_yet = True
                 for piece in self._data_mask.stream(response.iter_bytes()):
                     check_time(end)
+                    if nothing_yet and piece.lstrip().startswith(b"<"):
+                        raise block.other_answer("an output", piece)
+                    nothing_yet = False
                     yield piece
                 return
         except GatewayUnavailableError as e:
@@ -308,17 +312,19 @@ class Connection:
     def retrieve(self, batch_id: str) -> _wire.Batch:
         """Read the state of a job."""
         what = f"Polling batch job {batch_id}"
-        batch = _wire.read_batch(self._get(what, _of_batch(batch_id)))
+        data = self._get(what, _of_batch(batch_id))
+        batch = _wire.read_batch(data)
         if batch is None:
-            raise GatewayUnavailableError(f"{what}: the response is not a batch object.")
+            raise self._translated(what).other_answer("a batch object", data)
         return batch
 
     def list(self) -> _wire.JobList:
         """Read the one page of the job list."""
         what = "Reading the list of batch jobs"
-        jobs = _wire.read_list(self._get(what, "/batches?limit=100"))
+        data = self._get(what, "/batches?limit=100")
+        jobs = _wire.read_list(data)
         if jobs is None:
-            raise GatewayUnavailableError(f"{what}: the response is not a list.")
+            raise self._translated(what).other_answer("a list", data)
         return jobs
 
     def cancel(self, batch_id: str) -> None:

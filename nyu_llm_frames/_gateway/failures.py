@@ -153,6 +153,12 @@ class Translated:
             return error
         return GatewayError(sentence(text), status_code=status, body=shown)
 
+    def other_answer(self, wanted: str, body: bytes) -> GatewayUnavailableError:
+        """Return the error of a response with HTTP 200 that is something else, a login page say."""
+        text = f"{self._what}: the response is not {wanted}"
+        detail = _excerpt(self._mask.data(body))
+        return GatewayUnavailableError(sentence(f"{text}: {detail}" if detail else text))
+
     def _ours(self, error: BaseException) -> LLMFramesError | None:
         """Turn an error of the client into ours; None if the gateway is not its cause."""
         import httpx

@@ -475,6 +475,19 @@ def test_a_list_with_an_item_that_says_nothing_proves_no_absence(item: object) -
     assert whole.reaches("")
 
 
+@pytest.mark.parametrize("more", [True, False])
+def test_a_page_that_begins_with_the_oldest_job_proves_no_absence(more: bool) -> None:
+    """Further pages cannot be reached: the job may be on one of them."""
+    data = [
+        {"id": f"batch-{n}", "input_file_id": f"gs%3A%2F%2Fb%2F{n}", "created_at": n}
+        for n in range(3)
+    ]
+    for page, proves in (data, not more), (data[::-1], True):
+        listed = read_list(json.dumps({"data": page, "has_more": more}).encode())
+        assert listed is not None
+        assert listed.reaches(listed.newest) == proves
+
+
 @pytest.mark.parametrize("times", [0, 1, 2])
 def test_a_job_is_found_however_often_its_file_name_was_encoded(times: int) -> None:
     name = urllib.parse.unquote(OURS)

@@ -151,6 +151,7 @@ class JobList:
     batches: tuple[tuple[str, str], ...]  # id and input file, also of other users' jobs
     has_more: bool
     gap_at: int | None = None  # jobs before the first item that could not be read: any job
+    newest_first: bool = True  # by the times of the first and the last
 
     @property
     def newest(self) -> str:
@@ -171,7 +172,7 @@ class JobList:
         None means that no watermark could be taken, "" that the list was empty then.
         """
         certain = self.batches if self.gap_at is None else self.batches[: self.gap_at]
-        if watermark and any(batch_id == watermark for batch_id, _ in certain):
+        if watermark and self.newest_first and any(id_ == watermark for id_, _ in certain):
             return True
         return not self.has_more and self.gap_at is None
 
@@ -190,17 +191,21 @@ def read_list(body: bytes) -> JobList | None:
     if not isinstance(data, list):
         return None
     batches: list[tuple[str, str]] = []
+    times: list[float] = []
     gap_at = None
     for item in data:
         found = item if isinstance(item, dict) else {}
         batch_id, file_id = _text(found.get("id")), _text(found.get("input_file_id"))
         if is_plain_id(batch_id) and file_id:
             batches.append((batch_id, file_id))
+            at = found.get("created_at")
+            times += [at] if isinstance(at, int | float) else []
         elif gap_at is None:
             gap_at = len(batches)
     # A list that does not report it counts as incomplete: that never pays twice.
     more = value.get("has_more") is not False
-    return JobList(tuple(batches), has_more=more, gap_at=gap_at)
+    in_order = not times or times[0] >= times[-1]
+    return JobList(tuple(batches), has_more=more, gap_at=gap_at, newest_first=in_order)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ longer than its caller may wait.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import time
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 ENDPOINT = "/v1/chat/completions"
 
 _NO_FILE = frozenset({"application/json", "text/html"})
+_PAGE_PIECES = 4  # enough of a web page to quote
 
 _CONNECT_S, _READ_S, _UPLOAD_S, SUBMIT_S = 15.0, 120.0, 330.0, 330.0
 # A call that may not wait still tries once. Its submit has time for an answer, so that it does not
@@ -233,12 +235,13 @@ class Connection:
                         f"{what}: it came as {kind}.", status_code=response.status_code
                     )
                 check_encoding(response)
-                nothing_yet = True
-                for piece in self._data_mask.stream(response.iter_bytes()):
+                pieces = self._data_mask.stream(response.iter_bytes())
+                first = next(pieces, b"")
+                if first.lstrip().startswith(b"<"):
+                    page = b"".join([first, *itertools.islice(pieces, _PAGE_PIECES)])
+                    raise block.other_answer("an output", page)
+                for piece in itertools.chain([first], pieces):
                     check_time(end)
-                    if nothing_yet and piece.lstrip().startswith(b"<"):
-                        raise block.other_answer("an output", piece)
-                    nothing_yet = False
                     yield piece
                 return
         except GatewayUnavailableError as e:

@@ -69,8 +69,20 @@ def test_a_page_in_place_of_an_answer_is_quoted(
 ) -> None:
     gateway.behaviour.content_fails = -1
     gateway.script.add(call, status=200, body="html", times=-1)
-    with pytest.raises(RunTimeoutError, match=r"the response is not an? .*: 200 Gateway Time-out"):
+    page = "200 Gateway Time-out"
+    with pytest.raises(RunTimeoutError, match=rf"the response is not an? .*: {page} {page}\."):
         ask(timeout=600)
+
+
+def test_an_output_that_is_refused_for_a_while_is_announced_once(
+    gateway: StandIn, clock: FakeClock
+) -> None:
+    gateway.behaviour.content_fails = -1
+    gateway.script.add("output", status=503, times=9)
+    told: list[str] = []
+    with llm.set_options(progress=lambda p: told.append(p.message)):
+        assert ask()["response"].tolist() == RIGHT
+    assert sum(message.endswith("reading its output") for message in told) == 1
 
 
 @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])

@@ -68,6 +68,7 @@ class JobReader:
     def __init__(self, ctx: Context) -> None:
         self._ctx = ctx
         self._readers: dict[str, OutputReader] = {}
+        self._told: set[str] = set()
 
     def read(self, job: Job) -> Job:
         """Read the output once, and store its answers."""
@@ -79,7 +80,8 @@ class JobReader:
                 lambda: ctx.sidecar.prompts_with_replacement(job.name),
             )
             self._readers[job.name] = output
-        if output.looks == 0:
+        if job.name not in self._told:
+            self._told.add(job.name)
             ctx.notify("reading", f"batch job {job.batch_id} {job.status}: reading its output")
         writer = ctx.sidecar.answer_writer(job.name)
         try:
@@ -118,6 +120,7 @@ class JobReader:
         finally:
             writer.discard()
         del self._readers[job.name]
+        self._told.discard(job.name)
         if not ctx.options.keep_prompts:
             with ctx.locked():
                 ctx.sidecar.drop_bodies(after.name)

@@ -144,11 +144,16 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
         text = f"batch job {self.batch_id} {self.outcome} without an answer to this request{reason}"
         if not self.unread:
             return text
-        look = "" if self.rereads else "the same call reads it once more, and "
+        look = "" if self.reread_in_vain else "the same call reads it once more, and "
         return (
             f"{text}; the job counts {self.unread:,} more answers than its output holds: {look}"
             "only a retry pays again"
         )
+
+    @property
+    def reread_in_vain(self) -> bool:
+        """Whether a later call has read a short output; one without any answer was not readable."""
+        return self.rereads > 0 and self.answers > 0
 
     @property
     def failed_empty(self) -> bool:

@@ -29,7 +29,7 @@ class RequestStates:
     carried: Mask  # by a job that is planned, uncertain, live or unread
     excluded: Mask  # it was in a job that failed or was cancelled during this call
     unread: Mask  # no answer, and its last job counts more as answered than its output holds
-    reread: Mask  # the same, and a later call has looked in vain
+    reread: Mask  # the same, and a later call has read that output in vain
 
     @property
     def final(self) -> Mask:

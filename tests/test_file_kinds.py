@@ -377,6 +377,24 @@ def test_feather_keeps_types_labels_index_and_nullability(tmp_path: Path, gatewa
         answered(tmp_path / "in.arrow", tmp_path / "out.feather", output="key")
 
 
+@pytest.mark.parametrize("name", ["in.arrow", "in.arrows"])
+def test_polars_reads_what_comes_of_its_arrow_files(
+    tmp_path: Path, gateway: StandIn, name: str
+) -> None:
+    pl = pytest.importorskip("polars")
+    frame = pl.DataFrame(
+        {"x": pl.Series(["b", None, "a"], dtype=pl.Enum(["a", "b"])), "tags": [["u"], [], None]}
+    )
+    (frame.write_ipc_stream if name.endswith("s") else frame.write_ipc)(tmp_path / name)
+    for out, read_again in (("out.arrow", pl.read_ipc), ("out.parquet", pl.read_parquet)):
+        answered(tmp_path / name, tmp_path / out, "{{ x }}", missing="skip")
+        again = read_again(tmp_path / out).select(frame.columns)
+        assert again.schema == frame.schema
+        assert again.equals(frame)
+    template = template_of(frame.columns)
+    assert by_path(tmp_path / name, template) == asked(frame.to_pandas(), template)
+
+
 CHOICES = {"intervals": pd.cut(pd.Series([1.0, 5.0]), 2)}
 if hasattr(pa, "decimal32"):  # earlier releases convert no such choices
     CHOICES["periods"] = pd.Categorical(pd.period_range("2024-01", periods=2, freq="M"))

@@ -15,6 +15,8 @@ from nyu_llm_frames._tables.parquet import ParquetSource
 from nyu_llm_frames.errors import ConfigurationError
 
 _EXTENSION = b"ARROW:extension:name"
+_HEAD = b"ARROW1\0\0"
+_TAIL_BYTES = 10  # the footer's length, and ARROW1 again
 
 
 class FeatherSource(ParquetSource):
@@ -40,16 +42,23 @@ class FeatherSource(ParquetSource):
             raise ConfigurationError(f"{path} cannot be read as {self.kind}: {e}") from None
 
 
-def _check_choices(path: str, start: int) -> None:
+def _check_choices(path: str, is_file: bool) -> None:
     """Raise for choices of an extension type, such as intervals.
 
     pyarrow writes them, but takes them for something else when it reads them, even past their
-    memory. So the schema is read without the names of such types.
+    memory. So the schema is read without the names of such types: of a file from its end, since
+    what Polars writes at the start is no whole message.
     """
     with Path(path).open("rb") as file:
-        file.seek(start)
-        message = pa.ipc.read_message(file).serialize().to_pybytes()
-    for field in pa.ipc.read_schema(pa.py_buffer(message.replace(_EXTENSION, _EXTENSION.lower()))):
+        if is_file:
+            size = file.seek(-_TAIL_BYTES, 2) + _TAIL_BYTES
+            footer = int.from_bytes(file.read(4), "little") + _TAIL_BYTES
+            file.seek(max(size - footer, len(_HEAD)))
+            content = _HEAD + file.read()
+        else:
+            content = pa.ipc.read_message(file).serialize().to_pybytes()
+    buffer = pa.py_buffer(content.replace(_EXTENSION, _EXTENSION.lower()))
+    for field in pa.ipc.open_file(buffer).schema if is_file else pa.ipc.read_schema(buffer):
         kind = (field.metadata or {}).get(_EXTENSION.lower())
         if kind and pa.types.is_dictionary(field.type):
             raise ConfigurationError(
@@ -66,7 +75,7 @@ def _batches(
     """Open a file or a stream; only some columns are unpacked."""
     with Path(path).open("rb") as head:
         is_file = head.read(6) == b"ARROW1"
-    _check_choices(path, 8 if is_file else 0)
+    _check_choices(path, is_file)
     with pa.memory_map(path) as mapped:
         read = pa.ipc.open_file if is_file else pa.ipc.open_stream
         schema = read(mapped).schema

@@ -88,7 +88,8 @@ def beside(table: pa.Table, new: pa.Table, schema: pa.Schema) -> pa.Table:
         column = new[name] if name in new.schema.names else table[name]
         if IS_NEW in new.schema.names and name in new.schema.names and name in table.schema.names:
             column = beside_kept(name, column, new[IS_NEW], table[name])
-        columns.append(column)
+        kind = schema.field(name).type
+        columns.append(column if column.type == kind else column.cast(kind))
     return pa.Table.from_arrays(columns, schema=schema)
 
 

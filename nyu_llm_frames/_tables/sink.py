@@ -116,10 +116,7 @@ def _check_cells(field: pa.Field, output: Path, suffix: str) -> None:
 
 # Choices that pyarrow cannot write, as only rows of them show, or writes as numbers without a word.
 _LOST_CHOICES = {
-    ".parquet": (
-        *(pa.types.is_duration, pa.types.is_nested),
-        *(pa.types.is_string_view, pa.types.is_binary_view),
-    ),
+    ".parquet": (pa.types.is_duration, pa.types.is_nested),
     ".feather": (pa.types.is_float16,),
 }
 
@@ -128,7 +125,7 @@ def _check_type(field: pa.Field, output: Path, is_feather: bool) -> None:
     """Raise if pyarrow cannot write a type; it is asked with a table without rows."""
     kind, lost = field.type, _LOST_CHOICES[".feather" if is_feather else ".parquet"]
     can_write = not (pa.types.is_dictionary(kind) and any(is_(kind.value_type) for is_ in lost))
-    schema = pa.schema([field])
+    schema = pa.schema([field if is_feather else _without_views(field)])
     if can_write:
         try:
             with _typed_writer(io.BytesIO(), schema, is_feather) as writer:
@@ -140,6 +137,16 @@ def _check_type(field: pa.Field, output: Path, is_feather: bool) -> None:
             f"{output}: a {'Feather' if is_feather else 'parquet'} file cannot hold the column "
             f"{field.name!r} ({kind}). Give it another type in the input, or leave it out."
         )
+
+
+def _without_views(field: pa.Field) -> pa.Field:
+    """Return a column whose choices are views, as Polars writes them, as parquet can hold it."""
+    kind = field.type
+    if pa.types.is_dictionary(kind):
+        plain = {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}
+        words = plain.get(kind.value_type, kind.value_type)
+        return field.with_type(pa.dictionary(kind.index_type, words, kind.ordered))
+    return field
 
 
 def write(source: Source, output: Path, new: NewColumns, check: Callable[[], None]) -> None:
@@ -168,6 +175,8 @@ def write(source: Source, output: Path, new: NewColumns, check: Callable[[], Non
 # --- parquet and Feather ----------------------------------------------------------------------
 def _write_typed(source: Source, file: BinaryIO, new: NewColumns, is_feather: bool) -> None:
     schema = pandas_metadata.joined(source.schema(), new.schema)
+    if not is_feather:
+        schema = pa.schema(map(_without_views, schema), metadata=schema.metadata)
     with _typed_writer(file, schema, is_feather) as writer:
         held: list[pa.Table] = []
         size = 0
@@ -191,7 +200,9 @@ class _FeatherWriter:
     """An Arrow IPC file; later choices are added to those already written."""
 
     def __init__(self, file: BinaryIO, schema: pa.Schema) -> None:
-        options = pa.ipc.IpcWriteOptions(compression="lz4", emit_dictionary_deltas=True)
+        # Polars panics over compressed views in which all texts are short.
+        compression = None if any("_view" in str(field.type) for field in schema) else "lz4"
+        options = pa.ipc.IpcWriteOptions(compression=compression, emit_dictionary_deltas=True)
         self._writer = pa.ipc.new_file(file, schema, options=options)
         self._known = schema.empty_table()
 

@@ -1,4 +1,4 @@
-"""Cells that Dask turned into text: lists, dicts and bytes, whose prompts would be others.
+"""Cells that Dask turned into text, such as lists and flags, whose prompts would be others.
 
 Comes in: a Dask frame and the columns in use. Goes out: an error that says how to keep the cells,
 where the original frame is still at hand; else the columns of which some cells have to be looked
@@ -12,7 +12,6 @@ from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
-import numpy as np
 import pandas as pd
 
 from nyu_llm_frames.errors import ConfigurationError
@@ -20,7 +19,6 @@ from nyu_llm_frames.errors import ConfigurationError
 Sampled: TypeAlias = dict[Hashable, tuple[int, int]]
 """For each column how many cells were looked at, and how many of them are literals."""
 
-_CHANGED = (list, tuple, dict, set, frozenset, bytes, bytearray, np.ndarray)
 _CELLS = 50
 SAMPLED_ROWS = 20 * _CELLS
 _OPENERS = ("[", "{", "(", "b'", 'b"')
@@ -71,11 +69,9 @@ def _may_hold_made_text(node: Any) -> bool:
     return type(node.operand("func")).__name__ not in _OF_FILES
 
 
-def _is_changed(cell: object) -> bool:
-    """Whether a prompt prints a cell otherwise than `str` does; a whole float as an integer."""
-    if isinstance(cell, float | np.floating):
-        return bool(cell == cell)  # NaN is missing, here and there
-    return isinstance(cell, _CHANGED)
+def _is_changed(cell: Any) -> bool:
+    """Whether a cell was something else than text: of False, "False" would be tested as true."""
+    return not isinstance(cell, str) and not (pd.api.types.is_scalar(cell) and pd.isna(cell))
 
 
 def sample(frame: pd.DataFrame, columns: Sequence[Hashable]) -> Sampled:
@@ -88,7 +84,9 @@ def sample(frame: pd.DataFrame, columns: Sequence[Hashable]) -> Sampled:
 
 
 def _is_literal(text: str) -> bool:
-    """Whether a text is what Python prints of a list, tuple, dict, set or bytes."""
+    """Whether a text is what Python prints of a list, tuple, dict, set, bytes or a flag."""
+    if text in ("True", "False"):
+        return True
     if not text.startswith(_OPENERS):
         return False
     try:
@@ -126,8 +124,9 @@ def turned_into_text(names: Sequence[Hashable]) -> ConfigurationError:
     """Return the error of columns whose cells Dask turned into text."""
     columns = ", ".join(map(repr, names))
     return ConfigurationError(
-        f"Dask turned the cells of column {columns} into text: lists, dicts, bytes or floats, of "
-        "which a template would see the characters alone. Make the Dask frame under "
+        f"Dask turned the cells of column {columns} into text: lists, dicts, bytes, numbers, dates "
+        "or True and False, of which a template would see the characters alone. Make the Dask "
+        "frame under "
         'dask.config.set({"dataframe.convert-string": False}); then text stays text, and every '
         "cell what it is."
     )

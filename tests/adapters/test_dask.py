@@ -423,6 +423,8 @@ CONTAINERS: dict[str, list[Any]] = {
     "bytes": [b"x", b"y", b"z"],
     "among text": ["a", ["b"], "c"],
     "whole floats": [1.0, "a", 2.0],
+    "flags": [True, False, None],
+    "numbers": [0, "a", 2],
 }
 
 
@@ -432,19 +434,22 @@ def test_cells_that_from_pandas_turned_into_text_are_an_error(gateway: StandIn, 
     turned = dd.from_pandas(frame, npartitions=2)
     for verb in (turned.llm.preview, turned.llm.trial, turned.llm.estimate, turned.llm.batch):
         with pytest.raises(llm.errors.ConfigurationError) as error:
-            verb("{{ n }}{{ c or 0 }}", model=MODEL)
+            verb("{{ n }}{{ c or 'none' }}", model=MODEL)
         assert 'dask.config.set({"dataframe.convert-string": False})' in str(error.value)
     assert not gateway.log
     with dask.config.set({"dataframe.convert-string": False}):
         lazy = dd.from_pandas(frame, npartitions=2)
-    out = batch(lazy, template="{{ n }}{{ c or 0 }}", details=True).compute()
-    theirs = frame.llm.preview("{{ n }}{{ c or 0 }}", model=MODEL)["custom_id"]
+    out = batch(lazy, template="{{ n }}{{ c or 'none' }}", details=True).compute()
+    theirs = frame.llm.preview("{{ n }}{{ c or 'none' }}", model=MODEL)["custom_id"]
     assert out["response_custom_id"].tolist() == theirs.tolist()
     batch(dd.from_pandas(frame, npartitions=2), template="{{ n }}")  # not in use: no matter
 
 
-def test_sampled_cells_tell_lists_where_the_frame_is_not_at_hand(gateway: StandIn) -> None:
-    frame = pd.DataFrame({"c": [[i, i] for i in range(9)], "n": range(9)})
+@pytest.mark.parametrize("cells", [[[i, i] for i in range(9)], [True, False, None] * 3])
+def test_sampled_cells_tell_lists_where_the_frame_is_not_at_hand(
+    gateway: StandIn, cells: list[Any]
+) -> None:
+    frame = pd.DataFrame({"c": pd.Series(cells, dtype=object), "n": range(9)})
     gone = dd.from_pandas(frame, npartitions=3).persist()
     for verb in (gone.llm.preview, gone.llm.trial, gone.llm.batch):
         with pytest.raises(llm.errors.ConfigurationError, match="convert-string"):

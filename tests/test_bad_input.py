@@ -243,8 +243,9 @@ def test_columns_of_several_levels_are_refused(gateway: StandIn) -> None:
 def test_a_used_column_that_exists_twice_is_refused(gateway: StandIn) -> None:
     frame = pd.DataFrame([[1, 2]], columns=["a", "a"])
     assert said(ConfigurationError, lambda: ask("{{ a }}", frame)) == (
-        "The template uses the column 'a', and the frame has more than one of that name. Rename "
-        "one, or drop it: df.loc[:, ~df.columns.duplicated()] keeps the first of each name."
+        "The template uses the column 'a', and the table has more than one of that name. Rename "
+        "one, or drop it: of a pandas frame, df.loc[:, ~df.columns.duplicated()] keeps the first "
+        "of each name."
     )
 
 

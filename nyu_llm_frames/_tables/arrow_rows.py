@@ -77,5 +77,7 @@ def without_duplicates(schema: pa.Schema, where: object) -> pa.Schema:
     """Return a schema after checking that no name appears twice."""
     twice = sorted({n for n in schema.names if schema.names.count(n) > 1})
     if twice:
-        raise ConfigurationError(f"{where} has {twice[0]!r} as the name of two columns.")
+        raise ConfigurationError(
+            f"{where} has {twice[0]!r} as the name of two columns. Write it again with other names."
+        )
     return schema

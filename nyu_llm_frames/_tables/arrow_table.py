@@ -16,7 +16,7 @@ import pyarrow as pa
 from nyu_llm_frames._stages.requests.bodies import ROWS_AT_ONCE
 from nyu_llm_frames._tables import pandas_metadata
 from nyu_llm_frames._tables.arrow_columns import arrow_columns
-from nyu_llm_frames._tables.arrow_rows import ArrowRows, without_duplicates
+from nyu_llm_frames._tables.arrow_rows import ArrowRows
 from nyu_llm_frames._tables.columns import NULLABLE
 from nyu_llm_frames._tables.table import Ints, Piece, Table
 
@@ -26,7 +26,7 @@ class ArrowTable(Table[pa.Table]):
 
     def __init__(self, table: pa.Table) -> None:
         self.table = table
-        self._rows = ArrowRows(without_duplicates(table.schema, "The table"), "The table")
+        self._rows = ArrowRows(table.schema, "The table")
         self.index_names = self._rows.index_names
 
     @property
@@ -40,8 +40,7 @@ class ArrowTable(Table[pa.Table]):
         self, columns: Sequence[Any], *, index: bool = False, rows: int | None = None
     ) -> Iterator[Piece]:
         # At least one column: a slice without columns has as many rows as were requested.
-        names = self._rows.names(columns, index) or self.table.column_names[:1]
-        some = self.table.select(names)
+        some = self.table.select(self._rows.names(columns, index) or [0][: self.table.num_columns])
         size = rows or ROWS_AT_ONCE
         batches = (some.slice(start, size) for start in range(0, len(self), size))
         return self._rows.pieces(batches, columns, index, len(self))
@@ -65,7 +64,10 @@ class ArrowTable(Table[pa.Table]):
 
 def _beside(table: pa.Table, new: pa.Table) -> pa.Table:
     schema = pandas_metadata.joined(table.schema, new.schema)
-    arrays = [new[n] if n in new.column_names else table[n] for n in schema.names]
+    arrays = [  # by place: a name may come twice
+        new[name] if name in new.column_names else table.column(place)
+        for place, name in enumerate(schema.names)
+    ]
     return pa.Table.from_arrays(arrays, schema=schema)
 
 

@@ -78,8 +78,9 @@ def has_levels(schema: pa.Schema) -> bool:
 
 def joined(old: pa.Schema, new: pa.Schema) -> pa.Schema:
     """Put new columns, as pyarrow made them, in place of those with their names, or last."""
-    fields = {field.name: field for field in old} | {field.name: field for field in new}
-    schema = pa.schema(list(fields.values()), metadata=old.metadata)
+    kept = [new.field(field.name) if field.name in new.names else field for field in old]
+    added = [field for field in new if field.name not in old.names]
+    schema = pa.schema([*kept, *added], metadata=old.metadata)
     meta = read(old)
     if not meta:
         return schema

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from adapters.doors import DOORS, Door, door_of, values_of
+from adapters.doors import DOORS, MODEL, Door, door_of, values_of
 from support import rows
 from support.stand_in import StandIn, answer
 
@@ -230,6 +230,19 @@ def test_importing_registers_and_takes_nothing_from_others(monkeypatch: Any) -> 
     assert pl.DataFrame.llm == "of another package"
     with pytest.raises(ConfigurationError, match=r"polars\.DataFrame has 'llm' already"):
         llm.register("llm")
+
+
+def test_only_names_that_are_used_must_be_unique(gateway: StandIn) -> None:
+    """As a query that joins two tables has them."""
+    table = pa.Table.from_arrays([[1], ["a"], [2]], ["id", "x", "id"])
+    for template in ("{{ x }}", "{{ index }}"):
+        out = llm.batch(table, template, model=MODEL)
+        assert out.column_names == [*table.column_names, "response", "response_error"]
+        assert out.select([0, 1, 2]).equals(table)
+    assert llm.batch(out, "{{ x }}", model=MODEL, if_exists="replace").num_columns == 5
+    for template in ("{{ id }}", "{{ row }}"):
+        with pytest.raises(ConfigurationError, match="'id', and the table has more than one"):
+            llm.batch(table, template, model=MODEL)
 
 
 @pytest.mark.parametrize("value", [[1], "x", {"x": [1]}, 3, pa.array([1]), None])

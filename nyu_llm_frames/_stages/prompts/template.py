@@ -214,8 +214,8 @@ def _refuse_duplicates(used: Sequence[Hashable], columns: Sequence[Hashable]) ->
     for label in columns:
         if label in wanted and label in names:
             raise ConfigurationError(
-                f"The template uses the column {label!r}, and the frame has more than one of that"
-                " name. Rename one, or drop it:"
+                f"The template uses the column {label!r}, and the table has more than one of that"
+                " name. Rename one, or drop it: of a pandas frame,"
                 " df.loc[:, ~df.columns.duplicated()] keeps the first of each name."
             )
         names.add(label)

@@ -26,10 +26,9 @@ A worker or a coordinator may die at any moment: make the same call again. Where
 differ from run to run (random numbers, a file that is written to), ``ddf.persist()`` or write them
 first; else `PartitionChangedError` says so, and no cell is wrong.
 
-Cells of type object, such as lists, dicts, bytes or flags beside missing values, become text in
-``dd.from_pandas`` unless the frame is made under
-``dask.config.set({"dataframe.convert-string": False})``; an error says so. ``index`` in a template
-is the row's label in its partition.
+In a column of type object, lists, dicts, bytes, numbers and flags become text in ``dd.from_pandas``
+unless the frame is made under ``dask.config.set({"dataframe.convert-string": False})``; an error
+says so. ``index`` in a template is the row's label in its partition.
 
 When it is worth it
 -------------------

@@ -10,8 +10,10 @@ from __future__ import annotations
 import ast
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
+from numbers import Number
 from typing import Any, TypeAlias
 
+import numpy as np
 import pandas as pd
 
 from nyu_llm_frames.errors import ConfigurationError
@@ -19,6 +21,10 @@ from nyu_llm_frames.errors import ConfigurationError
 Sampled: TypeAlias = dict[Hashable, tuple[int, int]]
 """For each column how many cells were looked at, and how many of them are literals."""
 
+_CHANGED = (
+    *(list, tuple, dict, set, frozenset, bytes, bytearray, np.ndarray),
+    *(Number, np.bool_),  # printed the same, but "False" and "0" are tested as true
+)
 _CELLS = 50
 SAMPLED_ROWS = 20 * _CELLS
 _OPENERS = ("[", "{", "(", "b'", 'b"')
@@ -70,8 +76,8 @@ def _may_hold_made_text(node: Any) -> bool:
 
 
 def _is_changed(cell: Any) -> bool:
-    """Whether a cell was something else than text: of False, "False" would be tested as true."""
-    return not isinstance(cell, str) and not (pd.api.types.is_scalar(cell) and pd.isna(cell))
+    """Whether a template would see something else than the text of a cell."""
+    return isinstance(cell, _CHANGED) and not (isinstance(cell, Number) and cell != cell)  # NaN
 
 
 def sample(frame: pd.DataFrame, columns: Sequence[Hashable]) -> Sampled:
@@ -84,9 +90,7 @@ def sample(frame: pd.DataFrame, columns: Sequence[Hashable]) -> Sampled:
 
 
 def _is_literal(text: str) -> bool:
-    """Whether a text is what Python prints of a list, tuple, dict, set, bytes or a flag."""
-    if text in ("True", "False"):
-        return True
+    """Whether a text is what Python prints of a list, tuple, dict, set or bytes."""
     if not text.startswith(_OPENERS):
         return False
     try:
@@ -124,9 +128,8 @@ def turned_into_text(names: Sequence[Hashable]) -> ConfigurationError:
     """Return the error of columns whose cells Dask turned into text."""
     columns = ", ".join(map(repr, names))
     return ConfigurationError(
-        f"Dask turned the cells of column {columns} into text: lists, dicts, bytes, numbers, dates "
-        "or True and False, of which a template would see the characters alone. Make the Dask "
-        "frame under "
+        f"Dask turned the cells of column {columns} into text: lists, dicts, bytes, numbers "
+        "or flags, of which a template would see the characters alone. Make the Dask frame under "
         'dask.config.set({"dataframe.convert-string": False}); then text stays text, and every '
         "cell what it is."
     )

@@ -445,11 +445,19 @@ def test_cells_that_from_pandas_turned_into_text_are_an_error(gateway: StandIn, 
     batch(dd.from_pandas(frame, npartitions=2), template="{{ n }}")  # not in use: no matter
 
 
-@pytest.mark.parametrize("cells", [[[i, i] for i in range(9)], [True, False, None] * 3])
-def test_sampled_cells_tell_lists_where_the_frame_is_not_at_hand(
-    gateway: StandIn, cells: list[Any]
-) -> None:
-    frame = pd.DataFrame({"c": pd.Series(cells, dtype=object), "n": range(9)})
+def test_dates_and_words_that_look_like_flags_stay_what_they_print(gateway: StandIn) -> None:
+    days = [dt.date(2020, 1, 2), None, dt.date(1, 1, 1)]
+    frame = pd.DataFrame({"day": days, "word": ["True", "False", "True"], "n": range(3)})
+    template = "{{ n }} {{ day or 'none' }} {{ word }}"
+    theirs = frame.llm.preview(template, model=MODEL)["custom_id"].tolist()
+    lazy = dd.from_pandas(frame, npartitions=2)
+    for table in (lazy, lazy.persist()):
+        out = batch(table, template=template, details=True).compute()
+        assert out["response_custom_id"].tolist() == theirs
+
+
+def test_sampled_cells_tell_lists_where_the_frame_is_not_at_hand(gateway: StandIn) -> None:
+    frame = pd.DataFrame({"c": [[i, i] for i in range(9)], "n": range(9)})
     gone = dd.from_pandas(frame, npartitions=3).persist()
     for verb in (gone.llm.preview, gone.llm.trial, gone.llm.batch):
         with pytest.raises(llm.errors.ConfigurationError, match="convert-string"):

@@ -268,6 +268,11 @@ ARGUMENTS: list[tuple[dict[str, Any], str]] = [
     ({"timeout": -1}, "timeout must be a number from 0, not -1."),
     ({"retries": -1}, "retries must be a whole number from 0 to 100, not -1."),
     ({"retries": 1.5}, "retries must be a whole number from 0 to 100, not 1.5."),
+    ({"retries": None}, "retries must be a whole number from 0 to 100, not None."),
+    (
+        {"seed": 10**309},
+        f"seed must be a whole number from -2.14748e+09 to 2.14748e+09, not {10**309}.",
+    ),
     ({"max_tokens": 0}, "max_tokens must be a whole number from 1, not 0."),
     ({"max_tokens": True}, "max_tokens must be a whole number from 1, not True."),
     ({"temperature": 3}, "temperature must be a number from 0 to 2, not 3."),

@@ -620,9 +620,10 @@ def test_columns_that_are_somebody_elses_are_not_replaced() -> None:
 @pytest.mark.parametrize(
     ("given", "told"),
     [
-        ({"n": 0}, "n must be at least 1"),
+        ({"n": 0}, "n must be a whole number from 1, not 0"),
         ({"n": True}, "n must be a whole number"),
         ({"seed": 1.5}, "seed must be a whole number"),
+        ({"seed": 2**63}, "seed must be a whole number"),
         ({"allocation": "optimal"}, "allocation must be 'proportional' or 'equal'"),
         ({"use": "train"}, "use must be 'test' or 'dev'"),
         ({"format": "ods"}, "format must be 'xlsx' or 'csv'"),

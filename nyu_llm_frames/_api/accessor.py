@@ -68,10 +68,11 @@ class TableMethods(ResearchMethods[T]):
         >>> df.llm.preview("Where is {{ city }}?")["messages"].iloc[1]
         [{'role': 'user', 'content': 'Where is Shanghai?'}]
         """
-        from nyu_llm_frames._runs.prepare import check_count
         from nyu_llm_frames._runs.preview import preview
+        from nyu_llm_frames._shared.allowed import whole_number
 
-        call = self._prepared(template, model, common, check_columns=False, first=check_count(n))
+        n = whole_number("n", n, 1)
+        call = self._prepared(template, model, common, check_columns=False, first=n)
         out: T = preview(call)
         return out
 

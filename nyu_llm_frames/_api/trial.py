@@ -23,9 +23,10 @@ from nyu_llm_frames._runs.launch import (
     tell_of_cut_answers,
     tell_unknown_model,
 )
-from nyu_llm_frames._runs.prepare import PreparedCall, check_count
+from nyu_llm_frames._runs.prepare import PreparedCall
 from nyu_llm_frames._runs.rendering import prepare
 from nyu_llm_frames._runs.result import Collected
+from nyu_llm_frames._shared.allowed import whole_number
 from nyu_llm_frames._shared.clock import Clock
 from nyu_llm_frames._sidecar.answer_store import gather
 from nyu_llm_frames._sidecar.lock import one_trial
@@ -40,7 +41,7 @@ from nyu_llm_frames.errors import ConfigurationError
 
 def draw(rows: int, n: int, random_state: Any) -> Ints:
     """Draw n of `rows` rows at random, in their order."""
-    every, n = pd.Series(np.arange(rows)), check_count(n)
+    every, n = pd.Series(np.arange(rows)), whole_number("n", n, 1)
     try:
         chosen = every.sample(min(n, rows), random_state=random_state)
     except (ValueError, TypeError):

@@ -15,19 +15,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from nyu_llm_frames._gateway.gateway import Gateway
 from nyu_llm_frames._gateway.provider import resolve_model
 from nyu_llm_frames._runs.arguments import Arguments
 from nyu_llm_frames._shared import options as _options
+from nyu_llm_frames._shared.allowed import check_choice, check_number, whole_number
 from nyu_llm_frames._shared.local_path import local_path
 from nyu_llm_frames._shared.options import Options
 from nyu_llm_frames._stages.prompts.template import PromptTemplate, compile_template
 from nyu_llm_frames._stages.prompts.template_errors import same_prompt
 from nyu_llm_frames._stages.requests import preflight
 from nyu_llm_frames._stages.requests.bodies import BodyShape, Requests, no_requests
-from nyu_llm_frames._stages.requests.parameters import body_params, check_number
+from nyu_llm_frames._stages.requests.parameters import body_params
 from nyu_llm_frames._stages.requests.routes import route
 from nyu_llm_frames._stages.schema.schema import Schema, compile_schema
 from nyu_llm_frames._tables import filling
@@ -92,31 +91,14 @@ class PreparedCall:
         return fill
 
 
-def _one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ConfigurationError(
-            f"{name} must be {' or '.join(map(repr, allowed))}, not {value!r}."
-        )
-
-
 def check_retries(retries: object) -> int:
     """Return the number of attempts beyond the first."""
-    check_number("retries", retries, 0, 100, whole=True)
-    if retries is None:
-        raise ConfigurationError("retries must be a whole number, not None.")
-    return int(retries)  # type: ignore[call-overload, no-any-return]
-
-
-def check_count(n: object) -> int:
-    """Return how many rows to show or send."""
-    if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
-        raise ConfigurationError(f"n must be a whole number above 0, not {n!r}.")
-    return int(n)
+    return whole_number("retries", retries, 0, 100)
 
 
 def check_endings(wait: object, timeout: object, on_error: object) -> float | None:
     """Check the arguments of a call's end; return its timeout in seconds, or None."""
-    _one_of("on_error", on_error, ("keep", "raise"))
+    check_choice("on_error", on_error, ("keep", "raise"))
     if not isinstance(wait, bool):
         raise ConfigurationError(f"wait must be True or False, not {wait!r}.")
     return check_timeout(timeout)
@@ -124,7 +106,7 @@ def check_endings(wait: object, timeout: object, on_error: object) -> float | No
 
 def check_timeout(timeout: object) -> float | None:
     """Check a number of seconds; None waits for as long as it takes."""
-    check_number("timeout", timeout, 0, float("inf"))
+    check_number("timeout", timeout, 0)
     return None if timeout is None else float(timeout)  # type: ignore[arg-type]
 
 
@@ -179,8 +161,8 @@ def compile_call(table: Head, arguments: Arguments, *, check_columns: bool = Tru
     """
     options = _options.current()
     columns = list(table.columns)
-    _one_of("if_exists", arguments.if_exists, ("error", "replace", "fill"))
-    _one_of("missing", arguments.missing, ("error", "skip"))
+    check_choice("if_exists", arguments.if_exists, ("error", "replace", "fill"))
+    check_choice("missing", arguments.missing, ("error", "skip"))
     if not isinstance(arguments.model, str) or not arguments.model.strip():
         raise ConfigurationError(f"model must be the name of a model, not {arguments.model!r}.")
     if arguments.model != arguments.model.strip() or not (

@@ -14,13 +14,13 @@ from typing_extensions import Unpack
 from nyu_llm_frames._api.research_methods import ResearchMethods
 from nyu_llm_frames._runs.arguments import Common, Template, collect_arguments, expand_signature
 from nyu_llm_frames._runs.prepare import (
-    check_count,
     check_endings,
     check_prompts_differ,
     check_retries,
 )
 from nyu_llm_frames._runs.preview import preview
 from nyu_llm_frames._shared import options as _options
+from nyu_llm_frames._shared.allowed import whole_number
 from nyu_llm_frames._shared.clock import current_clock
 from nyu_llm_frames._stages.cost.estimate import check_max_cost
 from nyu_llm_frames.dask.dask_run import DaskCall
@@ -56,7 +56,7 @@ class DaskMethods:
         pandas.DataFrame
             The rows' index, with ``custom_id`` and ``messages``.
         """
-        n, arguments = check_count(n), collect_arguments(template, model, common)
+        n, arguments = whole_number("n", n, 1), collect_arguments(template, model, common)
         call = DaskCall(self._frame, arguments, current_clock(), check_columns=False)
         rows = call.first_rows(n, used=True)
         check_prompts_differ(call.head, list(self._frame.columns), len(rows))
@@ -91,7 +91,7 @@ class DaskMethods:
             Those rows with the new columns. The projection in ``attrs["trial"]`` is of these rows;
             `estimate` is of all.
         """
-        n = check_count(n)
+        n = whole_number("n", n, 1)
         if random_state is not None:
             raise ConfigurationError(
                 "A trial of a Dask frame takes its first rows; random_state= has no meaning here. "

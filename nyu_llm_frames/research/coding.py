@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from nyu_llm_frames._shared.allowed import check_choice
 from nyu_llm_frames._shared.wording import count
 from nyu_llm_frames.errors import CodesError, ConfigurationError
 from nyu_llm_frames.research.arithmetic import Bools, Floats, Ints
@@ -66,8 +67,7 @@ def read_coding(
     `pi` is a column or one probability for all rows, by default ``{truth}_pi``; "test" leaves out
     rows with another ``{truth}_use``. Beside codes of one coder, those of the design count.
     """
-    if use not in ("test", "all"):
-        raise ConfigurationError(f"use must be 'test' or 'all', not {use!r}.")
+    check_choice("use", use, ("test", "all"))
     values = column(frame, truth, "truth")
     design = _design_of(frame, truth)
     coded = values.notna().to_numpy(dtype=bool)

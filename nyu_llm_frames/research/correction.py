@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 
+from nyu_llm_frames._shared.allowed import check_choice
 from nyu_llm_frames._shared.wording import count
 from nyu_llm_frames.errors import CodesError, ConfigurationError, MissingValueError
 from nyu_llm_frames.research import result_cards as cards
@@ -128,8 +129,7 @@ def correct(
     level: float = 0.95,
 ) -> Correction:
     """Estimate with labels and hand codes; see ``df.llm.correct``."""
-    if family not in ("ols", "logit"):
-        raise ConfigurationError(f"family must be 'ols' or 'logit', not {family!r}.")
+    check_choice("family", family, ("ols", "logit"))
     if tune not in ("auto", True, False):
         raise ConfigurationError(f"tune must be 'auto', True or False, not {tune!r}.")
     check_level(level)

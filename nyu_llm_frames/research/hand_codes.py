@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import numpy as np
 import pandas as pd
 
+from nyu_llm_frames._shared.allowed import check_choice, whole_number
 from nyu_llm_frames._shared.local_path import local_path
 from nyu_llm_frames._shared.stack import warn_user
 from nyu_llm_frames._stages.prompts.template_errors import no_column
@@ -54,12 +55,10 @@ def to_code(
     seed: int,
 ) -> pd.DataFrame:
     """Implement `df.llm.to_code`."""
-    n, seed = _whole("n", n), _whole("seed", seed)
-    if n < 1:
-        raise ConfigurationError(f"n must be at least 1, not {n}.")
-    _check_choice("allocation", allocation, Allocation)
-    _check_choice("format", format, Format)
-    _check_choice("use", use, Use)
+    n, seed = whole_number("n", n, 1), whole_number("seed", seed, -(2**63), 2**63 - 1)
+    check_choice("allocation", allocation, get_args(Allocation))
+    check_choice("format", format, get_args(Format))
+    check_choice("use", use, get_args(Use))
     if format == "xlsx":
         files.check_extra()
     shown = _names("show", show)
@@ -90,7 +89,7 @@ def to_code(
 
 def from_codes(frame: Table, folder: str | Path, *, output: str, settle: Settle) -> Any:
     """Implement `df.llm.from_codes`."""
-    _check_choice("settle", settle, Settle)
+    check_choice("settle", settle, get_args(Settle))
     if not isinstance(output, str) or not output:
         raise ConfigurationError(f"output must be the name of a column, not {output!r}.")
     path = local_path(folder, "The folder of hand codes").absolute()
@@ -143,19 +142,6 @@ def from_codes(frame: Table, folder: str | Path, *, output: str, settle: Settle)
 
 
 # --- arguments --------------------------------------------------------------------------------
-def _whole(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise ConfigurationError(f"{name} must be a whole number, not {value!r}.")
-    return int(value)
-
-
-def _check_choice(name: str, value: object, choices: Any) -> None:
-    """Refuse a value that is not one of a `Literal`."""
-    if value not in get_args(choices):
-        values = " or ".join(map(repr, get_args(choices)))
-        raise ConfigurationError(f"{name} must be {values}, not {value!r}.")
-
-
 def _names(argument: str, given: Any) -> list[Hashable]:
     """Return the columns for one name or several."""
     names = list(given) if pd.api.types.is_list_like(given) else [given]

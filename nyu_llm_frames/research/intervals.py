@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from nyu_llm_frames._shared.allowed import whole_number
 from nyu_llm_frames.errors import ConfigurationError
 from nyu_llm_frames.research.arithmetic import Floats
 from nyu_llm_frames.research.resampling import Sample, Statistics, distributions
@@ -40,11 +41,8 @@ class Bootstrap:
     seed: int
 
     def __post_init__(self) -> None:
-        for name, value, least in (("resamples", self.resamples, 1), ("seed", self.seed, 0)):
-            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-                raise ConfigurationError(
-                    f"{name} must be a whole number, {least} or above, not {value!r}."
-                )
+        whole_number("resamples", self.resamples, 1)
+        whole_number("seed", self.seed, 0)
         check_level(self.level)
 
 

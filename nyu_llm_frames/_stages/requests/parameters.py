@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from nyu_llm_frames._shared.allowed import check_number
 from nyu_llm_frames._stages.requests.bodies import plain_numbers
 from nyu_llm_frames._stages.requests.models import bare_name
 from nyu_llm_frames._stages.requests.routes import ProviderRoute, route
@@ -75,17 +76,6 @@ _REMEDY = {
     "functions": "Use tools.",
     "function_call": "Use tool_choice.",
 }
-
-
-def check_number(name: str, value: object, low: float, high: float, *, whole: bool = False) -> None:
-    """Refuse what is no number between two bounds; None is not checked."""
-    if value is None:
-        return
-    kinds = (int, np.integer) if whole else (int, float, np.integer, np.floating)
-    if isinstance(value, bool) or not isinstance(value, kinds) or not low <= float(value) <= high:
-        what = "a whole number" if whole else "a number"
-        top = "" if high == float("inf") else f" to {high:,g}"
-        raise ConfigurationError(f"{name} must be {what} from {low:,g}{top}, not {value!r}.")
 
 
 def body_params(
@@ -151,7 +141,7 @@ def _check_bounds(values: Mapping[str, object], way: ProviderRoute, shown: str) 
     """Refuse numbers that no model accepts: each row would come back as an error."""
     top = 2**31 - 1 if way == "gemini" else 2**63 - 1  # Google's seed has 32 bits
     for name in LIMITS:
-        check_number(shown.format(name), values.get(name), 1, float("inf"), whole=True)
+        check_number(shown.format(name), values.get(name), 1, whole=True)
     check_number(shown.format("temperature"), values.get("temperature"), 0, 2)
     check_number(shown.format("top_p"), values.get("top_p"), 0, 1)
     check_number(shown.format("seed"), values.get("seed"), -top - 1, top, whole=True)

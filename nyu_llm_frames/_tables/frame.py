@@ -154,20 +154,17 @@ def missing_value_error(
     shown = f"row {shown}" if len(rows) == 1 else f"rows {shown}"
     tests = f'{{% if {name} %}}…{{% endif %}} or {{{{ {name} | default("unknown") }}}}'
     skip = 'missing="skip" leaves these rows without an answer'
+    text = (
+        f"Missing values in what the prompt prints or compares: {places} ({shown}). To fix "
+        f"it: {skip}; test for them in the template, as in {tests}; or fill or drop them first."
+    )
     if has_object:
-        return MissingValueError(
+        text = (
             f"Missing values in columns of a jinja2.Template: {places} ({shown}). Its text "
             "is not kept, so their use is unknown. To fix it, pass its text as the template, in "
-            f"which {tests} handle them, and {skip}; or fill or drop them first.",
-            columns=counts,
-            rows=rows[:3],
+            f"which {tests} handle them, and {skip}; or fill or drop them first."
         )
-    return MissingValueError(
-        f"Missing values in what the prompt prints or compares: {places} ({shown}). To fix "
-        f"it: {skip}; test for them in the template, as in {tests}; or fill or drop them first.",
-        columns=counts,
-        rows=rows[:3],
-    )
+    return MissingValueError(text, columns=counts, rows=rows[:3])
 
 
 def missing_in_all(errors: Sequence[MissingValueError], has_object: bool) -> MissingValueError:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
@@ -59,8 +58,7 @@ def store_folder(data: Path | str | None, spec: EngineSpec) -> Path:
     folder = (given or user_folder("data") / "gateway") / spec.folder
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if sys.platform != "win32":
-            folder.chmod(0o700)
+        folder.chmod(0o700)
     except OSError as error:
         raise ConfigurationError(
             f"The embedded gateway cannot keep its jobs in {folder}: {error.strerror or error}. "

@@ -99,8 +99,8 @@ def require(*modules: str) -> None:
     text = f"The embedded gateway needs {', '.join(missing)}, which is not installed: {INSTALL}"
     if MODEL in missing:
         text += (
-            "\nThe model's engine (xllamacpp) has wheels for Linux on x86_64 and aarch64, macOS 13 "
-            "and later, and Windows on amd64. On another platform, use a running server "
+            "\nThe model's engine (xllamacpp) has wheels for Linux on x86_64 and aarch64, and "
+            "macOS 13 and later. On another platform, use a running server "
             "(upstream='http://127.0.0.1:11434/v1' or `nyu-llm-frames serve --upstream URL`: "
             "Ollama, vLLM, llama.cpp), or use answers='echo' for a try without any model."
         )

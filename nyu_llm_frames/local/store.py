@@ -306,8 +306,6 @@ class Store:
 
 
 def _sync_folder(folder: Path) -> None:
-    if os.name == "nt":  # Windows cannot open a folder
-        return
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -176,8 +176,6 @@ def test_ctrl_c_does_not_wait_for_a_live_answer(
 
 
 def test_what_lies_in_the_store_is_for_its_owner_only(echo: Served) -> None:
-    if sys.platform == "win32":
-        pytest.skip("modes are not Windows's way")
     assert stat.S_IMODE(echo.folder.stat().st_mode) == 0o700
     for name in ("key", "server.json", "server.log", "jobs.sqlite3"):
         assert stat.S_IMODE((echo.folder / name).stat().st_mode) == 0o600

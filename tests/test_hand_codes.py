@@ -264,6 +264,23 @@ def test_a_larger_sample_keeps_all_that_coders_wrote(format: str) -> None:
     assert units_of(path)[12:] != sorted(large["unit"])[12:]
 
 
+@in_both
+def test_a_column_with_blanks_around_its_name_is_shown_and_checked_like_others(format: str) -> None:
+    df = frame().rename(columns={"text": " text\r\n"})
+    path = Path(f"codes/codes_a.{format}")
+    for n in (12, 30):
+        df.llm.to_code("codes", " text\r\n", n=n, labels=LABELS, format=format)
+    shown = {row[0]: row[1] for row in sheet_rows(path)}
+    texts = df[" text\r\n"].tolist()
+    expected = dict(zip(unit_ids([texts]), texts, strict=True))
+    assert shown.pop("unit") == "text"
+    assert len(shown) == 30
+    assert shown.items() <= expected.items()
+    fill(path, {next(iter(shown)): "another text"}, "text")
+    with pytest.raises(CodesError, match="'text'"):
+        df.llm.from_codes("codes")
+
+
 def test_a_coders_own_columns_colors_and_sheets_stay() -> None:
     import openpyxl
     from openpyxl.comments import Comment

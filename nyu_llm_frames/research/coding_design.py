@@ -21,7 +21,7 @@ from nyu_llm_frames._sidecar.storage import atomic_path
 from nyu_llm_frames._stages.prompts.python_values import to_python
 from nyu_llm_frames.errors import CodesError, ConfigurationError, SidecarError
 from nyu_llm_frames.research.coding_sample import Drawn
-from nyu_llm_frames.research.coding_sheet import CODE, NOTE, UNIT
+from nyu_llm_frames.research.coding_sheet import CODE, NOTE, UNIT, header_of
 
 DESIGN = "codes_design.parquet"
 SETTLE = "settle"
@@ -64,9 +64,9 @@ class Design(msgspec.Struct, frozen=True):
 def make_task(show: Sequence[Hashable], labels: Any, coders: Any) -> Task:
     """Check what coders get, and return it."""
     task = Task(show=tuple(map(str, show)), labels=_labels(labels), coders=_coders(coders))
-    shown = [name.strip() for name in task.show]
+    shown = [header_of(name) for name in task.show]
     ours = {UNIT, CODE, NOTE, *(f"{CODE}_{coder}" for coder in task.coders)}
-    taken = [name for name in task.show if name.strip() in ours]
+    taken = [name for name in task.show if header_of(name) in ours]
     if taken or len(set(shown)) < len(shown):
         raise ConfigurationError(
             f"Two columns of the coders' files would be called {(taken or task.show)[0]!r}."

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from nyu_llm_frames._shared.wording import shortened
 from nyu_llm_frames._stages.prompts.template_errors import nearest
 from nyu_llm_frames.errors import CodesError
-from nyu_llm_frames.research.cell_damage import label_of, plain_text, same_cell
+from nyu_llm_frames.research.cell_damage import label_of, plain_text, same_cell, storable
 
 UNIT, CODE, NOTE = "unit", "code", "note"
 _SHOWN = 60
@@ -52,6 +52,11 @@ class Sheet:
             row=row.number,
             unit=row.unit,
         )
+
+
+def header_of(name: str) -> str:
+    """Return the name of a shown column in a coder's file, which is read without outer blanks."""
+    return storable(name).strip()
 
 
 def sheet_of(file: str, cells: Sequence[Sequence[str]]) -> Sheet:
@@ -116,7 +121,8 @@ def check_shown(
 
     Columns that the coder saw and that the file has no longer are not compared.
     """
-    there = [(place, name) for place, name in enumerate(show) if name in sheet.header]
+    headers = enumerate(map(header_of, show))
+    there = [(place, name) for place, name in headers if name in sheet.header]
     for row in sheet.rows:
         if not row.unit:
             continue

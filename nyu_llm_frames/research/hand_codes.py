@@ -361,7 +361,7 @@ def _write_settle(
 
 def _row(task: Task, unit: str, cells: Cells) -> dict[str, str]:
     texts = zip(task.show, cells[unit], strict=True)
-    return {sheets.UNIT: unit, **{name: text or "" for name, text in texts}}
+    return {sheets.UNIT: unit, **{sheets.header_of(name): text or "" for name, text in texts}}
 
 
 def _write_rows(
@@ -369,7 +369,7 @@ def _write_rows(
 ) -> None:
     """Write a file for coders, or add rows to it."""
     if not path.exists():
-        header = [sheets.UNIT, *task.show, *codes, sheets.CODE, sheets.NOTE]
+        header = [sheets.UNIT, *map(sheets.header_of, task.show), *codes, sheets.CODE, sheets.NOTE]
         files.write_sheet(path, header, rows, task.labels)
     elif rows:
         files.add_rows(path, rows, task.labels)

@@ -579,7 +579,7 @@ def loaded_by_the_program(
     return done.stdout, set(json.loads(done.stderr.splitlines()[-1]))
 
 
-HEAVY = {"pandas", "numpy", "pyarrow", "portkey_ai", "httpx", "jinja2", "pydantic", "tenacity"}
+HEAVY = {"pandas", "numpy", "pyarrow", "portkey_ai", "httpx", "jinja2", "pydantic"}
 
 
 def test_help_version_and_completion_load_no_pandas(tmp_path: Path) -> None:
@@ -598,13 +598,13 @@ def test_help_version_and_completion_load_no_pandas(tmp_path: Path) -> None:
 def test_a_step_that_only_reads_loads_no_client(
     run: Run, stand_in: StandIn, tmp_path: Path
 ) -> None:
-    """Portkey's client takes over a second to load, tenacity brings asyncio."""
+    """Portkey's client takes over a second to load."""
     stand_in.behaviour.running_polls = -1
     run(*BATCH, "--no-wait", code=exits.PENDING)
     stand_in.finish()
     shown, loaded = loaded_by_the_program(tmp_path, ["collect", "out.llm"])
     assert shown.startswith("2 requests: 2 ok")
-    assert not loaded & {"portkey_ai", "openai", "tenacity", "jinja2", "matplotlib"}
+    assert not loaded & {"portkey_ai", "openai", "jinja2", "matplotlib"}
 
 
 def test_the_program_works_on_frames_without_df_llm(tmp_path: Path) -> None:

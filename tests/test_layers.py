@@ -51,7 +51,7 @@ IMPURE = {
     "asyncio", "concurrent", "filelock", "ftplib", "getpass", "glob", "httpx", "io", "logging",
     "multiprocessing", "openai", "os", "platform", "portkey_ai", "random", "requests", "secrets",
     "select", "shutil", "signal", "socket", "socketserver", "ssl", "subprocess", "tempfile",
-    "tenacity", "threading", "time", "tqdm",
+    "threading", "time", "tqdm",
 }  # fmt: skip
 IMPURE_NAMES = {"pathlib.Path", "urllib.request", "http.client", "http.server"}
 CLOCK = re.compile(r"\.(now|utcnow|today)\(|(?<!def )\bopen\(|\benviron\b|\bgetenv\(")

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from nyu_llm_frames._gateway.connection import Connection
 from nyu_llm_frames._gateway.gateway import Gateway
@@ -22,9 +22,6 @@ from nyu_llm_frames._sidecar.folder import Sidecar
 from nyu_llm_frames._sidecar.lock import PATIENCE_S
 from nyu_llm_frames._stages.batches.job import Job
 from nyu_llm_frames.errors import GatewayUnavailableError, RunTimeoutError, SidecarLockedError
-
-if TYPE_CHECKING:
-    import tenacity
 
 T = TypeVar("T")
 
@@ -173,24 +170,15 @@ class Context:
 
     def retry_upload(self, step: Callable[[], T]) -> T:
         """Retry an upload a few times; a submit never comes here."""
-        import tenacity  # it loads asyncio: only where something is uploaded
-
-        def pause(state: tenacity.RetryCallState) -> float:
-            error = state.outcome.exception() if state.outcome else None
-            pause_s = getattr(error, "retry_after_s", None)
-            return float(pause_s) if pause_s is not None else 0.5 * 2.0**state.attempt_number
-
-        def worth_it(error: BaseException) -> bool:
-            if not isinstance(error, GatewayUnavailableError) or not error.connected:
-                return False  # no connection: retry at the pace of polling
-            if self.left_s() == 0:
-                return False
-            return (error.retry_after_s or 0) <= self.options.poll_interval_s
-
-        return tenacity.Retrying(
-            sleep=self.clock.sleep,
-            wait=pause,
-            stop=tenacity.stop_after_attempt(3),
-            retry=tenacity.retry_if_exception(worth_it),
-            reraise=True,
-        )(step)
+        for pause_s in (1.0, 2.0):
+            try:
+                return step()
+            except GatewayUnavailableError as e:
+                wished_s = e.retry_after_s
+                # Without a connection, or where the gateway wants rest: at the pace of polling.
+                if not e.connected or (wished_s or 0) > self.options.poll_interval_s:
+                    raise
+                if self.left_s() == 0:
+                    raise
+            self.clock.sleep(pause_s if wished_s is None else wished_s)
+        return step()

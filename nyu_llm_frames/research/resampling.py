@@ -76,6 +76,11 @@ class Sample:
         return np.asarray(flat, dtype=np.float64).reshape(m, self.size)
 
     @property
+    def full(self) -> bool:
+        """Whether each unit adds to every sum."""
+        return len(self.cell) == len(self.counts) * self.size
+
+    @property
     def normal(self) -> bool:
         """
         Whether sums are drawn from their normal limit.
@@ -84,8 +89,7 @@ class Sample:
         all 0, and are drawn one by one.
         """
         m = len(self.counts)
-        full = len(self.cell) == m * self.size
-        return m > MOST_PATTERNS and (full or m * self.size <= _MOST_DENSE)
+        return m > MOST_PATTERNS and (self.full or m * self.size <= _MOST_DENSE)
 
     def sums(self) -> Floats:
         """Return the sums of what was observed; length q."""
@@ -166,11 +170,14 @@ def of_rows(values: Floats, rows: Rows) -> Sample:
     return of_matrix(both[starts, 1:], counts, both[starts, 0].astype(np.int64))
 
 
-def drawn_counts(sample: Sample, resamples: int, seed: int) -> Iterator[Floats]:
-    """Yield how often each unit was drawn: some resamples x m at a time, within strata."""
+def drawn_counts(sample: Sample, resamples: int, seed: int, held: int = 0) -> Iterator[Floats]:
+    """Yield how often each unit was drawn: some resamples x m at a time, within strata.
+
+    The caller holds `held` numbers for each resample.
+    """
     rng = np.random.Generator(np.random.PCG64(seed))
     m = len(sample.counts)
-    step = max(1, min(resamples, _CHUNK // max(m, sample.size, len(sample.cell))))
+    step = max(1, min(resamples, _CHUNK // max(m, sample.size, held)))
     strata = [np.flatnonzero(sample.strata == h) for h in np.unique(sample.strata)]
     for start in range(0, resamples, step):
         drawn = np.empty((min(step, resamples - start), m))
@@ -187,9 +194,10 @@ def resampled(sample: Sample, resamples: int, seed: int) -> Iterator[Floats]:
     if sample.normal:
         yield from _normal(sample, resamples, seed)
         return
-    dense = sample.dense if m * sample.size <= _DENSE else None
+    dense = sample.dense if sample.full or m * sample.size <= _DENSE else None
     cells, starts = np.unique(sample.cell, return_index=True)
-    for drawn in drawn_counts(sample, resamples, seed):
+    held = len(sample.cell) if dense is None else 0
+    for drawn in drawn_counts(sample, resamples, seed, held):
         if dense is not None:
             yield drawn @ dense
         else:

@@ -254,6 +254,50 @@ def test_numbers_in_cells_are_read_as_they_are_shown(tmp_path: Path) -> None:
     assert sorted(found) == ["0.5", "10:30:00", "12", "2026-01-02", "7", "TRUE"]
 
 
+@pytest.mark.parametrize("original", [None, "yes"])
+def test_codes_in_a_copy_of_the_sheet_are_not_left_out_without_a_word(
+    tmp_path: Path, original: str | None
+) -> None:
+    import openpyxl
+
+    df = pd.DataFrame({"text": list("abcdef")})
+    df.llm.to_code(tmp_path, "text", n=6, coders=["a"])
+    path = tmp_path / "codes_a.xlsx"
+    book = openpyxl.load_workbook(path)
+    book["codes"]["C2"] = original
+    copy = book.copy_worksheet(book["codes"])
+    copy.title = "second thoughts"
+    copy["C2"] = None
+    book.create_sheet("empty")
+    book.save(path)
+    assert df.llm.from_codes(tmp_path)["code"].notna().sum() == (original is not None)
+    copy["C3"] = "no"
+    book.save(path)
+    with pytest.raises(CodesError, match="codes in the sheet 'second thoughts', and those of 'co"):
+        df.llm.from_codes(tmp_path)
+    with pytest.raises(CodesError, match="Keep one of the two"):
+        df.head(6).llm.to_code(tmp_path, "text", n=6, coders=["a"])
+
+
+def test_merged_codes_are_named_for_only_the_first_row_has_one(tmp_path: Path) -> None:
+    import openpyxl
+
+    df = pd.DataFrame({"text": list("abcdef")})
+    df.llm.to_code(tmp_path, "text", n=6, coders=["a"])
+    path = tmp_path / "codes_a.xlsx"
+    book = openpyxl.load_workbook(path)
+    sheet = book["codes"]
+    sheet["C3"] = "yes"
+    sheet.merge_cells("D2:D5")  # of notes, which are not read
+    book.save(path)
+    assert df.llm.from_codes(tmp_path)["code"].notna().sum() == 1
+    sheet.merge_cells("C3:C4")
+    book.save(path)
+    with pytest.raises(CodesError, match=r"codes_a.xlsx, row 3: the cells C3:C4 are merged") as e:
+        df.llm.from_codes(tmp_path)
+    assert e.value.row == 3
+
+
 @pytest.mark.parametrize(
     ("part", "told"),
     [

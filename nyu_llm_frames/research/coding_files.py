@@ -211,7 +211,16 @@ def _label_cells(labels: Sequence[str]) -> str:
 
 
 def _xlsx_cells(path: Path) -> list[list[str]]:
-    sheet = _sheet_in(_book(path, data_only=True))
+    sheet = _sheet_in(_book(path, data_only=True), path)
+    code = _column_of(sheet, CODE)
+    for area in sheet.merged_cells.ranges:
+        if area.min_row < area.max_row and area.min_col <= code <= area.max_col:
+            raise CodesError(
+                f"{path.name}, row {area.min_row}: the cells {area.coord} are merged, and only the "
+                "first of them holds its text. Unmerge them, and give each row its code.",
+                file=path.name,
+                row=area.min_row,
+            )
     return [[_cell_text(path, cell) for cell in row] for row in sheet.iter_rows()]
 
 
@@ -231,8 +240,26 @@ def _book(path: Path, **options: Any) -> Any:
         ) from None
 
 
-def _sheet_in(book: Any) -> Any:
-    return book[_SHEET] if _SHEET in book.sheetnames else book.worksheets[0]
+def _sheet_in(book: Any, path: Path) -> Any:
+    """Return the sheet with the codes, or refuse to choose where another one has some, too."""
+    sheet = book[_SHEET] if _SHEET in book.sheetnames else book.worksheets[0]
+    for other in book.worksheets:
+        code = _column_of(other, CODE)
+        if other is sheet or not code or not _column_of(other, UNIT):
+            continue
+        if any(cell.value is not None for (cell,) in other.iter_rows(2, None, code, code)):
+            raise CodesError(
+                f"{path.name} has codes in the sheet {other.title!r}, and those of {sheet.title!r} "
+                "are read. Keep one of the two: move the other to a file elsewhere.",
+                file=path.name,
+            )
+    return sheet
+
+
+def _column_of(sheet: Any, name: str) -> int:
+    """Return the column that has a name in the first row; 0 if none has."""
+    found = (c.column for c in sheet[1] if c.value is not None and str(c.value).strip() == name)
+    return next(found, 0)
 
 
 def _cell_text(path: Path, cell: Any) -> str:
@@ -260,7 +287,7 @@ def _longer_xlsx(path: Path, draft: Path, rows: Lines, labels: Labels) -> None:
     from openpyxl.worksheet.datavalidation import DataValidation
 
     book = _book(path)
-    sheet = _sheet_in(book)
+    sheet = _sheet_in(book, path)
     places = {str(cell.value).strip(): cell.column for cell in sheet[1] if cell.value is not None}
     last = max(c.row for cells in sheet.iter_rows() for c in cells if c.value is not None)
     for number, row in enumerate(rows, start=last + 1):

@@ -56,6 +56,16 @@ def test_rows_without_a_code_are_covered_and_do_not_count() -> None:
     pd.testing.assert_frame_equal(found.metrics, alone.metrics)
 
 
+def test_drawn_rows_without_a_settled_code_are_noted() -> None:
+    frame = coded().assign(code_pi=0.5)
+    assert not any("settled" in n for n in frame.llm.evaluate("code", "response").notes)
+    frame.loc[[0, 1], "code"] = None
+    frame.loc[frame.index > 5, "code_pi"] = frame.loc[frame.index > 5, "code"] = None
+    found = frame.llm.evaluate("code", "response", resamples=20)
+    assert found.notes[0].startswith("2 drawn rows without a settled code left out")
+    assert "2 drawn rows" in repr(found)
+
+
 def test_codes_that_chose_the_prompt_do_not_judge_it() -> None:
     frame = coded().assign(code_use=["test"] * 100 + ["dev"] * 100)
     found = frame.llm.evaluate("code", "response")

@@ -182,6 +182,13 @@ def evaluate(
         assert by is not None
         return by_group(frame, by, coded, lambda rows: metric_frame(score(answer, rows).metrics))
 
+    open_ = int((coding.drawn & ~coded).sum())
+    left_out = []
+    if open_:
+        left_out.append(
+            f"{count(open_, 'drawn row')} without a settled code left out: the hard cases, without "
+            "which answers look better"
+        )
     scores = [score(answer, coded) for answer in answers]
     coverage = [_coverage(frame, answer, coded, status, output) for answer in answers]
     return Evaluation(
@@ -197,7 +204,7 @@ def evaluate(
         level=float(level),
         truth=truth,
         predicted=tuple(names),
-        notes=tuple(dict.fromkeys(note for s in scores for note in s.notes)),
+        notes=tuple(dict.fromkeys([*left_out, *(note for s in scores for note in s.notes)])),
     )
 
 

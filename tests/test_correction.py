@@ -149,6 +149,12 @@ def test_codes_that_stand_for_other_rows_are_a_warning_in_table_and_repr(units: 
     coded = frame[frame["code"].notna()].llm.correct("label ~ 1", truth=TRUTH)
     assert coded.table["note", ""].str.contains(f"{said} 300: all rows").all()
     assert f"{said} 300" in repr(coded)
+    # Clusters drawn whole, of which the sample has none of the large ones.
+    wholly = posts().assign(code=lambda f: f["true"].where(f.index < 200), code_pi=0.1)
+    wholly["author"] = np.where(wholly.index < 200, wholly.index // 20, 100 + wholly.index // 90)
+    for cluster, noted in (("author", False), (None, True)):
+        found = wholly.llm.correct("label ~ 1", truth=TRUTH, cluster=cluster, pi=0.1)
+        assert any("stand for" in note for note in found.notes) == noted
     wrong = frame.llm.correct("label ~ 1", truth=TRUTH, pi=0.5)
     assert "stand for 600, and the frame has 4,000" in repr(wrong)
 

@@ -186,7 +186,7 @@ def correct(
         notes.append(f"{about_few}: intervals are too narrow; code more")
     if not tuned and tune == "auto":
         notes.append(f"lambda is 1, since not every class has {ENOUGH} coded cases")
-    about_rows = _about_rows(coding)
+    about_rows = _about_rows(coding, clusters)
     if about_rows:
         notes.append(about_rows)
     if n_clusters < _FEW_CLUSTERS:
@@ -288,7 +288,7 @@ def _sample(
     return Coding(coded, drawn, first.pi, first.strata, first.units), first.pi
 
 
-def _about_rows(coding: Coding) -> str:
+def _about_rows(coding: Coding, clusters: Ints | None) -> str:
     """Say where the coded rows stand for others than those of the frame, as when it has no more."""
     assert coding.pi is not None
     first: Any = slice(None)
@@ -297,7 +297,10 @@ def _about_rows(coding: Coding) -> str:
     coded = coding.coded[first]
     pi = coding.pi[first][coded]
     n, stand_for = len(coded), float((1 / pi).sum())
-    by_chance = 4 * float(np.sqrt(((1 - pi) / pi**2).sum()))
+    spread = np.sqrt(1 - pi) / pi
+    if clusters is not None:  # whose rows may have been drawn together
+        spread = np.bincount(clusters[first][coded], spread)
+    by_chance = 4 * float(np.sqrt((spread**2).sum()))
     if abs(stand_for - n) <= by_chance + n / 100:
         return ""
     what = "rows" if coding.units is None else "texts"

@@ -362,6 +362,8 @@ def broken(**columns: Any) -> pd.DataFrame:
         (broken(), {"family": "probit"}, "family must be"),
         (broken(), {"tune": "no"}, "tune must be"),
         (broken(), {"cluster": "nope"}, "no column 'nope' for cluster="),
+        (broken(), {"cluster": []}, "cluster= names no column"),
+        (broken(), {"formula": ["label ~ 1"]}, "The formula must be text.*, not a list"),
         (broken(), {"level": 2}, "level must be"),
     ],
 )  # fmt: skip

@@ -410,6 +410,7 @@ def test_codes_are_read_as_text_and_numbers_compare_as_numbers() -> None:
         ({"level": 95}, "level must be between 0 and 1"),
         ({"seed": "a"}, "seed must be"),
         ({"by": "nope"}, "no column 'nope' for by="),
+        ({"by": []}, "by= names no column"),
         ({"status": "nope"}, "no column 'nope' for status="),
         ({"predicted": []}, "names no column"),
         ({"predicted": "respons"}, "Did you mean 'response'"),

@@ -647,6 +647,7 @@ def test_columns_that_are_somebody_elses_are_not_replaced() -> None:
         ({"labels": "abc"}, "labels must be a list"),
         ({"labels": ["a", "a "]}, "labels must be different"),
         ({"coders": ("a", "A")}, "coders must be different"),
+        ({"coders": 2}, "coders must be names"),
         ({"coders": ("a/b",)}, "needs a name of letters"),
         ({"coders": ("settle",)}, "No coder can be called 'settle'"),
         ({"by": "text"}, "by= makes 60 strata, and n=12"),

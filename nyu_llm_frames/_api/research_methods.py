@@ -184,9 +184,9 @@ class ResearchMethods(Generic[T]):
         """
         Compare answers with hand codes: accuracy, F1, kappas, alpha and more, with intervals.
 
-        Labels are compared by value, as text. Proportions without weights have Wilson's interval,
-        all others the percentile bootstrap within strata; above 20,000 distinct rows of numbers,
-        their sums are drawn from the normal limit.
+        Labels are compared by value, as text. Proportions of rows with one weight have Wilson's
+        interval, all others the percentile bootstrap within strata; above 20,000 distinct rows of
+        numbers, their sums are drawn from the normal limit.
 
         Parameters
         ----------

@@ -173,6 +173,8 @@ def group_keys(
 ) -> tuple[Ints, pd.Index[Any]]:
     """Number the groups of one column or several, in order, and name them."""
     names = [by] if isinstance(by, str) else list(by)
+    if not names:
+        raise ConfigurationError(f"{argument}= names no column.")
     codes, labels = zip(*(_groups(column(frame, name, argument)) for name in names), strict=True)
     distinct, key = np.unique(np.column_stack(codes), axis=0, return_inverse=True)
     columns = [[own[i] for i in here] for own, here in zip(labels, distinct.T, strict=True)]

@@ -7,7 +7,7 @@ it was written. A folder may hold two draws: a larger one of the same kind, or d
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +90,8 @@ def _labels(labels: Any) -> tuple[str, ...] | None:
 
 def _coders(coders: Any) -> tuple[str, ...]:
     """Return the coders' names, which are part of their file names."""
+    if not isinstance(coders, Iterable):
+        raise ConfigurationError(f"coders must be names, as ('a', 'b'), not {coders!r}.")
     names = (coders,) if isinstance(coders, str) else tuple(coders)
     if not names or len({str(name).casefold() for name in names}) < len(names):
         raise ConfigurationError(f"coders must be different names, not {coders!r}.")

@@ -102,6 +102,9 @@ def build(
 def _formula(text: str) -> tuple[Any, Any]:
     from formulaic import Formula
 
+    if not isinstance(text, str):
+        kind = type(text).__name__
+        raise ConfigurationError(f"The formula must be text, as 'label ~ age', not a {kind}.")
     try:
         formula = Formula(text)
         lhs, rhs = formula.lhs, formula.rhs

@@ -448,6 +448,25 @@ def test_where_coders_differ_a_third_file_decides() -> None:
     assert codes_of(path) == {units[0]: "negative", units[1]: "neutral"}
 
 
+def test_texts_that_excel_would_cut_are_settled_in_a_csv_file() -> None:
+    df = frame()
+    df.iloc[0, 0] = "long " * 10_000
+    units = make("codes", df, n=60)["unit"]
+    coded("codes", a=dict.fromkeys(units[:1], "neutral"), b=dict.fromkeys(units[:1], "positive"))
+    long = unit_ids([["long " * 10_000]])[0]
+    with pytest.warns(CodesWarning, match=r"codes_settle\.xlsx: fill"):
+        df.llm.from_codes("codes")
+    coded("codes", a=dict.fromkeys(units, "neutral"), b=dict.fromkeys(units, "positive"))
+    with pytest.warns(CodesWarning, match=r"codes_settle\.csv and .*codes_settle\.xlsx: fill"):
+        df.llm.from_codes("codes")
+    files = [Path("codes/codes_settle.csv"), Path("codes/codes_settle.xlsx")]
+    assert sorted(u for file in files for u in units_of(file)) == sorted(units)
+    fill(files[0], {long: "negative"})
+    with pytest.warns(CodesWarning, match=f"differ on {len(units) - 1} of"):
+        out = df.llm.from_codes("codes")
+    assert out["code"].iloc[0] == "negative"
+
+
 def test_a_majority_may_decide() -> None:
     codes = {"a": {"u": "x", "v": "x"}, "b": {"u": "x", "v": "y"}, "c": {"u": "y", "w": "z"}}
     assert settle(codes, {}, majority=True) == ({"u": "x", "w": "z"}, ["v"])

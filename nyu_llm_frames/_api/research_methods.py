@@ -128,8 +128,8 @@ class ResearchMethods(Generic[T]):
         Read the coders' codes, and join them to the rows.
 
         Where coders differ, the code is NA, one warning counts these units, and
-        ``codes_settle.xlsx`` shows the codes side by side. Fill in its column ``code`` and call
-        again: that code decides.
+        ``codes_settle.xlsx`` (.csv if a text is too long for Excel) shows the codes side by side.
+        Fill in its column ``code`` and call again: that code decides.
 
         Parameters
         ----------

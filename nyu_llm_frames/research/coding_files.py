@@ -11,7 +11,7 @@ import csv
 import io
 import warnings
 import zipfile
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date, datetime, time
@@ -22,6 +22,7 @@ from nyu_llm_frames._sidecar.storage import atomic_path
 from nyu_llm_frames._tables.excel_sheet import MOST_ROWS
 from nyu_llm_frames.errors import CodesError, ConfigurationError, SidecarError
 from nyu_llm_frames.research.cell_damage import csv_text, plain_text, storable
+from nyu_llm_frames.research.coding_design import DESIGN, SETTLE
 from nyu_llm_frames.research.coding_sheet import CODE, NOTE, UNIT, Sheet, sheet_of
 
 SUFFIXES = (".xlsx", ".csv")
@@ -55,6 +56,29 @@ def check_extra() -> None:
             'Hand codes in .xlsx files need pip install "nyu-llm-frames[research]"; or choose '
             'format="csv".'
         ) from None
+
+
+def coders_files(folder: Path, coders: Sequence[str]) -> dict[str, list[Path]]:
+    """Return the files of each coder; one may be saved in both formats."""
+    found: dict[str, list[Path]] = defaultdict(list)
+    for path in sorted(folder.glob("codes_*")):
+        suffix = path.suffix.lower()
+        if path.name == DESIGN or suffix not in SUFFIXES + OTHER_SUFFIXES:
+            continue
+        if path.suffix not in SUFFIXES:
+            raise CodesError(
+                f"{path} is not read. Save it as .xlsx or .csv, or move it out of the folder.",
+                file=path.name,
+            )
+        coder = path.stem.removeprefix("codes_")
+        if coder not in (*coders, SETTLE):
+            raise CodesError(
+                f"{path} belongs to none of the coders ({', '.join(coders)}). If it is a copy, "
+                f"move it out of the folder; a further coder is named in to_code(coders=...).",
+                file=path.name,
+            )
+        found[coder].append(path)
+    return found
 
 
 def open_mark(path: Path) -> Path | None:

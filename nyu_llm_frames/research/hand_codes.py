@@ -114,11 +114,11 @@ def from_codes(frame: Table, folder: str | Path, *, output: str, settle: Settle)
     by_coder, decided = _read(path, task, set(table.index), cells)
     settled, disputed = sheets.settle(by_coder, decided, majority=settle == "majority")
     if disputed:
-        _write_settle(path, task, cells, by_coder, disputed)
+        written = _write_settle(path, task, cells, by_coder, disputed)
         coded = len({unit for codes in by_coder.values() for unit in codes})
         warn_user(
             f"Coders differ on {len(disputed):,} of {coded:,} units; their {output!r} is NA. They "
-            f"are side by side in {path / f'codes_{SETTLE}.xlsx'}: fill in its column 'code', "
+            f"are side by side in {' and '.join(map(str, written))}: fill in its column 'code', "
             "and call again.",
             CodesWarning,
         )
@@ -226,35 +226,12 @@ def _check_lengths(frame: Table, units: Sequence[str], design: Design, cells: Ce
 
 
 # --- the files --------------------------------------------------------------------------------
-def _coders_files(folder: Path, coders: Sequence[str]) -> dict[str, list[Path]]:
-    """Return the files of each coder; one may be saved in both formats."""
-    found: dict[str, list[Path]] = defaultdict(list)
-    for path in sorted(folder.glob("codes_*")):
-        suffix = path.suffix.lower()
-        if path.name == DESIGN or suffix not in files.SUFFIXES + files.OTHER_SUFFIXES:
-            continue
-        if path.suffix not in files.SUFFIXES:
-            raise CodesError(
-                f"{path} is not read. Save it as .xlsx or .csv, or move it out of the folder.",
-                file=path.name,
-            )
-        coder = path.stem.removeprefix("codes_")
-        if coder not in (*coders, SETTLE):
-            raise CodesError(
-                f"{path} belongs to none of the coders ({', '.join(coders)}). If it is a copy, "
-                f"move it out of the folder; a further coder is named in to_code(coders=...).",
-                file=path.name,
-            )
-        found[coder].append(path)
-    return found
-
-
 def _read(
     folder: Path, task: Task, drawn: set[str], cells: Cells
 ) -> tuple[dict[str, dict[str, str]], dict[str, str]]:
     """Return the codes of each coder by unit, and those that were settled."""
     found: dict[str, dict[str, str]] = {coder: {} for coder in (*task.coders, SETTLE)}
-    there = _coders_files(folder, task.coders)
+    there = files.coders_files(folder, task.coders)
     gone = [f"codes_{coder}.*" for coder in task.coders if coder not in there]
     if gone:
         warn_user(
@@ -296,7 +273,7 @@ def _write(folder: Path, design: Design, cells: Cells, format: Format) -> None:
     The design comes first: after an interruption, the same call adds the missing units.
     """
     task, wanted = design.task, list(design.units["unit"])
-    there = _coders_files(folder, task.coders) if folder.exists() else {}
+    there = files.coders_files(folder, task.coders) if folder.exists() else {}
     if there and not (folder / DESIGN).exists():
         raise CodesError(
             f"{folder} holds files of coders and no {DESIGN}. Restore it, or use another folder.",
@@ -345,18 +322,23 @@ def _write_settle(
     cells: Cells,
     by_coder: Mapping[str, Mapping[str, str]],
     disputed: Sequence[str],
-) -> None:
-    """Write the disputed units, or add them to the file of earlier decisions."""
-    path = folder / f"codes_{SETTLE}.xlsx"
-    if not path.exists():
-        files.check_extra()
-    has = {row.unit for row in files.read_sheet(path).rows} if path.exists() else set()
+) -> list[Path]:
+    """Write the disputed units, or add them to the file of earlier decisions; return all files."""
+    there = files.coders_files(folder, task.coders)[SETTLE]
+    has = {row.unit for path in there for row in files.read_sheet(path).rows}
     rows = [
         _row(task, unit, cells)
         | {f"{sheets.CODE}_{coder}": codes.get(unit, "") for coder, codes in by_coder.items()}
         for unit in sorted(set(disputed) - has)
     ]
+    cut = any(too_long(text) for row in rows for text in row.values())  # by Excel
+    path = folder / f"codes_{SETTLE}.{'csv' if cut else 'xlsx'}"
+    if not cut and there and path not in there:
+        path = there[0]
+    if path.suffix == ".xlsx" and not path.exists():
+        files.check_extra()
     _write_rows(path, task, [f"{sheets.CODE}_{coder}" for coder in by_coder], rows)
+    return sorted({*there, path})
 
 
 def _row(task: Task, unit: str, cells: Cells) -> dict[str, str]:

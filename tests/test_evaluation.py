@@ -435,7 +435,7 @@ def test_a_column_may_have_any_label(label: Any) -> None:
 
 @pytest.mark.parametrize("arrow", [False, True])
 def test_decimals_are_numbers(arrow: bool) -> None:
-    cells = [Decimal("1.00"), Decimal("2.0"), Decimal("3"), None]
+    cells = [Decimal("1.00"), Decimal("2.0"), Decimal("3"), pd.NA]
     column = pd.Series(cells, dtype=pd.ArrowDtype(pa.decimal128(5, 2)) if arrow else object)
     frame = pd.DataFrame({"code": column, "whole": [1, 2, 3, 3], "text": list("1233")})
     for name in ("whole", "text"):

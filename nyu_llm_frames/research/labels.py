@@ -62,7 +62,7 @@ def values_of(frame: pd.DataFrame, name: Hashable, argument: str) -> Column:
     if found.dtype == object:
         known = found.dropna()
         decimals = len(known) > 0 and all(isinstance(v, Decimal) for v in known)
-    return found.astype(np.float64) if decimals else found
+    return pd.Series(_floats(found), found.index, name=found.name) if decimals else found
 
 
 def texts(values: Any) -> list[str]:

@@ -176,6 +176,17 @@ def test_doctor_sends_where_only_the_list_is_forbidden(
     assert submits(real_gateway) == 1
 
 
+def test_doctor_goes_on_where_only_the_list_fails_over_a_job_of_another_kind(
+    terminal: Terminal, real_gateway: Harness
+) -> None:
+    real_gateway.reset("happy", foreign_jobs=1, foreign_tables=True)
+    said = terminal.here("doctor", "--json", code=exits.TRY_LATER)
+    (bad,) = failed(said).values()
+    assert bad["step"] == "job list"
+    assert "BigQuery" in bad["fix"]
+    assert "bucket" in [f["step"] for f in said.json]
+
+
 def test_doctor_asks_for_the_right_to_write_to_the_bucket(
     terminal: Terminal, real_gateway: Harness
 ) -> None:

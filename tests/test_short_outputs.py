@@ -207,13 +207,18 @@ def test_what_the_job_counts_and_no_file_holds_is_paid_again_by_retry_alone(
 
 
 @pytest.mark.parametrize("short", ["empty", "fake_row"])
-def test_an_output_that_was_never_readable_is_not_given_up(
-    gateway: StandIn, clock: FakeClock, short: Any
+@pytest.mark.parametrize("at_first", ["rows", "nothing"])
+def test_an_output_that_gives_no_row_at_all_is_not_given_up(
+    gateway: StandIn, clock: FakeClock, short: Any, at_first: str
 ) -> None:
     b = gateway.behaviour
-    b.short, b.short_reads, b.content_fails = short, 1000, -1
-    for _ in range(3):
-        assert ask()["response_status"].tolist() == ["missing"] * 4
+    b.short, b.short_reads, b.content_fails = "rows" if at_first == "rows" else short, 1000, -1
+    out = ask()
+    counts = llm.open_sidecar("llm_sidecar").jobs()[["answers", "unread"]]
+    gateway.jobs[0].behaviour.short = short
+    for _ in range(2):
+        pd.testing.assert_frame_equal(ask(), out)
+    assert llm.open_sidecar("llm_sidecar").jobs()[["answers", "unread"]].equals(counts)
     gateway.jobs[0].behaviour.short_reads = 0
     assert ask()["response"].tolist() == RIGHT
     assert len(gateway.jobs) == 1

@@ -94,7 +94,7 @@ class Planner:
             elif job.tries:
                 states.attempts[at] += job.attempt
                 states.unread[at] = (states.rank[at] < 0) & (job.unread > 0)
-                states.reread[at] = states.unread[at] & job.reread_in_vain
+                states.reread[at] = states.unread[at] & (job.rereads > 0)
             if self.tracker.excludes(job.name):
                 states.excluded[at] = True
         return states

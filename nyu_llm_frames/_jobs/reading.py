@@ -102,17 +102,20 @@ class JobReader:
                 writer.commit()
                 if not over:
                     return fresh
-                after = ctx.save(
-                    _jobs.output_read(
-                        fresh,
-                        answers=output.answers,
-                        orphans=output.orphans,
-                        duplicates=output.duplicates,
-                        unread=output.unread,
-                        complete=output.whole,
-                        at=ctx.clock.now(),
+                if as_before and not output.answers:  # it shows nothing, or was not to be had
+                    after = ctx.save(_jobs.not_reread(fresh))
+                else:
+                    after = ctx.save(
+                        _jobs.output_read(
+                            fresh,
+                            answers=output.answers,
+                            orphans=output.orphans,
+                            duplicates=output.duplicates,
+                            unread=output.unread,
+                            complete=output.whole,
+                            at=ctx.clock.now(),
+                        )
                     )
-                )
         except BaseException:
             # This reading may not be stored: the next one starts anew.
             self._readers.pop(job.name, None)

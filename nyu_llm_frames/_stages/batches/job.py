@@ -144,16 +144,11 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
         text = f"batch job {self.batch_id} {self.outcome} without an answer to this request{reason}"
         if not self.unread:
             return text
-        look = "" if self.reread_in_vain else "the same call reads it once more, and "
+        look = "" if self.rereads else "the same call reads it once more, and "
         return (
             f"{text}; the job counts {self.unread:,} more answers than its output holds: {look}"
             "only a retry pays again"
         )
-
-    @property
-    def reread_in_vain(self) -> bool:
-        """Whether a later call has read a short output; one without any answer was not readable."""
-        return self.rereads > 0 and self.answers > 0
 
     @property
     def failed_empty(self) -> bool:
@@ -346,5 +341,5 @@ def reopened(job: Job) -> Job:
 
 
 def not_reread(job: Job) -> Job:
-    """The short output could not be read again: as before it was reopened."""
+    """The short output could not be read again: its record is as before it was reopened."""
     return _move(job, "done", rereads=job.rereads - 1)

@@ -89,6 +89,17 @@ def test_a_quiet_step_that_changes_nothing_prints_nothing(run: Run, stand_in: St
     assert (again.stdout, again.stderr) == ("", "")
 
 
+def test_a_quiet_step_says_once_that_an_output_cannot_be_read(run: Run, stand_in: StandIn) -> None:
+    b = stand_in.behaviour
+    b.short, b.short_reads, b.content_fails = "empty", 1000, -1
+    run(*BATCH, code=exits.NO_GOOD_ANSWER)
+    for _ in range(2):
+        again = run("-q", *BATCH, "--no-wait", code=exits.NO_GOOD_ANSWER)
+        assert (again.stdout, again.stderr) == ("", "")
+    stand_in.jobs[0].behaviour.short_reads = 0
+    assert "3 ok" in run("-q", *BATCH, "--no-wait").stdout
+
+
 def test_one_row_is_told_in_the_singular(run: Run) -> None:
     Path("in.csv").write_text("id,text\n1,c\n")
     result = run(*BATCH)

@@ -224,11 +224,11 @@ class Driver(threading.local):
                     self._cancel_again(str(after.batch_id))  # the first cancel did not reach it
                 if after.step != job.step or after.status != job.status:
                     self._changed_at = self.ctx.clock.monotonic()
-                self.changed |= after.step != job.step
+                as_before = after.rereads < job.rereads  # its output could not be read again
+                self.changed |= after.step != job.step and not as_before
                 self.tracker.ended(after)
                 return after.step != job.step
             case GatewayUnavailableError() if job.unread and self._idle and not after.connected:
-                # A finished call is shown without a network, too.
                 return self._took(job, reading.leave_unread(self.ctx, job, after))
             case GatewayUnavailableError():
                 self._note_trouble(after)

@@ -22,6 +22,7 @@ from nyu_llm_frames.errors import (
     BatchJobFailedError,
     GatewayError,
     PartialResultError,
+    RunTimeoutError,
 )
 
 
@@ -111,6 +112,21 @@ def test_a_failed_job_waits_for_the_others(gateway: StandIn) -> None:
     assert run is not None
     assert run.counts() == {"missing": 2, "ok": 2}
     assert run.result()["response"].tolist() == [pd.NA, pd.NA, *RIGHT[2:]]
+
+
+def test_messages_name_the_first_few_of_many_jobs(gateway: StandIn, clock: FakeClock) -> None:
+    gateway.behaviour.terminal, gateway.behaviour.running_polls = "failed", -1
+    frame = pd.DataFrame({"x": range(12)})
+    with llm.set_options(max_requests_per_file=1):
+        with pytest.raises(RunTimeoutError, match="and 7 more") as late:
+            ask(frame, timeout=60)
+        gateway.finish()
+        with pytest.raises(BatchJobFailedError, match=r"12 batch jobs .* and 7 more") as failed:
+            ask(frame)
+    ids = [job.id for job in gateway.jobs]
+    assert sorted(failed.value.jobs) == ids
+    for caught in (late, failed):
+        assert sum(batch_id in str(caught.value) for batch_id in ids) == 5
 
 
 @pytest.mark.parametrize("terminal", ["failed", "expired", "cancelled"])

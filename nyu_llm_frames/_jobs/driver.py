@@ -16,7 +16,7 @@ from nyu_llm_frames._jobs import reading, sending
 from nyu_llm_frames._jobs.context import Context
 from nyu_llm_frames._jobs.side_by_side import attempt, side_by_side
 from nyu_llm_frames._jobs.tracker import JobTracker, driven
-from nyu_llm_frames._shared.wording import count, sentence
+from nyu_llm_frames._shared.wording import count, first_few, sentence
 from nyu_llm_frames._stages.batches import job as _jobs
 from nyu_llm_frames._stages.batches import polling
 from nyu_llm_frames._stages.batches.job import Job
@@ -325,7 +325,7 @@ class Driver(threading.local):
         messages = {
             job.batch_id or job.name: job.error or "the gateway gave no reason" for job in failed
         }
-        reasons = "; ".join(f"{batch}: {text}" for batch, text in messages.items())
+        reasons = first_few([f"{batch}: {text}" for batch, text in messages.items()], "; ")
         rows = sum(job.requests for job in failed)
         raise BatchJobFailedError(
             f"{count(len(messages), 'batch job')} with {count(rows, 'request')} failed without an "

@@ -15,6 +15,18 @@ def count(n: int, noun: str) -> str:
     return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
+def first_few(items: Sequence[str], separator: str = ", ") -> str:
+    """Join the first items, and count the others.
+
+    Examples
+    --------
+    >>> first_few(["a", "b"]), first_few([*"abcdefg"], "; ")
+    ('a, b', 'a; b; c; d; e; and 2 more')
+    """
+    more = [f"and {len(items) - 5:,} more"] if len(items) > 5 else []
+    return separator.join([*items[:5], *more])
+
+
 def dollars(amount: float) -> str:
     """Write US dollars with the significant digits: ``$12.30``, ``$0.042``, ``$0.00031``."""
     if amount == 0:

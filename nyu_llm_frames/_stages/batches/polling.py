@@ -7,7 +7,7 @@ from datetime import datetime
 
 from nyu_llm_frames._shared.options import Options
 from nyu_llm_frames._shared.progress import Progress, duration
-from nyu_llm_frames._shared.wording import count, sentence
+from nyu_llm_frames._shared.wording import count, first_few, sentence
 from nyu_llm_frames._stages.batches.job import UNMADE, Job, undecidable
 from nyu_llm_frames.errors import GatewayUnavailableError, RunTimeoutError
 
@@ -95,7 +95,7 @@ def _since_submit(active: Sequence[Job], at: datetime | None) -> float:
 
 def timed_out(active: Sequence[Job], trouble: GatewayUnavailableError | None) -> RunTimeoutError:
     """Return the error of a call that reached its timeout."""
-    states = ", ".join(f"{j.batch_id or j.name}: {state_word(j)}" for j in active)
+    states = first_few([f"{j.batch_id or j.name}: {state_word(j)}" for j in active])
     why = f" Trouble: {sentence(str(trouble))}" if trouble is not None else ""
     unmade = all(job.step in UNMADE for job in active)
     what = "and nothing was submitted yet" if unmade else "while batch jobs continue"

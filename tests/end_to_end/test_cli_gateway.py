@@ -270,7 +270,7 @@ def test_what_is_refused_has_its_code_and_makes_no_job(
     terminal: Terminal, real_gateway: Harness
 ) -> None:
     said = terminal.here(*BATCH, "--max-cost", "0.000001", code=exits.TOO_EXPENSIVE)
-    assert "max_cost" in said.stderr
+    assert "raise --max-cost" in said.stderr
     nobody = ("--prompt", "{{ offence }}", "--model", MODEL, "--out", "x.csv")
     assert "offense" in terminal.here("batch", "in.csv", *nobody, code=exits.USAGE).stderr
     assert not real_gateway.log()

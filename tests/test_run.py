@@ -32,6 +32,7 @@ from nyu_llm_frames.errors import (
     GatewayError,
     GatewayUnavailableError,
     RunTimeoutError,
+    SidecarError,
 )
 
 
@@ -336,6 +337,24 @@ def test_a_wait_of_no_number_of_seconds_is_named(gateway: StandIn, clock: FakeCl
     for seconds in ("5m", -1, True):
         with pytest.raises(ConfigurationError, match=f"timeout must be .* not {seconds!r}"):
             run.wait(seconds)
+
+
+def test_a_sidecar_that_is_gone_is_no_new_one(gateway: StandIn, clock: FakeClock) -> None:
+    """Nothing is planned anew, and nothing takes its place: the next call would pay again."""
+    here, there = Path("llm_sidecar"), Path("elsewhere")
+    run = submit()
+    moved = itertools.count()
+    gateway.on_handled = lambda *_: here.rename(there) if next(moved) == 0 else None
+    with pytest.raises(SidecarError):  # in the middle of a step
+        run.wait()
+    actions: list[Callable[[], object]] = [run.wait, run.poll, run.retry, run.result, run.cancel]
+    for action in actions:
+        with pytest.raises(SidecarError, match="llm_sidecar is gone: moved, deleted"):
+            action()
+    assert not here.exists()
+    there.rename(here)
+    assert ask()["response"].tolist() == RIGHT
+    assert len(gateway.jobs) == 1
 
 
 def test_an_interrupt_waits_for_nobody(gateway: StandIn, clock: FakeClock) -> None:

@@ -124,6 +124,7 @@ class Sidecar:
         self.is_new = not is_sidecar(self.path)
         if self.is_new and create is not None:
             self._make(create)
+        self._was_there = not self.is_new or create is not None
         self.lock = SidecarLock(self.path, clock)
         self._jobs: dict[str, tuple[_storage.Stamp, Job]] = {}
         self._ids: dict[str, pa.Array] = {}
@@ -167,6 +168,8 @@ class Sidecar:
     # --- jobs -------------------------------------------------------------------------------
     def jobs(self) -> dict[str, Job]:
         """Read all jobs, by name."""
+        if self._was_there:
+            _storage.check_there(self.path, "jobs")
         return {
             name: self._read_job(path, stamp)
             for name, path, stamp in _storage.stamped_files(self.path / "jobs")

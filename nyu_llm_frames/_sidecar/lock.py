@@ -18,6 +18,7 @@ from nyu_llm_frames._shared.clock import Clock
 from nyu_llm_frames._shared.wording import printable
 from nyu_llm_frames._sidecar.lock_owner import LockOwner, encoded
 from nyu_llm_frames._sidecar.storage import (
+    check_there,
     draft_path,
     file_mode,
     is_refused,
@@ -35,6 +36,7 @@ PATIENCE_S = 600.0
 
 
 def _file_lock(path: Path) -> FileLock:
+    check_there(path.parent)  # filelock would make the folder
     # A marker file in place of the system's lock outlives its process, and other hosts cannot
     # find out its owner.
     return FileLock(path, timeout=0, mode=0o600, fallback_to_soft=False)

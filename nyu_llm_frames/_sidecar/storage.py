@@ -87,6 +87,18 @@ def sidecar_errors(path: Path) -> Iterator[None]:
         raise SidecarError(f"{path}: {what}.", path=str(path)) from None
 
 
+def check_there(sidecar: Path, part: str = "") -> None:
+    """Refuse to go on without a sidecar that was there: as an empty one it would be paid again."""
+    with sidecar_errors(sidecar):
+        if not (sidecar / part).is_dir():
+            raise SidecarError(
+                f"{sidecar} is gone: moved, deleted, or on a disk that is not mounted. It records "
+                "what was submitted; submitted jobs continue. Put it back, or name its new place "
+                "with sidecar=: without it, the same call pays for every row again.",
+                path=str(sidecar),
+            )
+
+
 def make_folder(path: Path, *, shared: bool = False) -> None:
     """Make a private folder, or one shared with its group; parents with the system's mode."""
     with sidecar_errors(path):

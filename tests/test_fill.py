@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -220,6 +221,24 @@ def test_cells_that_do_not_go_together_are_refused_before_anything_is_sent(
     with pytest.raises(ConfigurationError, match=r"column 'n' .*Int64.* in row 0"):
         batch(df, schema={"n": int}, if_exists="fill")
     assert not gateway.log
+
+
+@pytest.mark.parametrize("kind", [[str], {"a": int}, [{"a": int}]], ids=str)
+def test_lists_and_objects_are_filled_as_cells_and_refused_as_text(
+    gateway: StandIn, kind: Any
+) -> None:
+    """As `read_json` and `read_parquet` give them, and as `read_csv` does."""
+    old = spoilt(gateway, schema={"tags": kind})
+    alone = pa.array(batch(frame(), schema={"tags": kind}, max_tokens=9_000)["tags"]).to_pylist()
+    cells = pa.array(old["tags"]).to_pylist()
+    objects = old.assign(tags=pd.Series(cells, old.index, dtype=object))
+    new = batch(objects, schema={"tags": kind}, max_tokens=9_000, if_exists="fill")
+    assert pa.array(new["tags"]).to_pylist() == [cells[0], alone[1], cells[2], alone[3], *cells[4:]]
+    jobs = len(gateway.jobs)
+    texts = old.assign(tags=[None if cell is None else str(cell) for cell in cells])
+    with pytest.raises(ConfigurationError, match=r"column 'tags' .* as in row 0"):
+        batch(texts, schema={"tags": kind}, max_tokens=9_001, if_exists="fill")
+    assert len(gateway.jobs) == jobs
 
 
 def test_a_field_that_may_be_null_is_no_missing_value() -> None:

@@ -248,7 +248,9 @@ class TableMethods(ResearchMethods[T]):
         system : str, Path or jinja2.Template, optional
             Template of the system message.
         schema : type or dict, optional
-            Fields of a structured answer; each becomes a typed column.
+            Fields of a structured answer; each becomes a typed column. A parquet file with
+            columns of lists or objects is read by
+            ``pd.read_parquet(path, dtype_backend="pyarrow")``.
         images : str or list of str, optional
             Columns that hold images or documents: gs:// and https:// URLs, local paths, bytes,
             ``{"url", "mime_type"}``, cells of Hugging Face datasets (``{"bytes", "path"}``), PIL

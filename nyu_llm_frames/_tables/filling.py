@@ -235,7 +235,10 @@ def _lossless(values: pd.Series[Any], dtype: Any) -> pd.Series[Any] | None:
             return None
         if pd.api.types.is_object_dtype(dtype):
             return out
-        left, right = out.astype(values.dtype)[~missing], values[~missing]
+        if isinstance(dtype, pd.ArrowDtype) and pa.types.is_nested(dtype.pyarrow_dtype):
+            left, right = (pa.array(v[~missing]).to_pylist() for v in (out, values))
+        else:
+            left, right = out.astype(values.dtype)[~missing], values[~missing]
         return out if all(a == b for a, b in zip(left, right, strict=True)) else None
-    except (TypeError, ValueError, OverflowError, pa.ArrowException):
+    except (TypeError, ValueError, OverflowError, NotImplementedError, pa.ArrowException):
         return None

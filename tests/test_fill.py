@@ -152,6 +152,21 @@ def test_what_is_pending_keeps_its_cells(gateway: StandIn) -> None:
     assert len(gateway.jobs) == 2
 
 
+def test_rows_that_wait_for_another_call_are_sent_again_with_a_word(gateway: StandIn) -> None:
+    """They have no value yet, and with other parameters they are other requests."""
+    gateway.behaviour.running_polls = -1
+    notes: list[str] = []
+    with llm.set_options(progress=lambda progress: notes.append(progress.message)):
+        so_far = batch(frame(), wait=False)
+        batch(so_far, if_exists="fill", wait=False)  # the same requests
+        assert not any("paid again" in note for note in notes)
+        batch(so_far, if_exists="fill", max_tokens=9_000, wait=False)
+        batch(so_far, if_exists="fill", max_tokens=9_000, wait=False)  # all of them under way
+    assert sum("6 requests of other calls are under way" in note for note in notes) == 1
+    assert len(gateway.jobs) == 2
+    gateway.finish()
+
+
 def test_a_run_that_fills_gives_the_whole_frame_and_counts_it(gateway: StandIn) -> None:
     old = spoilt(gateway)
     gateway.behaviour.row = rows.pick({"Say d": rows.blocked})

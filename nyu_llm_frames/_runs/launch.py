@@ -153,6 +153,8 @@ class CallExecution(Execution[CallPart]):
             )
         if own.to_pay:
             tell_unknown_model(ctx, call)
+            if call.fills:
+                tell_of_other_requests(ctx, own.under_way)
         check_budget(total([own, *shared]), self._max_cost)
         if own.to_pay:
             ctx.connect()
@@ -164,6 +166,19 @@ class CallExecution(Execution[CallPart]):
         if own.to_pay:
             tell_of_cut_answers(ctx, call)
         return under_way
+
+
+def tell_of_other_requests(ctx: Context, ours: int) -> None:
+    """Report that a fill sends rows again that another call's batch jobs are about to answer."""
+    jobs = ctx.sidecar.jobs().values()
+    others = sum(job.requests for job in jobs if job.carries and job.realm == ctx.realm) - ours
+    if others > 0:
+        ctx.notify(
+            "note",
+            f"{count(others, 'request')} of other calls are under way in this sidecar: rows that "
+            "wait for their answers are sent and paid again here. To wait for them first, make the "
+            "earlier call again.",
+        )
 
 
 def tell_of_cut_answers(ctx: Context, call: PreparedCall) -> None:

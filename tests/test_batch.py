@@ -16,7 +16,7 @@ from support import rows
 from support.stand_in import StandIn, answer
 
 import nyu_llm_frames as llm
-from nyu_llm_frames.errors import ColumnExistsError, ConfigurationError
+from nyu_llm_frames.errors import ColumnExistsError, ConfigurationError, PartialResultWarning
 
 MODEL = "gemini-3-flash-preview"
 
@@ -393,6 +393,24 @@ def test_replace_puts_the_columns_where_they_stood(gateway: StandIn) -> None:
     assert out["response"].tolist() == [answer("Say a"), answer("Say b")]
     assert df["response"].tolist() == ["old", "old"]
     assert len(gateway.jobs) == 1
+
+
+@pytest.mark.parametrize("schema", [None, {"kind": ["red", "blue"]}], ids=["text", "schema"])
+def test_details_of_an_earlier_run_are_replaced_with_their_answers(
+    gateway: StandIn, schema: Any
+) -> None:
+    """Else a new answer stands beside the status, the cost and the id of an older one."""
+    df = pd.DataFrame({"x": ["a", "b"]})
+    gateway.behaviour.row = rows.pick({"Say a": rows.failed(400)})
+    with pytest.warns(PartialResultWarning):
+        first = ask(df, schema=schema, details=True)
+    gateway.behaviour.row = rows.good
+    out = ask(first, schema=schema, if_exists="replace", max_tokens=9_000)
+    assert list(out.columns) == list(first.columns)
+    whole = ask(df, schema=schema, details=True, max_tokens=9_000)
+    pd.testing.assert_frame_equal(out, whole)
+    assert out["response_status"].tolist() == ["ok", "ok"]
+    assert len(gateway.jobs) == 2
 
 
 def test_an_output_column_that_exists_twice_cannot_be_replaced(gateway: StandIn) -> None:

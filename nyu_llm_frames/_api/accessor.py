@@ -266,7 +266,8 @@ class TableMethods(ResearchMethods[T]):
             template that loops over `row` skips the columns of an earlier run, unless it names
             them.
         details : bool, default False
-            Whether to add status, finish reason, tokens, cost, model and custom_id.
+            Whether to add status, finish reason, tokens, cost, model and custom_id. Those of an
+            earlier call are replaced or filled without it, too.
         missing : {"error", "skip"}, default "error"
             What to do with rows whose prompt prints or compares a missing value that the template
             does not handle, as ``{% if x %}``, ``x is none``, ``x or "?"`` and

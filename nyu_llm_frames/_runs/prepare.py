@@ -184,7 +184,7 @@ def compile_call(table: Head, arguments: Arguments, *, check_columns: bool = Tru
     schema = compiled_schema(arguments.schema)
     new = AnswerColumns(arguments.output, schema, arguments.prefix, arguments.details)
     there = {name for name in columns if isinstance(name, str)}
-    if arguments.if_exists == "fill" and there.issuperset(new.of_details):
+    if arguments.if_exists != "error" and there.issuperset(new.of_details):
         arguments, new = replace(arguments, details=True), new.with_details()
     if check_columns:
         check_new_columns(table, new.names, arguments.if_exists)

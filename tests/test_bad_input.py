@@ -63,10 +63,10 @@ def said(kind: type[LLMFramesError], call: Callable[[], object]) -> str:
 def test_a_file_read_with_the_wrong_separator_is_recognised(separator: str) -> None:
     frame = pd.DataFrame({f"id{separator}text": [f"1{separator}weed"]})
     text = said(MissingColumnError, lambda: frame.llm.preview("{{ text }}", model=MODEL))
-    assert f"sep={separator!r} in pandas.read_csv and in llm.batch_file, --sep" in text
+    assert text.endswith(f"If it separates the columns of the file, say so: sep={separator!r}.")
     whole = frame.assign(other=1)
     text = said(MissingColumnError, lambda: whole.llm.preview("{{ text }}", model=MODEL))
-    assert "read_csv" not in text
+    assert "sep=" not in text
 
 
 @pytest.mark.parametrize("template", ["{{ title }}", "{{ row['title'] }} {{ n.title() }}"])

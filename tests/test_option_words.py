@@ -72,6 +72,7 @@ def test_in_all_messages_only_the_arguments_change() -> None:
         ("max_tokens=4,096 counts", "--max-tokens 4096 counts"),
         ("above max_cost=$0.010; about", "above --max-cost $0.010; about"),
         ("give sep=';', as", "give --sep ';', as"),
+        (r"say so: sep='\t'.", r"say so: --sep '\t'."),
         ("(base_url=, PORTKEY_BASE_URL)?", "(--base-url, PORTKEY_BASE_URL)?"),
         ("run df.llm.trial(...) so", "run nyu-llm-frames trial so"),
     ],

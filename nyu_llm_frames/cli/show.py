@@ -42,7 +42,7 @@ OPTIONS = (
 # An argument in a sentence: after a blank or a parenthesis, with a simple value or none.
 _ARGUMENT = re.compile(
     rf"""(?<![^\s(])({"|".join(OPTIONS)})="""
-    r"""("[^"\s\\]*"|'[^'\s\\]*'|\$?\d(?:[\d.,]*\d)?)?(?=[.,:;)]?(?:\s|$))"""
+    r"""("[^"\s\\]*"|'(?:[^'\s\\]|\\t)*'|\$?\d(?:[\d.,]*\d)?)?(?=[.,:;)]?(?:\s|$))"""
 )
 # Python stays Python: a call with its arguments. Text of a user does, too: the lines of a template.
 _CALL, _SOURCE = re.compile(r"\w\([^()]*\)"), re.compile(r"\s*\d+ \| ")

@@ -93,8 +93,7 @@ def missing_column(
     if mark:
         hints.append(
             f"That is one column, with {mark!r} in its name. If it separates the columns of the "
-            f"file, say so: sep={mark!r} in pandas.read_csv and in llm.batch_file, --sep {mark!r} "
-            "on the command line."
+            f"file, say so: sep={mark!r}."
         )
     separator = "" if line else " "
     error = MissingColumnError(

@@ -395,6 +395,16 @@ def test_polars_reads_what_comes_of_its_arrow_files(
     assert by_path(tmp_path / name, template) == asked(frame.to_pandas(), template)
 
 
+def test_choices_of_several_files_of_polars_are_all_kept(tmp_path: Path, gateway: StandIn) -> None:
+    pl = pytest.importorskip("polars")
+    files = [tmp_path / "1.parquet", tmp_path / "2.parquet"]
+    for file, word in zip(files, "ab", strict=True):
+        pl.DataFrame({"x": pl.Series([word], dtype=pl.Enum([word]))}).write_parquet(file)
+    for target, read_again in (("out.parquet", pl.read_parquet), ("out.arrow", pl.read_ipc)):
+        answered(files, tmp_path / target, "{{ x }}")
+        assert read_again(tmp_path / target)["x"].to_list() == ["a", "b"]
+
+
 CHOICES = {"intervals": pd.cut(pd.Series([1.0, 5.0]), 2)}
 if hasattr(pa, "decimal32"):  # earlier releases convert no such choices
     CHOICES["periods"] = pd.Categorical(pd.period_range("2024-01", periods=2, freq="M"))

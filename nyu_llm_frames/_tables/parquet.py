@@ -177,6 +177,11 @@ def _unreadable(path: str, names: Sequence[str], error: Exception) -> Configurat
     )
 
 
+def _is_common(key: bytes, value: bytes, other: pa.Field) -> bool:
+    """Whether a label of a column holds for another file: Polars reads other choices as null."""
+    return not key.startswith(b"_PL_") or (other.metadata or {}).get(key) == value
+
+
 def _unified(schema: pa.Schema, files: dict[str, pa.Schema]) -> pa.Schema:
     """Return one schema that can hold every value of all files unchanged."""
     fields = {field.name: field for field in schema}
@@ -196,7 +201,8 @@ def _unified(schema: pa.Schema, files: dict[str, pa.Schema]) -> pa.Schema:
             if kind != known.type:
                 changed.add(field.name)
             nullable = known.nullable or field.nullable
-            fields[field.name] = known.with_type(kind).with_nullable(nullable)
+            labels = {k: v for k, v in (known.metadata or {}).items() if _is_common(k, v, field)}
+            fields[field.name] = pa.field(field.name, kind, nullable, labels)
             first.setdefault(field.name, path)
     for name in first:
         if any(name not in theirs.names for theirs in files.values()):

@@ -395,6 +395,20 @@ def test_polars_reads_what_comes_of_its_arrow_files(
     assert by_path(tmp_path / name, template) == asked(frame.to_pandas(), template)
 
 
+@pytest.mark.parametrize("target", ["out.arrow", "out.parquet", "out.csv", "out.jsonl"])
+def test_an_arrow_file_of_polars_is_filled(tmp_path: Path, gateway: StandIn, target: str) -> None:
+    pl = pytest.importorskip("polars")
+    schema = {"kind": ["a", "b"], "tags": list[str]}
+    texts = {"x": ["x", None]}
+    answered(write(pd.DataFrame(texts), tmp_path / "in.parquet"), tmp_path / "1.parquet",
+             "{{ x }}", schema=schema, missing="skip")  # fmt: skip
+    pl.read_parquet(tmp_path / "1.parquet").write_ipc(tmp_path / "1.arrow")
+    out = answered(tmp_path / "1.arrow", tmp_path / target, "{{ x or '-' }}", schema=schema,
+                   if_exists="fill")  # fmt: skip
+    whole = pd.DataFrame(texts).llm.batch("{{ x or '-' }}", model=MODEL, schema=schema)
+    assert read(out)["kind"].tolist() == whole["kind"].tolist()
+
+
 def test_choices_of_several_files_of_polars_are_all_kept(tmp_path: Path, gateway: StandIn) -> None:
     pl = pytest.importorskip("polars")
     files = [tmp_path / "1.parquet", tmp_path / "2.parquet"]

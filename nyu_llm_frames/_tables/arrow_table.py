@@ -46,7 +46,11 @@ class ArrowTable(Table[pa.Table]):
         return self._rows.pieces(batches, columns, index, len(self))
 
     def take(self, rows: Ints) -> ArrowTable:
-        return ArrowTable(self.table.take(pa.array(rows)))
+        try:
+            return ArrowTable(self.table.take(pa.array(rows)))
+        except pa.ArrowNotImplementedError:  # of views, as of DataFusion, and runs of equal values
+            parts = [self.table.slice(row, 1) for row in rows.tolist()]
+            return ArrowTable(pa.concat_tables([self.table.slice(0, 0), *parts]))
 
     def earlier(self, names: Sequence[str]) -> pd.DataFrame:
         return earlier(self.table.select([n for n in names if n in self.columns]))

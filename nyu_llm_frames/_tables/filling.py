@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 
 from nyu_llm_frames._stages.answers.answer import SHOWN, TOKENS
 from nyu_llm_frames._tables.columns import AnswerColumns, Outcome, read_schema
+from nyu_llm_frames._tables.frame_values import without_views
 from nyu_llm_frames._tables.table import Ints, Mask
 from nyu_llm_frames.errors import ConfigurationError
 
@@ -143,6 +144,8 @@ def check_cells(fill: Fill, wanted: AnswerColumns, *, first: int) -> None:
 def beside_kept(name: str, new: pa.ChunkedArray, is_new: Any, old: pa.ChunkedArray) -> Any:
     """Return the new cells where there are some, else the old ones, with the type of the new."""
     kind = new.type
+    plain = without_views(old.type)  # pyarrow chooses among no views
+    old = old if old.type == plain else old.cast(plain)
     old = pc.if_else(is_new, pa.scalar(None, old.type), old)
     if not pa.types.is_dictionary(kind):
         return pc.if_else(is_new, new, _as_type(name, old, kind))

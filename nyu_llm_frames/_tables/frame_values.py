@@ -6,6 +6,7 @@ Comes in: a Series or Index of any dtype. Goes out: a list that agrees element b
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -87,6 +88,33 @@ def decoded(column: pa.ChunkedArray) -> pa.ChunkedArray:
 def is_encoded(kind: pa.DataType) -> bool:
     """Whether a type holds choices, or runs of equal values."""
     return bool(pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind))
+
+
+def with_leaves(kind: pa.DataType, leaf: Callable[[pa.DataType], pa.DataType]) -> pa.DataType:
+    """Return a type with others in place of those inside its lists and structs."""
+    is_ = pa.types
+    inner = [kind.field(i) for i in range(kind.num_fields)]
+    inner = [field.with_type(with_leaves(field.type, leaf)) for field in inner]
+    if is_.is_struct(kind):
+        return pa.struct(inner)
+    if is_.is_fixed_size_list(kind):
+        return pa.list_(inner[0], kind.list_size)
+    if is_.is_list(kind):
+        return pa.list_(inner[0])
+    return pa.large_list(inner[0]) if is_.is_large_list(kind) else leaf(kind)
+
+
+def without_views(kind: pa.DataType, *, only_choices: bool = False) -> pa.DataType:
+    """Return a type with plain texts and bytes for the views that Polars and DataFusion write."""
+    plain = {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}
+
+    def leaf(kind: pa.DataType) -> pa.DataType:
+        if pa.types.is_dictionary(kind):
+            words = plain.get(kind.value_type, kind.value_type)
+            return pa.dictionary(kind.index_type, words, kind.ordered)
+        return kind if only_choices else plain.get(kind, kind)
+
+    return with_leaves(kind, leaf)
 
 
 def undecodable(column: pa.ChunkedArray) -> tuple[int, UnicodeDecodeError | None]:

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from nyu_llm_frames._tables.filling import IS_NEW, beside_kept
 from nyu_llm_frames._tables.frame_values import as_written as written
-from nyu_llm_frames._tables.frame_values import decoded, is_encoded
+from nyu_llm_frames._tables.frame_values import decoded, is_encoded, with_leaves
 from nyu_llm_frames._tables.json_lines import cell_text
 
 _TEXTS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
@@ -57,18 +57,7 @@ def flat(column: pa.ChunkedArray, *, nested: bool = False) -> pa.ChunkedArray:
 
 def _with_floats(kind: pa.DataType, to: pa.DataType) -> pa.DataType:
     """Return a type with another one in place of its 32-bit floats."""
-    is_ = pa.types
-    if is_.is_float32(kind):
-        return to
-    inner = [kind.field(i) for i in range(kind.num_fields)]
-    inner = [field.with_type(_with_floats(field.type, to)) for field in inner]
-    if is_.is_struct(kind):
-        return pa.struct(inner)
-    if is_.is_fixed_size_list(kind):
-        return pa.list_(inner[0], kind.list_size)
-    if is_.is_list(kind):
-        return pa.list_(inner[0])
-    return pa.large_list(inner[0]) if is_.is_large_list(kind) else kind
+    return with_leaves(kind, lambda leaf: to if pa.types.is_float32(leaf) else leaf)
 
 
 def as_written(column: pa.ChunkedArray) -> pa.ChunkedArray:

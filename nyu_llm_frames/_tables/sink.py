@@ -22,7 +22,7 @@ from nyu_llm_frames._sidecar.storage import atomic_file
 from nyu_llm_frames._tables import pandas_metadata
 from nyu_llm_frames._tables.csv_text import CsvSource
 from nyu_llm_frames._tables.excel_sheet import check_sheet, write_sheet
-from nyu_llm_frames._tables.frame_values import is_encoded
+from nyu_llm_frames._tables.frame_values import is_encoded, without_views
 from nyu_llm_frames._tables.join import NewColumns
 from nyu_llm_frames._tables.json_lines import JsonLinesSource
 from nyu_llm_frames._tables.json_output import check_numbers, write_json
@@ -125,7 +125,7 @@ def _check_type(field: pa.Field, output: Path, is_feather: bool) -> None:
     """Raise if pyarrow cannot write a type; it is asked with a table without rows."""
     kind, lost = field.type, _LOST_CHOICES[".feather" if is_feather else ".parquet"]
     can_write = not (pa.types.is_dictionary(kind) and any(is_(kind.value_type) for is_ in lost))
-    schema = pa.schema([field if is_feather else _without_views(field)])
+    schema = pa.schema([field if is_feather else _for_parquet(field)])
     if can_write:
         try:
             with _typed_writer(io.BytesIO(), schema, is_feather) as writer:
@@ -139,14 +139,9 @@ def _check_type(field: pa.Field, output: Path, is_feather: bool) -> None:
         )
 
 
-def _without_views(field: pa.Field) -> pa.Field:
-    """Return a column whose choices are views, as Polars writes them, as parquet can hold it."""
-    kind = field.type
-    if pa.types.is_dictionary(kind):
-        plain = {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}
-        words = plain.get(kind.value_type, kind.value_type)
-        return field.with_type(pa.dictionary(kind.index_type, words, kind.ordered))
-    return field
+def _for_parquet(field: pa.Field) -> pa.Field:
+    """Return a column as parquet can hold it: it has no choices of views, as Polars writes them."""
+    return field.with_type(without_views(field.type, only_choices=True))
 
 
 def write(source: Source, output: Path, new: NewColumns, check: Callable[[], None]) -> None:
@@ -176,7 +171,7 @@ def write(source: Source, output: Path, new: NewColumns, check: Callable[[], Non
 def _write_typed(source: Source, file: BinaryIO, new: NewColumns, is_feather: bool) -> None:
     schema = pandas_metadata.joined(source.schema(), new.schema)
     if not is_feather:
-        schema = pa.schema(map(_without_views, schema), metadata=schema.metadata)
+        schema = pa.schema(map(_for_parquet, schema), metadata=schema.metadata)
     with _typed_writer(file, schema, is_feather) as writer:
         held: list[pa.Table] = []
         size = 0

@@ -245,6 +245,29 @@ def test_only_names_that_are_used_must_be_unique(gateway: StandIn) -> None:
             llm.batch(table, template, model=MODEL)
 
 
+WORDS = ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [pa.array(WORDS, pa.string_view()), pa.RunEndEncodedArray.from_arrays([1, 2, 3], WORDS)],
+    ids=["views", "runs of equal values"],
+)
+def test_columns_of_which_pyarrow_takes_no_rows_come_through(
+    gateway: StandIn, words: pa.Array
+) -> None:
+    gateway.behaviour.row = rows.pick({"Say b": rows.says("")})
+    table, kind = pa.table({"x": words}), words.type
+    assert llm.trial(table, "Say {{ x }}", model=MODEL, n=2)["x"].type == kind
+    run = llm.submit(table, "Say {{ x }}", model=MODEL)
+    run.wait()
+    assert run.failures()["x"].to_pylist() == ["b"]
+    out = run.result()
+    assert out["x"].type == kind
+    filled = llm.batch(out, "Say {{ x }}!", model=MODEL, if_exists="fill")
+    assert filled["response"].to_pylist() == [answer(f"Say {p}") for p in ("a", "b!", "c")]
+
+
 @pytest.mark.parametrize("value", [[1], "x", {"x": [1]}, 3, pa.array([1]), None])
 def test_what_is_no_table_says_what_is_one(value: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"pandas, Polars or Dask.*Arrow stream"):

@@ -536,6 +536,16 @@ def test_half_a_character_in_json_is_named(tmp_path: Path, line: str, name: str)
         open_source(path)
 
 
+@pytest.mark.parametrize("number", ["NaN", "-Infinity"])
+def test_numbers_that_only_python_writes_as_json_are_named(tmp_path: Path, number: str) -> None:
+    path = tmp_path / "in.jsonl"
+    path.write_text(f'{{"x": 1}}\n{{"x": {number}}}\n')
+    message = re.escape(f"in.jsonl, line 2: {number} is not JSON. Read the file with pd.read_json(")
+    with pytest.raises(ConfigurationError, match=message):
+        open_source(path)
+    assert len(pd.read_json(path, lines=True)) == 2  # as the message says
+
+
 @pytest.mark.parametrize("header", ["ORCID,name", "PAR1,PAR2", "ARROW1,x", "BZh9,x", "$FL2,x"])
 def test_a_header_that_begins_like_a_format_is_a_header(tmp_path: Path, header: str) -> None:
     (tmp_path / "in.csv").write_text(f"{header}\n1,2\n")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,11 @@ def _unreadable(path: Path, number: int, line: bytes, error: Exception) -> Confi
             "which is no text. Write the file again without it, as with "
             'text.encode("utf-8", "ignore").decode().'
         )
+    for constant in _constants(line):
+        return ConfigurationError(
+            f"{path}, line {number:,}: {constant} is not JSON. Read the file with "
+            f"pd.read_json({str(path)!r}, lines=True), which takes it, and use df.llm.batch."
+        )
     text = str(error).removesuffix(".")
     return ConfigurationError(
         f"{path}, line {number:,}: {text}. Each line must be one whole JSON object; of other JSON, "
@@ -141,6 +147,14 @@ def _with_half_characters(line: bytes) -> Iterator[str]:
     for name, value in row.items() if isinstance(row, dict) else ():
         if _SURROGATE.search(name + json.dumps(value, ensure_ascii=False)):
             yield name
+
+
+def _constants(line: bytes) -> list[str]:
+    """Return the numbers that only Python's json writes and reads, such as NaN."""
+    found: list[str] = []
+    with suppress(ValueError, RecursionError):
+        json.loads(line, parse_constant=found.append)
+    return found
 
 
 def cell_text(value: object) -> str | None:

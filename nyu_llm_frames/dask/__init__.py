@@ -27,8 +27,9 @@ differ from run to run (random numbers, a file that is written to), ``ddf.persis
 first; else `PartitionChangedError` says so, and no cell is wrong.
 
 In a column of type object, lists, dicts, bytes, numbers and flags become text in ``dd.from_pandas``
-unless the frame is made under ``dask.config.set({"dataframe.convert-string": False})``; an error
-says so. ``index`` in a template is the row's label in its partition.
+(flags beside missing values in ``dd.read_csv``, too) unless the frame is made under
+``dask.config.set({"dataframe.convert-string": False})``; an error says so. ``index`` in a template
+is the row's label in its partition.
 
 When it is worth it
 -------------------

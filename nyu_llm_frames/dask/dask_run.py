@@ -8,7 +8,7 @@ that pays runs inside a Dask task.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -105,7 +105,7 @@ class DaskCall:
         """The names of all columns that a call like this one makes."""
         return self.head.new_columns.with_details().names
 
-    def _suspected(self) -> list[Any]:
+    def _suspected(self) -> dict[Any, bool]:
         """Note what `index` is here; return the columns whose cells may be others than given."""
         if self.head.template.uses_index:
             self._report.note(_INDEX_NOTE)
@@ -132,7 +132,7 @@ class DaskCall:
                 (head,) = self._cluster.results([task])
             samples.append(sample(head, suspected))
             found.append(head.head(left))
-        check_sampled(samples)
+        check_sampled(samples, suspected)
         rows: pd.DataFrame = concat(found) if found else frame._meta.iloc[:0]
         return rows
 
@@ -248,7 +248,7 @@ class DaskCall:
                     sidecar.rmdir()
 
     def _rendered(
-        self, folder: Path, token: str, suspected: Sequence[Any]
+        self, folder: Path, token: str, suspected: dict[Any, bool]
     ) -> list[SpooledPartition]:
         call = dask.delayed(self.work, pure=True)
         spool = dask.delayed(spool_partition, pure=False)
@@ -257,11 +257,11 @@ class DaskCall:
             self._report.note(f"rendering {count(len(tasks), 'partition')}")
             found: list[SpooledPartition] = self._cluster.results(
                 [
-                    spool(task, number, call, folder, token, suspected)
+                    spool(task, number, call, folder, token, list(suspected))
                     for number, task in enumerate(tasks)
                 ]
             )
-        check_sampled([partition.sampled for partition in found])
+        check_sampled([partition.sampled for partition in found], suspected)
         missing = [partition.missing for partition in found if partition.missing is not None]
         if missing:
             raise missing_in_all(missing, has_object=False)

@@ -8,7 +8,7 @@ at on the workers.
 from __future__ import annotations
 
 import ast
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from numbers import Number
 from typing import Any, TypeAlias
@@ -18,8 +18,8 @@ import pandas as pd
 
 from nyu_llm_frames.errors import ConfigurationError
 
-Sampled: TypeAlias = dict[Hashable, tuple[int, int]]
-"""For each column how many cells were looked at, and how many of them are literals."""
+Sampled: TypeAlias = dict[Hashable, tuple[int, int, int]]
+"""For each column how many cells were looked at, and how many are True or False, or literals."""
 
 _CHANGED = (
     *(list, tuple, dict, set, frozenset, bytes, bytearray, np.ndarray),
@@ -28,25 +28,34 @@ _CHANGED = (
 _CELLS = 50
 SAMPLED_ROWS = 20 * _CELLS
 _OPENERS = ("[", "{", "(", "b'", 'b"')
-# What makes frames of other data than files: a file's text is the file's.
-_MADE = ("FromPandas", "FromPandasDivisions", "FromGraph", "FromDelayed", "FromMap")
-_OF_FILES = ("CSVFunctionWrapper",)
+_MADE = (
+    *("FromPandas", "FromPandasDivisions", "FromGraph", "FromDelayed"),
+    *("FromMap", "FromMapProjectable"),
+)
+# A file's text is the file's; but of True, False and missing values pandas makes no text.
+_OF_FILES = ("dask.dataframe.io.csv",)
 
 
-def suspected_columns(frame: Any, used: Sequence[Hashable]) -> list[Hashable]:
-    """Return the columns of which cells have to be looked at.
+def suspected_columns(frame: Any, used: Sequence[Hashable]) -> dict[Hashable, bool]:
+    """Return the columns of which cells have to be looked at: for literals, or else for flags.
 
     Where the expression still holds the frame that was given, such cells in it are an error.
     """
     texts = [name for name in used if isinstance(frame.dtypes[name], pd.StringDtype)]
     if not texts:
-        return []
-    unknown = False
+        return {}
+    nodes = list(frame.expr.walk())
+    is_converted = any(type(node).__name__ == "ArrowStringConversion" for node in nodes)
+    suspects: set[bool] = set()
     settled: set[Hashable] = set()
-    for node in _sources(frame.expr):
+    for node in nodes:
+        kind = type(node).__name__
+        if kind not in _MADE:
+            continue
         original = _original(node)
         if original is None:
-            unknown |= _may_hold_made_text(node)
+            if kind == "FromGraph" or (is_converted and not kind.startswith("FromPandas")):
+                suspects.add(not _is_of_files(node))
             continue
         for name in texts:
             if name in original.columns:
@@ -54,11 +63,7 @@ def suspected_columns(frame: Any, used: Sequence[Hashable]) -> list[Hashable]:
                 cells = original[name]
                 if cells.dtype == object and any(map(_is_changed, cells.array)):
                     raise turned_into_text([name])
-    return [name for name in texts if name not in settled] if unknown else []
-
-
-def _sources(expression: Any) -> Iterator[Any]:
-    return (node for node in expression.walk() if type(node).__name__ in _MADE)
+    return {name: any(suspects) for name in texts if name not in settled} if suspects else {}
 
 
 def _original(node: Any) -> pd.DataFrame | None:
@@ -69,10 +74,11 @@ def _original(node: Any) -> pd.DataFrame | None:
     return found if isinstance(found, pd.DataFrame) else None
 
 
-def _may_hold_made_text(node: Any) -> bool:
-    if type(node).__name__ != "FromMap":
-        return not type(node).__name__.startswith("FromPandas")
-    return type(node.operand("func")).__name__ not in _OF_FILES
+def _is_of_files(node: Any) -> bool:
+    if not type(node).__name__.startswith("FromMap"):
+        return False
+    reads = node.operand("func")  # in releases of Dask a partial, or an object
+    return str(getattr(reads, "func", reads).__module__) in _OF_FILES
 
 
 def _is_changed(cell: Any) -> bool:
@@ -80,12 +86,13 @@ def _is_changed(cell: Any) -> bool:
     return isinstance(cell, _CHANGED) and not (isinstance(cell, Number) and cell != cell)  # NaN
 
 
-def sample(frame: pd.DataFrame, columns: Sequence[Hashable]) -> Sampled:
+def sample(frame: pd.DataFrame, columns: Iterable[Hashable]) -> Sampled:
     """Look at some cells of a partition."""
     found: Sampled = {}
     for name in columns:
         cells = [cell for cell in frame[name].head(SAMPLED_ROWS) if isinstance(cell, str)][:_CELLS]
-        found[name] = (len(cells), sum(map(_is_literal, cells)))
+        flags = sum(cell in ("True", "False") for cell in cells)
+        found[name] = (len(cells), flags, sum(map(_is_literal, cells)))
     return found
 
 
@@ -100,13 +107,13 @@ def _is_literal(text: str) -> bool:
     return isinstance(value, list | tuple | dict | set | bytes)
 
 
-def check_sampled(samples: Sequence[Sampled]) -> None:
-    """Refuse columns of which every cell that was looked at is such a literal."""
-    names = dict.fromkeys(name for found in samples for name in found)
+def check_sampled(samples: Sequence[Sampled], suspected: Mapping[Hashable, bool]) -> None:
+    """Refuse columns of which every cell that was looked at is a literal, or of a file a flag."""
     wrong = []
-    for name in names:
-        seen, literals = (sum(found.get(name, (0, 0))[i] for found in samples) for i in (0, 1))
-        if seen and seen == literals:
+    for name, may_be_literals in suspected.items():
+        counts = [found.get(name, (0, 0, 0)) for found in samples]
+        seen, flags, literals = (sum(count[i] for count in counts) for i in range(3))
+        if seen and seen == (literals if may_be_literals else flags):
             wrong.append(name)
     if wrong:
         raise turned_into_text(wrong)
@@ -119,9 +126,10 @@ def named_bytes(frame: Any) -> Iterator[None]:
         yield
     except UnicodeDecodeError:
         suspected = suspected_columns(frame, list(frame.columns))
-        if not suspected:
+        made = [name for name, may_be_literals in suspected.items() if may_be_literals]
+        if not made:
             raise  # such as a file in another encoding
-        raise turned_into_text(suspected) from None
+        raise turned_into_text(made) from None
 
 
 def turned_into_text(names: Sequence[Hashable]) -> ConfigurationError:

@@ -512,6 +512,24 @@ def test_text_of_a_csv_file_may_look_like_lists(gateway: StandIn, tmp_path: Path
     assert out.compute()["response"].tolist() == [answer("[1, 2]"), answer("[3]")]
 
 
+def test_flags_of_a_csv_file_are_those_of_pandas_or_an_error(
+    gateway: StandIn, tmp_path: Path
+) -> None:
+    """Dask makes text of them where values are missing, and of "False" every test is true."""
+    path, template = tmp_path / "in.csv", "{{ n }}{% if c %}yes{% else %}no{% endif %}"
+    pd.DataFrame({"c": [True, False, None], "n": range(3)}).to_csv(path, index=False)
+    lazy = dd.read_csv(str(path))
+    for verb in (lazy.llm.preview, lazy.llm.batch):
+        with pytest.raises(llm.errors.ConfigurationError, match=r"'c'.*convert-string"):
+            verb(template, model=MODEL)
+    with dask.config.set({"dataframe.convert-string": False}):
+        same = dd.read_csv(str(path)).llm.preview(template)
+        texts = dd.read_csv(str(path), dtype={"c": "string"}).llm.preview(template)
+    whole = pd.read_csv(path).llm.preview(template)
+    assert same["custom_id"].tolist() == whole["custom_id"].tolist()
+    assert len(texts) == 3  # asked for as text
+
+
 def test_no_key_is_in_what_travels(gateway: StandIn, tmp_path: Path) -> None:
     from nyu_llm_frames._runs.arguments import Arguments
     from nyu_llm_frames._shared.clock import current_clock

@@ -86,7 +86,7 @@ def joined(old: pa.Schema, new: pa.Schema) -> pa.Schema:
         return schema
     ours = {entry["field_name"]: _readable(entry) for entry in read(new).get("columns", ())}
     index = index_columns(old)
-    entries = [ours.pop(_field(entry), entry) for entry in meta["columns"]]
+    entries = [ours.pop(_field(entry), _readable(entry)) for entry in meta["columns"]]
     if ours and not _are_text(meta):
         labels = _labels(old)
         entries = [{**e, "name": labels.get(_field(e), e["name"])} for e in entries]
@@ -114,11 +114,12 @@ def _field(entry: Mapping[str, Any]) -> Any:
 
 
 def _readable(entry: dict[str, Any]) -> dict[str, Any]:
-    """Leave out a type that pandas writes but cannot read, as for lists and structs."""
-    try:
-        pd.api.types.pandas_dtype(entry["numpy_type"])
-    except (TypeError, ValueError, NotImplementedError):
-        return {**entry, "numpy_type": "object"}
+    """Leave out a type that pandas writes but cannot read, as for lists and structs of Arrow."""
+    if str(entry.get("numpy_type")).endswith("[pyarrow]"):
+        try:
+            pd.api.types.pandas_dtype(entry["numpy_type"])
+        except (TypeError, ValueError, NotImplementedError):
+            return {**entry, "numpy_type": "object"}
     return entry
 
 

@@ -199,10 +199,10 @@ def test_replaced_columns_of_any_type_read_back_as_the_answers(
 def test_lists_of_an_earlier_call_are_opened_by_pandas(tmp_path: Path, gateway: StandIn) -> None:
     """It writes the name of their type, and cannot read it."""
     frame = pd.DataFrame({"x": ["a", "b"]})
-    earlier = frame.llm.batch("{{ x }}", model=MODEL, schema={"tags": list[str]})
+    earlier = frame.llm.batch("{{ x }}", model=MODEL, schema={"tags": list[str]}, output="first")
     earlier.to_parquet(tmp_path / "in.parquet")
     for name, read in (("out.parquet", pd.read_parquet), ("out.feather", pd.read_feather)):
-        answered(tmp_path / "in.parquet", tmp_path / name, output="again")
+        answered(tmp_path / "in.parquet", tmp_path / name, prefix="new_", schema={"a": bool})
         again = read(tmp_path / name)
         assert list(map(list, again["tags"])) == earlier["tags"].tolist()
 

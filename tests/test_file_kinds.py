@@ -377,11 +377,20 @@ def test_feather_keeps_types_labels_index_and_nullability(tmp_path: Path, gatewa
         answered(tmp_path / "in.arrow", tmp_path / "out.feather", output="key")
 
 
+def polars_that_pyarrow_reads() -> Any:
+    """Polars, whose Arrow files hold views; pyarrow 16 cannot tell their size."""
+    try:
+        pa.array(["x"], pa.string_view()).nbytes  # noqa: B018
+    except pa.ArrowTypeError:
+        pytest.skip("this pyarrow reads no views")
+    return pytest.importorskip("polars")
+
+
 @pytest.mark.parametrize("name", ["in.arrow", "in.arrows"])
 def test_polars_reads_what_comes_of_its_arrow_files(
     tmp_path: Path, gateway: StandIn, name: str
 ) -> None:
-    pl = pytest.importorskip("polars")
+    pl = polars_that_pyarrow_reads()
     frame = pl.DataFrame(
         {"x": pl.Series(["b", None, "a"], dtype=pl.Enum(["a", "b"])), "tags": [["u"], [], None]}
     )
@@ -397,7 +406,7 @@ def test_polars_reads_what_comes_of_its_arrow_files(
 
 @pytest.mark.parametrize("target", ["out.arrow", "out.parquet", "out.csv", "out.jsonl"])
 def test_an_arrow_file_of_polars_is_filled(tmp_path: Path, gateway: StandIn, target: str) -> None:
-    pl = pytest.importorskip("polars")
+    pl = polars_that_pyarrow_reads()
     schema = {"kind": ["a", "b"], "tags": list[str]}
     texts = {"x": ["x", None]}
     answered(write(pd.DataFrame(texts), tmp_path / "in.parquet"), tmp_path / "1.parquet",

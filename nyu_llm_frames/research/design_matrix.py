@@ -10,6 +10,7 @@ import ast
 import re
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -123,10 +124,15 @@ def _formula(text: str) -> tuple[Any, Any]:
 def _variables(side: Any, frame: pd.DataFrame) -> set[str]:
     """Return the columns that one side of a formula names.
 
-    formulaic's own list lacks those in calls that learn from the data, as ``scale(age)``.
+    formulaic's own list lacks those in calls that learn from the data, as ``scale(age)``, and
+    before 1.2.2 there is none where a name in such a call stands in backticks.
     """
-    found = {str(v) for v in side.required_variables}
+    found: set[str] = set()
+    with suppress(SyntaxError):
+        found.update(map(str, side.required_variables))
     for factor in (factor for term in side for factor in term.factors):
+        if factor.eval_method == factor.EvalMethod.LOOKUP:
+            found.add(factor.expr)
         if factor.eval_method == factor.EvalMethod.PYTHON:
             try:
                 tree = ast.parse(_QUOTED.sub("_", factor.expr))

@@ -68,5 +68,5 @@ def shortened(text: str, most: int) -> str:
 
 
 def first_names(names: Sequence[str]) -> str:
-    """List names as Python writes them, at most 20: ``'a', 'b'``."""
+    """Write names as in a line of Python, at most 20: ``'a', 'b'``."""
     return ", ".join(map(repr, names[:20])) + (", ..." if len(names) > 20 else "")

@@ -59,6 +59,17 @@ def test_a_trial_answers_n_rows_of_the_frame(gateway: StandIn, frame: pd.DataFra
     assert "response" not in frame
 
 
+def test_rows_that_are_skipped_are_not_drawn(gateway: StandIn, frame: pd.DataFrame) -> None:
+    frame["offense"] = frame["offense"].mask(frame.index >= 6)
+    out = trial(frame, missing="skip", details=True)
+    assert (out["response_status"] == "ok").all()
+    assert len(out) == len(gateway.chats) == 5
+    nothing = trial(frame.iloc[6:], missing="skip")
+    assert list(nothing.columns) == ["offense", "response", "response_error"]
+    assert len(nothing) == 0
+    assert len(gateway.chats) == 5
+
+
 def test_no_row_is_paid_twice(gateway: StandIn, frame: pd.DataFrame) -> None:
     first = trial(frame)
     out = frame.llm.batch(QUESTION, model=MODEL)

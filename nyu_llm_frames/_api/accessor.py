@@ -145,7 +145,7 @@ class TableMethods(ResearchMethods[T]):
         template, model, **common
             See `batch`.
         n : int, default 5
-            Number of rows, drawn at random.
+            Number of rows, drawn at random; rows that ``missing="skip"`` leaves out are not drawn.
         random_state : int or numpy.random.Generator, optional
             As in `pandas.DataFrame.sample`; set it to draw the same rows again.
 

@@ -55,7 +55,8 @@ def trial(frame: Any, arguments: Arguments, *, n: int, random_state: Any, clock:
     """Answer n rows now. See `FrameMethods.trial`."""
     draw(0, n, random_state)  # an invalid draw is reported first
     whole = prepare(frame, arguments)  # every row is checked, and the projection needs them all
-    drawn = whole.table.in_memory().take(draw(len(whole.table), n, random_state))
+    sent = np.flatnonzero(whole.codes >= 0)  # a row that is skipped shows nothing
+    drawn = whole.table.in_memory().take(sent[draw(len(sent), n, random_state)])
     part = prepare(drawn, arguments)
     ctx = opened(part, clock)
     execution = CallExecution(part, ctx, kind=TRIAL)

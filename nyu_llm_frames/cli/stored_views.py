@@ -205,7 +205,8 @@ def failures(sidecar: Path, run: str | None, all_: bool, prompts: bool, json_: b
             for kind in kinds:
                 _print_kind(kind, prompts)
             click.echo("\n".join([*cures(kinds, str(sidecar)), _REST]) if kinds else none)
-    if any(record.schema for record in stored.sidecar.runs() if run in (None, record.name)):
+    runs = [record for record in stored.sidecar.runs() if run in (None, record.name)]
+    if not json_ and any(record.schema for record in runs):
         show.note(_NOT_HELD)
     if some:
         raise click.exceptions.Exit(exits.NO_GOOD_ANSWER)

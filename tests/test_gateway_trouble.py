@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from support.clock import FakeClock
 from support.four_rows import DF, RIGHT, ask, submit
-from support.stand_in import StandIn
+from support.stand_in import StandIn, outage
 
 import nyu_llm_frames as llm
 from nyu_llm_frames.errors import (
@@ -92,6 +92,41 @@ def test_trouble_that_passes_is_waited_out(gateway: StandIn, call: str, status: 
     out = ask()
     assert out["response"].tolist() == RIGHT
     assert len(gateway.jobs) == 1
+
+
+@pytest.mark.parametrize(
+    ("retry_after", "times", "pauses"),
+    [
+        (None, 1, [1]),
+        (None, 2, [1, 2]),
+        (3, 2, [3, 3]),
+        (0, 1, [0]),
+        (None, 3, None),
+        (90, 1, None),
+    ],
+)
+def test_an_upload_is_repeated_at_once_a_few_times(
+    gateway: StandIn, clock: FakeClock, retry_after: Any, times: int, pauses: list[float] | None
+) -> None:
+    """Else a step that does not wait would leave its job to the next one."""
+    gateway.script.add("upload", status=503, times=times, retry_after=retry_after)
+    submit()
+    if pauses is None:  # at the pace of polling
+        assert not gateway.jobs
+    else:
+        assert clock.slept == pauses
+        assert gateway.count("upload") == times + 1
+    assert ask()["response"].tolist() == RIGHT
+    assert len(gateway.jobs) == 1
+
+
+def test_an_upload_without_a_connection_is_not_repeated_at_once(
+    gateway: StandIn, clock: FakeClock
+) -> None:
+    with outage(gateway):
+        submit()
+    assert not clock.slept
+    assert ask()["response"].tolist() == RIGHT
 
 
 @pytest.mark.parametrize("mode", ["reset", "lose"])

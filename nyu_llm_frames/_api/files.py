@@ -117,10 +117,10 @@ def batch_file(
         order, then the new ones.
     template, model, wait, timeout, retries, max_cost, on_error, **common
         See ``df.llm.batch``; ``output=`` is the name of the new column. ``sidecar`` is
-        ``<stem of the output>.llm`` beside the output by default; with ``if_exists="fill"`` or
-        ``"replace"`` it is the input's, if that has one, and a link to it stands beside the output.
-        ``index`` in a template is the row's number from 0, or the index that pandas wrote into a
-        parquet or Feather file.
+        ``<stem of the output>.llm`` beside the output by default; with ``if_exists="fill"`` it is
+        the input's, if that has one (with ``"replace"`` unless the output has one of its own), and
+        a link to it stands beside the output. ``index`` in a template is the row's number from 0,
+        or the index that pandas wrote into a parquet or Feather file.
     sep : str, optional
         The character that separates the columns of a CSV file, whatever its name ends in; by
         default a comma, or a tab in ``.tsv`` and ``.tab``.

@@ -162,8 +162,12 @@ def test_rows_that_wait_for_another_call_are_sent_again_with_a_word(gateway: Sta
         assert not any("paid again" in note for note in notes)
         batch(so_far, if_exists="fill", max_tokens=9_000, wait=False)
         batch(so_far, if_exists="fill", max_tokens=9_000, wait=False)  # all of them under way
+        alone = batch(frame().iloc[:2], sidecar="alone", wait=False)
+        more = pd.concat([alone, pd.DataFrame({"x": ["new"]})])
+        batch(more, sidecar="alone", if_exists="fill", wait=False)  # only its own are under way
     assert sum("6 requests of other calls are under way" in note for note in notes) == 1
-    assert len(gateway.jobs) == 2
+    assert sum("paid again" in note for note in notes) == 1
+    assert len(gateway.jobs) == 4
     gateway.finish()
 
 

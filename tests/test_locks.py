@@ -19,11 +19,11 @@ from support.clock import FakeClock
 from nyu_llm_frames._shared import machine
 from nyu_llm_frames._shared.clock import SystemClock, is_dead, process_token
 from nyu_llm_frames._sidecar.folder import Sidecar
-from nyu_llm_frames._sidecar.lock import SidecarLock
+from nyu_llm_frames._sidecar.lock import SidecarLock, one_trial
 from nyu_llm_frames._sidecar.lock_owner import LockOwner, encoded
 from nyu_llm_frames.cli import exits
 from nyu_llm_frames.cli.main import cli
-from nyu_llm_frames.errors import SidecarLockedError
+from nyu_llm_frames.errors import SidecarError, SidecarLockedError
 
 ELSEWHERE = {"host": "node7", "pid": 77, "boot": "b7", "machine": "m7"}
 
@@ -60,6 +60,15 @@ def taken(patience_s: float = 60) -> bool:
             return True
     except SidecarLockedError:
         return False
+
+
+def test_a_lock_makes_no_folder_that_is_gone() -> None:
+    """An empty sidecar in its place would pay for every row again."""
+    gone = Path("gone.llm").absolute()
+    for lock in (SidecarLock(gone, SystemClock()).held(), one_trial(gone, print)):
+        with pytest.raises(SidecarError, match="is gone: moved, deleted"), lock:
+            pass
+    assert not gone.exists()
 
 
 # --- machines -------------------------------------------------------------------------------

@@ -99,6 +99,7 @@ def test_failures_say_that_only_the_output_knows_what_fits_a_schema(
     found = run("failures", "out.llm")
     assert found.stdout == "no failures\n"
     assert "do not fit the schema are in the output alone" in found.stderr
+    assert run("failures", "out.llm", "--json").stderr == ""
     run(*batch(out="plain.csv"))
     assert run("failures", "plain.llm").stderr == ""
 

@@ -245,27 +245,27 @@ def test_only_names_that_are_used_must_be_unique(gateway: StandIn) -> None:
             llm.batch(table, template, model=MODEL)
 
 
-WORDS = ["a", "b", "c"]
+WORDS = ["a", "b", "c", "d"]
 
 
 @pytest.mark.parametrize(
     "words",
-    [pa.array(WORDS, pa.string_view()), pa.RunEndEncodedArray.from_arrays([1, 2, 3], WORDS)],
+    [pa.array(WORDS, pa.string_view()), pa.RunEndEncodedArray.from_arrays([1, 2, 3, 4], WORDS)],
     ids=["views", "runs of equal values"],
 )
 def test_columns_of_which_pyarrow_takes_no_rows_come_through(
     gateway: StandIn, words: pa.Array
 ) -> None:
-    gateway.behaviour.row = rows.pick({"Say b": rows.says("")})
+    gateway.behaviour.row = rows.pick({"Say b": rows.says(""), "Say d": rows.says("")})
     table, kind = pa.table({"x": words}), words.type
     assert llm.trial(table, "Say {{ x }}", model=MODEL, n=2)["x"].type == kind
     run = llm.submit(table, "Say {{ x }}", model=MODEL)
     run.wait()
-    assert run.failures()["x"].to_pylist() == ["b"]
+    assert run.failures()["x"].to_pylist() == ["b", "d"]
     out = run.result()
     assert out["x"].type == kind
     filled = llm.batch(out, "Say {{ x }}!", model=MODEL, if_exists="fill")
-    assert filled["response"].to_pylist() == [answer(f"Say {p}") for p in ("a", "b!", "c")]
+    assert filled["response"].to_pylist() == [answer(f"Say {p}") for p in ("a", "b!", "c", "d!")]
 
 
 @pytest.mark.parametrize("value", [[1], "x", {"x": [1]}, 3, pa.array([1]), None])
